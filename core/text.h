@@ -1,0 +1,22 @@
+// Small helpers for names that people type.
+#ifndef CORE_TEXT_H
+#define CORE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+int edit_distance(const char *a, const char *b);  // Levenshtein, transpositions counted as one
+
+// The candidate nearest to `name`, or NULL when none is near enough to be worth a "did you mean".
+const char *nearest_name(const char *name, const char *const *candidates, int count);
+
+bool text_starts_with(const char *text, const char *prefix);
+bool text_ends_with(const char *text, const char *suffix);
+
+// The length of the UTF-8 character at `p` (1 to 4), or 0 when the bytes there are not valid UTF-8.
+int utf8_length(const unsigned char *p, size_t available);
+// Valid UTF-8 throughout; else *offset (may be NULL) is where it breaks.
+bool utf8_is_valid(const char *text, size_t length, size_t *offset);
+
+#endif

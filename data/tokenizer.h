@@ -1,0 +1,52 @@
+// Text to token ids and back, by the vocabulary of a model: GGUF metadata, or a folder's tokenizer.json
+// (with tokenizer_config.json beside it).
+#ifndef DATA_TOKENIZER_H
+#define DATA_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/memory.h"
+#include "core/status.h"
+#include "formats/gguf.h"
+
+typedef struct Tokenizer Tokenizer;
+
+typedef struct TokenList {
+  int32_t *ids;
+  int64_t count, capacity;
+} TokenList;
+
+typedef enum TokenizeFlags {
+  TOKENIZE_ADD_SPECIAL = 1,    // BOS and EOS as the model adds them
+  TOKENIZE_PARSE_SPECIAL = 2,  // control tokens written in the text become their ids (user-defined ones always do)
+} TokenizeFlags;
+
+// A vocabulary or pre-tokenizer that we do not know is refused by name (STATUS_BAD_INPUT), never guessed.
+Status tokenizer_from_gguf(Tokenizer **out, const Gguf *gguf);
+Status tokenizer_from_folder(Tokenizer **out, const char *folder);
+Status tokenizer_open(Tokenizer **out, const char *model);  // a GGUF file or a folder
+void tokenizer_free(Tokenizer *tokenizer);
+
+// Appends to `out`. Invalid UTF-8 is tokenised byte by byte. Safe from several threads at once.
+Status tokenizer_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length, int flags);
+// Appends the bytes of the tokens; control tokens print as their text only with `with_special`.
+void tokenizer_decode(Buffer *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t count, bool with_special);
+void token_list_release(TokenList *list);
+void token_list_push(TokenList *list, int32_t id);
+
+int64_t tokenizer_size(const Tokenizer *tokenizer);                        // ids are 0 .. size-1
+int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);     // the id of a token by its text; -1 when absent
+const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);        // as it stands in the vocabulary; NULL out of range
+bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id);         // a control token
+int32_t tokenizer_bos(const Tokenizer *tokenizer);                         // -1 when there is none; so the next three
+int32_t tokenizer_eos(const Tokenizer *tokenizer);
+int32_t tokenizer_pad(const Tokenizer *tokenizer);
+int32_t tokenizer_eot(const Tokenizer *tokenizer);                         // end of turn, where the file names one
+bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);             // EOS, end of turn, or another end-of-generation token
+bool tokenizer_adds_bos(const Tokenizer *tokenizer);
+const char *tokenizer_chat_template(const Tokenizer *tokenizer);           // NULL when there is none
+// Makes `text` (which must be in the vocabulary) the eos / bos / pad token, or adds a stop token, as a recipe's special_tokens ask.
+Status tokenizer_set_special(Tokenizer *tokenizer, const char *role, const char *text);
+
+#endif

@@ -1,0 +1,22 @@
+// A frozen weight matrix as kernels see it: rows = out_features, columns = in_features, in any element
+// type that formats/block.h knows. It owns nothing; the model's file mapping or arena does.
+#ifndef KERNELS_MATRIX_H
+#define KERNELS_MATRIX_H
+
+#include <stdint.h>
+
+#include "formats/block.h"
+#include "formats/nf4.h"
+
+typedef struct Matrix {
+  BlockType type;
+  int64_t rows, columns;
+  const void *data;  // [rows, columns] in blocks along columns; unused for BLOCK_NF4
+  Nf4 nf4;           // BLOCK_NF4 only
+} Matrix;
+
+static inline Matrix matrix_f32(const float *data, int64_t rows, int64_t columns) {
+  return (Matrix){.type = BLOCK_F32, .rows = rows, .columns = columns, .data = data};
+}
+
+#endif
