@@ -1,2 +1,77 @@
+// The program: finds the command, runs it, prints its failure, and turns its Status into the exit code.
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
-int main(void) { return 2; }
+#include <string.h>
+
+#include "cli/command.h"
+#include "core/status.h"
+#include "core/text.h"
+
+typedef struct Command {
+  const char *name;
+  Status (*run)(int argc, char **argv);
+  const char *summary;
+} Command;
+
+static const Command commands[] = {
+    {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
+};
+enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
+
+static void print_usage(FILE *out) {
+  fprintf(
+      out,
+      "usage: lora COMMAND [options]\n\nFine-tunes language models with LoRA and QLoRA, and exports and runs the result.\n\ncommands:\n");
+  for (int i = 0; i < COMMAND_COUNT; i++) fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+  fprintf(out, "\n`lora COMMAND --help` tells a command's options; `lora --version` the version.\n");
+}
+
+static const Command *find_command(const char *name) {
+  for (int i = 0; i < COMMAND_COUNT; i++)
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  return NULL;
+}
+
+static Status fail_unknown(const char *name) {
+  const char *names[COMMAND_COUNT];
+  for (int i = 0; i < COMMAND_COUNT; i++) names[i] = commands[i].name;
+  const char *nearest = nearest_name(name, names, COMMAND_COUNT);
+  if (nearest) return status_fail(STATUS_USAGE, "unknown command \"%s\"; did you mean `lora %s`?", name, nearest);
+  return status_fail(STATUS_USAGE, "unknown command \"%s\"; `lora --help` lists the commands", name);
+}
+
+static Status run(int argc, char **argv) {
+  if (argc < 2) {
+    print_usage(stderr);
+    return status_fail(STATUS_USAGE, "no command given");
+  }
+  const char *name = argv[1];
+  if (strcmp(name, "--version") == 0) {
+    printf("lora %s\n", LORA_VERSION);
+    return STATUS_OK;
+  }
+  bool asks_help = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+  if (asks_help && argc == 2) {
+    print_usage(stdout);
+    return STATUS_OK;
+  }
+  if (asks_help) name = argv[2];
+  const Command *command = find_command(name);
+  if (!command) return fail_unknown(name);
+  if (asks_help) {
+    char help[] = "--help", *words[] = {argv[2], help, NULL};
+    return command->run(2, words);
+  }
+  return command->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv) {
+  // A reader that goes away (`lora ... | head`) must not kill a run half way: writes fail instead.
+  signal(SIGPIPE, SIG_IGN);
+  Status status = run(argc, argv);
+  if (fflush(stdout) != 0 && errno != EPIPE && status == STATUS_OK)
+    status = status_errno(STATUS_FAILED, errno, "writing to standard output");
+  if (status != STATUS_OK) fprintf(stderr, "lora: %s\n", status_message());
+  return status;
+}

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MESSAGE_SIZE = 2048 };
+enum { MESSAGE_SIZE = 16384 };  // a refused recipe lists its problems, a line each
 static _Thread_local char message[MESSAGE_SIZE];
 
 Status status_fail(Status code, const char *format, ...) {
@@ -26,9 +26,13 @@ Status status_context(Status code, const char *format, ...) {
   va_start(arguments, format);
   int length = vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  if (length >= 0 && length < MESSAGE_SIZE)
-    snprintf(text + length, sizeof text - (size_t)length, ": %s", message);
-  memcpy(message, text, sizeof text);
+  if (length < 0) return code;
+  size_t used = (size_t)length < sizeof text - 3 ? (size_t)length : sizeof text - 3;
+  memcpy(text + used, ": ", 2);
+  size_t room = sizeof text - used - 3, rest = strlen(message);
+  memmove(message + used + 2, message, rest < room ? rest : room);
+  memcpy(message, text, used + 2);
+  message[used + 2 + (rest < room ? rest : room)] = 0;
   return code;
 }
 

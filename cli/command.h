@@ -1,0 +1,12 @@
+// The commands of `lora`, one file each (command_NAME.c), and what they share. A command reads its
+// options and calls the folders; argv[0] is its own name. It returns a Status with its message set;
+// main prints it and makes it the exit code. Results go to stdout, progress and log to stderr.
+// SIGPIPE is ignored: a command that streams stops when ferror(stdout) says that its reader has gone.
+#ifndef CLI_COMMAND_H
+#define CLI_COMMAND_H
+
+#include "core/status.h"
+
+Status command_validate(int argc, char **argv);
+
+#endif
