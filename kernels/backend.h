@@ -99,6 +99,10 @@ struct Backend {
 Status backend_new(Backend **out, const char *device, int threads);
 void backend_free(Backend *backend);
 
+// The tables of this build that this processor can run, best first; NULL past the last ("scalar"). Any of them
+// may be put into `backend->kernels` of a CPU backend.
+const Kernels *backend_cpu_kernels(int index);
+
 extern const Kernels kernels_scalar;  // kernels/reference: plain C, the definition of each kernel
 #ifdef LORA_HAS_AVX2
 extern const Kernels kernels_avx2;    // kernels/cpu

@@ -15,6 +15,10 @@ typedef struct Matrix {
   Nf4 nf4;           // BLOCK_NF4 only
 } Matrix;
 
+// out[count] = w[row, first .. first + count - 1]. `first` starts a block of the type; `count` ends one or the row.
+// (NF4 has no such limits: its blocks run over the flattened matrix.)
+void matrix_dequantize(float *out, const Matrix *w, int64_t row, int64_t first, int64_t count);
+
 static inline Matrix matrix_f32(const float *data, int64_t rows, int64_t columns) {
   return (Matrix){.type = BLOCK_F32, .rows = rows, .columns = columns, .data = data};
 }

@@ -1,0 +1,143 @@
+// The CPU as a backend: the process's own memory, a thread pool, scratch, and the table of kernels that the
+// processor (CPUID) or LORA_CPU chooses.
+#include "kernels/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef LORA_HAS_AVX2
+#include <cpuid.h>
+#endif
+
+#include "core/memory.h"
+
+typedef struct CpuState {
+  char *scratch;  // [threads][KERNEL_SCRATCH_BYTES]; not zeroed, so that pages nobody uses cost nothing
+  Arena shared;
+  void *shared_block;
+  int64_t shared_bytes;
+} CpuState;
+
+static bool always_available(void) { return true; }
+
+#ifdef LORA_HAS_AVX2
+static bool avx2_available(void) {
+  unsigned eax, ebx, ecx, edx;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return false;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
+// Best first.
+static const struct {
+  const Kernels *kernels;
+  bool (*is_available)(void);
+} cpu_tables[] = {
+#ifdef LORA_HAS_AVX2
+    {&kernels_avx2, avx2_available},
+#endif
+    {&kernels_scalar, always_available},
+};
+
+enum { CPU_TABLES = sizeof cpu_tables / sizeof *cpu_tables };
+
+const Kernels *backend_cpu_kernels(int index) {
+  for (int i = 0; i < CPU_TABLES; i++)
+    if (cpu_tables[i].is_available() && index-- == 0) return cpu_tables[i].kernels;
+  return NULL;
+}
+
+static Status choose_kernels(const Kernels **out) {
+  const char *forced = getenv("LORA_CPU");
+  *out = backend_cpu_kernels(0);
+  if (!forced || !*forced) return STATUS_OK;
+  char names[256] = "";
+  for (int i = 0; backend_cpu_kernels(i); i++) {
+    const char *name = backend_cpu_kernels(i)->name;
+    if (strcmp(name, forced) == 0) {
+      *out = backend_cpu_kernels(i);
+      return STATUS_OK;
+    }
+    if (i > 0) strncat(names, ", ", sizeof names - strlen(names) - 1);
+    strncat(names, name, sizeof names - strlen(names) - 1);
+  }
+  for (int i = 0; i < CPU_TABLES; i++)
+    if (strcmp(cpu_tables[i].kernels->name, forced) == 0)
+      return status_fail(STATUS_USAGE, "LORA_CPU=%s: this processor does not have it; unset LORA_CPU or use one of: %s", forced, names);
+  return status_fail(STATUS_USAGE, "LORA_CPU=%s: no kernels of this build are called that; unset LORA_CPU or use one of: %s", forced,
+                     names);
+}
+
+static Status check_device(const char *device) {
+  if (!device || strcmp(device, "cpu") == 0) return STATUS_OK;
+  if (strncmp(device, "cuda", 4) == 0) return status_fail(STATUS_USAGE, "device %s: this build has no CUDA backend; use cpu", device);
+  return status_fail(STATUS_USAGE, "device %s: no device is called that; use cpu", device);
+}
+
+static Status cpu_allocate(void **block, int64_t bytes, const char *purpose, Backend *backend) {
+  (void)backend;
+  return memory_try(block, (size_t)bytes, purpose);
+}
+
+static void cpu_release(void *block, Backend *backend) {
+  (void)backend;
+  free(block);
+}
+
+static void cpu_copy(void *to, const void *from, int64_t bytes, Backend *backend) {
+  (void)backend;
+  if (bytes > 0) memcpy(to, from, (size_t)bytes);
+}
+
+Status backend_new(Backend **out, const char *device, int threads) {
+  *out = NULL;
+  const Kernels *kernels;
+  TRY(check_device(device));
+  TRY(choose_kernels(&kernels));
+  ThreadPool *pool = pool_new(threads);
+  size_t bytes = (size_t)pool_threads(pool) * KERNEL_SCRATCH_BYTES;
+  char *scratch = aligned_alloc(64, bytes);
+  if (!scratch) {
+    pool_free(pool);
+    return status_fail(STATUS_NO_SPACE, "out of memory: %zu bytes for the threads' scratch; use fewer --threads", bytes);
+  }
+  CpuState *state = memory_new(1, sizeof *state);
+  state->scratch = scratch;
+  Backend *backend = memory_new(1, sizeof *backend);
+  *backend = (Backend){
+      .kernels = kernels,
+      .pool = pool,
+      .allocate = cpu_allocate,
+      .release = cpu_release,
+      .upload = cpu_copy,
+      .download = cpu_copy,
+      .state = state,
+  };
+  *out = backend;
+  return STATUS_OK;
+}
+
+void backend_free(Backend *backend) {
+  if (!backend) return;
+  CpuState *state = backend->state;
+  pool_free(backend->pool);
+  arena_release(&state->shared);
+  free(state->scratch);
+  free(state);
+  free(backend);
+}
+
+void *backend_scratch(Backend *backend, int thread) {
+  CpuState *state = backend->state;
+  return state->scratch + (size_t)thread * KERNEL_SCRATCH_BYTES;
+}
+
+void *backend_shared_scratch(Backend *backend, int64_t bytes) {
+  CpuState *state = backend->state;
+  if (bytes > state->shared_bytes || !state->shared_block) {
+    arena_release(&state->shared);
+    state->shared_block = arena_new(&state->shared, (size_t)bytes, 1);
+    state->shared_bytes = bytes;
+  }
+  return state->shared_block;
+}

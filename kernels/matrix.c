@@ -1,0 +1,12 @@
+// The one way to read a piece of a frozen matrix as float32, whatever its element type.
+#include "kernels/matrix.h"
+
+void matrix_dequantize(float *out, const Matrix *w, int64_t row, int64_t first, int64_t count) {
+  if (w->type == BLOCK_NF4) {
+    nf4_dequantize(out, &w->nf4, row * w->columns + first, count);
+    return;
+  }
+  const BlockTraits *traits = block_traits(w->type);
+  int64_t offset = row * block_row_bytes(w->type, w->columns) + first / traits->elements * traits->bytes;
+  traits->dequantize(out, (const char *)w->data + offset, count);
+}
