@@ -4,6 +4,7 @@
 //   lse_i = log sum_j exp(s_ij).
 // A span is a document: query i (counted from query_begin) sees keys key_begin .. key_end - queries + i, so that
 // keys of an earlier context (a KV cache) may come first. With window > 0 it sees only the last `window` of them.
+// A span has at least as many keys as queries, and shares no row with another span. Rows of no span are not written.
 #ifndef KERNELS_ATTENTION_H
 #define KERNELS_ATTENTION_H
 

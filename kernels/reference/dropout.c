@@ -1,0 +1,17 @@
+// Inverted dropout (Srivastava et al. 2014): y_i (+)= x_i / (1 - p) where element i is kept, 0 where not. Whether it
+// is kept is a function of (seed, stream, i) alone, so that the backward pass draws the same mask again and the
+// number of threads does not matter.
+#include "core/rng.h"
+#include "kernels/reference/reference.h"
+
+void reference_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                       Backend *backend) {
+  (void)backend;
+  double limit = (double)p * 0x1p32, scale = 1 / (1 - (double)p);
+  uint32_t words[4];
+  for (int64_t i = 0; i < count; i++) {
+    if (i % 4 == 0) philox(words, seed, stream, (uint64_t)i / 4);
+    double value = words[i % 4] >= limit ? x[i] * scale : 0;
+    y[i] = (float)(accumulate ? y[i] + value : value);
+  }
+}
