@@ -1,0 +1,80 @@
+// Attention by documents as one node; the backward pass recomputes probabilities from the saved log-sum-exp.
+#include "autograd/ops.h"
+
+typedef struct AttentionAttributes {
+  const AttentionSpan *spans;
+  int64_t span_count;
+  AttentionShape shape;
+  KvLayer cache;
+  bool has_cache;
+} AttentionAttributes;
+
+enum { ATTENTION_Q, ATTENTION_K, ATTENTION_V };
+
+// Puts the new rows behind those that a span's cache already holds.
+static void cache_append(float *cache, const Tensor *rows, const AttentionAttributes *attributes, Backend *backend) {
+  for (int64_t s = 0; s < attributes->span_count; s++) {
+    const AttentionSpan *span = &attributes->spans[s];
+    int64_t count = span->query_end - span->query_begin;
+    backend->kernels->copy(cache + (span->key_end - count) * rows->columns, rows->data + span->query_begin * rows->columns, count * rows->columns, backend);
+  }
+}
+
+static void attention_forward(Node *node, Tape *tape) {
+  const AttentionAttributes *attributes = node->attributes;
+  const Tensor *k = node->inputs[ATTENTION_K], *v = node->inputs[ATTENTION_V];
+  const float *keys = k->data, *values = v->data;
+  if (attributes->has_cache) {
+    cache_append(attributes->cache.k, k, attributes, tape->backend);
+    cache_append(attributes->cache.v, v, attributes, tape->backend);
+    keys = attributes->cache.k;
+    values = attributes->cache.v;
+  }
+  tape->backend->kernels->attention_forward(node->outputs[0]->data, node->outputs[1]->data, node->inputs[ATTENTION_Q]->data, keys, values,
+                                            attributes->spans, attributes->span_count, attributes->shape, tape->backend);
+}
+
+static void attention_backward(Node *node, Tape *tape) {
+  const AttentionAttributes *attributes = node->attributes;
+  Tensor *q = node->inputs[ATTENTION_Q], *k = node->inputs[ATTENTION_K], *v = node->inputs[ATTENTION_V];
+  // q, k and v come from projections of one x: all have a gradient, and no other reader to add to.
+  float *delta = node->scratch;
+  float *dq = q->gradient, *dk = k->gradient, *dv = v->gradient;
+  float *spare = delta + q->rows * attributes->shape.heads;  // for a gradient that nobody wants
+  if (!dq) dq = spare, spare += q->rows * q->columns;
+  if (!dk) dk = spare, spare += k->rows * k->columns;
+  if (!dv) dv = spare;
+  tape->backend->kernels->attention_backward(dq, dk, dv, delta, node->outputs[0]->gradient, node->outputs[0]->data, node->outputs[1]->data, q->data,
+                                             k->data, v->data, attributes->spans, attributes->span_count, attributes->shape, tape->backend);
+}
+
+static int64_t attention_scratch(const Node *node, bool backward) {
+  if (!backward) return 0;
+  const AttentionAttributes *attributes = node->attributes;
+  int64_t floats = node->inputs[ATTENTION_Q]->rows * attributes->shape.heads;
+  for (int i = 0; i < 3; i++)
+    if (!node->inputs[i]->needs_gradient) floats += node->inputs[i]->rows * node->inputs[i]->columns;
+  return floats;
+}
+
+static const Op attention_op = {.name = "attention",
+                                .forward = attention_forward,
+                                .backward = attention_backward,
+                                .scratch = attention_scratch,
+                                .saved_inputs = 1u << ATTENTION_Q | 1u << ATTENTION_K | 1u << ATTENTION_V,
+                                .saved_outputs = 3};
+
+Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, const KvLayer *cache) {
+  AttentionAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = (AttentionAttributes){.spans = spans, .span_count = span_count, .shape = shape, .has_cache = cache != NULL};
+  if (cache) attributes->cache = *cache;
+  Node *node = tape_node(tape, &attention_op, attributes);
+  node->inputs[ATTENTION_Q] = q;
+  node->inputs[ATTENTION_K] = k;
+  node->inputs[ATTENTION_V] = v;
+  node->outputs[0] = tape_tensor(tape, q->rows, shape.heads * shape.value_size);
+  node->outputs[1] = tape_tensor(tape, q->rows, shape.heads);  // log-sum-exp
+  node_finish(node, false);
+  node->outputs[1]->needs_gradient = false;
+  return node->outputs[0];
+}

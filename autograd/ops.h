@@ -1,0 +1,61 @@
+// The operations of a decoder, each a thin node over the backend's kernels. rows = tokens of the micro-batch.
+// "saves" names what is kept for the backward pass.
+#ifndef AUTOGRAD_OPS_H
+#define AUTOGRAD_OPS_H
+
+#include "autograd/tape.h"
+
+// A trainable matrix; its values and gradients lie in the adapter set's flat buffers on the device.
+typedef struct Parameter {
+  float *data, *gradient;  // [rows, columns]
+  int64_t rows, columns;
+} Parameter;
+
+// A LoRA pair (Hu et al. 2021): y += scale * dropout(x) A^T B^T.
+typedef struct LowRank {
+  Parameter a;     // [rank, in]
+  Parameter b;     // [out, rank]
+  float scale;     // alpha / rank, or alpha / sqrt(rank)
+  float dropout;   // probability; 0 outside training
+  int index;       // its number in the set: the dropout stream
+  bool enabled;    // off: as if it were not there, bit for bit
+} LowRank;
+
+// y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
+Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
+
+// y = rmsnorm(x) * (offset + w); saves x.
+Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset);
+
+// y = x W^T (+ bias) (+ residual) (+ the adapter's term); `bias`, `residual` and `adapter` may be NULL. Saves nothing
+// but the adapter's x and its rank-wide product.
+Tensor *op_linear(Tape *tape, Tensor *x, const Matrix *w, const float *bias, const LowRank *adapter, Tensor *residual);
+
+// Rotary positions. positions: int32 input tensor [n, 1]; frequencies[rotary / 2] on the device.
+typedef struct RopeSettings {
+  const float *frequencies;
+  int64_t head_size, rotary;
+  RopeLayout layout;
+  float magnitude;
+} RopeSettings;
+Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings);
+
+// Attention within spans; `spans` must stay until the pass has run. With a cache (generation) the rows of k and v are
+// first appended to the cache's, at the end of each span's keys, and keys are read from there; no backward then.
+typedef struct KvLayer {
+  float *k, *v;  // [capacity, kv_heads * head_size], [capacity, kv_heads * value_size]
+} KvLayer;
+Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, const KvLayer *cache);
+
+// y = f(gate) * up; saves both.
+Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
+
+// y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
+Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
+
+// The output layer and the loss in one, by chunks of rows so that logits of all rows are never held: returns
+// nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
+// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens.
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale);
+
+#endif

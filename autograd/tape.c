@@ -1,0 +1,356 @@
+#include "autograd/tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// A stretch of the schedule during which one buffer must hold its contents.
+typedef struct Lifetime {
+  int first, last;  // event numbers
+  int64_t bytes, offset;
+  float **pointer;  // set to the buffer when event `first` begins
+  int merged;       // >= 0: this is the same buffer as that lifetime (a shared gradient)
+} Lifetime;
+
+typedef enum Phase { PHASE_FORWARD, PHASE_RECOMPUTE, PHASE_BACKWARD } Phase;
+
+typedef struct Event {
+  Node *node;
+  Phase phase;
+  int start, starts;  // lifetimes beginning here: plan->order[start .. start+starts)
+} Event;
+
+typedef struct TapePlan {
+  Event *events;
+  int event_count, event_capacity, forward_events;
+  Lifetime *lifetimes;
+  int lifetime_count, lifetime_capacity;
+  int *order;
+  int64_t bytes;
+  int checkpointed;
+} TapePlan;
+
+static void plan_free(TapePlan *plan) {
+  if (!plan) return;
+  free(plan->events);
+  free(plan->lifetimes);
+  free(plan->order);
+  free(plan);
+}
+
+void tape_new(Tape *tape, Backend *backend) { *tape = (Tape){.backend = backend}; }
+
+static void tape_forget(Tape *tape) {
+  plan_free(tape->plan);
+  tape->plan = NULL;
+  arena_release(&tape->arena);
+  tape->node_count = tape->tensor_count = tape->segment_count = 0;
+}
+
+void tape_free(Tape *tape) {
+  tape_forget(tape);
+  free(tape->nodes);
+  free(tape->tensors);
+  if (tape->block) tape->backend->release(tape->block, tape->backend);
+  *tape = (Tape){0};
+}
+
+void tape_begin(Tape *tape, TapeMode mode) {
+  tape_forget(tape);
+  tape->mode = mode;
+  tape->segment_count = 1;
+}
+
+Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns) {
+  Tensor *tensor = arena_new(&tape->arena, 1, sizeof *tensor);
+  *tensor = (Tensor){.rows = rows, .columns = columns, .forward_life = -1, .recomputed_life = -1, .gradient_life = -1};
+  ARRAY_PUSH(tape->tensors, tape->tensor_count, tape->tensor_capacity) = tensor;
+  return tensor;
+}
+
+Tensor *tape_input(Tape *tape, const void *host, int64_t rows, int64_t columns) {
+  Tensor *tensor = tape_tensor(tape, rows, columns);
+  tensor->host = host;
+  return tensor;
+}
+
+Node *tape_node(Tape *tape, const Op *op, void *attributes) {
+  Node *node = arena_new(&tape->arena, 1, sizeof *node);
+  *node = (Node){.op = op, .attributes = attributes, .segment = tape->segment_count - 1};
+  ARRAY_PUSH(tape->nodes, tape->node_count, tape->node_capacity) = node;
+  return node;
+}
+
+void node_finish(Node *node, bool has_parameters) {
+  node->needs_backward = has_parameters;
+  for (int i = 0; i < NODE_INPUTS; i++)
+    if (node->inputs[i] && node->inputs[i]->needs_gradient) node->needs_backward = true;
+  if (!node->op->backward) node->needs_backward = false;
+  for (int i = 0; i < NODE_OUTPUTS; i++) {
+    if (!node->outputs[i]) continue;
+    node->outputs[i]->producer = node;
+    node->outputs[i]->needs_gradient = node->needs_backward;
+  }
+}
+
+void tape_segment(Tape *tape) { tape->segment_count++; }
+void tape_keep(Tensor *tensor) { tensor->keep = 1; }
+int tape_segments(const Tape *tape) { return tape->segment_count; }
+
+static int64_t tensor_bytes(const Tensor *tensor) { return tensor->rows * tensor->columns * (int64_t)sizeof(float); }
+
+static int lifetime_new(TapePlan *plan, int event, int64_t bytes, float **pointer) {
+  int64_t rounded = (bytes + 63) / 64 * 64;
+  ARRAY_PUSH(plan->lifetimes, plan->lifetime_count, plan->lifetime_capacity) =
+      (Lifetime){.first = event, .last = event, .bytes = rounded ? rounded : 64, .pointer = pointer, .merged = -1};
+  return plan->lifetime_count - 1;
+}
+
+// The lifetime that owns the buffer of `index`.
+static Lifetime *lifetime_root(TapePlan *plan, int index) {
+  while (plan->lifetimes[index].merged >= 0) index = plan->lifetimes[index].merged;
+  return &plan->lifetimes[index];
+}
+
+static void lifetime_extend(TapePlan *plan, int index, int event) {
+  Lifetime *root = lifetime_root(plan, index);
+  if (event > root->last) root->last = event;
+}
+
+static bool is_checkpointed(const TapePlan *plan, int segment) { return segment < plan->checkpointed; }
+
+// Which copy of its data an event of `segment`'s backward pass reads: the recomputed one, if the tensor is an inner
+// one of that very segment and the segment is checkpointed.
+static bool reads_recomputed(const TapePlan *plan, const Tensor *tensor, int segment) {
+  return tensor->producer && tensor->producer->segment == segment && is_checkpointed(plan, segment);
+}
+
+static int event_add(TapePlan *plan, Node *node, Phase phase) {
+  ARRAY_PUSH(plan->events, plan->event_count, plan->event_capacity) = (Event){.node = node, .phase = phase};
+  return plan->event_count - 1;
+}
+
+// Schedules a forward call: its outputs' buffers begin here, its inputs' must last until here.
+static void plan_forward(TapePlan *plan, Node *node, Phase phase) {
+  int event = event_add(plan, node, phase);
+  for (int i = 0; i < NODE_OUTPUTS; i++) {
+    Tensor *tensor = node->outputs[i];
+    if (!tensor) continue;
+    int life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->data);
+    if (phase == PHASE_RECOMPUTE) tensor->recomputed_life = life;
+    else tensor->forward_life = life;
+  }
+  for (int i = 0; i < NODE_INPUTS; i++) {
+    Tensor *tensor = node->inputs[i];
+    if (!tensor) continue;
+    bool recomputed = phase == PHASE_RECOMPUTE && reads_recomputed(plan, tensor, node->segment);
+    lifetime_extend(plan, recomputed ? tensor->recomputed_life : tensor->forward_life, event);
+  }
+  if (node->op->scratch) {
+    int64_t floats = node->op->scratch(node, false);
+    if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
+  }
+}
+
+static void plan_saved(TapePlan *plan, Tensor *const *tensors, int count, unsigned saved, int segment, int event) {
+  for (int i = 0; i < count; i++) {
+    if (!tensors[i] || !(saved >> i & 1)) continue;
+    lifetime_extend(plan, reads_recomputed(plan, tensors[i], segment) ? tensors[i]->recomputed_life : tensors[i]->forward_life, event);
+  }
+}
+
+static void plan_backward(TapePlan *plan, Node *node) {
+  int event = event_add(plan, node, PHASE_BACKWARD);
+  plan_saved(plan, node->inputs, NODE_INPUTS, node->op->saved_inputs, node->segment, event);
+  plan_saved(plan, node->outputs, NODE_OUTPUTS, node->op->saved_outputs, node->segment, event);
+  for (int i = 0; i < NODE_OUTPUTS; i++)
+    if (node->outputs[i] && node->outputs[i]->gradient_life >= 0) lifetime_extend(plan, node->outputs[i]->gradient_life, event);
+  for (int i = 0; i < NODE_INPUTS; i++) {
+    Tensor *tensor = node->inputs[i];
+    if (!tensor || !tensor->needs_gradient) continue;
+    node->accumulate[i] = tensor->gradient_life >= 0;
+    if (!node->accumulate[i]) {
+      tensor->gradient_life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->gradient);
+      if (node->op->aliased_input == i + 1) {  // the gradient passes through unchanged: one buffer serves both
+        plan->lifetimes[tensor->gradient_life].merged = node->outputs[0]->gradient_life;
+        node->shares_gradient = true;
+      }
+    }
+    lifetime_extend(plan, tensor->gradient_life, event);
+  }
+  if (node->op->scratch) {
+    int64_t floats = node->op->scratch(node, true);
+    if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
+  }
+}
+
+// Whether a node has anything to pass back: a loss begins the backward pass, others need a gradient of an output.
+static bool has_gradient(const Node *node) {
+  bool reached = node->op->is_loss;
+  for (int i = 0; i < NODE_OUTPUTS; i++) reached |= node->outputs[i] && node->outputs[i]->gradient_life >= 0;
+  return node->needs_backward && reached;
+}
+
+// Marks (in `again`) the nodes first .. end-1 of a checkpointed segment whose results its backward pass reads.
+static void plan_recomputed_nodes(const Tape *tape, int first, int end, bool *again) {
+  for (int n = end - 1; n >= first; n--) {
+    const Node *node = tape->nodes[n];
+    bool needed = false;
+    for (int o = 0; o < NODE_OUTPUTS && !needed; o++) {
+      const Tensor *tensor = node->outputs[o];
+      if (!tensor) continue;
+      needed = node->needs_backward && (node->op->saved_outputs >> o & 1);
+      for (int c = n + 1; c < end && !needed; c++) {
+        const Node *consumer = tape->nodes[c];
+        for (int i = 0; i < NODE_INPUTS; i++) {
+          if (consumer->inputs[i] != tensor) continue;
+          needed |= again[c] || (consumer->needs_backward && (consumer->op->saved_inputs >> i & 1));
+        }
+      }
+    }
+    again[n] = needed;
+  }
+}
+
+static int compare_lifetimes(const void *a, const void *b) {
+  const Lifetime *x = *(Lifetime *const *)a, *y = *(Lifetime *const *)b;
+  if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
+  return x < y ? -1 : 1;  // in the schedule's order: the plan is the same each time
+}
+
+// Largest first, each at the lowest offset that is free during its whole life.
+static void plan_offsets(TapePlan *plan) {
+  Lifetime **sorted = memory_new((size_t)plan->lifetime_count, sizeof *sorted);
+  int count = 0;
+  for (int i = 0; i < plan->lifetime_count; i++)
+    if (plan->lifetimes[i].merged < 0) sorted[count++] = &plan->lifetimes[i];
+  qsort(sorted, (size_t)count, sizeof *sorted, compare_lifetimes);
+  // `placed` is ordered by offset, so that one walk finds the first gap.
+  Lifetime **placed = memory_new((size_t)count, sizeof *placed);
+  for (int i = 0; i < count; i++) {
+    Lifetime *life = sorted[i];
+    int64_t offset = 0;
+    for (int j = 0; j < i; j++) {
+      Lifetime *other = placed[j];
+      if (other->last < life->first || life->last < other->first) continue;
+      if (other->offset >= offset + life->bytes) break;
+      if (other->offset + other->bytes > offset) offset = other->offset + other->bytes;
+    }
+    life->offset = offset;
+    if (offset + life->bytes > plan->bytes) plan->bytes = offset + life->bytes;
+    int at = i;
+    for (; at > 0 && placed[at - 1]->offset > offset; at--) placed[at] = placed[at - 1];
+    placed[at] = life;
+  }
+  free(sorted);
+  free(placed);
+}
+
+// Lists for each event the lifetimes that begin there.
+static void plan_starts(TapePlan *plan) {
+  plan->order = memory_new((size_t)plan->lifetime_count, sizeof *plan->order);
+  for (int i = 0; i < plan->lifetime_count; i++) plan->events[plan->lifetimes[i].first].starts++;
+  int start = 0;
+  for (int e = 0; e < plan->event_count; e++) {
+    plan->events[e].start = start;
+    start += plan->events[e].starts;
+    plan->events[e].starts = 0;
+  }
+  for (int i = 0; i < plan->lifetime_count; i++) {
+    Event *event = &plan->events[plan->lifetimes[i].first];
+    plan->order[event->start + event->starts++] = i;
+  }
+}
+
+static int segment_begin(const Tape *tape, int segment) {
+  int n = 0;
+  while (n < tape->node_count && tape->nodes[n]->segment < segment) n++;
+  return n;
+}
+
+void tape_plan(Tape *tape, int checkpointed) {
+  plan_free(tape->plan);
+  TapePlan *plan = tape->plan = memory_new(1, sizeof *plan);
+  plan->checkpointed = checkpointed < tape->segment_count - 1 ? checkpointed : tape->segment_count - 1;
+  for (int i = 0; i < tape->tensor_count; i++) {
+    Tensor *tensor = tape->tensors[i];
+    tensor->forward_life = tensor->recomputed_life = tensor->gradient_life = -1;
+    tensor->gradient = NULL;
+  }
+  for (int i = 0; i < tape->node_count; i++) {
+    Node *node = tape->nodes[i];
+    node->shares_gradient = false;
+    memset(node->accumulate, 0, sizeof node->accumulate);
+  }
+  if (tape->node_count == 0) return;
+  for (int i = 0; i < tape->tensor_count; i++)
+    if (!tape->tensors[i]->producer) tape->tensors[i]->forward_life = lifetime_new(plan, 0, tensor_bytes(tape->tensors[i]), &tape->tensors[i]->data);
+  for (int i = 0; i < tape->node_count; i++) plan_forward(plan, tape->nodes[i], PHASE_FORWARD);
+  plan->forward_events = plan->event_count;
+  if (tape->mode == TAPE_TRAIN) {
+    bool *again = memory_new((size_t)tape->node_count, sizeof *again);
+    int end = tape->node_count;
+    for (int segment = tape->segment_count - 1; segment >= 0; segment--) {
+      int first = segment_begin(tape, segment);
+      if (is_checkpointed(plan, segment)) {
+        plan_recomputed_nodes(tape, first, end, again);
+        for (int n = first; n < end; n++)
+          if (again[n]) plan_forward(plan, tape->nodes[n], PHASE_RECOMPUTE);
+      }
+      for (int n = end - 1; n >= first; n--)
+        if (has_gradient(tape->nodes[n])) plan_backward(plan, tape->nodes[n]);
+      end = first;
+    }
+    free(again);
+  }
+  int last = plan->event_count - 1;
+  for (int i = 0; i < tape->tensor_count; i++) {
+    Tensor *tensor = tape->tensors[i];
+    // Inputs are uploaded once, before the first event, and stay.
+    if (tensor->keep || !tensor->producer) lifetime_extend(plan, tensor->forward_life, last);
+  }
+  plan_offsets(plan);
+  plan_starts(plan);
+}
+
+int64_t tape_plan_bytes(const Tape *tape) { return tape->plan->bytes; }
+
+Status tape_reserve(Tape *tape) {
+  if (tape->plan->bytes <= tape->block_bytes) return STATUS_OK;
+  if (tape->block) tape->backend->release(tape->block, tape->backend);
+  tape->block = NULL;
+  tape->block_bytes = 0;
+  TRY(tape->backend->allocate(&tape->block, tape->plan->bytes, "the step's activations and gradients", tape->backend));
+  tape->block_bytes = tape->plan->bytes;
+  return STATUS_OK;
+}
+
+static void event_run(Tape *tape, Event *event) {
+  TapePlan *plan = tape->plan;
+  for (int i = 0; i < event->starts; i++) {
+    int index = plan->order[event->start + i];
+    *plan->lifetimes[index].pointer = (float *)((char *)tape->block + lifetime_root(plan, index)->offset);
+  }
+  event->node->recomputing = event->phase == PHASE_RECOMPUTE;
+  if (event->phase == PHASE_BACKWARD) event->node->op->backward(event->node, tape);
+  else event->node->op->forward(event->node, tape);
+}
+
+void tape_forward(Tape *tape) {
+  TapePlan *plan = tape->plan;
+  for (int i = 0; i < tape->tensor_count; i++) {
+    Tensor *tensor = tape->tensors[i];
+    if (tensor->producer) continue;
+    tensor->data = (float *)((char *)tape->block + plan->lifetimes[tensor->forward_life].offset);
+    tape->backend->upload(tensor->data, tensor->host, tensor_bytes(tensor), tape->backend);
+  }
+  for (int e = 0; e < plan->forward_events; e++) event_run(tape, &plan->events[e]);
+}
+
+void tape_backward(Tape *tape) {
+  for (int e = tape->plan->forward_events; e < tape->plan->event_count; e++) event_run(tape, &tape->plan->events[e]);
+}
+
+void tape_read(void *host, const Tape *tape, const Tensor *tensor) {
+  const char *data = (const char *)tape->block + tape->plan->lifetimes[tensor->forward_life].offset;
+  tape->backend->download(host, data, tensor_bytes(tensor), tape->backend);
+}
