@@ -1,0 +1,29 @@
+// A linear layer of a frozen model, with the slot that adapters/ fills.
+#ifndef MODELS_LINEAR_H
+#define MODELS_LINEAR_H
+
+#include "autograd/ops.h"
+
+typedef struct Linear {
+  Matrix weight;          // [out, in], rows in the order of the file they came from
+  const float *bias;      // [out] or NULL
+  LowRank *adapter;       // NULL: none
+  const char *name;       // Hugging Face's module path: "model.layers.0.self_attn.q_proj"
+  const char *gguf_name;  // "blk.0.attn_q"
+  // Heads whose rows GGUF stores with the two halves of a rotary pair side by side (q and k of the llama
+  // architecture); 0: rows are in the same order in both formats.
+  int64_t interleaved_heads;
+} Linear;
+
+// The row in a GGUF file of Hugging Face's row `row`, of a matrix of `rows` rows in `heads` interleaved heads.
+static inline int64_t linear_gguf_row(int64_t row, int64_t rows, int64_t heads) {
+  if (heads == 0) return row;
+  int64_t size = rows / heads, head = row / size, within = row % size;
+  return head * size + within % (size / 2) * 2 + within / (size / 2);
+}
+
+static inline Tensor *linear_apply(Tape *tape, const Linear *linear, Tensor *x, Tensor *residual) {
+  return op_linear(tape, x, &linear->weight, linear->bias, linear->adapter, residual);
+}
+
+#endif
