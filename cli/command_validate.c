@@ -1,16 +1,130 @@
-// `lora validate`: says what stands against recipes, without a model or data.
+// `lora validate`: says what stands against recipes, without a model or data; with --files, whether the files that
+// they name are there too.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
 #include "cli/command.h"
 #include "cli/options.h"
+#include "core/file.h"
+#include "core/memory.h"
+#include "recipes/recipe.h"
+
+// A path, or a name on the Hub ("org/name"), which only its download can judge.
+static bool is_on_hub(const char *name) {
+  const char *slash = strchr(name, '/');
+  return slash && slash != name && !strchr(slash + 1, '/') && slash[1] && name[0] != '.' && name[0] != '~';
+}
+
+static Status check_path(const Recipe *recipe, const char *key, const char *path) {
+  if (!path || file_exists(path) || directory_exists(path)) return STATUS_OK;
+  if (is_on_hub(path))
+    return recipe_fail(recipe, STATUS_USAGE, key, "\"%s\" is not on this disk; give the path of its folder or file", path);
+  return recipe_fail(recipe, STATUS_USAGE, key, "there is no file or folder \"%s\"; correct the path", path);
+}
+
+static void add_line(Buffer *problems, Status status) {
+  if (status != STATUS_OK) buffer_format(problems, "%s%s", problems->length ? "\n" : "", status_message());
+}
+
+static void check_dataset_paths(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count, Buffer *problems) {
+  for (int i = 0; i < count; i++) {
+    char *key = memory_format("%s.%d.path", list, i);
+    add_line(problems, check_path(recipe, key, datasets[i].path));
+    free(key);
+  }
+}
+
+static Status check_files(const Recipe *recipe) {
+  Buffer problems = {0};
+  add_line(&problems, check_path(recipe, "base_model", recipe->base_model));
+  add_line(&problems, check_path(recipe, "tokenizer_config", recipe->tokenizer_config));
+  add_line(&problems, check_path(recipe, "lora_model_dir", recipe->lora_model_dir));
+  add_line(&problems, check_path(recipe, "pretraining_dataset", recipe->pretraining_dataset_path));
+  check_dataset_paths(recipe, "datasets", recipe->datasets, recipe->dataset_count, &problems);
+  check_dataset_paths(recipe, "test_datasets", recipe->test_datasets, recipe->test_dataset_count, &problems);
+  Status status = problems.length ? status_fail(STATUS_USAGE, "%s", problems.data) : STATUS_OK;
+  buffer_release(&problems);
+  return status;
+}
+
+// One recipe's result: {"file", "valid", "message", "problems": [{line, column, key, message}], "notices": [...]}.
+static json_t *describe(const char *path, const Recipe *recipe, Status status) {
+  json_t *problems = json_array(), *notices = json_array();
+  for (int i = 0; i < recipe->remark_count; i++) {
+    const RecipeRemark *remark = &recipe->remarks[i];
+    json_t *entry = json_pack("{s:i, s:i, s:s, s:s}", "line", remark->position.line, "column", remark->position.column, "key", remark->key,
+                              "message", remark->message);
+    json_array_append_new(remark->is_notice ? notices : problems, entry);
+  }
+  const char *message = status == STATUS_OK ? "" : status_message();
+  return json_pack("{s:s, s:b, s:s, s:o, s:o}", "file", path, "valid", status == STATUS_OK, "message", message, "problems", problems,
+                   "notices", notices);
+}
+
+static void print_result(const char *path, const Recipe *recipe, Status status) {
+  if (status != STATUS_OK) printf("%s\n", status_message());
+  else if (!recipe->adapter) printf("%s: valid\n", path);
+  else printf("%s: valid: %s, rank %lld\n", path, recipe->adapter, (long long)recipe->lora_r);
+}
+
+static Status validate_all(const Arguments *arguments, bool files) {
+  int refused = 0;
+  json_t *results = arguments->json ? json_array() : NULL;
+  for (int i = 0; i < arguments->positional.count; i++) {
+    const char *path = arguments->positional.items[i];
+    Recipe recipe;
+    Status status = recipe_load(&recipe, path, arguments->overrides, arguments->override_count);
+    if (status == STATUS_OK && files) status = check_files(&recipe);
+    if (status != STATUS_OK) refused++;
+    if (results) json_array_append_new(results, describe(path, &recipe, status));
+    else print_result(path, &recipe, status);
+    recipe_release(&recipe);
+  }
+  if (results) {
+    json_dumpf(results, stdout, JSON_INDENT(2));
+    printf("\n");
+    json_decref(results);
+  }
+  if (refused == 0) return STATUS_OK;
+  return status_fail(STATUS_USAGE, "%d of %d recipes refused", refused, arguments->positional.count);
+}
+
+static Status print_reference(void) {
+  Buffer text = {0};
+  recipe_print_reference(&text);
+  fwrite(text.data, 1, text.length, stdout);
+  buffer_release(&text);
+  return STATUS_OK;
+}
 
 Status command_validate(int argc, char **argv) {
-  const CommandLine line = {.name = "validate",
-                            .usage = "RECIPE... [options]",
-                            .summary = "Checks recipes: every key, its type and range, and the keys against each other.",
-                            .min_positional = 1,
-                            .max_positional = -1,
-                            .positional = "RECIPE"};
+  bool files = false, reference = false;
+  const Option options[] = {
+      {.name = "files", .kind = OPTION_FLAG, .value = &files, .help = "look for the model, the adapter and the datasets too"},
+      {.name = "reference", .kind = OPTION_FLAG, .value = &reference, .help = "print docs/recipes.md: every key of a recipe"},
+  };
+  const CommandLine line = {
+      .name = "validate",
+      .usage = "RECIPE... [options] [--KEY VALUE...]",
+      .summary =
+          "Checks recipes: every key, its type and range, and the keys against each other. Exit code 0: nothing stands\n"
+          "against them; 2: refused, a line a problem: FILE:LINE:COL: key: what is wrong, and what to do.",
+      .options = options,
+      .option_count = sizeof options / sizeof options[0],
+      .max_positional = -1,
+      .positional = "RECIPE",
+      .takes_overrides = true};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help) {
+    if (reference) status = print_reference();
+    else if (arguments.positional.count == 0)
+      status = status_fail(STATUS_USAGE, "validate: RECIPE is missing; usage: lora validate %s", line.usage);
+    else status = validate_all(&arguments, files);
+  }
   arguments_release(&arguments);
   return status;
 }

@@ -15,8 +15,8 @@ typedef struct Reader {
   yaml_parser_t parser;
   Arena *arena;
   const char *name;
-  Map anchors;        // name -> index in `anchored`
-  Node **anchored;    // NULL while the anchored node is still open
+  Map anchors;  // name -> index in `anchored`
+  Node **anchored;  // NULL while the anchored node is still open
   int anchored_count, anchored_capacity;
   int depth;
 } Reader;
@@ -61,13 +61,14 @@ static Status next_event(Reader *reader, yaml_event_t *event) {
   int line = (int)parser->problem_mark.line + 1, column = (int)parser->problem_mark.column + 1;
   const char *problem = parser->problem ? parser->problem : "unreadable";
   if (parser->context)
-    return fail_at(reader, line, column, "malformed YAML: %s, %s that began on line %d; check indentation, colons and quotes there", problem,
-                   parser->context, (int)parser->context_mark.line + 1);
+    return fail_at(reader, line, column, "malformed YAML: %s, %s that began on line %d; check indentation, colons and quotes there",
+                   problem, parser->context, (int)parser->context_mark.line + 1);
   return fail_at(reader, line, column, "malformed YAML: %s; check indentation, colons, quotes and tabs there", problem);
 }
 
 static Status check_tag(const Reader *reader, const yaml_event_t *event, const yaml_char_t *tag) {
-  static const char *const known[] = {YAML_STR_TAG, YAML_INT_TAG, YAML_FLOAT_TAG, YAML_BOOL_TAG, YAML_NULL_TAG, YAML_SEQ_TAG, YAML_MAP_TAG, "!"};
+  static const char *const known[] = {YAML_STR_TAG,  YAML_INT_TAG, YAML_FLOAT_TAG, YAML_BOOL_TAG,
+                                      YAML_NULL_TAG, YAML_SEQ_TAG, YAML_MAP_TAG,   "!"};
   if (!tag) return STATUS_OK;
   for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
     if (strcmp((const char *)tag, known[i]) == 0) return STATUS_OK;
@@ -156,7 +157,8 @@ static Status merge_mapping(const Reader *reader, Node *node, const Node *source
     map_set_string(own, source->keys[i]->text, 1);
     node_append(reader->arena, node, source->keys[i], source->items[i]);
     if (node->weight > NODE_MAX_COUNT)
-      return fail_at(reader, source->line, source->column, "more than %d values, aliases counted each time; that is no recipe", NODE_MAX_COUNT);
+      return fail_at(reader, source->line, source->column, "more than %d values, aliases counted each time; that is no recipe",
+                     NODE_MAX_COUNT);
   }
   return STATUS_OK;
 }
@@ -185,7 +187,8 @@ static Status read_pair(Reader *reader, yaml_event_t *key_event, Node *node, Nod
     status = check_weight(reader, merges, &event);
   } else if (status == STATUS_OK && map_get_string(own, key->text, NULL)) {
     const Node *first = node_find_key(node, key->text);
-    status = fail_at(reader, key->line, key->column, "%s: is there twice; it stands on line %d already, remove one", key->text, first->line);
+    status =
+        fail_at(reader, key->line, key->column, "%s: is there twice; it stands on line %d already, remove one", key->text, first->line);
   } else if (status == STATUS_OK) {
     map_set_string(own, key->text, 1);
     node_append(reader->arena, node, key, value);
@@ -222,7 +225,8 @@ static Status read_node(Reader *reader, yaml_event_t *event, Node **out) {
                               : event->type == YAML_SEQUENCE_START_EVENT ? event->data.sequence_start.anchor
                                                                          : event->data.mapping_start.anchor;
   int index = add_anchor(reader, anchor);
-  if (++reader->depth > NODE_MAX_DEPTH) return FAIL_AT_EVENT(reader, event, "nested deeper than %d levels; that is no recipe", NODE_MAX_DEPTH);
+  if (++reader->depth > NODE_MAX_DEPTH)
+    return FAIL_AT_EVENT(reader, event, "nested deeper than %d levels; that is no recipe", NODE_MAX_DEPTH);
   Status status = event->type == YAML_SCALAR_EVENT           ? read_scalar(reader, event, out)
                   : event->type == YAML_SEQUENCE_START_EVENT ? read_sequence(reader, event, out)
                                                              : read_mapping(reader, event, out);

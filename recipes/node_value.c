@@ -144,6 +144,11 @@ static const char *set_below(Arena *arena, Node **slot, const char *path, Node *
   if (problem) return problem;
   if (index < container->count) {
     container->items[index] = child;
+    if (*rest == 0 && container->keys[index]) {
+      // The key now stands on the command line.
+      Node *key = container->keys[index] = node_new(arena, NODE_SCALAR);
+      key->text = part;
+    }
   } else {
     Node *key = NULL;
     if (container->kind == NODE_MAPPING) key = node_new(arena, NODE_SCALAR), key->text = part;

@@ -39,6 +39,8 @@ typedef struct DatasetRecipe {
   char *field_system, *field_instruction, *field_input, *field_output, *format, *no_input_format, *system_format, *system_prompt;
   char *ds_type, *name, *split, *revision, *field, *conversation;
   StringList data_files;
+  // Of preference rows, with a `type` given as a mapping:
+  char *field_prompt, *field_completion, *field_label, *prompt_format, *chosen_format, *rejected_format, *completion_format;
   char *chat_template, *chat_template_jinja;
   char *field_messages;            // default "messages"
   char *message_field_role, *message_field_content;  // older spellings of message_property_mappings
@@ -54,16 +56,28 @@ typedef struct DatasetRecipe {
   int64_t shards, shards_idx;
 } DatasetRecipe;
 
+// Something that a recipe was told; `key` with its dots, the position of the key or its value.
+typedef struct RecipeRemark {
+  RecipePosition position;
+  char *key, *message;
+  bool is_notice;  // else a problem: the recipe is refused
+} RecipeRemark;
+
 typedef struct Recipe {
   char *path;                      // of the recipe file
   Arena arena;                     // holds everything below
   char *resolved;                  // the recipe with its overrides, as YAML text, for output_dir/recipe.yml
+  RecipeRemark *remarks;  // everything that was said about it, in order
+  int remark_count, problem_count;  // problems among them
+  struct Node *tree;  // the YAML that was read, with its overrides; for positions
+  bool strict;  // false: unknown keys are warnings
 
   // Model and tokenizer
   char *base_model, *tokenizer_config, *revision_of_model, *chat_template, *chat_template_jinja, *default_system_message;
   StringPairs special_tokens;      // pad_token, eos_token, bos_token, unk_token
   StringList additional_special_tokens, tokens, eot_tokens;
   StringPairs added_tokens_overrides, chat_template_kwargs;
+  StringPairs model_config;  // overrides of the model's own configuration
   Choice resize_token_embeddings_to_32x, trust_remote_code;
 
   // Adapter
@@ -80,7 +94,9 @@ typedef struct Recipe {
   bool peft_use_dora, peft_use_rslora;
   int64_t *peft_layers_to_transform;
   int peft_layers_to_transform_count;
+  StringList peft_layers_pattern, peft_trainable_token_indices;
   char *peft_init_lora_weights;
+  int64_t peft_loftq_bits;  // peft: {loftq_config: {loftq_bits}}; 0: absent
   double loraplus_lr_ratio, loraplus_lr_embedding;   // 0: off
 
   // Data
@@ -100,17 +116,21 @@ typedef struct Recipe {
   bool streaming;
 
   // Batch and optimiser
+  int64_t batch_size;  // micro_batch_size * gradient_accumulation_steps, when it was given; else 0
   int64_t micro_batch_size, gradient_accumulation_steps, eval_batch_size;  // eval_batch_size 0: as micro_batch_size
   double num_epochs;
   int64_t max_steps;               // 0: by epochs
   char *optimizer;
   StringPairs optim_args;
   double learning_rate, weight_decay, max_grad_norm, adam_beta1, adam_beta2, adam_epsilon;
+  double adam_beta3, adam_epsilon2;  // of optimisers that have them; 0: their own defaults
   char *lr_scheduler;
   StringPairs lr_scheduler_kwargs;
   double cosine_min_lr_ratio, cosine_constant_lr_ratio;  // 0: off
   int64_t warmup_steps;            // -1: absent
   double warmup_ratio;             // -1: absent
+  bool lr_quadratic_warmup;
+  StringList lr_groups;  // each as JSON
   double embedding_lr, embedding_lr_scale, neftune_noise_alpha;
 
   // Memory and precision
@@ -142,6 +162,7 @@ typedef struct Recipe {
   double rl_beta, orpo_alpha, dpo_label_smoothing, rpo_alpha, kto_desirable_weight, kto_undesirable_weight, simpo_gamma, cpo_alpha;
   StringList dpo_loss_type, dpo_loss_weights;
   bool precompute_ref_log_probs;
+  int64_t max_prompt_len;  // 0: any
   char *rl_reference;
 
   // Distribution and export
@@ -156,12 +177,17 @@ typedef struct RecipeOverride {
 } RecipeOverride;
 
 // Reads, overrides, checks. STATUS_USAGE when anything is refused: status_message() then holds one line a
-// problem, "FILE:LINE:COL: key: what is wrong, and what to do". Notices are logged once each.
-// path "-" is stdin.
+// problem, "FILE:LINE:COL: key: what is wrong, and what to do" (the first 50; all are in `remarks`). Notices are
+// logged once each. path "-" is stdin. Release the recipe in either case.
 Status recipe_load(Recipe *recipe, const char *path, const RecipeOverride *overrides, int override_count);
 // The same from text; `path` only names it. For tests and fuzzing.
 Status recipe_parse(Recipe *recipe, const char *path, const char *text, size_t length, const RecipeOverride *overrides, int override_count);
 void recipe_release(Recipe *recipe);
+
+// Where a key stands, with dots ("datasets.0.path"); line 0 when the recipe does not have it.
+RecipePosition recipe_position(const Recipe *recipe, const char *key);
+// Sets the message "FILE:LINE:COL: key: ..." for a key that turns out wrong later; returns `code`.
+Status recipe_fail(const Recipe *recipe, Status code, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 
 // What `train` says before it starts about keys that validate but are not built yet (rl, dora, optimisers...);
 // STATUS_USAGE naming the key's position, or STATUS_OK.
