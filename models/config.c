@@ -100,14 +100,14 @@ Status config_from_gguf(ModelConfig *config, const Family **out_family, const Gg
   return check_config(config, gguf->path);
 }
 
-static bool json_integer(int64_t *value, const json_t *object, const char *key) {
+static bool read_integer(int64_t *value, const json_t *object, const char *key) {
   const json_t *item = json_object_get(object, key);
   if (!json_is_integer(item)) return false;
   *value = json_integer_value(item);
   return true;
 }
 
-static bool json_number(double *value, const json_t *object, const char *key) {
+static bool read_number(double *value, const json_t *object, const char *key) {
   const json_t *item = json_object_get(object, key);
   if (!json_is_number(item)) return false;
   *value = json_number_value(item);
@@ -116,22 +116,22 @@ static bool json_number(double *value, const json_t *object, const char *key) {
 
 // rope_parameters (new) or rope_scaling (old), which say "rope_type" or "type".
 static Status read_rope(ModelConfig *config, const json_t *root, const char *path) {
-  json_number(&config->rope_base, root, "rope_theta");
+  read_number(&config->rope_base, root, "rope_theta");
   const json_t *rope = json_object_get(root, "rope_parameters");
   if (!json_is_object(rope)) rope = json_object_get(root, "rope_scaling");
   if (!json_is_object(rope)) return STATUS_OK;
-  json_number(&config->rope_base, rope, "rope_theta");
+  read_number(&config->rope_base, rope, "rope_theta");
   const char *type = json_string_value(json_object_get(rope, "rope_type"));
   if (!type) type = json_string_value(json_object_get(rope, "type"));
   if (!type || strcmp(type, "default") == 0) return STATUS_OK;
-  json_number(&config->rope_factor, rope, "factor");
+  read_number(&config->rope_factor, rope, "factor");
   if (strcmp(type, "linear") == 0) {
     config->rope_scaling = ROPE_SCALING_LINEAR;
   } else if (strcmp(type, "llama3") == 0) {
     config->rope_scaling = ROPE_SCALING_LLAMA3;
-    json_number(&config->rope_low_frequency_factor, rope, "low_freq_factor");
-    json_number(&config->rope_high_frequency_factor, rope, "high_freq_factor");
-    json_number(&config->rope_original_context, rope, "original_max_position_embeddings");
+    read_number(&config->rope_low_frequency_factor, rope, "low_freq_factor");
+    read_number(&config->rope_high_frequency_factor, rope, "high_freq_factor");
+    read_number(&config->rope_original_context, rope, "original_max_position_embeddings");
   } else {
     return status_fail(STATUS_BAD_INPUT, "%s: RoPE scaling '%s' is not built", path, type);
   }
@@ -152,20 +152,20 @@ static Status read_config(ModelConfig *config, const Family **out_family, const 
   } needed[] = {{"num_hidden_layers", &config->layers}, {"hidden_size", &config->hidden}, {"intermediate_size", &config->feed_forward},
                 {"num_attention_heads", &config->heads}, {"max_position_embeddings", &config->context_length}, {"vocab_size", &config->vocabulary}};
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-    if (!json_integer(needed[i].value, root, needed[i].key)) return status_fail(STATUS_BAD_INPUT, "%s: %s is missing or no integer", path, needed[i].key);
+    if (!read_integer(needed[i].value, root, needed[i].key)) return status_fail(STATUS_BAD_INPUT, "%s: %s is missing or no integer", path, needed[i].key);
   if (config->heads <= 0) return status_fail(STATUS_BAD_INPUT, "%s: num_attention_heads is not positive", path);
   config->kv_heads = config->heads;
-  json_integer(&config->kv_heads, root, "num_key_value_heads");
+  read_integer(&config->kv_heads, root, "num_key_value_heads");
   config->head_size = config->hidden / config->heads;
-  json_integer(&config->head_size, root, "head_dim");
-  json_number(&config->norm_epsilon, root, "rms_norm_eps");
+  read_integer(&config->head_size, root, "head_dim");
+  read_number(&config->norm_epsilon, root, "rms_norm_eps");
   const char *activation = json_string_value(json_object_get(root, "hidden_act"));
   if (activation && strcmp(activation, "silu") != 0) return status_fail(STATUS_BAD_INPUT, "%s: the activation '%s' is not built for %s", path, activation, type);
   TRY(read_rope(config, root, path));
   config->tied_embeddings = json_is_true(json_object_get(root, "tie_word_embeddings"));
-  json_integer(&config->bos_token, root, "bos_token_id");
-  json_integer(&config->eos_token, root, "eos_token_id");
-  json_integer(&config->pad_token, root, "pad_token_id");
+  read_integer(&config->bos_token, root, "bos_token_id");
+  read_integer(&config->eos_token, root, "eos_token_id");
+  read_integer(&config->pad_token, root, "pad_token_id");
   return check_config(config, path);
 }
 
