@@ -1,0 +1,54 @@
+// LoRA adapters over a model's linear layers: which layers, how they begin, and the files they are kept in
+// (PEFT folders and GGUF). All trainable values lie in one flat buffer, their gradients in another, so that an
+// optimiser step, an all-reduce and a checkpoint are each over one range.
+#ifndef ADAPTERS_ADAPTER_H
+#define ADAPTERS_ADAPTER_H
+
+#include "models/model.h"
+
+typedef struct AdapterSettings {
+  int64_t rank;
+  double alpha, dropout;
+  bool rslora;                 // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
+  bool all_linear;             // every linear layer but the head
+  const char *const *targets;  // exact module names, or ends of them after a '.'
+  int target_count;
+  const char *target_regex;    // a regular expression matched against the whole module name; NULL: none
+  uint64_t seed;
+} AdapterSettings;
+
+typedef struct Adapter {
+  Model *model;
+  LowRank *pairs;      // [count]
+  Linear **linears;    // [count]: where each pair sits
+  int count;
+  int64_t rank;        // of every pair, as recorded in files; 0 when they differ
+  double alpha, dropout;
+  bool rslora;
+  float *data, *gradient;  // [size] on the device; gradient is NULL unless trainable
+  int64_t size;
+  Arena arena;
+} Adapter;
+
+// A new adapter: A uniform in +-1/sqrt(in) (PEFT's Kaiming-uniform with a = sqrt 5), B zero. Fills the model's slots.
+// STATUS_USAGE when nothing matches the targets: the message lists the names that there are.
+Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings);
+
+// One or more adapters read into the slots; several are stacked along the rank. scales multiply each one's effect
+// (NULL: 1). A path is a PEFT folder or a GGUF adapter. trainable: gradients are allocated (one adapter only).
+// STATUS_BAD_INPUT names file and tensor when it was made for another model or needs what is not built.
+Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
+void adapter_close(Adapter *adapter);  // empties the slots
+
+void adapter_set_enabled(Adapter *adapter, bool enabled);   // off: the base's logits, bit for bit
+void adapter_set_dropout(Adapter *adapter, double dropout); // 0 for evaluation
+
+// Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
+Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);
+// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
+Status adapter_save_gguf(const Adapter *adapter, const char *path);
+
+// scale * B A added to `weight` [out, in] (float32, rows in the model's own order); for merging.
+void adapter_add_to(float *weight, const LowRank *pair);
+
+#endif

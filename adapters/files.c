@@ -1,0 +1,98 @@
+// Reading adapters of either format into a model's slots, and what both formats share.
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/parts.h"
+
+// Where row `row` of the model's matrix stands in a file of the other format.
+static int64_t file_row(int64_t row, const Linear *linear, const Model *model, bool gguf) {
+  bool model_interleaves = model->config.rope_layout == ROPE_INTERLEAVED;
+  int64_t heads = linear->interleaved_heads, rows = linear->weight.rows;
+  if (heads == 0 || model_interleaves == gguf) return row;
+  if (gguf) return linear_gguf_row(row, rows, heads);
+  int64_t size = rows / heads, head = row / size, within = row % size;  // the inverse of linear_gguf_row
+  return head * size + within % 2 * (size / 2) + within / 2;
+}
+
+void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf) {
+  for (int64_t row = 0; row < linear->weight.rows; row++)
+    memcpy(out + row * rank, in + file_row(row, linear, model, gguf) * rank, (size_t)rank * sizeof *out);
+}
+
+void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf) {
+  for (int64_t row = 0; row < linear->weight.rows; row++)
+    memcpy(out + file_row(row, linear, model, gguf) * rank, in + row * rank, (size_t)rank * sizeof *out);
+}
+
+static const PairSource *find_pair(const AdapterSource *source, const Linear *linear) {
+  for (int i = 0; i < source->count; i++)
+    if (source->pairs[i].linear == linear) return &source->pairs[i];
+  return NULL;
+}
+
+// Puts the sources' pairs of one layer behind one another along the rank. A lone one keeps its scale apart, as it was
+// trained; of several each one's scale goes into its B.
+static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource *sources, const double *scales, int count, Backend *backend) {
+  int64_t rank = pair->a.rows, in = pair->a.columns, out = pair->b.rows, first = 0;
+  float *a = memory_new((size_t)(rank * in), sizeof *a), *b = memory_new((size_t)(rank * out), sizeof *b);
+  for (int s = 0; s < count; s++) {
+    const PairSource *source = find_pair(&sources[s], linear);
+    if (!source) continue;
+    double factor = count == 1 ? 1 : source->scale * (scales ? scales[s] : 1);
+    memcpy(a + first * in, source->a, (size_t)(source->rank * in) * sizeof *a);
+    for (int64_t row = 0; row < out; row++)
+      for (int64_t r = 0; r < source->rank; r++) b[row * rank + first + r] = (float)(factor * source->b[row * source->rank + r]);
+    first += source->rank;
+  }
+  backend->upload(pair->a.data, a, rank * in * (int64_t)sizeof *a, backend);
+  backend->upload(pair->b.data, b, rank * out * (int64_t)sizeof *b, backend);
+  free(a);
+  free(b);
+}
+
+static Status adapter_build(Adapter **out, Model *model, const AdapterSource *sources, const double *scales, int count, bool trainable) {
+  Adapter *adapter = *out = adapter_new(model);
+  if (count == 1) {
+    adapter->rank = sources[0].rank;
+    adapter->alpha = sources[0].alpha;
+    adapter->dropout = sources[0].dropout;
+    adapter->rslora = sources[0].rslora;
+  }
+  for (int i = 0; i < model->linear_count; i++) {
+    int64_t rank = 0;
+    double scale = 1;
+    for (int s = 0; s < count; s++) {
+      const PairSource *source = find_pair(&sources[s], model->linears[i]);
+      if (!source) continue;
+      rank += source->rank;
+      if (count == 1) scale = source->scale * (scales ? scales[0] : 1);
+    }
+    if (rank) adapter_add_pair(adapter, model->linears[i], rank, scale);
+  }
+  Status status = adapter_allocate(adapter, trainable);
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++)
+    stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, model->backend);
+  if (status != STATUS_OK) {
+    adapter_close(adapter);
+    *out = NULL;
+  }
+  return status;
+}
+
+Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable) {
+  *out = NULL;
+  AdapterSource *sources = memory_new((size_t)path_count, sizeof *sources);
+  Status status = STATUS_OK;
+  for (int i = 0; status == STATUS_OK && i < path_count; i++) {
+    status = directory_exists(paths[i]) ? peft_read(&sources[i], model, paths[i]) : gguf_adapter_read(&sources[i], model, paths[i]);
+    if (status == STATUS_OK && sources[i].count == 0)
+      status = status_fail(STATUS_BAD_INPUT, "%s: holds no adapter for any linear layer of %s", paths[i], model->path);
+  }
+  if (status == STATUS_OK) status = adapter_build(out, model, sources, scales, path_count, trainable);
+  for (int i = 0; i < path_count; i++) {
+    arena_release(&sources[i].arena);
+    free(sources[i].pairs);
+  }
+  free(sources);
+  return status;
+}

@@ -1,0 +1,114 @@
+// GGUF adapters: general.type = adapter, adapter.type = lora, NAME.weight.lora_a (ne = [in, rank]) and .lora_b
+// (ne = [rank, out]); the scale is adapter.lora.alpha / rank, so rsLoRA writes alpha * sqrt(rank).
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/parts.h"
+
+static bool string_is(const Gguf *gguf, const char *key, const char *expected) {
+  GgufString text;
+  return gguf_get_string(gguf, key, &text) && text.length == strlen(expected) && memcmp(text.data, expected, text.length) == 0;
+}
+
+static Status read_floats(float **out, Arena *arena, const GgufTensor *tensor, const Gguf *gguf) {
+  const BlockTraits *traits = block_traits((BlockType)tensor->type);
+  if (!traits || !tensor->data) return status_fail(STATUS_BAD_INPUT, "%s: %s has a type that is not built", gguf->path, tensor->name);
+  int64_t count = tensor->shape[0] * tensor->shape[1];
+  *out = arena_new(arena, (size_t)count, sizeof(float));
+  traits->dequantize(*out, tensor->data, count);
+  return STATUS_OK;
+}
+
+static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Gguf *gguf, double alpha, int64_t *used) {
+  const GgufTensor *tensors[2];
+  char name[128];
+  for (int i = 0; i < 2; i++) {
+    snprintf(name, sizeof name, "%s.weight.lora_%c", linear->gguf_name, "ab"[i]);
+    tensors[i] = gguf_find_tensor(gguf, name);
+  }
+  const GgufTensor *a = tensors[0], *b = tensors[1];
+  if (!a && !b) return STATUS_OK;
+  if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_a and lora_b", gguf->path, linear->gguf_name);
+  if (a->dimensions > 2 || b->dimensions > 2 || a->shape[0] != linear->weight.columns || b->shape[1] != linear->weight.rows || a->shape[1] != b->shape[0])
+    return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: its shapes do not fit %s", gguf->path, linear->gguf_name, model->path);
+  PairSource pair = {.linear = linear, .rank = a->shape[1], .scale = alpha / (double)a->shape[1]};
+  float *rows;
+  TRY(read_floats(&pair.a, &source->arena, a, gguf));
+  TRY(read_floats(&rows, &source->arena, b, gguf));
+  pair.b = arena_new(&source->arena, (size_t)(b->shape[0] * b->shape[1]), sizeof(float));
+  b_rows_from_file(pair.b, rows, linear, model, pair.rank, true);
+  source->rank = source->count == 0 || source->rank == pair.rank ? pair.rank : 0;
+  ARRAY_PUSH(source->pairs, source->count, source->capacity) = pair;
+  *used += 2;
+  return STATUS_OK;
+}
+
+static Status read_all(AdapterSource *source, const Model *model, const Gguf *gguf) {
+  if (!string_is(gguf, "general.type", "adapter") || !string_is(gguf, "adapter.type", "lora"))
+    return status_fail(STATUS_BAD_INPUT, "%s: not a LoRA adapter (general.type and adapter.type say otherwise)", gguf->path);
+  if (!string_is(gguf, "general.architecture", model->family->gguf))
+    return status_fail(STATUS_BAD_INPUT, "%s: made for another architecture than %s (%s)", gguf->path, model->path, model->family->gguf);
+  if (!gguf_get_float(gguf, "adapter.lora.alpha", &source->alpha)) return status_fail(STATUS_BAD_INPUT, "%s: adapter.lora.alpha is missing", gguf->path);
+  int64_t used = 0;
+  for (int i = 0; i < model->linear_count; i++) TRY(read_pair(source, model, model->linears[i], gguf, source->alpha, &used));
+  if (used != gguf->tensor_count)
+    return status_fail(STATUS_BAD_INPUT, "%s: %lld of its %lld tensors belong to no adaptable linear layer of %s; it was made for another model", gguf->path,
+                       (long long)(gguf->tensor_count - used), (long long)gguf->tensor_count, model->path);
+  return STATUS_OK;
+}
+
+Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *path) {
+  Gguf gguf;
+  TRY(gguf_open(&gguf, path));
+  Status status = read_all(source, model, &gguf);
+  gguf_close(&gguf);
+  return status;
+}
+
+static void declare(GgufWriter *writer, const Adapter *adapter) {
+  const Model *model = adapter->model;
+  gguf_put_string(writer, "general.type", "adapter", 7);
+  gguf_put_string(writer, "general.architecture", model->family->gguf, strlen(model->family->gguf));
+  gguf_put_string(writer, "adapter.type", "lora", 4);
+  double alpha = adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+  gguf_put_float32(writer, "adapter.lora.alpha", (float)alpha);
+  gguf_put_uint32(writer, "general.file_type", 0);
+  for (int i = 0; i < adapter->count; i++) {
+    const LowRank *pair = &adapter->pairs[i];
+    char name[128];
+    snprintf(name, sizeof name, "%s.weight.lora_a", adapter->linears[i]->gguf_name);
+    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){pair->a.columns, pair->a.rows});
+    snprintf(name, sizeof name, "%s.weight.lora_b", adapter->linears[i]->gguf_name);
+    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){pair->b.columns, pair->b.rows});
+  }
+}
+
+Status adapter_save_gguf(const Adapter *adapter, const char *path) {
+  double alpha = adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+  Backend *backend = adapter->model->backend;
+  GgufWriter writer;
+  gguf_writer_new(&writer);
+  declare(&writer, adapter);
+  Status status = gguf_writer_open(&writer, path);
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
+    const LowRank *pair = &adapter->pairs[i];
+    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
+    float *a = memory_new((size_t)a_count, sizeof *a), *b = memory_new((size_t)b_count, sizeof *b), *b_file = memory_new((size_t)b_count, sizeof *b);
+    backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
+    backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
+    // A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.
+    float fold = (float)(pair->scale / (alpha > 0 ? alpha / (double)pair->a.rows : 1));
+    if (fabsf(fold - 1) > 1e-6f)
+      for (int64_t j = 0; j < b_count; j++) b[j] *= fold;
+    b_rows_to_file(b_file, b, adapter->linears[i], adapter->model, pair->b.columns, true);
+    status = gguf_write_tensor(&writer, a, (size_t)a_count * sizeof *a);
+    if (status == STATUS_OK) status = gguf_write_tensor(&writer, b_file, (size_t)b_count * sizeof *b_file);
+    free(a);
+    free(b);
+    free(b_file);
+  }
+  if (status == STATUS_OK) status = gguf_writer_commit(&writer);
+  gguf_writer_abandon(&writer);
+  return status;
+}

@@ -1,0 +1,36 @@
+// Shared by the files of this folder: building an adapter pair by pair, and the order of B's rows in files.
+#ifndef ADAPTERS_PARTS_H
+#define ADAPTERS_PARTS_H
+
+#include "adapters/adapter.h"
+
+Adapter *adapter_new(Model *model);
+void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale);
+Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last pair: places them in the flat buffers
+double adapter_scale(double alpha, int64_t rank, bool rslora);
+
+// One pair as a file gives it, on the host; B's rows in the model's own order.
+typedef struct PairSource {
+  Linear *linear;
+  float *a, *b;  // [rank, in], [out, rank]
+  int64_t rank;
+  double scale;
+} PairSource;
+
+typedef struct AdapterSource {
+  PairSource *pairs;
+  int count, capacity;
+  double alpha, dropout;
+  int64_t rank;
+  bool rslora;
+  Arena arena;  // holds a and b
+} AdapterSource;
+
+Status peft_read(AdapterSource *source, const Model *model, const char *folder);
+Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *path);
+
+// Copies rows of B between the model's order and a format's. gguf: the file is a GGUF, else Hugging Face's order.
+void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
+void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
+
+#endif

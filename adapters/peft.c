@@ -1,0 +1,204 @@
+// PEFT's files: adapter_config.json and adapter_model.safetensors, tensors named
+// base_model.model.MODULE.lora_A.weight [rank, in] and .lora_B.weight [out, rank], float32 or a half type.
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/parts.h"
+#include "core/text.h"
+
+static const char peft_prefix[] = "base_model.model.";
+
+static Status read_json(json_t **root, const char *path) {
+  Buffer text = {0};
+  Status status = file_read(&text, path, 16 << 20);
+  json_error_t error;
+  *root = status == STATUS_OK ? json_loadb(text.data, text.length, JSON_REJECT_DUPLICATES, &error) : NULL;
+  if (status == STATUS_OK && !json_is_object(*root))
+    status = status_fail(STATUS_BAD_INPUT, "%s:%d: not a JSON object: %s", path, *root ? 1 : error.line, *root ? "" : error.text);
+  buffer_release(&text);
+  if (status != STATUS_OK) json_decref(*root), *root = NULL;
+  return status;
+}
+
+static bool is_set(const json_t *value) {
+  return value && !json_is_null(value) && !json_is_false(value) && !(json_is_array(value) && json_array_size(value) == 0) &&
+         !(json_is_object(value) && json_object_size(value) == 0);
+}
+
+static Status read_config(AdapterSource *source, const json_t *config, const char *path) {
+  const char *type = json_string_value(json_object_get(config, "peft_type"));
+  if (!type || strcmp(type, "LORA") != 0) return status_fail(STATUS_BAD_INPUT, "%s: peft_type is '%s', and only LORA is built", path, type ? type : "missing");
+  static const char *const refused[] = {"use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "fan_in_fan_out", "lora_bias", "use_qalora"};
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+    if (is_set(json_object_get(config, refused[i]))) return status_fail(STATUS_BAD_INPUT, "%s: %s is set, which is not built yet", path, refused[i]);
+  const char *bias = json_string_value(json_object_get(config, "bias"));
+  if (bias && strcmp(bias, "none") != 0) return status_fail(STATUS_BAD_INPUT, "%s: bias is '%s', and only none is built", path, bias);
+  const json_t *rank = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
+  if (!json_is_integer(rank) || json_integer_value(rank) <= 0) return status_fail(STATUS_BAD_INPUT, "%s: r is missing or not positive", path);
+  if (!json_is_number(alpha)) return status_fail(STATUS_BAD_INPUT, "%s: lora_alpha is missing or no number", path);
+  source->rank = json_integer_value(rank);
+  source->alpha = json_number_value(alpha);
+  source->dropout = json_number_value(json_object_get(config, "lora_dropout"));
+  source->rslora = json_is_true(json_object_get(config, "use_rslora"));
+  return STATUS_OK;
+}
+
+// The module's own alpha: a key of alpha_pattern is a module name or the end of one.
+static double module_alpha(const AdapterSource *source, const json_t *config, const char *module) {
+  const char *key;
+  json_t *value;
+  json_object_foreach(json_object_get(config, "alpha_pattern"), key, value) {
+    size_t length = strlen(module), tail = strlen(key);
+    if (text_ends_with(module, key) && (length == tail || module[length - tail - 1] == '.')) return json_number_value(value);
+  }
+  return source->alpha;
+}
+
+static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, const json_t *config, int *used) {
+  char name[256];
+  const SafetensorsTensor *tensors[2];
+  for (int i = 0; i < 2; i++) {
+    snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, linear->name, "AB"[i]);
+    tensors[i] = safetensors_find(st, name);
+  }
+  const SafetensorsTensor *a = tensors[0], *b = tensors[1];
+  if (!a && !b) return STATUS_OK;
+  const char *path = st->paths[0];
+  if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_A and lora_B", path, linear->name);
+  int64_t in = linear->weight.columns, out = linear->weight.rows;
+  if (a->dimensions != 2 || b->dimensions != 2 || a->shape[1] != in || b->shape[0] != out || a->shape[0] != b->shape[1] || a->shape[0] <= 0)
+    return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: A is %lld x %lld and B %lld x %lld, where %s has %lld inputs and %lld outputs", path,
+                       linear->name, (long long)a->shape[0], (long long)a->shape[1], (long long)b->shape[0], (long long)b->shape[1], model->path, (long long)in,
+                       (long long)out);
+  int64_t rank = a->shape[0];
+  PairSource pair = {.linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, config, linear->name), rank, source->rslora)};
+  pair.a = arena_new(&source->arena, (size_t)a->count, sizeof(float));
+  pair.b = arena_new(&source->arena, (size_t)b->count, sizeof(float));
+  float *b_file = memory_new((size_t)b->count, sizeof(float));
+  bool floats = safetensors_to_float(pair.a, a, 0, a->count) && safetensors_to_float(b_file, b, 0, b->count);
+  if (floats) b_rows_from_file(pair.b, b_file, linear, model, rank, false);
+  free(b_file);
+  if (!floats) return status_fail(STATUS_BAD_INPUT, "%s: %s is not in a float type", path, linear->name);
+  ARRAY_PUSH(source->pairs, source->count, source->capacity) = pair;
+  *used += 2;
+  return STATUS_OK;
+}
+
+// Names a tensor that no pair took: an adapter of another model or family must not be applied in part.
+static Status unused_tensor(const AdapterSource *source, const Safetensors *st, const Model *model) {
+  for (int64_t t = 0; t < st->tensor_count; t++) {
+    bool used = false;
+    char name[256];
+    for (int i = 0; i < source->count && !used; i++)
+      for (int j = 0; j < 2 && !used; j++) {
+        snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, source->pairs[i].linear->name, "AB"[j]);
+        used = strcmp(name, st->tensors[t].name) == 0;
+      }
+    if (!used)
+      return status_fail(STATUS_BAD_INPUT, "%s: %s belongs to no adaptable linear layer of %s; the adapter was made for another model", st->paths[0],
+                         st->tensors[t].name, model->path);
+  }
+  return STATUS_OK;
+}
+
+Status peft_read(AdapterSource *source, const Model *model, const char *folder) {
+  char *config_path = path_join(folder, "adapter_config.json"), *path = path_join(folder, "adapter_model.safetensors");
+  json_t *config = NULL;
+  Safetensors st = {0};
+  bool opened = false;
+  Status status = STATUS_OK;
+  TRY_DONE(read_json(&config, config_path));
+  TRY_DONE(read_config(source, config, config_path));
+  TRY_DONE(safetensors_open(&st, path));
+  opened = true;
+  int used = 0;
+  for (int i = 0; i < model->linear_count; i++) TRY_DONE(read_pair(source, model, model->linears[i], &st, config, &used));
+  if (used != st.tensor_count) status = unused_tensor(source, &st, model);
+done:
+  if (opened) safetensors_close(&st);
+  json_decref(config);
+  free(config_path);
+  free(path);
+  return status;
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+// The ends of the adapted modules' names ("q_proj"), each once.
+static json_t *target_modules(const Adapter *adapter) {
+  const char **names = memory_new((size_t)adapter->count, sizeof *names);
+  for (int i = 0; i < adapter->count; i++) names[i] = strrchr(adapter->linears[i]->name, '.') + 1;
+  qsort(names, (size_t)adapter->count, sizeof *names, compare_names);
+  // An end that only some layers have adapted would adapt all of them on loading: then full names are listed.
+  json_t *ends = json_array(), *full = json_array();
+  bool partial = false;
+  for (int i = 0; i < adapter->count;) {
+    int same = 0, there = 0;
+    while (i + same < adapter->count && strcmp(names[i], names[i + same]) == 0) same++;
+    for (int j = 0; j < adapter->model->linear_count; j++) there += strcmp(strrchr(adapter->model->linears[j]->name, '.') + 1, names[i]) == 0;
+    partial |= same != there;
+    json_array_append_new(ends, json_string(names[i]));
+    i += same;
+  }
+  for (int i = 0; i < adapter->count; i++) json_array_append_new(full, json_string(adapter->linears[i]->name));
+  free(names);
+  json_decref(partial ? ends : full);
+  return partial ? full : ends;
+}
+
+static Status write_config(const Adapter *adapter, const char *path, const char *base_model) {
+  json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:f, s:f, s:b, s:b, s:o}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
+                             "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1, "r",
+                             (int)adapter->rank, "lora_alpha", adapter->alpha, "lora_dropout", adapter->dropout, "use_rslora", adapter->rslora, "use_dora", 0,
+                             "target_modules", target_modules(adapter));
+  // PEFT's alpha is an integer wherever it can be.
+  if (adapter->alpha == (double)(json_int_t)adapter->alpha) json_object_set_new(config, "lora_alpha", json_integer((json_int_t)adapter->alpha));
+  char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);
+  Status status = file_write_whole(path, text, strlen(text));
+  free(text);
+  json_decref(config);
+  return status;
+}
+
+static Status write_tensors(const Adapter *adapter, const char *path) {
+  SafetensorsWriter writer;
+  safetensors_writer_new(&writer);
+  safetensors_put_metadata(&writer, "format", "pt");
+  for (int i = 0; i < adapter->count; i++) {
+    const Parameter *parameters[2] = {&adapter->pairs[i].a, &adapter->pairs[i].b};
+    for (int j = 0; j < 2; j++) {
+      char name[256];
+      snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, adapter->linears[i]->name, "AB"[j]);
+      safetensors_declare(&writer, name, ST_F32, 2, (int64_t[]){parameters[j]->rows, parameters[j]->columns});
+    }
+  }
+  Status status = safetensors_writer_open(&writer, path);
+  Backend *backend = adapter->model->backend;
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
+    const LowRank *pair = &adapter->pairs[i];
+    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
+    float *values = memory_new((size_t)(a_count > b_count ? a_count : b_count), sizeof *values);
+    float *b = memory_new((size_t)b_count, sizeof *b);
+    backend->download(values, pair->a.data, a_count * (int64_t)sizeof *values, backend);
+    safetensors_write(&writer, values, (size_t)a_count * sizeof *values);
+    backend->download(values, pair->b.data, b_count * (int64_t)sizeof *values, backend);
+    b_rows_to_file(b, values, adapter->linears[i], adapter->model, pair->b.columns, false);
+    safetensors_write(&writer, b, (size_t)b_count * sizeof *b);
+    free(values);
+    free(b);
+  }
+  if (status == STATUS_OK) return safetensors_writer_commit(&writer);
+  safetensors_writer_abandon(&writer);
+  return status;
+}
+
+Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model) {
+  TRY(directory_create(folder));
+  char *config = path_join(folder, "adapter_config.json"), *tensors = path_join(folder, "adapter_model.safetensors");
+  Status status = write_tensors(adapter, tensors);
+  if (status == STATUS_OK) status = write_config(adapter, config, base_model);
+  free(config);
+  free(tensors);
+  return status;
+}
