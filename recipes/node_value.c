@@ -175,7 +175,7 @@ static void emit_node(yaml_emitter_t *emitter, const Node *node) {
   if (node->kind == NODE_SCALAR) {
     // An empty plain scalar would come back as the empty string.
     const char *text = node_is_null(node) ? "null" : node->text;
-    yaml_scalar_style_t style = node->quoted ? YAML_DOUBLE_QUOTED_SCALAR_STYLE : YAML_PLAIN_SCALAR_STYLE;
+    yaml_scalar_style_t style = node->quoted ? YAML_SINGLE_QUOTED_SCALAR_STYLE : YAML_PLAIN_SCALAR_STYLE;
     if (yaml_scalar_event_initialize(&event, NULL, NULL, (const yaml_char_t *)text, (int)strlen(text), 1, 1, style))
       yaml_emitter_emit(emitter, &event);
     return;

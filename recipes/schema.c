@@ -27,7 +27,6 @@
 #define WORDS(...)                                     (const char *const[]){__VA_ARGS__, NULL}
 #define BIG 9e15
 
-static const char *const rl_words[] = {"dpo", "ipo", "simpo", "orpo", "kto", NULL};
 
 static const SchemaKey recipe_keys[] = {
   SECTION("Model and tokenizer"),
@@ -167,8 +166,8 @@ static const SchemaKey recipe_keys[] = {
   INTEGER(loss_watchdog_patience, "3", 1, BIG, "for so many steps"),
   KEY(VALUE_TEXT, hub_model_id, NULL, "name for the model card; nothing is uploaded"),
   SECTION("Preference training"),
-  {.names = "rl", .fate = KEY_LATER, .kind = VALUE_WORD, .offset = offsetof(Recipe, rl), .words = rl_words,
-      .doc = "the method: dpo, ipo, simpo, orpo or kto"},
+  {.names = "rl", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, rl), .read = read_rl,
+   .doc = "the method: dpo, ipo, simpo, orpo or kto"},
   NUMBER(rl_beta, "0.1", 0, 1e6, "strength of the pull to the reference"),
   ALIAS("dpo_beta", KEY_WORKS, VALUE_NUMBER, rl_beta, .max = 1e6, .doc = "the older spelling of rl_beta"),
   WORD(rl_reference, NULL, WORDS("start", "base"), "start: the policy as it started; base: the bare base model; not of Axolotl"),

@@ -98,6 +98,7 @@ void read_export(Loader *loader, const char *key, Node *value, void *target);
 void read_device(Loader *loader, const char *key, Node *value, void *target);
 void read_chat_template(Loader *loader, const char *key, Node *value, void *target);
 void read_roles(Loader *loader, const char *key, Node *value, void *target);
+void read_rl(Loader *loader, const char *key, Node *value, void *target);
 void read_lr_groups(Loader *loader, const char *key, Node *value, void *target);
 
 // The checks of keys against each other (check.c).

@@ -186,7 +186,7 @@ bool word_is_in(const char *const *words, const char *word) {
   return false;
 }
 
-enum { LONGEST_NAME = 64 };
+enum { LONGEST_NAME = 64, FAMILY = 5 };
 
 // Copies the nearest name to `found` if it is nearer than *distance.
 static void look_nearer(const SchemaTable *table, const char *name, char found[LONGEST_NAME], int *distance) {
@@ -197,7 +197,10 @@ static void look_nearer(const SchemaTable *table, const char *name, char found[L
       if (length < sizeof word) {
         memcpy(word, p, length);
         word[length] = 0;
-        int here = edit_distance(name, word);
+        int here = edit_distance(name, word), shared = 0;
+        while (name[shared] && name[shared] == word[shared]) shared++;
+        // lora_rank is lora_r rather than local_rank: a key's first word is seldom the one that is misspelt.
+        if (shared >= FAMILY && here > 2) here -= 2;
         if (here < *distance) *distance = here, memcpy(found, word, length + 1);
       }
       p += length;

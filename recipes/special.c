@@ -250,6 +250,15 @@ void read_lr_groups(Loader *loader, const char *key, Node *value, void *target) 
   }
 }
 
+void read_rl(Loader *loader, const char *key, Node *value, void *target) {
+  static const char *const methods[] = {"dpo", "ipo", "simpo", "orpo", "kto", NULL};
+  static const char *const online[] = {"grpo", "gdpo", "ebft", NULL};
+  if (value->kind == NODE_SCALAR && word_is_in(online, value->text))
+    loader_fail(loader, value, key, "%s is refused: training on the model's own samples is not built; use dpo, ipo, simpo, orpo or kto",
+                value->text);
+  else loader_read_value(loader, &(SchemaKey){.kind = VALUE_WORD, .words = methods}, key, value, target);
+}
+
 // --- machine and files ---
 
 void read_max_memory(Loader *loader, const char *key, Node *value, void *target) {
