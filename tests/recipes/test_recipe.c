@@ -185,6 +185,7 @@ static void what_is_no_recipe_is_refused(void **state) {
   assert_fails(STATUS_USAGE, parse("- a\n- b\n"), "r.yml:1:1");
   assert_fails(STATUS_USAGE, parse("just words"), "no recipe");
   assert_fails(STATUS_USAGE, parse("a: [\n"), "malformed YAML");
+  recipe_release(&recipe);
   assert_fails(STATUS_USAGE, recipe_load(&recipe, "no/such/recipe.yml", NULL, 0), "no/such/recipe.yml");
 }
 
