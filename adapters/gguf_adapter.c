@@ -66,13 +66,18 @@ Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *
   return status;
 }
 
+// Stacked adapters have no alpha of their own; a reader takes a missing or zero one for no effect at all.
+static double file_alpha(const Adapter *adapter) {
+  if (adapter->alpha == 0) return 1;
+  return adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+}
+
 static void declare(GgufWriter *writer, const Adapter *adapter) {
   const Model *model = adapter->model;
   gguf_put_string(writer, "general.type", "adapter", 7);
   gguf_put_string(writer, "general.architecture", model->family->gguf, strlen(model->family->gguf));
   gguf_put_string(writer, "adapter.type", "lora", 4);
-  double alpha = adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
-  gguf_put_float32(writer, "adapter.lora.alpha", (float)alpha);
+  gguf_put_float32(writer, "adapter.lora.alpha", (float)file_alpha(adapter));
   gguf_put_uint32(writer, "general.file_type", 0);
   for (int i = 0; i < adapter->count; i++) {
     const LowRank *pair = &adapter->pairs[i];
@@ -85,7 +90,7 @@ static void declare(GgufWriter *writer, const Adapter *adapter) {
 }
 
 Status adapter_save_gguf(const Adapter *adapter, const char *path) {
-  double alpha = adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+  double alpha = file_alpha(adapter);
   Backend *backend = adapter->model->backend;
   GgufWriter writer;
   gguf_writer_new(&writer);
@@ -98,7 +103,7 @@ Status adapter_save_gguf(const Adapter *adapter, const char *path) {
     backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
     backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
     // A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.
-    float fold = (float)(pair->scale / (alpha > 0 ? alpha / (double)pair->a.rows : 1));
+    float fold = (float)(pair->scale / (alpha / (double)pair->a.rows));
     if (fabsf(fold - 1) > 1e-6f)
       for (int64_t j = 0; j < b_count; j++) b[j] *= fold;
     b_rows_to_file(b_file, b, adapter->linears[i], adapter->model, pair->b.columns, true);

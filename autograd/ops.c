@@ -44,7 +44,7 @@ static void rmsnorm_backward(Node *node, Tape *tape) {
                                            attributes->epsilon, attributes->offset, node->accumulate[0], tape->backend);
 }
 
-static const Op rmsnorm_op = {.name = "rmsnorm", .forward = rmsnorm_forward, .backward = rmsnorm_backward, .saved_inputs = 1};
+static const Op rmsnorm_op = {.name = "rmsnorm", .forward = rmsnorm_forward, .backward = rmsnorm_backward, .saved_inputs = 1, .is_cheap = true};
 
 Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset) {
   NormAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
@@ -114,7 +114,7 @@ static int64_t gated_scratch(const Node *node, bool backward) {
 }
 
 static const Op gated_op = {
-    .name = "gated", .forward = gated_forward, .backward = gated_backward, .scratch = gated_scratch, .saved_inputs = 3};
+    .name = "gated", .forward = gated_forward, .backward = gated_backward, .scratch = gated_scratch, .saved_inputs = 3, .is_cheap = true};
 
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f) {
   Activation *attributes = arena_new(&tape->arena, 1, sizeof *attributes);

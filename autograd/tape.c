@@ -118,10 +118,13 @@ static void lifetime_extend(TapePlan *plan, int index, int event) {
 
 static bool is_checkpointed(const TapePlan *plan, int segment) { return segment < plan->checkpointed; }
 
+// Whether a node's results are not kept for its segment's backward pass.
+static bool is_recomputed(const TapePlan *plan, const Node *node) { return is_checkpointed(plan, node->segment) || node->op->is_cheap; }
+
 // Which copy of its data an event of `segment`'s backward pass reads: the recomputed one, if the tensor is an inner
-// one of that very segment and the segment is checkpointed.
+// one of that very segment.
 static bool reads_recomputed(const TapePlan *plan, const Tensor *tensor, int segment) {
-  return tensor->producer && tensor->producer->segment == segment && is_checkpointed(plan, segment);
+  return tensor->producer && tensor->producer->segment == segment && is_recomputed(plan, tensor->producer);
 }
 
 static int event_add(TapePlan *plan, Node *node, Phase phase) {
@@ -190,11 +193,13 @@ static bool has_gradient(const Node *node) {
   return node->needs_backward && reached;
 }
 
-// Marks (in `again`) the nodes first .. end-1 of a checkpointed segment whose results its backward pass reads.
-static void plan_recomputed_nodes(const Tape *tape, int first, int end, bool *again) {
+// Marks (in `again`) those of a segment's nodes first .. end-1 that must run again for its backward pass.
+static void plan_recomputed_nodes(const TapePlan *plan, const Tape *tape, int first, int end, bool *again) {
   for (int n = end - 1; n >= first; n--) {
     const Node *node = tape->nodes[n];
     bool needed = false;
+    again[n] = false;
+    if (!is_recomputed(plan, node)) continue;
     for (int o = 0; o < NODE_OUTPUTS && !needed; o++) {
       const Tensor *tensor = node->outputs[o];
       if (!tensor) continue;
@@ -291,11 +296,9 @@ void tape_plan(Tape *tape, int checkpointed) {
     int end = tape->node_count;
     for (int segment = tape->segment_count - 1; segment >= 0; segment--) {
       int first = segment_begin(tape, segment);
-      if (is_checkpointed(plan, segment)) {
-        plan_recomputed_nodes(tape, first, end, again);
-        for (int n = first; n < end; n++)
-          if (again[n]) plan_forward(plan, tape->nodes[n], PHASE_RECOMPUTE);
-      }
+      plan_recomputed_nodes(plan, tape, first, end, again);
+      for (int n = first; n < end; n++)
+        if (again[n]) plan_forward(plan, tape->nodes[n], PHASE_RECOMPUTE);
       for (int n = end - 1; n >= first; n--)
         if (has_gradient(tape->nodes[n])) plan_backward(plan, tape->nodes[n]);
       end = first;

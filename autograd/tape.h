@@ -9,7 +9,8 @@
 //
 // Gradient checkpointing (Chen et al. 2016): the graph is cut into segments (one a layer). Of a checkpointed segment
 // only what other segments read is kept; its inner tensors are computed once more just before its backward pass,
-// and only those nodes run again whose results that pass reads.
+// and only those nodes run again whose results that pass reads. Cheap ops (norms, activations) are treated so in
+// every segment: their outputs cost more memory than time.
 // A tensor's gradient is set by the first op in backward order that contributes to it and added to by the others;
 // the plan tells each op which it is. Nothing below the first trainable parameter has a gradient at all.
 #ifndef AUTOGRAD_TAPE_H
@@ -45,6 +46,7 @@ typedef struct Op {
   int64_t (*scratch)(const Node *node, bool backward); // floats while it runs; NULL: none
   unsigned saved_inputs, saved_outputs;                // bit i: backward reads the data of input / output i
   int aliased_input;                                   // 1 + the input whose gradient is output 0's own; 0: none
+  bool is_cheap;                                       // recomputed for the backward pass rather than kept, in every segment
   bool is_loss;                                        // begins the backward pass: needs no gradient of its outputs
 } Op;
 
