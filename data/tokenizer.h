@@ -25,19 +25,24 @@ typedef enum TokenizeFlags {
 // A vocabulary or pre-tokenizer that we do not know is refused by name (STATUS_BAD_INPUT), never guessed.
 Status tokenizer_from_gguf(Tokenizer **out, const Gguf *gguf);
 Status tokenizer_from_folder(Tokenizer **out, const char *folder);
+// The bytes of a tokenizer.json alone, without the files beside it: no eos, no chat template. `name` is for messages.
+Status tokenizer_from_json(Tokenizer **out, const char *name, const char *text, size_t length);
 Status tokenizer_open(Tokenizer **out, const char *model);  // a GGUF file or a folder
 void tokenizer_free(Tokenizer *tokenizer);
 
 // Appends to `out`. Invalid UTF-8 is tokenised byte by byte. Safe from several threads at once.
 Status tokenizer_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length, int flags);
-// Appends the bytes of the tokens; control tokens print as their text only with `with_special`.
+// Appends the bytes of the tokens, as a whole text: a space that the vocabulary puts before every text is dropped. Control tokens
+// print as their text only with `with_special`.
 void tokenizer_decode(Buffer *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t count, bool with_special);
+// Appends the bytes of one token as they continue a text: what generation prints, token after token.
+void tokenizer_decode_piece(Buffer *out, const Tokenizer *tokenizer, int32_t id, bool with_special);
 void token_list_release(TokenList *list);
 void token_list_push(TokenList *list, int32_t id);
 
 int64_t tokenizer_size(const Tokenizer *tokenizer);                        // ids are 0 .. size-1
 int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);     // the id of a token by its text; -1 when absent
-const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);        // as it stands in the vocabulary; NULL out of range
+const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);        // as it stands in the vocabulary; NULL out of range or in a hole
 bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id);         // a control token
 int32_t tokenizer_bos(const Tokenizer *tokenizer);                         // -1 when there is none; so the next three
 int32_t tokenizer_eos(const Tokenizer *tokenizer);
@@ -46,7 +51,8 @@ int32_t tokenizer_eot(const Tokenizer *tokenizer);                         // en
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);             // EOS, end of turn, or another end-of-generation token
 bool tokenizer_adds_bos(const Tokenizer *tokenizer);
 const char *tokenizer_chat_template(const Tokenizer *tokenizer);           // NULL when there is none
-// Makes `text` (which must be in the vocabulary) the eos / bos / pad token, or adds a stop token, as a recipe's special_tokens ask.
+// Makes `text` (which must be in the vocabulary, else STATUS_USAGE) the token of a role, as a recipe's special_tokens ask: bos, eos, pad,
+// unk (each also with _token behind it), or adds a `stop` token. Before the tokenizer is shared between threads.
 Status tokenizer_set_special(Tokenizer *tokenizer, const char *role, const char *text);
 
 #endif

@@ -1,0 +1,231 @@
+// The parts of a tokenizer, for data/tokenizer*.c alone; everybody else includes data/tokenizer.h.
+//
+//   text -> added tokens out of the raw text      (tokenizer_match.c)
+//        -> normalisation of what is between      (tokenizer_normalize.c)
+//        -> added tokens out of the normal text   (tokenizer_match.c)
+//        -> words, by a list of stages            (tokenizer_split.c)
+//        -> each word to ids by the model         (tokenizer_bpe.c)
+//
+// This order is that of Hugging Face's tokenizers library (tokenizers/src/tokenizer/added_vocabulary.rs, pre_tokenizer.rs).
+#ifndef DATA_TOKENIZER_PARTS_H
+#define DATA_TOKENIZER_PARTS_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <pthread.h>
+
+#include "core/map.h"
+#include "data/tokenizer.h"
+
+// GGUF's numbers (tokenizer.ggml.token_type).
+typedef enum TokenType {
+  TOKEN_NORMAL = 1,
+  TOKEN_UNKNOWN,
+  TOKEN_CONTROL,
+  TOKEN_USER_DEFINED,
+  TOKEN_UNUSED,
+  TOKEN_BYTE,
+} TokenType;
+
+typedef struct Token {
+  const char *text;  // NUL-terminated, in the tokenizer's arena; NULL in a hole of the vocabulary
+  uint32_t length;
+  uint8_t type;
+  bool added, single_word, lstrip, rstrip, normalized;  // the flags of an added token in tokenizer.json
+} Token;
+
+// A hash table from 64-bit keys to 32-bit values; the values are not negative.
+typedef struct PairTable {
+  struct PairEntry *entries;
+  size_t count, capacity;
+} PairTable;
+
+void pair_table_set(PairTable *table, uint64_t key, int32_t value);
+int32_t pair_table_get(const PairTable *table, uint64_t key);  // -1 when absent
+void pair_table_release(PairTable *table);
+
+// ---- Words to ids ----
+
+typedef enum ModelKind {
+  MODEL_BPE_BYTES,  // symbols are the bytes of the word, in GPT-2's alphabet
+  MODEL_BPE_CHARACTERS,  // symbols are its characters, or bytes <0xXX> where the vocabulary has no such character
+} ModelKind;
+
+typedef struct Model {
+  ModelKind kind;
+  PairTable ranks;  // left << 32 | right -> the merge's rank
+  int32_t *merged;  // [rank_count] the id that the merge makes
+  int32_t rank_count;
+  int32_t byte_ids[256];  // -1 where the vocabulary has none
+  int32_t ascii_ids[128];  // of one-character tokens
+  uint32_t longest;  // bytes of the longest token's text
+  int32_t unknown;  // -1: characters outside the vocabulary vanish
+  bool byte_fallback, fuse_unknown;
+  bool ignore_merges;  // a word that stands in the vocabulary is that token, whatever the merges say
+} Model;
+
+// What one encoding needs beside the tokenizer: taken from the tokenizer's pool for a call and put back after it.
+enum { STAGES_MAX = 12 };
+
+typedef struct Symbol {
+  int32_t id, previous, next;
+  int32_t rank;  // of the merge with the next symbol; -1 for none
+} Symbol;
+
+typedef struct Workspace {
+  struct Workspace *next;
+  Buffer normal, normal_other;  // the normalised text, and its double for the next step
+  Buffer rewritten[STAGES_MAX];  // what a rewriting stage made of its piece
+  Symbol *symbols;
+  size_t symbol_capacity;
+  uint64_t *heap;
+  size_t heap_count, heap_capacity;
+  struct WordCache *cache;
+  pcre2_match_data *match;
+  pcre2_match_context *context;
+  pcre2_jit_stack *stack;
+} Workspace;
+
+// ---- Normalisation ----
+
+typedef enum NormalizeKind { NORMALIZE_PREPEND, NORMALIZE_REPLACE, NORMALIZE_UNICODE } NormalizeKind;
+typedef enum UnicodeForm { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD } UnicodeForm;
+
+typedef struct NormalizeStep {
+  NormalizeKind kind;
+  UnicodeForm form;
+  const char *from, *to;  // replace: every `from` becomes `to`; prepend: `to` comes first unless the text is empty
+} NormalizeStep;
+
+// Puts the normal form of valid UTF-8 into workspace->normal. `at_start`: nothing of the segment came before (for prepend).
+Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int count, const char *text, size_t length, bool at_start);
+
+// Appends the text with every `from` (not empty) as `to`.
+void append_replaced(Buffer *out, const char *from, const char *to, const char *text, size_t length);
+
+// ---- Added tokens ----
+
+// A trie over the bytes of the tokens. Built once, read by many threads.
+typedef struct Matcher {
+  PairTable edges;  // node << 8 | byte -> node; the root is 0
+  int32_t *ends;  // [nodes] the id of the token that ends here, or -1
+  int32_t node_count, node_capacity;
+  bool first[256];  // bytes that a token begins with
+} Matcher;
+
+typedef struct Match {
+  size_t begin, end;
+  int32_t id;
+} Match;
+
+void matcher_add(Matcher *matcher, const char *text, size_t length, int32_t id);
+void matcher_release(Matcher *matcher);
+// The leftmost longest token at or after `from`. Flags: TOKENIZE_PARSE_SPECIAL lets control tokens match. False when there is none.
+// `from` is the end of the match before: spaces that lstrip takes never reach before it.
+bool matcher_find(Match *match, const Matcher *matcher, const Tokenizer *tokenizer, const char *text, size_t length, size_t from,
+                  int flags);
+
+// ---- Pre-tokenisation ----
+
+typedef enum StageKind {
+  STAGE_SPLIT,  // cuts the text by a pattern
+  STAGE_PREFIX_SPACE,  // puts a space before a text that does not begin with one
+  STAGE_METASPACE,  // spaces become U+2581, and one may be put first
+} StageKind;
+
+typedef enum SplitBehavior {
+  SPLIT_REMOVED,
+  SPLIT_ISOLATED,
+  SPLIT_MERGED_WITH_PREVIOUS,
+  SPLIT_MERGED_WITH_NEXT,
+  SPLIT_CONTIGUOUS
+} SplitBehavior;
+typedef enum PrependScheme { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS } PrependScheme;
+
+typedef struct Stage {
+  StageKind kind;
+  SplitBehavior behavior;
+  bool invert;  // the matches are the text between the matches of the pattern
+  PrependScheme prepend;  // metaspace
+  const char *pattern;  // as it was given
+  pcre2_code *code;
+} Stage;
+
+// Adds a stage that splits by a regular expression in the syntax of Oniguruma (Ruby's), which tokenizer.json uses; what means
+// something else in PCRE2 is translated or refused.
+Status tokenizer_add_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert);
+Status tokenizer_add_stage(Tokenizer *tokenizer, Stage stage);
+Status regex_translate(Buffer *out, const char *pattern);
+
+// The rules of the vocabularies that a GGUF file names by tokenizer.ggml.pre.
+typedef struct PreRule {
+  const char *name;
+  const char *patterns[4];  // each splits the pieces of the one before; matches are isolated
+  bool ignore_merges, adds_bos;
+  bool nfc;  // the text is normalised to NFC first
+} PreRule;
+
+extern const char pattern_gpt2[];
+const PreRule *pre_rule_find(const char *name);  // NULL when we do not know it
+void pre_rule_names(Buffer *out);  // all names, for a message
+
+// Calls `word` for each word of valid UTF-8. `first`: the text begins the input.
+typedef Status (*WordFunction)(void *argument, const char *word, size_t length);
+Status tokenizer_split(const Tokenizer *tokenizer, Workspace *workspace, const char *text, size_t length, bool first, WordFunction word,
+                       void *argument);
+
+// ---- The tokenizer ----
+
+typedef struct DecodeRule {
+  bool byte_level;  // texts are in GPT-2's alphabet of bytes
+  bool byte_fallback;  // <0xXX> is a byte
+  const char *space;  // what stands for a space in the texts (U+2581), or NULL
+  bool strip_leading_space;  // one space at the beginning of the whole text is dropped
+} DecodeRule;
+
+struct Tokenizer {
+  Arena arena;
+  char *source;  // the file or folder, for messages
+  Token *tokens;
+  int64_t size;
+  Map ids;  // text -> id
+  Model model;
+  NormalizeStep *steps;
+  int step_count;
+  Matcher raw_matcher, normal_matcher;  // tokens matched before and after normalisation
+  Stage stages[STAGES_MAX];
+  int stage_count;
+  DecodeRule decode;
+  TokenList prefix, suffix;  // added by TOKENIZE_ADD_SPECIAL
+  int32_t bos, eos, pad, eot, unknown;
+  TokenList ends;
+  char *chat_template;
+  pthread_mutex_t pool_lock;
+  Workspace *pool;
+};
+
+Tokenizer *tokenizer_new(const char *source);
+// Sets the text and type of an id below tokenizer->size; refuses a text that another id has.
+Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, size_t length, TokenType type);
+// After the tokens: byte and character tables of the model, added tokens into their matchers, end tokens. Checks byte tokens.
+Status tokenizer_finish(Tokenizer *tokenizer);
+void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
+// A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.
+Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_length, const char *right, size_t right_length,
+                           int64_t number);
+
+int byte_to_alphabet(char out[4], uint8_t byte);  // GPT-2's character for a byte, as UTF-8; its length
+bool alphabet_to_bytes(Buffer *out, const char *text,
+                       size_t length);  // false, with `out` as it was, when a character is not of the alphabet
+int32_t byte_token_value(const Token *token);  // 0 to 255 for <0xXX>, else -1
+
+// Appends the ids of one word of valid UTF-8; and of one byte that is not.
+Status model_encode_word(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length);
+void model_encode_byte(TokenList *out, const Tokenizer *tokenizer, uint8_t byte);
+void model_release(Model *model);
+
+Workspace *workspace_take(const Tokenizer *tokenizer);
+void workspace_put(const Tokenizer *tokenizer, Workspace *workspace);
+void workspace_free(Workspace *workspace);
+
+#endif
