@@ -1,0 +1,173 @@
+// The types with blocks of 32 values (ggml-quants.c names the layouts; d and m are binary16, q[j] an integer):
+//   Q4_0  d, 16 bytes of nibbles              x = d (q - 8)
+//   Q4_1  d, m, 16 bytes of nibbles           x = d q + m
+//   Q5_0  d, 32 high bits, 16 bytes           x = d (q - 16)
+//   Q5_1  d, m, 32 high bits, 16 bytes        x = d q + m
+//   Q8_0  d, 32 signed bytes                  x = d q
+// Byte j of the nibbles holds value j below and value j + 16 above; bit j of the high bits is value j's fifth bit.
+// Quantising follows llama.cpp's reference to the last bit: the scale is divided and inverted in binary32 before
+// it is rounded to binary16, and ties go up for the nibbles, away from zero for Q8_0.
+#include <math.h>
+
+#include "formats/block_rows.h"
+
+enum { ELEMENTS = 32, HALF = ELEMENTS / 2 };
+
+static void unpack_nibbles(uint8_t q[ELEMENTS], const uint8_t *nibbles) {
+  for (int j = 0; j < HALF; j++) {
+    q[j] = nibbles[j] & 15;
+    q[j + HALF] = nibbles[j] >> 4;
+  }
+}
+
+static void unpack_fifth_bits(uint8_t q[ELEMENTS], const uint8_t *bits) {
+  for (int j = 0; j < ELEMENTS; j++) q[j] |= (uint8_t)((bits[j / 8] >> j % 8 & 1) << 4);
+}
+
+static void pack_nibbles(uint8_t *nibbles, const uint8_t q[ELEMENTS]) {
+  for (int j = 0; j < HALF; j++) nibbles[j] = (uint8_t)((q[j] & 15) | q[j + HALF] << 4);
+}
+
+static void pack_fifth_bits(uint8_t *bits, const uint8_t q[ELEMENTS]) {
+  memset(bits, 0, ELEMENTS / 8);
+  for (int j = 0; j < ELEMENTS; j++) bits[j / 8] |= (uint8_t)((q[j] >> 4) << j % 8);
+}
+
+void q4_0_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  uint8_t q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 18) {
+    float d = load_half(block);
+    unpack_nibbles(q, block + 2);
+    for (int j = 0; j < ELEMENTS; j++) out[i + j] = d * (float)(q[j] - 8);
+  }
+}
+
+void q4_1_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  uint8_t q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 20) {
+    float d = load_half(block), m = load_half(block + 2);
+    unpack_nibbles(q, block + 4);
+    for (int j = 0; j < ELEMENTS; j++) out[i + j] = d * (float)q[j] + m;
+  }
+}
+
+void q5_0_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  uint8_t q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 22) {
+    float d = load_half(block);
+    unpack_nibbles(q, block + 6);
+    unpack_fifth_bits(q, block + 2);
+    for (int j = 0; j < ELEMENTS; j++) out[i + j] = d * (float)(q[j] - 16);
+  }
+}
+
+void q5_1_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  uint8_t q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 24) {
+    float d = load_half(block), m = load_half(block + 2);
+    unpack_nibbles(q, block + 8);
+    unpack_fifth_bits(q, block + 4);
+    for (int j = 0; j < ELEMENTS; j++) out[i + j] = d * (float)q[j] + m;
+  }
+}
+
+void q8_0_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 34) {
+    float d = load_half(block);
+    for (int j = 0; j < ELEMENTS; j++) out[i + j] = d * (float)(int8_t)block[2 + j];
+  }
+}
+
+// x cut to an integer in 0 .. top; NaN becomes 0.
+static uint8_t level_of(float x, int top) {
+  if (!(x >= 0)) return 0;
+  return (uint8_t)(x < (float)top ? (int)x : top);
+}
+
+static float inverse_or_zero(float d) { return d != 0 ? 1.0f / d : 0.0f; }
+
+// The value of largest magnitude becomes the lowest level, -levels/2: returns the unrounded scale.
+static float quantize_symmetric(uint8_t q[ELEMENTS], const float *x, int levels) {
+  float largest = 0, magnitude = 0;
+  for (int j = 0; j < ELEMENTS; j++) {
+    if (fabsf(x[j]) > magnitude) {
+      magnitude = fabsf(x[j]);
+      largest = x[j];
+    }
+  }
+  float d = largest / (float)(-levels / 2), inverse = inverse_or_zero(d);
+  for (int j = 0; j < ELEMENTS; j++) q[j] = level_of(x[j] * inverse + ((float)levels / 2 + 0.5f), levels - 1);
+  return d;
+}
+
+// The smallest value becomes level 0 and the largest the highest: returns the unrounded scale, *least the offset.
+static float quantize_range(uint8_t q[ELEMENTS], float *least, const float *x, int levels) {
+  float low = INFINITY, high = -INFINITY;
+  for (int j = 0; j < ELEMENTS; j++) {
+    if (x[j] < low) low = x[j];
+    if (x[j] > high) high = x[j];
+  }
+  float d = (high - low) / (float)(levels - 1), inverse = inverse_or_zero(d);
+  for (int j = 0; j < ELEMENTS; j++) q[j] = level_of((x[j] - low) * inverse + 0.5f, levels - 1);
+  *least = low;
+  return d;
+}
+
+void q4_0_quantize(void *blocks, const float *in, int64_t n) {
+  uint8_t *block = blocks, q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 18) {
+    store_half(block, quantize_symmetric(q, in + i, 16));
+    pack_nibbles(block + 2, q);
+  }
+}
+
+void q4_1_quantize(void *blocks, const float *in, int64_t n) {
+  uint8_t *block = blocks, q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 20) {
+    float least;
+    store_half(block, quantize_range(q, &least, in + i, 16));
+    store_half(block + 2, least);
+    pack_nibbles(block + 4, q);
+  }
+}
+
+void q5_0_quantize(void *blocks, const float *in, int64_t n) {
+  uint8_t *block = blocks, q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 22) {
+    store_half(block, quantize_symmetric(q, in + i, 32));
+    pack_fifth_bits(block + 2, q);
+    pack_nibbles(block + 6, q);
+  }
+}
+
+void q5_1_quantize(void *blocks, const float *in, int64_t n) {
+  uint8_t *block = blocks, q[ELEMENTS];
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 24) {
+    float least;
+    store_half(block, quantize_range(q, &least, in + i, 32));
+    store_half(block + 2, least);
+    pack_fifth_bits(block + 4, q);
+    pack_nibbles(block + 8, q);
+  }
+}
+
+void q8_0_quantize(void *blocks, const float *in, int64_t n) {
+  uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += ELEMENTS, block += 34) {
+    float magnitude = 0;
+    for (int j = 0; j < ELEMENTS; j++)
+      if (fabsf(in[i + j]) > magnitude) magnitude = fabsf(in[i + j]);
+    float d = magnitude / 127.0f, inverse = inverse_or_zero(d);
+    store_half(block, d);
+    for (int j = 0; j < ELEMENTS; j++) {
+      float x = in[i + j] * inverse;
+      int8_t level = x >= 127 ? 127 : x > -127 ? (int8_t)roundf(x) : x <= -127 ? -127 : 0;  // NaN becomes 0
+      memcpy(block + 2 + j, &level, 1);
+    }
+  }
+}

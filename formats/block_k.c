@@ -1,0 +1,64 @@
+// The K types: blocks of 256 values in groups whose scales are integers of the block's own binary16 scale
+// (ggml-common.h: block_q4_K, block_q5_K, block_q6_K).
+//   Q4_K  d, dmin, 12 bytes of scales, 128 bytes of nibbles                x = d s q - dmin m    groups of 32
+//   Q5_K  d, dmin, 12 bytes of scales, 32 bytes of high bits, 128 bytes    the same, q of 5 bits
+//   Q6_K  128 bytes low, 64 bytes high, 16 signed scales, d                x = d s (q - 32)      groups of 16
+// The products d s, dmin m and (d s) q are each rounded to binary32, in this order.
+#include "formats/block_rows.h"
+
+enum { GROUPS = 8, GROUP = BLOCK_K_ELEMENTS / GROUPS };
+
+// Eight 6-bit scales and eight 6-bit minima in 12 bytes: groups 0 to 3 have theirs whole in the low bits of bytes
+// 0..3 and 4..7; groups 4 to 7 have four bits in bytes 8..11 (scale below, minimum above), the upper two in the top of 0..7.
+static void unpack_scales(uint8_t scale[GROUPS], uint8_t minimum[GROUPS], const uint8_t packed[12]) {
+  for (int g = 0; g < 4; g++) {
+    scale[g] = packed[g] & 63;
+    minimum[g] = packed[g + 4] & 63;
+    scale[g + 4] = (uint8_t)((packed[g + 8] & 15) | packed[g] >> 6 << 4);
+    minimum[g + 4] = (uint8_t)(packed[g + 8] >> 4 | packed[g + 4] >> 6 << 4);
+  }
+}
+
+// Nibbles run in strips of 32 bytes: group 2s is strip s's low nibbles, group 2s + 1 its high ones.
+// `high` is NULL for Q4_K; else bit g of its byte j is the fifth bit of value j in group g.
+static void dequantize_groups(float *out, const uint8_t *block, const uint8_t *high, const uint8_t *low) {
+  float d = load_half(block), dmin = load_half(block + 2);
+  uint8_t scale[GROUPS], minimum[GROUPS];
+  unpack_scales(scale, minimum, block + 4);
+  for (int g = 0; g < GROUPS; g++) {
+    float step = d * (float)scale[g], offset = dmin * (float)minimum[g];
+    const uint8_t *strip = low + g / 2 * GROUP;
+    for (int j = 0; j < GROUP; j++) {
+      int q = strip[j] >> 4 * (g % 2) & 15;
+      if (high) q |= (high[j] >> g & 1) << 4;
+      out[g * GROUP + j] = step * (float)q - offset;
+    }
+  }
+}
+
+void q4_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 144) dequantize_groups(out + i, block, NULL, block + 16);
+}
+
+void q5_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 176) dequantize_groups(out + i, block, block + 16, block + 48);
+}
+
+// Each half of 128 values: 64 bytes low (values 0..63 in the low nibbles, 64..127 in the high ones) and 32 bytes
+// high (value j's upper two bits in byte j % 32, at bit 2 (j / 32)).
+void q6_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 210) {
+    const uint8_t *scales = block + 192;
+    float d = load_half(block + 208);
+    for (int j = 0; j < BLOCK_K_ELEMENTS; j++) {
+      int half = j / 128, k = j % 128;
+      int low = block[64 * half + k % 64] >> 4 * (k / 64) & 15;
+      int high = block[128 + 32 * half + k % 32] >> 2 * (k / 32) & 3;
+      float step = d * (float)(int8_t)scales[j / 16];
+      out[i + j] = step * (float)((low | high << 4) - 32);
+    }
+  }
+}

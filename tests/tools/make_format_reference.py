@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Small reference files of the formats, each made by its own library, for tests/formats.
+
+    pip install numpy gguf safetensors torch bitsandbytes
+    python tests/tools/make_format_reference.py tests/formats/data
+
+blocks.gguf      by gguf-py: `x` [8, 32] f32; for each type T that we read, `T.random`, blocks of random bits whose scales are
+                 finite, and `T.random.f32`, gguf-py's dequantisation; where gguf-py quantises T, `T.x`, its blocks of x.
+nf4.safetensors  by bitsandbytes: `small` and `odd`, each with the input `.x`, NF4 with double quantisation (`.packed`,
+                 `.absmax`, `.nested_absmax`, `.offset`) and the dequantised `.values`; `levels`, `scale_levels`: its code books.
+"""
+import sys
+
+import gguf
+import numpy as np
+
+out = sys.argv[1]
+rng = np.random.default_rng(11)
+
+
+def block_inputs():
+    x = rng.standard_normal((8, 32)).astype(np.float32)
+    x[1] = 0
+    x[2] *= np.float32(1e-6)  # the scale is a subnormal half
+    x[3] *= np.float32(3e3)
+    x[4] = np.float32(-0.75)  # constant: the range types have no range
+    x[5, 7] = -x[5, 3]        # a tie between magnitudes, not between signs
+    x[6] = np.arange(-16, 16)  # ties between levels
+    return x
+
+
+def random_blocks(kind):
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    count = 256 // elements
+    blocks = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    name = kind.name
+    halves = [0, 2] if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [208] if name == "Q6_K" else [0]
+    if name in ("F32", "F16", "BF16"):
+        return np.ascontiguousarray(gguf.quantize(rng.standard_normal((1, 256)).astype(np.float32), kind)).view(np.uint8)
+    for at in halves:
+        values = (rng.standard_normal(count) * 0.01).astype(np.float16)
+        blocks[:, at:at + 2] = values.view(np.uint8).reshape(count, 2)
+    return blocks.reshape(1, -1)
+
+
+def write_blocks():
+    writer = gguf.GGUFWriter(out + "/blocks.gguf", "reference")
+    x = block_inputs()
+    writer.add_tensor("x", x)
+    for name in "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q5_K Q6_K".split():
+        kind = gguf.GGMLQuantizationType[name]
+        blocks = random_blocks(kind)
+        writer.add_tensor(name.lower() + ".random", blocks, raw_dtype=kind)
+        values = gguf.dequantize(blocks, kind).astype(np.float32)
+        writer.add_tensor(name.lower() + ".random.f32", np.ascontiguousarray(values))
+        if not name.endswith("K"):
+            quantized = np.ascontiguousarray(gguf.quantize(x, kind)).view(np.uint8)
+            writer.add_tensor(name.lower() + ".x", quantized, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_nf4():
+    import bitsandbytes.functional as bnb
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"levels": bnb.get_4bit_type("nf4", device="cpu"), "scale_levels": bnb.create_dynamic_map()}
+    inputs = {"small": torch.randn(12, 64, generator=torch.Generator().manual_seed(3)),
+              "odd": torch.randn(1, 301, generator=torch.Generator().manual_seed(4)) * 1e-3}
+    inputs["small"][2] = 0  # a block of zeros
+    inputs["small"][4, 5] = 40.0
+    for name, x in inputs.items():
+        packed, state = bnb.quantize_4bit(x, blocksize=64, compress_statistics=True, quant_type="nf4")
+        tensors |= {name + ".x": x, name + ".packed": packed, name + ".absmax": state.absmax, name + ".offset": state.offset.reshape(1),
+                    name + ".nested_absmax": state.state2.absmax, name + ".values": bnb.dequantize_4bit(packed, state).float()}
+    save_file({key: value.contiguous() for key, value in tensors.items()}, out + "/nf4.safetensors")
+
+
+write_blocks()
+write_nf4()
