@@ -15,6 +15,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    {"tokenize", command_tokenize, "a text's token ids"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };

@@ -97,6 +97,21 @@ void tokenizer_free(Tokenizer *tokenizer) {
   free(tokenizer);
 }
 
+// Texts lie side by side in chunks of the arena, which would align each one.
+static const char *keep_text(Tokenizer *tokenizer, const char *text, size_t length) {
+  enum { CHUNK = 1 << 16 };
+  if (length >= CHUNK / 4) return arena_copy_bytes(&tokenizer->arena, text, length);
+  if (tokenizer->text_room < length + 1) {
+    tokenizer->text_next = arena_new(&tokenizer->arena, CHUNK, 1);
+    tokenizer->text_room = CHUNK;
+  }
+  char *copy = tokenizer->text_next;
+  if (length) memcpy(copy, text, length);
+  tokenizer->text_next += length + 1;
+  tokenizer->text_room -= length + 1;
+  return copy;
+}
+
 Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, size_t length, TokenType type) {
   int64_t other;
   if (map_get(&tokenizer->ids, text, length, &other) && other != id) {
@@ -106,7 +121,7 @@ Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, s
   if (length > UINT32_MAX) return status_fail(STATUS_BAD_INPUT, "%s: the token %d is %zu bytes long", tokenizer->source, id, length);
   map_set(&tokenizer->ids, text, length, id);
   Token *token = &tokenizer->tokens[id];
-  if (!token->text || token->length != length) token->text = arena_copy_bytes(&tokenizer->arena, text, length);
+  if (!token->text || token->length != length) token->text = keep_text(tokenizer, text, length);
   token->length = (uint32_t)length;
   token->type = (uint8_t)type;
   if (length > tokenizer->model.longest) tokenizer->model.longest = (uint32_t)length;
@@ -202,12 +217,7 @@ Status tokenizer_finish(Tokenizer *tokenizer) {
   fill_model_tables(tokenizer);
   for (int64_t id = 0; id < tokenizer->size; id++) {
     const Token *token = &tokenizer->tokens[id];
-    if (!token->text) continue;
-    if (token->type == TOKEN_BYTE && byte_token_value(token) < 0) {
-      return status_fail(STATUS_BAD_INPUT, "%s: the token %lld, `%.64s`, is marked as a byte but is none of <0x00> to <0xFF>",
-                         tokenizer->source, (long long)id, token->text);
-    }
-    if (token->added) TRY(add_to_matcher(tokenizer, (int32_t)id));
+    if (token->text && token->added) TRY(add_to_matcher(tokenizer, (int32_t)id));
   }
   fill_ends(tokenizer);
   return STATUS_OK;

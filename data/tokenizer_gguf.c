@@ -1,4 +1,5 @@
-// A tokenizer from GGUF metadata (tokenizer.ggml.*; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer).
+// A tokenizer from GGUF metadata (tokenizer.ggml.*; https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer). That token
+// types are as many as tokens, byte tokens well formed and special ids inside the vocabulary has been checked with the file.
 #include <string.h>
 
 #include "data/tokenizer_parts.h"
@@ -61,16 +62,12 @@ static Status read_tokens(Tokenizer *tokenizer, const Gguf *gguf) {
   if (!tokens || tokens->type != GGUF_ARRAY || tokens->element != GGUF_STRING || tokens->count == 0 || tokens->count > INT32_MAX) {
     return status_fail(STATUS_BAD_INPUT, "%s: tokenizer.ggml.tokens is not an array of strings", gguf->path);
   }
-  if (types && (types->type != GGUF_ARRAY || types->count != tokens->count)) {
-    return status_fail(STATUS_BAD_INPUT, "%s: tokenizer.ggml.token_type does not have a number for each token", gguf->path);
-  }
   tokenizer->size = (int64_t)tokens->count;
   tokenizer->tokens = memory_new(tokens->count, sizeof *tokenizer->tokens);
   for (uint64_t i = 0; i < tokens->count; i++) {
     int64_t type = TOKEN_NORMAL;
-    if (types && (!gguf_array_integer(types, i, &type) || type < TOKEN_NORMAL || type > TOKEN_BYTE)) {
-      return status_fail(STATUS_BAD_INPUT, "%s: tokenizer.ggml.token_type[%llu] is not one of 1 to 6", gguf->path, (unsigned long long)i);
-    }
+    if (types) gguf_array_integer(types, i, &type);
+    if (type == 0) type = TOKEN_NORMAL;  // "undefined"
     TRY(tokenizer_set_token(tokenizer, (int32_t)i, tokens->strings[i].data, tokens->strings[i].length, (TokenType)type));
     tokenizer->tokens[i].added = type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED || type == TOKEN_UNKNOWN;
   }
@@ -97,25 +94,19 @@ static Status read_merges(Tokenizer *tokenizer, const Gguf *gguf) {
   return STATUS_OK;
 }
 
-static Status read_id(const Tokenizer *tokenizer, const Gguf *gguf, const char *key, int32_t *id) {
-  int64_t value;
-  if (!gguf_find(gguf, key)) return STATUS_OK;
-  if (!gguf_get_integer(gguf, key, &value) || value < 0 || value >= tokenizer->size) {
-    return status_fail(STATUS_BAD_INPUT, "%s: %s is not the id of a token (0 to %lld)", gguf->path, key, (long long)tokenizer->size - 1);
-  }
-  *id = (int32_t)value;
-  return STATUS_OK;
+static int32_t get_id(const Gguf *gguf, const char *key) {
+  int64_t id = -1;
+  gguf_get_integer(gguf, key, &id);
+  return (int32_t)id;
 }
 
-static Status read_special(Tokenizer *tokenizer, const Gguf *gguf, const PreRule *rule) {
-  int32_t eom = -1;
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.bos_token_id", &tokenizer->bos));
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.eos_token_id", &tokenizer->eos));
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.padding_token_id", &tokenizer->pad));
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.unknown_token_id", &tokenizer->unknown));
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.eot_token_id", &tokenizer->eot));
-  TRY(read_id(tokenizer, gguf, "tokenizer.ggml.eom_token_id", &eom));
-  tokenizer_add_end(tokenizer, eom);
+static void read_special(Tokenizer *tokenizer, const Gguf *gguf, const PreRule *rule) {
+  tokenizer->bos = get_id(gguf, "tokenizer.ggml.bos_token_id");
+  tokenizer->eos = get_id(gguf, "tokenizer.ggml.eos_token_id");
+  tokenizer->pad = get_id(gguf, "tokenizer.ggml.padding_token_id");
+  tokenizer->unknown = get_id(gguf, "tokenizer.ggml.unknown_token_id");
+  tokenizer->eot = get_id(gguf, "tokenizer.ggml.eot_token_id");
+  tokenizer_add_end(tokenizer, get_id(gguf, "tokenizer.ggml.eom_token_id"));
   bool adds_bos = rule->adds_bos, adds_eos = false;
   gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &adds_bos);
   gguf_get_bool(gguf, "tokenizer.ggml.add_eos_token", &adds_eos);
@@ -125,7 +116,6 @@ static Status read_special(Tokenizer *tokenizer, const Gguf *gguf, const PreRule
   if (gguf_get_string(gguf, "tokenizer.chat_template", &template)) {
     tokenizer->chat_template = arena_copy_bytes(&tokenizer->arena, template.data, template.length);
   }
-  return STATUS_OK;
 }
 
 Status tokenizer_from_gguf(Tokenizer **out, const Gguf *gguf) {
@@ -137,7 +127,7 @@ Status tokenizer_from_gguf(Tokenizer **out, const Gguf *gguf) {
   TRY_DONE(read_pre(tokenizer, gguf, &rule));
   TRY_DONE(read_tokens(tokenizer, gguf));
   TRY_DONE(read_merges(tokenizer, gguf));
-  TRY_DONE(read_special(tokenizer, gguf, rule));
+  read_special(tokenizer, gguf, rule);
   TRY_DONE(tokenizer_finish(tokenizer));
   *out = tokenizer;
   return STATUS_OK;

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "data/tokenizer_json.h"
 #include "data/tokenizer_parts.h"
 
@@ -170,9 +171,14 @@ static Status read_model(Tokenizer *tokenizer, const json_t *root) {
 
 // ---- Normalizer ----
 
-static void add_step(Tokenizer *tokenizer, NormalizeStep step) {
+static Status add_step(Tokenizer *tokenizer, NormalizeKind kind, UnicodeForm form, const char *from, const char *to) {
+  if (tokenizer->step_count == NORMALIZE_STEPS_MAX || strlen(from) > REPLACEMENT_MAX || strlen(to) > REPLACEMENT_MAX) {
+    return fail(tokenizer, "normalizer", "more than 16 steps, or a string of more than 256 bytes");
+  }
   tokenizer->steps = memory_grow(tokenizer->steps, (size_t)tokenizer->step_count + 1, sizeof *tokenizer->steps);
-  tokenizer->steps[tokenizer->step_count++] = step;
+  tokenizer->steps[tokenizer->step_count++] = (NormalizeStep){
+      .kind = kind, .form = form, .from = arena_copy_string(&tokenizer->arena, from), .to = arena_copy_string(&tokenizer->arena, to)};
+  return STATUS_OK;
 }
 
 static Status read_normalizer(Tokenizer *tokenizer, const json_t *component) {
@@ -180,9 +186,7 @@ static Status read_normalizer(Tokenizer *tokenizer, const json_t *component) {
   if (is_absent(component)) return STATUS_OK;
   const char *type = get_type(component);
   for (int form = UNICODE_NFC; form <= UNICODE_NFKD; form++) {
-    if (strcmp(type, forms[form]) != 0) continue;
-    add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_UNICODE, .form = (UnicodeForm)form});
-    return STATUS_OK;
+    if (strcmp(type, forms[form]) == 0) return add_step(tokenizer, NORMALIZE_UNICODE, (UnicodeForm)form, "", "");
   }
   if (strcmp(type, "Sequence") == 0) {
     size_t i;
@@ -190,18 +194,11 @@ static Status read_normalizer(Tokenizer *tokenizer, const json_t *component) {
     json_array_foreach(json_object_get(component, "normalizers"), i, entry) TRY(read_normalizer(tokenizer, entry));
     return STATUS_OK;
   }
-  if (strcmp(type, "Prepend") == 0) {
-    add_step(tokenizer,
-             (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = arena_copy_string(&tokenizer->arena, get_string(component, "prepend"))});
-    return STATUS_OK;
-  }
+  if (strcmp(type, "Prepend") == 0) return add_step(tokenizer, NORMALIZE_PREPEND, UNICODE_NFC, "", get_string(component, "prepend"));
   if (strcmp(type, "Replace") == 0) {
     const char *from = get_string(json_object_get(component, "pattern"), "String");
     if (!*from) return fail(tokenizer, "normalizer", "Replace is supported for a pattern that is a String alone");
-    add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE,
-                                        .from = arena_copy_string(&tokenizer->arena, from),
-                                        .to = arena_copy_string(&tokenizer->arena, get_string(component, "content"))});
-    return STATUS_OK;
+    return add_step(tokenizer, NORMALIZE_REPLACE, UNICODE_NFC, from, get_string(component, "content"));
   }
   return refuse_type(tokenizer, "normalizer", component);
 }
@@ -252,7 +249,10 @@ static Status read_split(Tokenizer *tokenizer, const json_t *component) {
 static Status read_metaspace(Tokenizer *tokenizer, const json_t *component) {
   static const char *const schemes[] = {[PREPEND_NEVER] = "never", [PREPEND_FIRST] = "first", [PREPEND_ALWAYS] = "always"};
   const char *replacement = get_string(component, "replacement");
-  if (!*replacement) return fail(tokenizer, "pre_tokenizer", "Metaspace has no replacement");
+  size_t length = strlen(replacement);
+  if (!length || (size_t)utf8_length((const unsigned char *)replacement, length) != length) {
+    return fail(tokenizer, "pre_tokenizer", "Metaspace has no replacement of one character");
+  }
   // The field of older files; it is always true where both stand.
   PrependScheme prepend = json_is_false(json_object_get(component, "add_prefix_space")) ? PREPEND_NEVER : PREPEND_ALWAYS;
   if (json_is_string(json_object_get(component, "prepend_scheme"))) {

@@ -75,6 +75,10 @@ Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int
       case NORMALIZE_REPLACE: append_replaced(out, step->from, step->to, in->data, in->length); break;
       case NORMALIZE_UNICODE: TRY(normalize_unicode(out, step->form, in->data, in->length)); break;
     }
+    if (out->length / GROWTH_MAX > length + REPLACEMENT_MAX) {
+      return status_fail(STATUS_BAD_INPUT, "normalisation makes %zu bytes of %zu: the tokenizer's normalizer is not sane", out->length,
+                         length);
+    }
     Buffer swap = *in;
     *in = *out;
     *out = swap;

@@ -97,6 +97,8 @@ typedef struct NormalizeStep {
   const char *from, *to;  // replace: every `from` becomes `to`; prepend: `to` comes first unless the text is empty
 } NormalizeStep;
 
+enum { NORMALIZE_STEPS_MAX = 16, REPLACEMENT_MAX = 256, GROWTH_MAX = 64 };  // so that a hostile file cannot ask for terabytes
+
 // Puts the normal form of valid UTF-8 into workspace->normal. `at_start`: nothing of the segment came before (for prepend).
 Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int count, const char *text, size_t length, bool at_start);
 
@@ -185,6 +187,8 @@ typedef struct DecodeRule {
 
 struct Tokenizer {
   Arena arena;
+  char *text_next;  // where the next token's text goes, and the room there
+  size_t text_room;
   char *source;  // the file or folder, for messages
   Token *tokens;
   int64_t size;
@@ -207,7 +211,7 @@ struct Tokenizer {
 Tokenizer *tokenizer_new(const char *source);
 // Sets the text and type of an id below tokenizer->size; refuses a text that another id has.
 Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, size_t length, TokenType type);
-// After the tokens: byte and character tables of the model, added tokens into their matchers, end tokens. Checks byte tokens.
+// After the tokens: byte and character tables of the model, added tokens into their matchers, end tokens.
 Status tokenizer_finish(Tokenizer *tokenizer);
 void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
 // A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.

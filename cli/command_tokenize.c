@@ -1,0 +1,86 @@
+// `lora tokenize`: a text's token ids, on one line.
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "core/file.h"
+#include "core/memory.h"
+#include "data/tokenizer.h"
+
+static Status read_text(Buffer *text, const char *given, const char *file) {
+  if (!given == !file) return status_fail(STATUS_USAGE, "tokenize: give the text by --text S, or in a file by --file F");
+  if (given) {
+    buffer_append_string(text, given);
+    return STATUS_OK;
+  }
+  FileMap map;  // the bytes as they are: file_read would unpack a gzip file
+  TRY(file_map(&map, file));
+  buffer_append(text, map.data, map.size);
+  file_unmap(&map);
+  return STATUS_OK;
+}
+
+static void print_ids(const Tokenizer *tokenizer, const TokenList *ids, bool json) {
+  if (!json) {
+    for (int64_t i = 0; i < ids->count; i++) printf(i ? " %d" : "%d", ids->ids[i]);
+    printf("\n");
+    return;
+  }
+  json_t *numbers = json_array(), *texts = json_array();
+  for (int64_t i = 0; i < ids->count; i++) {
+    json_array_append_new(numbers, json_integer(ids->ids[i]));
+    json_array_append_new(texts, json_string(tokenizer_text(tokenizer, ids->ids[i])));
+  }
+  json_t *result = json_pack("{s:o, s:o}", "ids", numbers, "tokens", texts);
+  json_dumpf(result, stdout, JSON_COMPACT);
+  printf("\n");
+  json_decref(result);
+}
+
+static Status tokenize(const char *model, const char *given, const char *file, bool no_special, bool json) {
+  if (!model) return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file or a Hugging Face folder");
+  Buffer text = {0};
+  Tokenizer *tokenizer = NULL;
+  TokenList ids = {0};
+  Status status = read_text(&text, given, file);
+  if (status == STATUS_OK) status = tokenizer_open(&tokenizer, model);
+  int flags = no_special ? 0 : TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL;
+  if (status == STATUS_OK) status = tokenizer_encode(&ids, tokenizer, text.data ? text.data : "", text.length, flags);
+  if (status == STATUS_OK) print_ids(tokenizer, &ids, json);
+  token_list_release(&ids);
+  tokenizer_free(tokenizer);
+  buffer_release(&text);
+  return status;
+}
+
+Status command_tokenize(int argc, char **argv) {
+  const char *model = NULL, *text = NULL, *file = NULL;
+  bool no_special = false;
+  const Option options[] = {
+      {.name = "model",
+       .kind = OPTION_STRING,
+       .value = &model,
+       .argument = "MODEL",
+       .help = "a GGUF file (a vocabulary alone will do) or a folder"},
+      {.name = "text", .kind = OPTION_STRING, .value = &text, .argument = "S", .help = "the text"},
+      {.name = "file", .kind = OPTION_STRING, .value = &file, .argument = "F", .help = "a file whose bytes are the text, just as they are"},
+      {.name = "no-special",
+       .kind = OPTION_FLAG,
+       .value = &no_special,
+       .help = "add no BOS or EOS, and read control tokens in the text as plain text"},
+  };
+  const CommandLine line = {
+      .name = "tokenize",
+      .usage = "--model MODEL (--text S | --file F) [--no-special]",
+      .summary = "Prints the token ids of a text on one line; with --json also the tokens as they stand in the vocabulary.",
+      .options = options,
+      .option_count = sizeof options / sizeof options[0]};
+  Arguments arguments;
+  Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help) status = tokenize(model, text, file, no_special, arguments.json);
+  arguments_release(&arguments);
+  return status;
+}
