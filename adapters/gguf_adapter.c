@@ -33,7 +33,7 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
   if (a->dimensions > 2 || b->dimensions > 2 || a->shape[0] != linear->weight.columns || b->shape[1] != linear->weight.rows || a->shape[1] != b->shape[0])
     return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: its shapes do not fit %s", gguf->path, linear->gguf_name, model->path);
   PairSource pair = {.linear = linear, .rank = a->shape[1], .scale = alpha / (double)a->shape[1]};
-  float *rows;
+  float *rows = NULL;
   TRY(read_floats(&pair.a, &source->arena, a, gguf));
   TRY(read_floats(&rows, &source->arena, b, gguf));
   pair.b = arena_new(&source->arena, (size_t)(b->shape[0] * b->shape[1]), sizeof(float));

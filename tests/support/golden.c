@@ -1,0 +1,50 @@
+#include "tests/support/golden.h"
+
+const SafetensorsTensor *golden_tensor(const Safetensors *golden, const char *name) {
+  const SafetensorsTensor *tensor = safetensors_find(golden, name);
+  if (!tensor) fail_msg("the reference has no tensor %s", name);
+  return tensor;
+}
+
+float *golden_floats(const Safetensors *golden, const char *name) {
+  const SafetensorsTensor *tensor = golden_tensor(golden, name);
+  float *values = memory_new((size_t)tensor->count, sizeof *values);
+  assert_true(safetensors_to_float(values, tensor, 0, tensor->count));
+  return values;
+}
+
+int32_t *golden_ids(const Safetensors *golden, const char *name) {
+  const SafetensorsTensor *tensor = golden_tensor(golden, name);
+  assert_int_equal(tensor->type, ST_I64);
+  int32_t *ids = memory_new((size_t)tensor->count, sizeof *ids);
+  for (int64_t i = 0; i < tensor->count; i++) {
+    int64_t value;
+    memcpy(&value, (const char *)tensor->data + i * 8, 8);
+    ids[i] = (int32_t)value;
+  }
+  return ids;
+}
+
+float *decoder_logits(const Model *model, const int32_t *ids, int64_t documents, int64_t length) {
+  int64_t tokens = documents * length;
+  int32_t *positions = memory_new((size_t)tokens, sizeof *positions);
+  AttentionSpan *spans = memory_new((size_t)documents, sizeof *spans);
+  for (int64_t i = 0; i < tokens; i++) positions[i] = (int32_t)(i % length);
+  for (int64_t d = 0; d < documents; d++) spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
+  Tape tape;
+  tape_new(&tape, model->backend);
+  tape_begin(&tape, TAPE_FORWARD);
+  DecoderInput input = {.ids = ids, .positions = positions, .tokens = tokens, .spans = spans, .span_count = documents};
+  Tensor *hidden = decoder_hidden(&tape, model, &input);
+  Tensor *logits = op_linear(&tape, hidden, &model->head.weight, NULL, NULL, NULL);
+  tape_keep(logits);
+  tape_plan(&tape, 0);
+  assert_ok(tape_reserve(&tape));
+  tape_forward(&tape);
+  float *out = memory_new((size_t)(tokens * model->config.vocabulary), sizeof *out);
+  tape_read(out, &tape, logits);
+  tape_free(&tape);
+  free(positions);
+  free(spans);
+  return out;
+}
