@@ -306,6 +306,10 @@ static Status read_pre_tokenizer(Tokenizer *tokenizer, const json_t *component) 
 
 // ---- Post-processor: what comes before and after one text ----
 
+static bool get_token(const Tokenizer *tokenizer, const json_t *value, int32_t *id) {
+  return json_get_id(value, tokenizer->size, id) && tokenizer_text(tokenizer, *id);
+}
+
 static Status read_template(Tokenizer *tokenizer, const json_t *component) {
   const json_t *ids_of = json_object_get(component, "special_tokens");
   bool text_seen = false;
@@ -333,8 +337,8 @@ static Status read_template(Tokenizer *tokenizer, const json_t *component) {
 // RobertaProcessing and BertProcessing: ["text", id] before and after.
 static Status read_pair(Tokenizer *tokenizer, const json_t *component) {
   int32_t before, after;
-  if (!json_get_id(json_array_get(json_object_get(component, "cls"), 1), tokenizer->size, &before) ||
-      !json_get_id(json_array_get(json_object_get(component, "sep"), 1), tokenizer->size, &after)) {
+  if (!get_token(tokenizer, json_array_get(json_object_get(component, "cls"), 1), &before) ||
+      !get_token(tokenizer, json_array_get(json_object_get(component, "sep"), 1), &after)) {
     return fail(tokenizer, "post_processor", "cls or sep is not a token of the vocabulary");
   }
   token_list_push(&tokenizer->prefix, before);

@@ -90,6 +90,9 @@ static void unknown_components_are_refused_by_name(void **state) {
              "{\"id\": \"A\"}}], "
              "\"special_tokens\": {\"x\": {\"ids\": [3]}}}",
        "outside the vocabulary"},
+      {BYTES ", \"added_tokens\": [{\"id\": 5, \"content\": \"z\"}], \"post_processor\": {\"type\": \"BertProcessing\", \"cls\": [\"a\", "
+             "0], \"sep\": [\"?\", 4]}",
+       "cls or sep"},
       {BYTES ", \"added_tokens\": [{\"id\": 0, \"content\": \"z\"}]", "added_tokens[0]"},
       {BYTES ", \"added_tokens\": [{\"id\": 3, \"content\": \"a\"}]", "same text"},
       {BYTES ", \"added_tokens\": [{\"content\": \"a\"}]", "added_tokens[0]"},
