@@ -1,0 +1,118 @@
+// Clipping, guarding and grouping, which all methods share, and the table of spellings. Methods are in files of their own.
+#include "optim/optimizer.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/text.h"
+#include "optim/adamw.h"
+
+static const char float_state[] = "moments are kept in float32 here, not in 8 or 4 bits: a little more memory, no rounding";
+static const char unpaged_state[] = "moments are not paged here: they stay in the device's memory";
+
+// Every spelling that recipes use: transformers' OptimizerNames and Axolotl's own.
+static const struct {
+  const char *name;
+  const OptimizerMethod *method;
+  const char *notice;
+} spellings[] = {
+    {"adamw_torch_fused", &optimizer_adamw, NULL},
+    {"adamw_torch", &optimizer_adamw, NULL},
+    {"adamw_torch_xla", &optimizer_adamw, NULL},
+    {"adamw_torch_npu_fused", &optimizer_adamw, NULL},
+    {"adamw_apex_fused", &optimizer_adamw, NULL},
+    {"adamw_anyprecision", &optimizer_adamw, NULL},
+    {"adamw_hf", &optimizer_adamw, NULL},
+    {"optimi_adamw", &optimizer_adamw, NULL},
+    {"adamw_bnb_8bit", &optimizer_adamw, float_state},
+    {"adamw_8bit", &optimizer_adamw, float_state},
+    {"adamw_torch_8bit", &optimizer_adamw, float_state},
+    {"adamw_torch_4bit", &optimizer_adamw, float_state},
+    {"ao_adamw_8bit", &optimizer_adamw, float_state},
+    {"ao_adamw_4bit", &optimizer_adamw, float_state},
+    {"ao_adamw_fp8", &optimizer_adamw, float_state},
+    {"paged_adamw_8bit", &optimizer_adamw, float_state},
+    {"paged_adamw_32bit", &optimizer_adamw, unpaged_state},
+};
+enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
+
+Status optimizer_find(const OptimizerMethod **method, const char **notice, const char *name) {
+  const char *names[SPELLING_COUNT];
+  for (int i = 0; i < SPELLING_COUNT; i++) {
+    names[i] = spellings[i].name;
+    if (name && strcmp(names[i], name) != 0) continue;  // no name at all is the first
+    *method = spellings[i].method;
+    if (notice) *notice = spellings[i].notice;
+    return STATUS_OK;
+  }
+  const char *nearest = nearest_name(name, names, SPELLING_COUNT);
+  return status_fail(STATUS_USAGE, "optimizer: '%s' is not built; use %s", name, nearest ? nearest : names[0]);
+}
+
+Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, int64_t count,
+                     const ParameterGroup *groups, int group_count, Backend *backend) {
+  Optimizer *optimizer = memory_new(1, sizeof *optimizer);
+  *optimizer = (Optimizer){.method = method, .settings = settings, .count = count, .group_count = group_count, .backend = backend};
+  if (settings.skip_limit <= 0) optimizer->settings.skip_limit = OPTIMIZER_SKIP_LIMIT;
+  optimizer->groups = memory_new((size_t)group_count, sizeof *groups);
+  int64_t end = 0;
+  for (int i = 0; i < group_count; i++) {
+    assert(groups[i].begin == end && groups[i].end >= end);
+    end = groups[i].end;
+    optimizer->groups[i] = groups[i];
+  }
+  assert(end == count);
+  for (int i = 0; i < method->state_count; i++) {
+    void *state = NULL;
+    Status status = backend->allocate(&state, count * (int64_t)sizeof(float), "the optimiser's state", backend);
+    if (status != STATUS_OK) {
+      optimizer_free(optimizer);
+      return status;
+    }
+    optimizer->state[i] = state;
+    backend->kernels->fill(state, 0, count, backend);
+  }
+  *out = optimizer;
+  return STATUS_OK;
+}
+
+void optimizer_free(Optimizer *optimizer) {
+  if (!optimizer) return;
+  for (int i = 0; i < optimizer->method->state_count; i++)
+    if (optimizer->state[i]) optimizer->backend->release(optimizer->state[i], optimizer->backend);
+  free(optimizer->groups);
+  free(optimizer);
+}
+
+static Status step_skip(Optimizer *optimizer, double loss, double norm) {
+  optimizer->skipped++;
+  optimizer->skipped_in_row++;
+  if (optimizer->skipped_in_row < optimizer->settings.skip_limit) return STATUS_OK;
+  return status_fail(STATUS_GUARD,
+                     "%lld steps in a row had to be skipped (loss %g, gradient norm %g): training has diverged; "
+                     "lower learning_rate, or set max_grad_norm, and go on from the last checkpoint",
+                     (long long)optimizer->skipped_in_row, loss, norm);
+}
+
+Status optimizer_step(Optimizer *optimizer, float *parameters, const float *gradients, double learning_rate, double loss,
+                      OptimizerReport *report) {
+  const double largest_square_root = 1.8e19;  // beyond it a second moment would overflow float32, and stay infinite
+  Backend *backend = optimizer->backend;
+  double norm = sqrt(backend->kernels->sum_of_squares(gradients, optimizer->count, backend));
+  double limit = optimizer->settings.max_grad_norm, scale = 1;
+  if (limit > 0 && limit / (norm + 1e-6) < 1) scale = limit / (norm + 1e-6);
+  *report = (OptimizerReport){.gradient_norm = norm, .gradient_scale = scale};
+  report->skipped = !isfinite(loss) || !(norm * scale < largest_square_root);
+  if (report->skipped) return step_skip(optimizer, loss, norm);
+  optimizer->skipped_in_row = 0;
+  optimizer->updates++;
+  for (int i = 0; i < optimizer->group_count; i++) {
+    const ParameterGroup *group = &optimizer->groups[i];
+    if (group->begin == group->end) continue;
+    optimizer->method->step(optimizer, parameters, gradients, group, learning_rate * group->rate_multiplier, scale);
+  }
+  return STATUS_OK;
+}
