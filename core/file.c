@@ -119,6 +119,15 @@ Status directory_remove(const char *path) {
   return status;
 }
 
+Status file_sync(const char *path) {
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return status_errno(STATUS_FAILED, errno, "%s: cannot be opened", path);
+  int failed = fsync(file);
+  int error = errno;
+  close(file);
+  return failed ? status_errno(STATUS_FAILED, error, "%s: fsync", path) : STATUS_OK;
+}
+
 Status directory_sync(const char *path) {
   int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return status_errno(STATUS_FAILED, errno, "%s: cannot be opened", path);
@@ -203,16 +212,32 @@ Status file_write_whole(const char *path, const void *bytes, size_t length) {
   return file_writer_commit(&writer);
 }
 
-void sha256_bytes(char hex[65], const void *bytes, size_t length) {
-  unsigned char digest[32];
-  EVP_Digest(bytes, length, digest, NULL, EVP_sha256(), NULL);
+static void digest_print(char hex[65], const unsigned char digest[32]) {
   for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
+void sha256_bytes(char hex[65], const void *bytes, size_t length) {
+  unsigned char digest[32];
+  EVP_Digest(bytes, length, digest, NULL, EVP_sha256(), NULL);
+  digest_print(hex, digest);
+}
+
+// Read in pieces: a mapped file would count as this process's memory.
 Status sha256_file(char hex[65], const char *path) {
-  FileMap map;
-  TRY(file_map(&map, path));
-  sha256_bytes(hex, map.data, map.size);
-  file_unmap(&map);
-  return STATUS_OK;
+  FILE *file = fopen(path, "rbe");
+  if (!file) return status_errno(STATUS_BAD_INPUT, errno, "%s: cannot be opened", path);
+  EVP_MD_CTX *digester = EVP_MD_CTX_new();
+  EVP_DigestInit_ex(digester, EVP_sha256(), NULL);
+  enum { PIECE = 1 << 18 };
+  void *piece = memory_new(1, PIECE);
+  for (size_t got; (got = fread(piece, 1, PIECE, file)) > 0;) EVP_DigestUpdate(digester, piece, got);
+  Status status = STATUS_OK;
+  if (ferror(file)) status = status_errno(STATUS_BAD_INPUT, errno, "%s: cannot be read", path);
+  unsigned char digest[32];
+  EVP_DigestFinal_ex(digester, digest, NULL);
+  digest_print(hex, digest);
+  EVP_MD_CTX_free(digester);
+  free(piece);
+  fclose(file);
+  return status;
 }

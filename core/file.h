@@ -24,6 +24,7 @@ Status file_read(Buffer *buffer, const char *path, size_t limit);
 
 bool file_exists(const char *path);
 bool directory_exists(const char *path);
+Status file_sync(const char *path);                        // fsync
 Status directory_create(const char *path);                 // with its parents; no error if it is there
 Status directory_remove(const char *path);                 // with its contents; no error if it is not there
 Status directory_sync(const char *path);                   // fsync

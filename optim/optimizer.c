@@ -52,19 +52,23 @@ Status optimizer_find(const OptimizerMethod **method, const char **notice, const
   return status_fail(STATUS_USAGE, "optimizer: '%s' is not built; use %s", name, nearest ? nearest : names[0]);
 }
 
+static inline bool groups_cover(const Optimizer *optimizer) {
+  int64_t end = 0;
+  for (int i = 0; i < optimizer->group_count; i++) {
+    if (optimizer->groups[i].begin != end || optimizer->groups[i].end < end) return false;
+    end = optimizer->groups[i].end;
+  }
+  return end == optimizer->count;
+}
+
 Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, int64_t count,
                      const ParameterGroup *groups, int group_count, Backend *backend) {
   Optimizer *optimizer = memory_new(1, sizeof *optimizer);
   *optimizer = (Optimizer){.method = method, .settings = settings, .count = count, .group_count = group_count, .backend = backend};
   if (settings.skip_limit <= 0) optimizer->settings.skip_limit = OPTIMIZER_SKIP_LIMIT;
   optimizer->groups = memory_new((size_t)group_count, sizeof *groups);
-  int64_t end = 0;
-  for (int i = 0; i < group_count; i++) {
-    assert(groups[i].begin == end && groups[i].end >= end);
-    end = groups[i].end;
-    optimizer->groups[i] = groups[i];
-  }
-  assert(end == count);
+  memcpy(optimizer->groups, groups, (size_t)group_count * sizeof *groups);
+  assert(groups_cover(optimizer));
   for (int i = 0; i < method->state_count; i++) {
     void *state = NULL;
     Status status = backend->allocate(&state, count * (int64_t)sizeof(float), "the optimiser's state", backend);

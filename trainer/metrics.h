@@ -1,0 +1,39 @@
+// metrics.jsonl in output_dir: one JSON object a line, in the file as soon as it is written.
+//   a step:        {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens",
+//                   "tokens_per_second", "peak_memory_bytes"}
+//   an evaluation: {"step", "eval_loss", "eval_perplexity"}
+// A number that is NaN or infinite (a skipped step) is null. Others are the shortest text that reads back as the same bits.
+#ifndef TRAINER_METRICS_H
+#define TRAINER_METRICS_H
+
+#include <stdint.h>
+
+#include "core/status.h"
+
+typedef struct StepMetrics {
+  int64_t step;  // 1 for the first
+  double epoch;
+  double loss;  // over the labelled tokens of the whole step
+  double grad_norm;  // before clipping
+  double learning_rate;
+  int64_t tokens, trained_tokens;  // of this step
+  double tokens_per_second;
+  int64_t peak_memory_bytes;
+} StepMetrics;
+
+typedef struct MetricsWriter {
+  int descriptor;  // -1: closed
+  char *path;
+  int64_t length;  // of the whole lines in the file
+} MetricsWriter;
+
+// Keeps the lines of steps up to `last_step` and continues after them: a resumed run passes its checkpoint's step (whose
+// evaluation therefore has to be written before the checkpoint), a new one -1, which empties the file. Lines that are no
+// JSON, such as one that a crash left half-written, are dropped. What was there stays as it was if this fails.
+Status metrics_open(MetricsWriter *writer, const char *output_dir, int64_t last_step);
+// STATUS_NO_SPACE on a full disk; the file then ends with the last whole line.
+Status metrics_write_step(MetricsWriter *writer, const StepMetrics *metrics);
+Status metrics_write_evaluation(MetricsWriter *writer, int64_t step, double loss);
+void metrics_close(MetricsWriter *writer);
+
+#endif
