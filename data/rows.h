@@ -1,0 +1,83 @@
+// Rows of tokens and labels: what datasets become, and what micro-batches are made of.
+//   ids    [count] token ids
+//   labels [count] stand under ids: labels[i] == ids[i] where token i is trained, LABEL_MASKED elsewhere
+//                  (Hugging Face's convention; the shift by one is made by batch_fill).
+#ifndef DATA_ROWS_H
+#define DATA_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/memory.h"
+#include "core/rng.h"
+#include "core/status.h"
+#include "data/tokenizer.h"
+
+enum { LABEL_MASKED = -100 };
+
+typedef struct TokenRow {
+  int32_t *ids;        // [count]
+  int32_t *labels;     // [count]
+  int64_t count;
+  int64_t trained;     // labels that are targets: all but masked ones and the first, which nothing predicts
+  const char *source;  // "FILE:LINE"
+} TokenRow;
+
+// What became of a row of a file (or of a piece of one: completion cuts long texts into several rows).
+typedef enum RowFate {
+  ROW_KEPT,
+  ROW_CUT,        // kept, its end cut off at sequence_len
+  ROW_TOO_LONG,   // this and the following: dropped
+  ROW_TOO_SHORT,
+  ROW_UNTRAINED,  // no trained token
+  ROW_DUPLICATE,
+  ROW_BAD,        // not JSON, or not what its type needs
+  ROW_FATES
+} RowFate;
+
+const char *row_fate_name(RowFate fate);  // "kept", "cut to sequence_len", ...
+
+typedef struct RowEvent {
+  RowFate fate;  // never ROW_KEPT
+  const char *source;
+  const char *reason;  // "1200 tokens, sequence_len is 1024"
+} RowEvent;
+
+typedef struct RowReport {
+  int64_t read;              // rows taken from files
+  int64_t fates[ROW_FATES];  // rows by fate; cut ones are not counted as kept
+  RowEvent *events;          // each row that is not simply kept, in reading order
+  int64_t event_count, event_capacity;
+} RowReport;
+
+// Rows and all that they point to; release with row_set_release.
+typedef struct RowSet {
+  Arena arena;
+  TokenRow *rows;
+  int64_t count, capacity;
+  RowReport report;
+} RowSet;
+
+typedef struct RowStatistics {
+  int64_t rows, tokens, trained, longest;
+  double mean;
+  int32_t largest_id;  // -1 without rows; rows without a tokenizer are checked against the model by it
+} RowStatistics;
+
+// Copies ids and labels; `source` is kept as it is (memory of row_set's arena, or that outlives it).
+void row_set_add(RowSet *set, const int32_t *ids, const int32_t *labels, int64_t count, const char *source);
+void row_set_event(RowSet *set, RowFate fate, const char *source, const char *format, ...) PRINTF_LIKE(4, 5);
+RowStatistics row_set_statistics(const RowSet *set);
+// The report as text: counts, tokens, and up to `events` lines "SOURCE: fate: reason" (-1: all of them).
+void row_set_describe(Buffer *out, const RowSet *set, int64_t events);
+void row_set_release(RowSet *set);
+
+// How a row is shown to people: trained runs in colour and masked ones grey, or trained runs in [[...]];
+// `with_ids` puts each token on a line with its id and label. Control characters print as \xNN.
+void row_show(Buffer *out, const TokenRow *row, const Tokenizer *tokenizer, bool colour, bool with_ids);
+
+// Random numbers for the order of data: a function of seed, purpose and number (an epoch, a dataset) alone.
+typedef enum DataOrder { DATA_ORDER_MERGED = 0, DATA_ORDER_DATASET = 1, DATA_ORDER_SHARD = 2, DATA_ORDER_EPOCH = 3 } DataOrder;
+Rng data_rng(int64_t seed, DataOrder purpose, int64_t number);
+
+#endif
