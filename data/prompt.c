@@ -1,0 +1,145 @@
+// The table of prompt strategies, and the small steps that they share.
+#include "data/prompt.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/text.h"
+
+static const PromptStrategy *const strategies[] = {
+    &prompt_alpaca,        &prompt_alpaca_chat,   &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_jeopardy,
+    &prompt_oasst,         &prompt_gpteacher,     &prompt_summarizetldr,   &prompt_explainchoice,   &prompt_concisechoice,
+    &prompt_completion,    &prompt_input_output,  &prompt_chat_template,
+};
+enum { STRATEGY_COUNT = sizeof strategies / sizeof *strategies };
+
+static Status refuse_type(const char *type, const char *base) {
+  if (strcmp(base, "sharegpt") == 0) {
+    return status_fail(STATUS_USAGE, "type: sharegpt is no more; use `type: chat_template` with `field_messages: conversations` and "
+                                     "`message_property_mappings: {role: from, content: value}`");
+  }
+  const char *names[STRATEGY_COUNT];
+  Buffer known = {0};
+  for (int i = 0; i < STRATEGY_COUNT; i++) {
+    names[i] = strategies[i]->type;
+    buffer_format(&known, "%s%s", i ? ", " : "", names[i]);
+  }
+  const char *nearest = nearest_name(base, names, STRATEGY_COUNT);
+  Status status = nearest ? status_fail(STATUS_USAGE, "type: %s is not known; did you mean %s?", type, nearest)
+                          : status_fail(STATUS_USAGE, "type: %s is not known; there are %s, and a mapping of format strings", type, known.data);
+  buffer_release(&known);
+  return status;
+}
+
+static Status find_strategy(Prompt *prompt, const DatasetRecipe *dataset) {
+  if (dataset->type_is_mapping) prompt->strategy = &prompt_mapping;
+  else if (!dataset->type || !*dataset->type) prompt->strategy = &prompt_pretokenized;
+  if (prompt->strategy) return STATUS_OK;
+  size_t length = strcspn(dataset->type, ":.");
+  for (int i = 0; i < STRATEGY_COUNT; i++) {
+    const char *type = strategies[i]->type;
+    if (strlen(type) == length && strncmp(type, dataset->type, length) == 0) prompt->strategy = strategies[i];
+  }
+  if (prompt->strategy) {
+    prompt->variant = dataset->type[length] ? dataset->type + length + 1 : "";
+    return STATUS_OK;
+  }
+  char *base = memory_format("%.*s", (int)length, dataset->type);
+  Status status = refuse_type(dataset->type, base);
+  free(base);
+  return status;
+}
+
+Status prompt_open(Prompt **out, const DatasetRecipe *dataset, const Recipe *recipe, const Tokenizer *tokenizer) {
+  Prompt *prompt = memory_new(1, sizeof *prompt);
+  *prompt = (Prompt){.tokenizer = tokenizer, .variant = "", .train_on_inputs = recipe->train_on_inputs, .sequence_len = recipe->sequence_len};
+  *out = NULL;
+  Status status = find_strategy(prompt, dataset);
+  if (status == STATUS_OK && !tokenizer && prompt->strategy != &prompt_pretokenized)
+    status = status_fail(STATUS_FAILED, "type: %s needs a tokenizer", dataset->type ? dataset->type : "(a mapping)");
+  if (status == STATUS_OK) status = prompt->strategy->open(prompt, dataset, recipe);
+  if (status == STATUS_OK) *out = prompt;
+  else prompt_free(prompt);
+  return status;
+}
+
+void prompt_free(Prompt *prompt) {
+  if (!prompt) return;
+  if (prompt->state && prompt->strategy->close) prompt->strategy->close(prompt->state);
+  free(prompt->state);
+  free(prompt);
+}
+
+Status prompt_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
+  static const char *const kinds[] = {"an object", "an array", "a string", "a number", "a number", "true", "false", "null"};
+  if (!json_is_object(row)) return status_fail(STATUS_BAD_INPUT, "a row must be an object, this is %s", kinds[json_typeof(row)]);
+  return prompt->strategy->encode(out, prompt, row);
+}
+
+void encoded_row_clear(EncodedRow *row) { row->ids.count = row->labels.count = row->count = 0; }
+
+void encoded_row_release(EncodedRow *row) {
+  token_list_release(&row->ids);
+  token_list_release(&row->labels);
+  free(row->ends);
+  *row = (EncodedRow){0};
+}
+
+Status row_missing(const json_t *row, const char *field) {
+  Buffer fields = {0};
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)(uintptr_t)row, key, value) buffer_format(&fields, "%s%s", fields.length ? ", " : "", key);
+  Status status = status_fail(STATUS_BAD_INPUT, "field \"%s\" is missing; the row has: %s", field, fields.length ? fields.data : "none");
+  buffer_release(&fields);
+  return status;
+}
+
+Status row_text(const char **text, size_t *length, const json_t *row, const char *field) {
+  const json_t *value = json_object_get(row, field);
+  if (!value) return row_missing(row, field);
+  if (!json_is_string(value))
+    return status_fail(STATUS_BAD_INPUT, "field \"%s\" is %s, where text is needed", field, json_is_null(value) ? "null" : "not a string");
+  *text = json_string_value(value);
+  *length = json_string_length(value);
+  return STATUS_OK;
+}
+
+Status row_optional_text(const char **text, size_t *length, const json_t *row, const char *field) {
+  const json_t *value = json_object_get(row, field);
+  *text = "";
+  *length = 0;
+  return value && !json_is_null(value) ? row_text(text, length, row, field) : STATUS_OK;
+}
+
+static void push_labels(EncodedRow *out, bool trained) {
+  for (int64_t i = out->labels.count; i < out->ids.count; i++) token_list_push(&out->labels, trained ? out->ids.ids[i] : LABEL_MASKED);
+}
+
+Status encode_text(EncodedRow *out, const Prompt *prompt, const char *text, size_t length, bool bos, bool trained) {
+  int64_t begin = out->ids.count;
+  int32_t id = tokenizer_bos(prompt->tokenizer);
+  bool adds = bos && id >= 0 && tokenizer_adds_bos(prompt->tokenizer);
+  if (adds) token_list_push(&out->ids, id);
+  TRY(tokenizer_encode(&out->ids, prompt->tokenizer, text, length, TOKENIZE_PARSE_SPECIAL));
+  if (adds && out->ids.count > begin + 1 && out->ids.ids[begin + 1] == id) {  // the text brought its own
+    out->ids.count--;
+    memmove(out->ids.ids + begin, out->ids.ids + begin + 1, (size_t)(out->ids.count - begin) * sizeof *out->ids.ids);
+  }
+  push_labels(out, trained);
+  return STATUS_OK;
+}
+
+void encode_eos(EncodedRow *out, const Prompt *prompt, int64_t begin) {
+  int32_t eos = tokenizer_eos(prompt->tokenizer);
+  if (out->ids.count > begin && out->ids.ids[out->ids.count - 1] == eos) return;
+  token_list_push(&out->ids, eos);
+  push_labels(out, true);
+}
+
+void encode_end(EncodedRow *out) { ARRAY_PUSH(out->ends, out->count, out->capacity) = out->ids.count; }
+
+Status prompt_need_eos(const Prompt *prompt) {
+  if (tokenizer_eos(prompt->tokenizer) >= 0) return STATUS_OK;
+  return status_fail(STATUS_BAD_INPUT, "the vocabulary names no end-of-text token; say which it is, as `special_tokens: {eos_token: ...}`");
+}

@@ -1,0 +1,106 @@
+// `completion`: a text, trained throughout, EOS behind it, cut into pieces of sequence_len tokens.
+// `input_output`: {segments: [{label, text}, ...]}; nothing is added, label false masks.
+// No type: rows that are already tokens, {input_ids, labels, attention_mask?}.
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "data/prompt.h"
+
+// ---- completion; the state is the field's name
+
+static Status completion_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  (void)recipe;
+  prompt->state = memory_copy_string(dataset->field ? dataset->field : "text");
+  return prompt_need_eos(prompt);
+}
+
+static Status completion_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
+  const char *text;
+  size_t length;
+  TRY(row_text(&text, &length, row, prompt->state));
+  TRY(encode_text(out, prompt, text, length, true, true));
+  encode_eos(out, prompt, 0);
+  int64_t step = prompt->sequence_len > 0 ? prompt->sequence_len : out->ids.count;
+  for (int64_t end = step; end < out->ids.count; end += step) ARRAY_PUSH(out->ends, out->count, out->capacity) = end;
+  encode_end(out);
+  return STATUS_OK;
+}
+
+const PromptStrategy prompt_completion = {"completion", completion_open, completion_encode, NULL};
+
+// ---- input_output
+
+static Status no_state(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  (void)prompt, (void)dataset, (void)recipe;
+  return STATUS_OK;
+}
+
+static Status segments_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
+  const json_t *segments = json_object_get(row, "segments");
+  if (!segments) return row_missing(row, "segments");
+  if (!json_is_array(segments)) return status_fail(STATUS_BAD_INPUT, "field \"segments\" is not a list of {label, text}");
+  for (size_t i = 0; i < json_array_size(segments); i++) {
+    const json_t *segment = json_array_get(segments, i), *label = json_object_get(segment, "label");
+    const char *text = "";
+    size_t length = 0;
+    Status status = json_is_object(segment) ? row_text(&text, &length, segment, "text") : status_fail(STATUS_BAD_INPUT, "not an object");
+    if (status == STATUS_OK && !label) status = row_missing(segment, "label");
+    if (status == STATUS_OK && !json_is_boolean(label)) status = status_fail(STATUS_BAD_INPUT, "\"label\" is not true or false");
+    if (status != STATUS_OK) return status_context(status, "segment %zu", i + 1);
+    TRY(encode_text(out, prompt, text, length, false, json_is_true(label) || prompt->train_on_inputs));
+  }
+  encode_end(out);
+  return STATUS_OK;
+}
+
+const PromptStrategy prompt_input_output = {"input_output", no_state, segments_encode, NULL};
+
+// ---- pre-tokenised
+
+// Values are 0 .. limit-1, or `masked` (0: no such value).
+static Status read_integers(TokenList *out, const json_t *row, const char *field, int64_t masked, int64_t limit) {
+  const json_t *list = json_object_get(row, field);
+  if (!list) return row_missing(row, field);
+  if (!json_is_array(list)) return status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of numbers", field);
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const json_t *item = json_array_get(list, i);
+    json_int_t value = json_integer_value(item);
+    if (!json_is_integer(item)) return status_fail(STATUS_BAD_INPUT, "%s[%zu] is not a whole number", field, i);
+    if ((value < 0 && value != masked) || value >= limit)
+      return status_fail(STATUS_BAD_INPUT, "%s[%zu] is %" JSON_INTEGER_FORMAT ", outside 0 .. %" PRId64, field, i, value, limit - 1);
+    token_list_push(out, (int32_t)value);
+  }
+  return STATUS_OK;
+}
+
+// Tokens that attention_mask leaves out are padding, which has no place in a row here.
+static Status keep_attended(EncodedRow *out, const json_t *row) {
+  TokenList mask = {0};
+  Status status = STATUS_OK;
+  int64_t kept = 0;
+  if (json_object_get(row, "attention_mask")) status = read_integers(&mask, row, "attention_mask", 0, 2);
+  if (status == STATUS_OK && mask.count && mask.count != out->ids.count) {
+    status = status_fail(STATUS_BAD_INPUT, "attention_mask has %" PRId64 " items, input_ids %" PRId64, mask.count, out->ids.count);
+  }
+  for (int64_t i = 0; status == STATUS_OK && mask.count && i < out->ids.count; i++) {
+    if (!mask.ids[i]) continue;
+    out->ids.ids[kept] = out->ids.ids[i];
+    out->labels.ids[kept++] = out->labels.ids[i];
+  }
+  if (status == STATUS_OK && mask.count) out->ids.count = out->labels.count = kept;
+  token_list_release(&mask);
+  return status;
+}
+
+static Status pretokenized_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
+  int64_t limit = prompt->tokenizer ? tokenizer_size(prompt->tokenizer) : INT32_MAX;
+  TRY(read_integers(&out->ids, row, "input_ids", 0, limit));
+  TRY(read_integers(&out->labels, row, "labels", LABEL_MASKED, limit));
+  if (out->labels.count != out->ids.count)
+    return status_fail(STATUS_BAD_INPUT, "labels has %" PRId64 " items, input_ids %" PRId64, out->labels.count, out->ids.count);
+  TRY(keep_attended(out, row));
+  encode_end(out);
+  return STATUS_OK;
+}
+
+const PromptStrategy prompt_pretokenized = {NULL, no_state, pretokenized_encode, NULL};
