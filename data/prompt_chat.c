@@ -278,7 +278,7 @@ static void mark(uint8_t *mask, size_t begin, size_t end, bool value) {
 // The byte of the content where its character `index` begins; its length past the last one.
 static size_t character_offset(const char *content, size_t length, json_int_t index) {
   size_t offset = 0;
-  while (index-- > 0 && offset < length) {
+  for (; index > 0 && offset < length; index--) {
     int step = utf8_length((const unsigned char *)content + offset, length - offset);
     offset += step ? (size_t)step : 1;
   }
@@ -295,7 +295,8 @@ static Status mark_detail(uint8_t *mask, const ChatSpan *span, const json_t *con
     if (!truth(json_object_get(part, "train"))) continue;
     const char *text = json_string_value(content);
     size_t first = character_offset(text, json_string_length(content), json_integer_value(begin));
-    size_t last = character_offset(text, json_string_length(content), json_integer_value(end) + 1), length = span->end - span->begin;
+    size_t last = character_offset(text, json_string_length(content), json_integer_value(end)), length = span->end - span->begin;
+    if (json_integer_value(end) >= 0) last += character_offset(text + last, json_string_length(content) - last, 1);
     first = first > span->cut ? first - span->cut : 0;
     last = last > span->cut ? last - span->cut : 0;
     if (last > length) last = length;
