@@ -1,0 +1,31 @@
+// From a recipe's datasets to rows of tokens and labels: read, sliced, tokenised, masked, filtered, mixed,
+// and parted into training and evaluation rows; nothing is lost in silence, each row that is dropped or
+// cut is told in the report.
+//
+// The order of things is Axolotl's: each dataset's split, then its shard, then shuffle_before_merging_datasets;
+// prompts; the merge in the recipe's order; shuffle_merged_datasets (not with curriculum_sampling); too long
+// and too short rows, rows with no trained token; dataset_exact_deduplication; and val_set_size takes the tail.
+#ifndef DATA_DATASET_H
+#define DATA_DATASET_H
+
+#include "core/thread.h"
+#include "data/rows.h"
+#include "data/tokenizer.h"
+#include "recipes/recipe.h"
+
+typedef struct DatasetOptions {
+  ThreadPool *pool;    // NULL: one thread; the rows are the same
+  bool skip_bad_rows;  // count and report rows that cannot be read, instead of stopping
+} DatasetOptions;
+
+// Whether any dataset has a `type`: those without one are tokens already.
+bool dataset_needs_tokenizer(const Recipe *recipe);
+// The tokenizer of tokenizer_config or base_model, with the recipe's special_tokens.
+Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe);
+
+// Fills both sets; release them in any case. `tokenizer` may be NULL when no dataset needs one.
+// STATUS_BAD_INPUT, with files and lines: bad rows (unless skipped), no rows at all, all of them dropped.
+// `options` may be NULL.
+Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options);
+
+#endif
