@@ -113,7 +113,7 @@ static Status check_marker(const Prompt *prompt, const char *marker, bool refuse
 static Status open_turn_ends(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   ChatPrompt *state = prompt->state;
   const char *marker = chat_template_stop(state->chat), *eos = text_or(dataset->train_on_eos, "turn");
-  TurnEnds by_eos, by_eot;
+  TurnEnds by_eos = ENDS_TURN, by_eot = ENDS_TURN;
   for (int i = 0; i < recipe->eot_tokens.count; i++) TRY(check_marker(prompt, recipe->eot_tokens.items[i], true));
   TRY(check_marker(prompt, marker, false));
   TRY(read_turn_ends(&by_eos, "train_on_eos", eos));

@@ -1,0 +1,264 @@
+// Each type of row becomes the tokens and labels that transformers, driven by tests/tools/make_prompt_golden.py, gives it;
+// each chat template prints the same bytes; rows that a type cannot take are told what they lack.
+#include "data/prompt.h"
+
+#include <jansson.h>
+
+#include "core/file.h"
+#include "data/chat_template.h"
+#include "tests/support/data.h"
+#include "tests/support/test.h"
+
+static json_t *golden;
+
+static int set_up(void **state) {
+  (void)state;
+  json_error_t error;
+  golden = json_load_file(TESTS_DIR "/data/prompts/golden.json", 0, &error);
+  return golden ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  json_decref(golden);
+  return 0;
+}
+
+// The tiny tokenizer with another chat template.
+static Tokenizer *tokenizer_with_template(const char *template) {
+  char *folder = temporary_folder(), *path;
+  json_t *config = json_load_file(TESTS_DIR "/data/tiny-hf/tokenizer_config.json", 0, NULL);
+  assert_non_null(config);
+  json_object_set_new(config, "chat_template", json_string(template));
+  path = path_join(folder, "tokenizer_config.json");
+  assert_int_equal(json_dump_file(config, path, 0), 0);
+  free(path);
+  json_decref(config);
+  Buffer text = {0};
+  assert_ok(file_read(&text, TESTS_DIR "/data/tiny-hf/tokenizer.json", 1 << 20));
+  path = path_join(folder, "tokenizer.json");
+  assert_ok(file_write_whole(path, text.data, text.length));
+  free(path);
+  buffer_release(&text);
+  Tokenizer *tokenizer;
+  assert_ok(tokenizer_from_folder(&tokenizer, folder));
+  assert_ok(directory_remove(folder));
+  free(folder);
+  return tokenizer;
+}
+
+static Tokenizer *case_tokenizer(const json_t *item) {
+  Tokenizer *tokenizer = NULL;
+  const char *template = json_string_value(json_object_get(item, "template"));
+  if (template) return tokenizer_with_template(template);
+  if (strcmp(json_string_value(json_object_get(item, "tokenizer")), "tiny") == 0) {
+    assert_ok(tokenizer_from_folder(&tokenizer, TESTS_DIR "/data/tiny-hf"));
+    return tokenizer;
+  }
+  char *path = shared_path("data/story");
+  if (path) assert_ok(tokenizer_from_folder(&tokenizer, path));
+  free(path);
+  return tokenizer;  // NULL: the reference data is not here
+}
+
+static void assert_tokens(const int32_t *actual, int64_t count, const json_t *expected, const char *name, const char *what) {
+  bool same = (size_t)count == json_array_size(expected);
+  for (int64_t i = 0; same && i < count; i++) same = json_integer_value(json_array_get(expected, (size_t)i)) == actual[i];
+  if (same) return;
+  char *text = json_dumps(expected, JSON_COMPACT);
+  print_error("%s: %s differ; expected %s, got", name, what, text);
+  for (int64_t i = 0; i < count; i++) print_error(" %d", actual[i]);
+  print_error("\n");
+  free(text);
+  fail();
+}
+
+static void check_case(const json_t *item) {
+  const char *name = json_string_value(json_object_get(item, "name"));
+  char *rows = json_dumps(json_object_get(item, "row"), 0);
+  DataTest test;
+  data_test_start(&test, rows, json_string_value(json_object_get(item, "dataset")), json_string_value(json_object_get(item, "top")));
+  test.tokenizer = case_tokenizer(item);
+  if (test.tokenizer) {
+    assert_ok(data_test_prepare(&test));
+    assert_int_equal(test.train.count, 1);
+    const TokenRow *row = &test.train.rows[0];
+    assert_tokens(row->ids, row->count, json_object_get(item, "ids"), name, "ids");
+    assert_tokens(row->labels, row->count, json_object_get(item, "labels"), name, "labels");
+  } else {
+    printf("SKIPPED %s: its tokenizer is not here\n", name);
+  }
+  data_test_end(&test);
+  free(rows);
+}
+
+static void rows_of_every_type_equal_the_golden_tokens_and_labels(void **state) {
+  (void)state;
+  size_t i;
+  json_t *item;
+  assert_true(json_array_size(json_object_get(golden, "cases")) >= 37);
+  json_array_foreach(json_object_get(golden, "cases"), i, item) check_case(item);
+}
+
+static void check_rendering(const json_t *item) {
+  const char *name = json_string_value(json_object_get(item, "name")), *source = json_string_value(json_object_get(item, "source"));
+  const char *shared = json_string_value(json_object_get(item, "shared"));
+  char *path = shared ? shared_path(shared) : NULL;
+  if (shared && !path) {
+    printf("SKIPPED %s: the template is not here\n", name);
+    return;
+  }
+  Tokenizer *tokenizer;
+  assert_ok(tokenizer_from_folder(&tokenizer, TESTS_DIR "/data/tiny-hf"));
+  ChatTemplate *chat;
+  ChatTemplateOptions options = {.name = source || path ? "jinja" : name, .jinja = path ? path : source};
+  assert_ok(chat_template_open(&chat, &options, tokenizer));
+  ChatText text = {0};
+  const json_t *messages = json_object_get(item, "messages");
+  assert_ok(chat_template_render(&text, chat, messages, NULL, json_is_true(json_object_get(item, "prompt"))));
+  assert_string_equal(text.text.data, json_string_value(json_object_get(item, "text")));
+  for (int64_t s = 0; s < text.count; s++) {  // every span is a part of its message's content, its trimmed front left out
+    const ChatSpan *span = &text.spans[s];
+    if (span->message < 0) continue;
+    const json_t *content = json_object_get(json_array_get(messages, (size_t)span->message), "content");
+    assert_memory_equal(text.text.data + span->begin, json_string_value(content) + span->cut, span->end - span->begin);
+  }
+  chat_text_release(&text);
+  chat_template_free(chat);
+  tokenizer_free(tokenizer);
+  free(path);
+}
+
+static void templates_print_what_transformers_prints(void **state) {
+  (void)state;
+  size_t i;
+  json_t *item;
+  assert_true(json_array_size(json_object_get(golden, "templates")) >= 32);
+  json_array_foreach(json_object_get(golden, "templates"), i, item) check_rendering(item);
+}
+
+static void unknown_templates_are_refused_with_the_remedy(void **state) {
+  (void)state;
+  static const char *const sources[] = {
+      "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}{{ add_generation_prompt }}",
+      // ChatML at first sight, but it cuts thoughts out of replies
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}{{ add_generation_prompt }}",
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",  // no generation prompt
+  };
+  for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+    Tokenizer *tokenizer = tokenizer_with_template(sources[i]);
+    ChatTemplate *chat;
+    assert_fails(STATUS_BAD_INPUT, chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer), "chat_template: chatml");
+    tokenizer_free(tokenizer);
+  }
+}
+
+static void published_templates_that_are_not_built_in_are_refused(void **state) {
+  (void)state;
+  static const char *const files[] = {"HuggingFaceTB-SmolLM3-3B", "Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
+                                      "google-gemma-2-2b-it", "meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.2-3B-Instruct",
+                                      "microsoft-Phi-3.5-mini-instruct", "mistralai-Mistral-Nemo-Instruct-2407"};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char *name = memory_format("data/templates/%s.jinja", files[i]), *path = shared_path(name);
+    free(name);
+    if (!path) skip_test("data/templates is not here");
+    ChatTemplate *chat;
+    assert_fails(STATUS_BAD_INPUT, chat_template_open(&chat, &(ChatTemplateOptions){.name = "jinja", .jinja = path}, NULL), "built in");
+    free(path);
+  }
+}
+
+static void tools_are_refused_where_the_model_would_print_them(void **state) {
+  (void)state;
+  const char *source = "{% if tools %}<tools>{{ tools }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
+                       "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+  Tokenizer *tokenizer = tokenizer_with_template(source);
+  ChatTemplate *chat;
+  assert_ok(chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer));
+  json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi"), *tools = json_pack("[{}]");
+  ChatText text = {0};
+  assert_fails(STATUS_BAD_INPUT, chat_template_render(&text, chat, messages, tools, false), "tools");
+  assert_ok(chat_template_render(&text, chat, messages, NULL, false));
+  chat_text_release(&text);
+  json_decref(messages);
+  json_decref(tools);
+  chat_template_free(chat);
+  tokenizer_free(tokenizer);
+}
+
+static void details_train_only_their_characters(void **state) {
+  (void)state;
+  DataTest test;
+  data_test_start(&test,
+                  "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"\xC3\xA9 bad 7 good 8\","
+                  "\"parts\": [{\"begin_offset\": 0, \"end_offset\": 6, \"train\": false}, {\"begin_offset\": 7, \"end_offset\": 13, \"train\": true}]}]}",
+                  "    type: chat_template\n    message_field_training_detail: parts\n", "");
+  assert_ok(data_test_prepare(&test));
+  Buffer text = {0};
+  row_show(&text, &test.train.rows[0], test.tokenizer, false, false);
+  assert_string_equal(text.data, "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n\xC3\xA9 bad 7[[ good 8<|im_end|>]]\n\n");
+  buffer_release(&text);
+  data_test_end(&test);
+}
+
+static void check_refused_row(const char *row, const char *dataset, const char *word, const char *other) {
+  DataTest test;
+  data_test_start(&test, row, dataset, "");
+  Status status = data_test_prepare(&test);
+  assert_fails(STATUS_BAD_INPUT, status, "rows.jsonl:1: ", word, other);
+  data_test_end(&test);
+}
+
+static void bad_rows_are_told_with_their_place_and_what_they_lack(void **state) {
+  (void)state;
+  check_refused_row("{\"instruction\": \"a\", \"answer\": \"b\"}", "    type: alpaca\n", "field \"output\" is missing", "instruction, answer");
+  check_refused_row("{\"instruction\": 5, \"output\": \"b\"}", "    type: alpaca\n", "\"instruction\"", "not a string");
+  check_refused_row("{\"instruction\": \"a\", \"output\": null}", "    type: alpaca\n", "\"output\" is null", "text");
+  check_refused_row("{\"prompt\": \"a\"}", "    type: completion\n", "field \"text\" is missing", "prompt");
+  check_refused_row("{\"conversations\": []}", "    type: chat_template\n", "field \"messages\" is missing", "conversations");
+  check_refused_row("{\"messages\": []}", "    type: chat_template\n", "no messages", "");
+  check_refused_row("{\"messages\": [{\"from\": \"a\", \"value\": \"b\"}]}", "    type: chat_template\n", "message 1", "\"role\" is missing");
+  check_refused_row("{\"messages\": [{\"role\": \"user\", \"content\": null}]}", "    type: chat_template\n", "message 1", "no text content");
+  check_refused_row("{\"segments\": [{\"text\": \"a\"}]}", "    type: input_output\n", "segment 1", "label");
+  check_refused_row("{\"input_ids\": [1, 2], \"labels\": [1]}", "", "labels has 1", "input_ids 2");
+  check_refused_row("{\"input_ids\": [1, 99999], \"labels\": [1, 2]}", "", "input_ids[1] is 99999", "outside 0 .. 767");
+  check_refused_row("{\"input_ids\": [1, -100], \"labels\": [1, 2]}", "", "input_ids[1] is -100", "");
+  check_refused_row("{\"input_ids\": [1]}", "", "field \"labels\" is missing", "input_ids");
+  check_refused_row("[1, 2]", "    type: alpaca\n", "missing before", "");
+  check_refused_row("7", "    type: alpaca\n", "a row must be an object", "number");
+  check_refused_row("{\"text\": \"a\xFF\"}", "    type: completion\n", "not JSON", "UTF-8");
+}
+
+static void check_refused_type(const char *dataset, const char *word, const char *other) {
+  DataTest test;
+  data_test_start(&test, "{\"text\": \"a\"}", "", "");
+  Recipe *recipe = &test.recipe;
+  Prompt *prompt;
+  DatasetRecipe given = recipe->datasets[0];
+  given.type = (char *)(uintptr_t)dataset;
+  assert_ok(dataset_open_tokenizer(&test.tokenizer, recipe));
+  assert_fails(STATUS_USAGE, prompt_open(&prompt, &given, recipe, test.tokenizer), word, other);
+  data_test_end(&test);
+}
+
+static void unknown_types_are_refused_with_the_nearest_known_one(void **state) {
+  (void)state;
+  check_refused_type("alpacca", "alpacca", "did you mean alpaca?");
+  check_refused_type("alpaca:chta", "chta", "instruct, chat, chatml, phi");
+  check_refused_type("sharegpt", "chat_template", "conversations");
+  check_refused_type("zzzzzzzzzzzz", "not known", "input_output");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(rows_of_every_type_equal_the_golden_tokens_and_labels),
+      cmocka_unit_test(templates_print_what_transformers_prints),
+      cmocka_unit_test(unknown_templates_are_refused_with_the_remedy),
+      cmocka_unit_test(published_templates_that_are_not_built_in_are_refused),
+      cmocka_unit_test(tools_are_refused_where_the_model_would_print_them),
+      cmocka_unit_test(details_train_only_their_characters),
+      cmocka_unit_test(bad_rows_are_told_with_their_place_and_what_they_lack),
+      cmocka_unit_test(unknown_types_are_refused_with_the_nearest_known_one),
+  };
+  return cmocka_run_group_tests(tests, set_up, tear_down);
+}
