@@ -8,6 +8,7 @@
 #include "core/status.h"
 
 Status command_tokenize(int argc, char **argv);
+Status command_preprocess(int argc, char **argv);
 Status command_validate(int argc, char **argv);
 
 #endif

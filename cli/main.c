@@ -16,6 +16,7 @@ typedef struct Command {
 
 static const Command commands[] = {
     {"tokenize", command_tokenize, "a text's token ids"},
+    {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/text.h"
 #include "recipes/schema.h"
 
 // Every AdamW keeps its state in float32: true if a notice is due, for the recipe asks for less.
@@ -17,8 +18,16 @@ static bool is_adamw(const char *optimizer, bool *low_precision) {
 }
 
 static bool is_type_built(const DatasetRecipe *dataset) {
-  static const char *const built[] = {"alpaca", "alpaca:chat", "alpaca:phi", "completion", "input_output", "chat_template", NULL};
-  return !dataset->type || dataset->type_is_mapping || word_is_in(built, dataset->type);
+  static const char *const built[] = {"alpaca",       "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "chat_template", "completion",
+                                      "concisechoice", "explainchoice", "gpteacher",    "input_output",    "jeopardy",      "oasst",
+                                      "summarizetldr", NULL};
+  if (!dataset->type || dataset->type_is_mapping) return true;
+  char base[32];  // the type without its variant: prompts of one base are built together
+  size_t length = strcspn(dataset->type, ":.");
+  bool preference = strcmp(dataset->type, "chat_template") != 0 && text_starts_with(dataset->type, "chat_template");
+  if (preference || length >= sizeof base) return false;
+  snprintf(base, sizeof base, "%.*s", (int)length, dataset->type);
+  return word_is_in(built, base);
 }
 
 static Status check_types(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count) {

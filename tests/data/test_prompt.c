@@ -224,9 +224,9 @@ static void bad_rows_are_told_with_their_place_and_what_they_lack(void **state) 
   check_refused_row("{\"input_ids\": [1, 99999], \"labels\": [1, 2]}", "", "input_ids[1] is 99999", "outside 0 .. 767");
   check_refused_row("{\"input_ids\": [1, -100], \"labels\": [1, 2]}", "", "input_ids[1] is -100", "");
   check_refused_row("{\"input_ids\": [1]}", "", "field \"labels\" is missing", "input_ids");
-  check_refused_row("[1, 2]", "    type: alpaca\n", "missing before", "");
+  check_refused_row("[{\"instruction\": \"a\"}, , 2]", "    type: alpaca\n", "a row is missing before", "");
   check_refused_row("7", "    type: alpaca\n", "a row must be an object", "number");
-  check_refused_row("{\"text\": \"a\xFF\"}", "    type: completion\n", "not JSON", "UTF-8");
+  check_refused_row("{\"text\": \"a\xFF\"}", "    type: completion\n", "not JSON", "0xff");
 }
 
 static void check_refused_type(const char *dataset, const char *word, const char *other) {

@@ -9,12 +9,14 @@ by rendering with markers in place of the contents. `templates`: {name, source (
 SHARED: the folder of reference data, for the cases of the story tokenizer and of published templates.
 """
 import json, os, sys
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 here = os.path.dirname(os.path.abspath(__file__))
 shared = sys.argv[1] if len(sys.argv) > 1 else None
 tiny = AutoTokenizer.from_pretrained(os.path.join(here, "..", "data", "tiny-hf"))
-story = AutoTokenizer.from_pretrained(os.path.join(shared, "data/story")) if shared else None
+# tokenizer.json as it is: transformers 5 rebuilds a LlamaTokenizer without its unknown tokens.
+story = PreTrainedTokenizerFast(tokenizer_file=os.path.join(shared, "data/story/tokenizer.json"), bos_token="<|start_story|>",
+                                eos_token="<|end_story|>") if shared else None
 tokenizers = {"tiny": tiny, "story": story}
 
 CHATML = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}" \
