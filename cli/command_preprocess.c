@@ -13,7 +13,7 @@
 #include "data/dataset.h"
 
 typedef struct PreprocessOptions {
-  int64_t debug;   // rows to show
+  int64_t debug;  // rows to show
   int64_t events;  // rows to report that were cut or dropped; -1: all
   bool ids, skip_bad_rows, json, colour;
 } PreprocessOptions;
@@ -38,8 +38,8 @@ static void show_rows(Buffer *out, const RowSet *rows, const Tokenizer *tokenize
   }
 }
 
-static Status show_set(Buffer *out, const char *title, const RowSet *rows, const Recipe *recipe, const Tokenizer *tokenizer, bool evaluation,
-                       const PreprocessOptions *options) {
+static Status show_set(Buffer *out, const char *title, const RowSet *rows, const Recipe *recipe, const Tokenizer *tokenizer,
+                       bool evaluation, const PreprocessOptions *options) {
   buffer_format(out, "%s\n", title);
   row_set_describe(out, rows, options->events);
   if (rows->count) TRY(show_plan(out, rows, recipe, evaluation));
@@ -52,11 +52,12 @@ static json_t *set_as_json(const RowSet *rows) {
   json_t *events = json_array();
   for (int64_t i = 0; i < rows->report.event_count; i++) {
     const RowEvent *event = &rows->report.events[i];
-    json_array_append_new(events, json_pack("{s:s, s:s, s:s}", "source", event->source, "fate", row_fate_name(event->fate), "reason", event->reason));
+    json_array_append_new(
+        events, json_pack("{s:s, s:s, s:s}", "source", event->source, "fate", row_fate_name(event->fate), "reason", event->reason));
   }
   return json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:o}", "read", (json_int_t)rows->report.read, "rows", (json_int_t)rows->count, "tokens",
-                   (json_int_t)statistics.tokens, "trained_tokens", (json_int_t)statistics.trained, "longest", (json_int_t)statistics.longest,
-                   "mean", statistics.mean, "events", events);
+                   (json_int_t)statistics.tokens, "trained_tokens", (json_int_t)statistics.trained, "longest",
+                   (json_int_t)statistics.longest, "mean", statistics.mean, "events", events);
 }
 
 static Status print_sets(const RowSet *train, const RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer,

@@ -33,7 +33,7 @@ BatchOptions batch_options_from_recipe(const Recipe *recipe, bool evaluation) {
 typedef struct Packer {
   const RowSet *rows;
   const int64_t *order;  // [count] row numbers
-  int64_t *bin;          // [count] the sequence of the row at that place
+  int64_t *bin;  // [count] the sequence of the row at that place
   int64_t bins;
   const BatchOptions *options;
 } Packer;

@@ -12,13 +12,13 @@
 #include "recipes/recipe.h"
 
 typedef struct BatchOptions {
-  bool packing;          // first-fit decreasing within groups of group_size rows
-  bool sequentially;     // next-fit instead: rows keep their order
-  bool in_order;         // no shuffle
-  bool by_length;        // group_by_length: neighbours have similar lengths (without packing)
+  bool packing;  // first-fit decreasing within groups of group_size rows
+  bool sequentially;  // next-fit instead: rows keep their order
+  bool in_order;  // no shuffle
+  bool by_length;  // group_by_length: neighbours have similar lengths (without packing)
   int64_t sequence_len;  // of a bin
-  int64_t group_size;    // rows packed together
-  int64_t bin_size;      // rows in a bin at most
+  int64_t group_size;  // rows packed together
+  int64_t bin_size;  // rows in a bin at most
   int64_t micro_batch_size;
   int64_t seed;
 } BatchOptions;
@@ -27,15 +27,15 @@ typedef struct BatchOptions {
 BatchOptions batch_options_from_recipe(const Recipe *recipe, bool evaluation);
 
 typedef struct BatchPlan {
-  const RowSet *rows;       // borrowed
-  int64_t *documents;       // [rows->count] row numbers, sequence after sequence
+  const RowSet *rows;  // borrowed
+  int64_t *documents;  // [rows->count] row numbers, sequence after sequence
   int64_t *sequence_begin;  // [sequence_count + 1] into documents
   int64_t sequence_count;
   int64_t micro_batch_size;
-  int64_t batch_count;      // ceil(sequence_count / micro_batch_size); the last may be smaller
-  int64_t most_tokens;      // of one micro-batch of this plan
+  int64_t batch_count;  // ceil(sequence_count / micro_batch_size); the last may be smaller
+  int64_t most_tokens;  // of one micro-batch of this plan
   int64_t most_documents;
-  double efficiency;        // tokens / (sequences * sequence_len) with packing; 1 without
+  double efficiency;  // tokens / (sequences * sequence_len) with packing; 1 without
 } BatchPlan;
 
 // STATUS_BAD_INPUT when there is no row, or a row that is longer than a bin.
@@ -45,13 +45,13 @@ void batch_plan_release(BatchPlan *plan);
 int64_t batch_token_bound(const RowSet *rows, const BatchOptions *options);
 
 typedef struct Batch {
-  int32_t *ids;        // [tokens]
+  int32_t *ids;  // [tokens]
   int32_t *positions;  // [tokens] 0, 1, ... in each document
-  int32_t *targets;    // [tokens] the next token of the document where that is trained; else -1
+  int32_t *targets;  // [tokens] the next token of the document where that is trained; else -1
   int64_t *document_begin;  // [document_count + 1]; document d is tokens document_begin[d] .. document_begin[d + 1] - 1
   int64_t document_count;
   int64_t tokens;
-  int64_t trained_tokens;   // targets that are not -1
+  int64_t trained_tokens;  // targets that are not -1
   int64_t token_capacity, document_capacity;
 } Batch;
 

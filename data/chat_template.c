@@ -40,10 +40,10 @@ static Status message_read(ChatMessage *message, const json_t *messages, size_t 
 
 // The length of the white space character at `p`, as Python's str.strip() sees it; else 0.
 static size_t space_length(const char *p, size_t available) {
-  static const char *const wide[] = {"\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81", "\xE2\x80\x82",
-                                     "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86", "\xE2\x80\x87", "\xE2\x80\x88",
-                                     "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F",
-                                     "\xE3\x80\x80"};
+  static const char *const wide[] = {"\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
+                                     "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
+                                     "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
+                                     "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
   unsigned char c = (unsigned char)*p;
   if (c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F)) return 1;
   for (size_t i = 0; c >= 0x80 && i < sizeof wide / sizeof *wide; i++) {
@@ -189,8 +189,9 @@ static bool find_default_system(char **out, const char *source) {
 
 // Recognises a template by its marks, and by the absence of all that would make it print anything else.
 static const ChatForm *recognise(ChatTemplate *chat, const char *source) {
-  static const char *const beyond_chatml[] = {"think", "reasoning", "trim", "strip", "split", "replace", "raise_exception", "bos_token",
-                                              "upper", "capitalize", "title", "strftime", "eos_token", "generation %}", NULL};
+  static const char *const beyond_chatml[] = {"think",   "reasoning",       "trim",      "strip",         "split",
+                                              "replace", "raise_exception", "bos_token", "upper",         "capitalize",
+                                              "title",   "strftime",        "eos_token", "generation %}", NULL};
   static const char *const beyond_llama3[] = {"strftime", "date_string", "Environment", "tool", "think", "raise_exception", NULL};
   if (!strstr(source, "add_generation_prompt")) return NULL;
   if (strstr(source, "<|im_start|>") && strstr(source, "<|im_end|>") && !contains_any(source, beyond_chatml)) {
@@ -203,7 +204,8 @@ static const ChatForm *recognise(ChatTemplate *chat, const char *source) {
     chat->knows_tools = strstr(source, "tool") != NULL;
     return find_form("chatml");
   }
-  bool llama3 = strstr(source, "<|start_header_id|>") && strstr(source, "<|eot_id|>") && strstr(source, "trim") && strstr(source, "bos_token");
+  bool llama3 =
+      strstr(source, "<|start_header_id|>") && strstr(source, "<|eot_id|>") && strstr(source, "trim") && strstr(source, "bos_token");
   return llama3 && !contains_any(source, beyond_llama3) ? find_form("llama3") : NULL;
 }
 
@@ -212,11 +214,10 @@ static Status choose_own(ChatTemplate *chat, const char *source, const char *who
   if (!form && !source && fallback) form = find_form(fallback);
   chat->form = form;
   if (form) return STATUS_OK;
-  if (!source)
-    return status_fail(STATUS_BAD_INPUT, "the model has no chat template; choose one in the recipe, as `chat_template: chatml`");
-  return status_fail(STATUS_BAD_INPUT,
-                     "%s chat template is not one of those that are built in (chatml, llama3, alpaca); choose one, as `chat_template: chatml`",
-                     whose);
+  if (!source) return status_fail(STATUS_BAD_INPUT, "the model has no chat template; choose one in the recipe, as `chat_template: chatml`");
+  return status_fail(
+      STATUS_BAD_INPUT,
+      "%s chat template is not one of those that are built in (chatml, llama3, alpaca); choose one, as `chat_template: chatml`", whose);
 }
 
 static Status choose_jinja(ChatTemplate *chat, const char *jinja) {
@@ -275,8 +276,9 @@ void chat_template_free(ChatTemplate *chat) {
 static Status refuse_tools(const ChatTemplate *chat, const json_t *messages, const json_t *tools) {
   if (!chat->knows_tools) return STATUS_OK;
   if (json_array_size(tools) > 0) {
-    return status_fail(STATUS_BAD_INPUT, "the row has tools, which the built-in form of the model's template does not print; "
-                                         "with `chat_template: chatml` they are left out");
+    return status_fail(STATUS_BAD_INPUT,
+                       "the row has tools, which the built-in form of the model's template does not print; "
+                       "with `chat_template: chatml` they are left out");
   }
   for (size_t i = 0; i < json_array_size(messages); i++) {
     const json_t *object = json_array_get(messages, i);

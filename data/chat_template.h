@@ -23,21 +23,21 @@ typedef struct ChatTemplate ChatTemplate;
 
 // Bytes of the rendered text that came from one message.
 typedef struct ChatSpan {
-  int64_t message;           // its index; -1: a default system message, which no row holds
-  size_t begin, end;         // its content; what a reply's training is about
-  size_t cut;                // bytes that were trimmed off the content's front
+  int64_t message;  // its index; -1: a default system message, which no row holds
+  size_t begin, end;  // its content; what a reply's training is about
+  size_t cut;  // bytes that were trimmed off the content's front
   size_t stop_begin, stop_end;  // the end-of-turn marker behind it; empty where the template writes none
 } ChatSpan;
 
 typedef struct ChatText {
   Buffer text;
-  ChatSpan *spans;           // in order; a message that the template does not print has none
+  ChatSpan *spans;  // in order; a message that the template does not print has none
   int64_t count, capacity;
 } ChatText;
 
 typedef struct ChatTemplateOptions {
-  const char *name;            // a built-in name, "tokenizer_default", "tokenizer_default_fallback_NAME", "jinja"; NULL: the tokenizer's
-  const char *jinja;           // with "jinja": the template's text, or the path of a file that holds it
+  const char *name;  // a built-in name, "tokenizer_default", "tokenizer_default_fallback_NAME", "jinja"; NULL: the tokenizer's
+  const char *jinja;  // with "jinja": the template's text, or the path of a file that holds it
   const char *default_system;  // put first where no message is a system one; NULL: the template's own
 } ChatTemplateOptions;
 
@@ -50,8 +50,8 @@ void chat_template_free(ChatTemplate *chat);
 Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt);
 void chat_text_release(ChatText *text);
 
-const char *chat_template_name(const ChatTemplate *chat);   // "chatml"
-const char *chat_template_stop(const ChatTemplate *chat);   // the end-of-turn marker: "<|im_end|>"; "" when there is none
-bool chat_template_knows_tools(const ChatTemplate *chat);   // its source speaks of tools: rows with tools cannot be served
+const char *chat_template_name(const ChatTemplate *chat);  // "chatml"
+const char *chat_template_stop(const ChatTemplate *chat);  // the end-of-turn marker: "<|im_end|>"; "" when there is none
+bool chat_template_knows_tools(const ChatTemplate *chat);  // its source speaks of tools: rows with tools cannot be served
 
 #endif

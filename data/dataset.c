@@ -36,7 +36,7 @@ typedef struct Reader {
   const Prompt *prompt;
   const DatasetFile *files;
   const DatasetOptions *options;
-  int64_t bad;      // rows of this dataset
+  int64_t bad;  // rows of this dataset
   Buffer problems;  // the first bad rows, for the message
 } Reader;
 
@@ -222,7 +222,8 @@ static bool judge_row(RowSet *set, TokenRow *row, const char *strategy, int64_t 
   }
   if (length > longest) cut_row(row, longest);
   if (row->trained == 0) {
-    row_set_event(set, ROW_UNTRAINED, row->source, length > longest ? "its trained tokens lie behind sequence_len" : "all its labels are masked");
+    row_set_event(set, ROW_UNTRAINED, row->source,
+                  length > longest ? "its trained tokens lie behind sequence_len" : "all its labels are masked");
     return false;
   }
   if (length > longest) row_set_event(set, ROW_CUT, row->source, "%" PRId64 " tokens, sequence_len is %" PRId64, length, longest);
@@ -236,7 +237,8 @@ static Status filter_rows(RowSet *set, const Recipe *recipe, int64_t longest) {
   for (int64_t r = 0; r < set->count; r++) {
     TokenRow row = set->rows[r];
     if (row.count > longest && strcmp(strategy, "raise") == 0) {
-      return status_fail(STATUS_BAD_INPUT, "%s: %" PRId64 " tokens, but sequence_len is %" PRId64
+      return status_fail(STATUS_BAD_INPUT,
+                         "%s: %" PRId64 " tokens, but sequence_len is %" PRId64
                          " and excess_length_strategy is raise; raise sequence_len, or choose drop or truncate",
                          row.source, row.count, longest);
     }
@@ -263,7 +265,8 @@ static void drop_duplicates(RowSet *set, UniqueRows *unique) {
   int64_t kept = 0;
   for (int64_t r = 0; r < set->count; r++) {
     TokenRow row = set->rows[r];
-    uint64_t key[2] = {hash_bytes(row.ids, (size_t)row.count * sizeof *row.ids), hash_bytes(row.labels, (size_t)row.count * sizeof *row.labels)};
+    uint64_t key[2] = {hash_bytes(row.ids, (size_t)row.count * sizeof *row.ids),
+                       hash_bytes(row.labels, (size_t)row.count * sizeof *row.labels)};
     int64_t first;
     if (map_get(&unique->by_hash, key, sizeof key, &first) && same_row(&unique->rows[first], &row)) {
       row_set_event(set, ROW_DUPLICATE, row.source, "the same as %s", unique->rows[first].source);
@@ -298,7 +301,8 @@ static Status check_any(const RowSet *set, const char *key) {
   if (report->event_count == 0) return status_fail(STATUS_BAD_INPUT, "%s: the datasets are empty", key);
   Buffer fates = {0};
   for (int fate = ROW_CUT; fate < ROW_FATES; fate++)
-    if (report->fates[fate]) buffer_format(&fates, "%s%" PRId64 " %s", fates.length ? ", " : "", report->fates[fate], row_fate_name((RowFate)fate));
+    if (report->fates[fate])
+      buffer_format(&fates, "%s%" PRId64 " %s", fates.length ? ", " : "", report->fates[fate], row_fate_name((RowFate)fate));
   Status status = status_fail(STATUS_BAD_INPUT, "%s: no row is left of %" PRId64 " (%s); the first: %s: %s", key, report->read, fates.data,
                               report->events[0].source, report->events[0].reason);
   buffer_release(&fates);

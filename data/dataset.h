@@ -14,7 +14,7 @@
 #include "recipes/recipe.h"
 
 typedef struct DatasetOptions {
-  ThreadPool *pool;    // NULL: one thread; the rows are the same
+  ThreadPool *pool;  // NULL: one thread; the rows are the same
   bool skip_bad_rows;  // count and report rows that cannot be read, instead of stopping
 } DatasetOptions;
 

@@ -62,16 +62,18 @@ static Status scan_array(DatasetFile *file, size_t at) {
   for (size_t i = 0; i <= at; i++) line += text[i] == '\n';
   for (at++;;) {
     for (; at < length && is_space(text[at]); at++) line += text[at] == '\n';
-    if (at < length && text[at] == ']' ) break;
+    if (at < length && text[at] == ']') break;
     int64_t first = line;
     size_t end = element_end(text, at, length, &line);
-    if (end >= length) return status_fail(STATUS_BAD_INPUT, "%s:%" PRId64 ": the list of rows does not end; the file may be cut short", file->path, first);
+    if (end >= length)
+      return status_fail(STATUS_BAD_INPUT, "%s:%" PRId64 ": the list of rows does not end; the file may be cut short", file->path, first);
     add_row(file, at, end, first);
     if (end == at) return status_fail(STATUS_BAD_INPUT, "%s:%" PRId64 ": a row is missing before ','", file->path, first);
     at = end + (text[end] == ',');
   }
   for (at++; at < length; at++)
-    if (!is_space(text[at])) return status_fail(STATUS_BAD_INPUT, "%s:%" PRId64 ": something stands behind the list of rows", file->path, line);
+    if (!is_space(text[at]))
+      return status_fail(STATUS_BAD_INPUT, "%s:%" PRId64 ": something stands behind the list of rows", file->path, line);
   return STATUS_OK;
 }
 
@@ -137,8 +139,9 @@ static bool is_data_name(const char *name) {
 }
 
 static Status refuse_kind(const char *path, const char *kind) {
-  return status_fail(STATUS_BAD_INPUT, "%s: %s files are not read; write its rows as JSON lines, as Python's `datasets` does: "
-                                       "load_dataset(\"%s\", data_files=\"%s\")[\"train\"].to_json(\"rows.jsonl\")",
+  return status_fail(STATUS_BAD_INPUT,
+                     "%s: %s files are not read; write its rows as JSON lines, as Python's `datasets` does: "
+                     "load_dataset(\"%s\", data_files=\"%s\")[\"train\"].to_json(\"rows.jsonl\")",
                      path, kind, kind, path);
 }
 
@@ -146,7 +149,8 @@ static Status check_kind(const char *path, const DatasetRecipe *dataset) {
   static const char *const kinds[] = {"parquet", "arrow", "csv", "text"};
   static const char *const endings[] = {".parquet", ".arrow", ".csv", ".txt"};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-    if (text_ends_with(path, endings[i]) || (dataset->ds_type && strcmp(dataset->ds_type, kinds[i]) == 0)) return refuse_kind(path, kinds[i]);
+    if (text_ends_with(path, endings[i]) || (dataset->ds_type && strcmp(dataset->ds_type, kinds[i]) == 0))
+      return refuse_kind(path, kinds[i]);
   return STATUS_OK;
 }
 
@@ -204,7 +208,8 @@ Status dataset_paths(PathList *paths, const DatasetRecipe *dataset, const Recipe
   if (dataset->data_files.count == 0) status = add_path(paths, base, dataset);
   for (int i = 0; i < dataset->data_files.count && status == STATUS_OK; i++) {
     char *inside = path_join(base, dataset->data_files.items[i]);
-    char *path = directory_exists(base) && file_exists(inside) ? memory_copy_string(inside) : resolve_path(dataset->data_files.items[i], recipe);
+    char *path =
+        directory_exists(base) && file_exists(inside) ? memory_copy_string(inside) : resolve_path(dataset->data_files.items[i], recipe);
     status = add_path(paths, path, dataset);
     free(path);
     free(inside);

@@ -13,7 +13,7 @@
 
 typedef struct RowPlace {
   size_t begin, length;  // bytes of the file's text
-  int64_t line;          // the first is 1
+  int64_t line;  // the first is 1
 } RowPlace;
 
 typedef struct DatasetFile {

@@ -7,16 +7,17 @@
 #include "core/text.h"
 
 static const PromptStrategy *const strategies[] = {
-    &prompt_alpaca,        &prompt_alpaca_chat,   &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_jeopardy,
-    &prompt_oasst,         &prompt_gpteacher,     &prompt_summarizetldr,   &prompt_explainchoice,   &prompt_concisechoice,
-    &prompt_completion,    &prompt_input_output,  &prompt_chat_template,
+    &prompt_alpaca,     &prompt_alpaca_chat,  &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_jeopardy,
+    &prompt_oasst,      &prompt_gpteacher,    &prompt_summarizetldr,   &prompt_explainchoice,   &prompt_concisechoice,
+    &prompt_completion, &prompt_input_output, &prompt_chat_template,
 };
 enum { STRATEGY_COUNT = sizeof strategies / sizeof *strategies };
 
 static Status refuse_type(const char *type, const char *base) {
   if (strcmp(base, "sharegpt") == 0) {
-    return status_fail(STATUS_USAGE, "type: sharegpt is no more; use `type: chat_template` with `field_messages: conversations` and "
-                                     "`message_property_mappings: {role: from, content: value}`");
+    return status_fail(STATUS_USAGE,
+                       "type: sharegpt is no more; use `type: chat_template` with `field_messages: conversations` and "
+                       "`message_property_mappings: {role: from, content: value}`");
   }
   const char *names[STRATEGY_COUNT];
   Buffer known = {0};
@@ -25,8 +26,9 @@ static Status refuse_type(const char *type, const char *base) {
     buffer_format(&known, "%s%s", i ? ", " : "", names[i]);
   }
   const char *nearest = nearest_name(base, names, STRATEGY_COUNT);
-  Status status = nearest ? status_fail(STATUS_USAGE, "type: %s is not known; did you mean %s?", type, nearest)
-                          : status_fail(STATUS_USAGE, "type: %s is not known; there are %s, and a mapping of format strings", type, known.data);
+  Status status = nearest
+                      ? status_fail(STATUS_USAGE, "type: %s is not known; did you mean %s?", type, nearest)
+                      : status_fail(STATUS_USAGE, "type: %s is not known; there are %s, and a mapping of format strings", type, known.data);
   buffer_release(&known);
   return status;
 }
@@ -52,7 +54,8 @@ static Status find_strategy(Prompt *prompt, const DatasetRecipe *dataset) {
 
 Status prompt_open(Prompt **out, const DatasetRecipe *dataset, const Recipe *recipe, const Tokenizer *tokenizer) {
   Prompt *prompt = memory_new(1, sizeof *prompt);
-  *prompt = (Prompt){.tokenizer = tokenizer, .variant = "", .train_on_inputs = recipe->train_on_inputs, .sequence_len = recipe->sequence_len};
+  *prompt =
+      (Prompt){.tokenizer = tokenizer, .variant = "", .train_on_inputs = recipe->train_on_inputs, .sequence_len = recipe->sequence_len};
   *out = NULL;
   Status status = find_strategy(prompt, dataset);
   if (status == STATUS_OK && !tokenizer && prompt->strategy != &prompt_pretokenized)

@@ -18,7 +18,7 @@ typedef struct Prompt Prompt;
 // The sequences of one row: one, or several where a long text is cut up.
 typedef struct EncodedRow {
   TokenList ids, labels;  // of equal length; all sequences one after another
-  int64_t *ends;          // [count] where each sequence ends
+  int64_t *ends;  // [count] where each sequence ends
   int64_t count, capacity;
 } EncodedRow;
 
@@ -48,8 +48,8 @@ struct Prompt {
   int64_t sequence_len;
 };
 
-extern const PromptStrategy prompt_alpaca, prompt_alpaca_chat, prompt_alpaca_instruct, prompt_alpaca_w_system, prompt_jeopardy, prompt_oasst,
-    prompt_gpteacher, prompt_summarizetldr, prompt_explainchoice, prompt_concisechoice, prompt_mapping, prompt_completion,
+extern const PromptStrategy prompt_alpaca, prompt_alpaca_chat, prompt_alpaca_instruct, prompt_alpaca_w_system, prompt_jeopardy,
+    prompt_oasst, prompt_gpteacher, prompt_summarizetldr, prompt_explainchoice, prompt_concisechoice, prompt_mapping, prompt_completion,
     prompt_input_output, prompt_chat_template, prompt_pretokenized;
 
 // A text field of a row. Missing: the message names the field and those that the row has.

@@ -11,9 +11,9 @@
 // Where a row's texts are, and the words around them.
 typedef struct AlpacaFields {
   const char *instruction, *input, *output;  // input NULL: none
-  const char *system;                        // a field of the row; NULL: the form's sentences
+  const char *system;  // a field of the row; NULL: the form's sentences
   const char *output_prefix;
-  bool input_is_choices;                     // a list, printed as lines of - "choice"
+  bool input_is_choices;  // a list, printed as lines of - "choice"
 } AlpacaFields;
 
 typedef struct AlpacaStyle {
@@ -44,8 +44,10 @@ static const AlpacaStyle styles[] = {
 };
 enum { STYLE_INSTRUCT, STYLE_CHAT, STYLE_CHATML, STYLE_PHI, STYLE_COUNT };
 
-static const AlpacaStyle style_concise_choice = {"", "{system}", "USER: {instruction}\n{input}\nASSISTANT:", "USER: {instruction}\nASSISTANT:"};
-static const AlpacaStyle style_summarize = {"", "{system}", "USER: Summarize the following article as a TL;DR.\n{instruction}\n{input}\nASSISTANT:",
+static const AlpacaStyle style_concise_choice = {"", "{system}",
+                                                 "USER: {instruction}\n{input}\nASSISTANT:", "USER: {instruction}\nASSISTANT:"};
+static const AlpacaStyle style_summarize = {"", "{system}",
+                                            "USER: Summarize the following article as a TL;DR.\n{instruction}\n{input}\nASSISTANT:",
                                             "USER: Summarize the following article as a TL;DR.\n{instruction}\nASSISTANT:"};
 static const AlpacaStyle style_row_system = {"", "### System:\n{system}\n\n", INSTRUCT_TURN, INSTRUCT_TURN_NO_INPUT};
 static const AlpacaStyle style_open_orca = {"", "### System:\n{system}\n",
@@ -71,8 +73,8 @@ static const AlpacaSystem system_concise = {"Choose the answer that best answers
 static const AlpacaFields fields_alpaca = {"instruction", "input", "output", NULL, "", false};
 
 // Replaces {name} by the values of names[], and {{ and }} by braces; false with *unknown set at any other name.
-static bool format_expand(Buffer *out, const char *format, const char *const *names, const char *const *values, const size_t *lengths, int count,
-                          char unknown[64]) {
+static bool format_expand(Buffer *out, const char *format, const char *const *names, const char *const *values, const size_t *lengths,
+                          int count, char unknown[64]) {
   for (const char *p = format; *p; p++) {
     if ((*p == '{' || *p == '}') && p[1] == *p) {
       buffer_append(out, p++, 1);
@@ -174,7 +176,8 @@ static Status open_chat(Prompt *prompt, const DatasetRecipe *dataset, const Reci
   else if (strcmp(variant, "load_qa") == 0) fields = (AlpacaFields){"question", NULL, "answer", NULL, "", false};
   else if (strcmp(variant, "load_camel_ai") == 0) fields = (AlpacaFields){"message_1", NULL, "message_2", NULL, "", false};
   else if (strcmp(variant, "load_no_prompt") == 0) system = system_none;
-  else if (strcmp(variant, "load_concise") != 0) return refuse_variant(prompt, "load, load_concise, load_qa, load_camel_ai, load_no_prompt");
+  else if (strcmp(variant, "load_concise") != 0)
+    return refuse_variant(prompt, "load, load_concise, load_qa, load_camel_ai, load_no_prompt");
   return open_form(prompt, fields, styles[STYLE_CHAT], system);
 }
 
@@ -202,8 +205,12 @@ static const char *given(const char *value, const char *otherwise) { return valu
 
 static Status open_mapping(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   (void)recipe;
-  AlpacaFields fields = {given(dataset->field_instruction, "instruction"), given(dataset->field_input, "input"),
-                         given(dataset->field_output, "output"), given(dataset->field_system, "system"), "", false};
+  AlpacaFields fields = {given(dataset->field_instruction, "instruction"),
+                         given(dataset->field_input, "input"),
+                         given(dataset->field_output, "output"),
+                         given(dataset->field_system, "system"),
+                         "",
+                         false};
   AlpacaStyle style = {"", given(dataset->system_format, "{system}"), given(dataset->format, "{instruction} {input} "), NULL};
   style.turn_no_input_format = given(dataset->no_input_format, given(dataset->format, "{instruction} "));
   TRY(check_format("format", style.turn_format));

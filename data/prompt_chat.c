@@ -32,7 +32,6 @@ typedef struct ChatPrompt {
 
 static const char *text_or(const char *text, const char *otherwise) { return text ? text : otherwise; }
 
-
 // ---- What the recipe says
 
 static void add_pair(ChatPrompt *state, NamePair **pairs, int *count, const char *from, size_t length, const char *to) {
@@ -101,11 +100,12 @@ static Status read_turn_ends(TurnEnds *ends, const char *key, const char *value)
 static Status check_marker(const Prompt *prompt, const char *marker, bool refuse) {
   if (!*marker || tokenizer_find(prompt->tokenizer, marker) >= 0) return STATUS_OK;
   if (refuse) {
-    return status_fail(STATUS_USAGE, "eot_tokens: \"%s\" is not one token of the vocabulary; name one that is, as by added_tokens_overrides",
-                       marker);
+    return status_fail(STATUS_USAGE,
+                       "eot_tokens: \"%s\" is not one token of the vocabulary; name one that is, as by added_tokens_overrides", marker);
   }
-  log_warning("the chat template ends turns with \"%s\", which is several tokens in this vocabulary; a template of the model's own is better",
-              marker);
+  log_warning(
+      "the chat template ends turns with \"%s\", which is several tokens in this vocabulary; a template of the model's own is better",
+      marker);
   return STATUS_OK;
 }
 
@@ -165,8 +165,8 @@ typedef struct Turn {
 
 typedef struct Conversation {
   json_t *messages;  // new: role, content and the like, by the template's names
-  json_t *tools;     // new, or NULL
-  Turn *turns;       // [messages]
+  json_t *tools;  // new, or NULL
+  Turn *turns;  // [messages]
 } Conversation;
 
 static void conversation_release(Conversation *conversation) {
@@ -347,7 +347,8 @@ static Status label_tokens(EncodedRow *out, const Prompt *prompt, const Buffer *
            (text->length - start < length || memcmp(text->data + start, piece.data + skip, length) != 0))
       start++;
     if (text->length - start < length || (length && memcmp(text->data + start, piece.data + skip, length) != 0)) {
-      status = status_fail(STATUS_BAD_INPUT, "token %" PRId64 " does not spell the text at byte %zu; this vocabulary rewrites its text", i, at);
+      status =
+          status_fail(STATUS_BAD_INPUT, "token %" PRId64 " does not spell the text at byte %zu; this vocabulary rewrites its text", i, at);
       break;
     }
     bool trained = length && memchr(mask + start, true, length) != NULL;
@@ -361,7 +362,8 @@ static Status label_tokens(EncodedRow *out, const Prompt *prompt, const Buffer *
 static Status encode_chat(EncodedRow *out, const Prompt *prompt, const Conversation *conversation, const ChatText *text) {
   uint8_t *mask = memory_new(text->text.length + 1, 1);
   Status status = mark_turns(mask, prompt->state, conversation, text);
-  if (status == STATUS_OK) status = tokenizer_encode(&out->ids, prompt->tokenizer, text->text.data, text->text.length, TOKENIZE_PARSE_SPECIAL);
+  if (status == STATUS_OK)
+    status = tokenizer_encode(&out->ids, prompt->tokenizer, text->text.data, text->text.length, TOKENIZE_PARSE_SPECIAL);
   if (status == STATUS_OK) status = label_tokens(out, prompt, &text->text, mask);
   free(mask);
   if (status == STATUS_OK) encode_end(out);

@@ -16,22 +16,22 @@
 enum { LABEL_MASKED = -100 };
 
 typedef struct TokenRow {
-  int32_t *ids;        // [count]
-  int32_t *labels;     // [count]
+  int32_t *ids;  // [count]
+  int32_t *labels;  // [count]
   int64_t count;
-  int64_t trained;     // labels that are targets: all but masked ones and the first, which nothing predicts
+  int64_t trained;  // labels that are targets: all but masked ones and the first, which nothing predicts
   const char *source;  // "FILE:LINE"
 } TokenRow;
 
 // What became of a row of a file (or of a piece of one: completion cuts long texts into several rows).
 typedef enum RowFate {
   ROW_KEPT,
-  ROW_CUT,        // kept, its end cut off at sequence_len
-  ROW_TOO_LONG,   // this and the following: dropped
+  ROW_CUT,  // kept, its end cut off at sequence_len
+  ROW_TOO_LONG,  // this and the following: dropped
   ROW_TOO_SHORT,
   ROW_UNTRAINED,  // no trained token
   ROW_DUPLICATE,
-  ROW_BAD,        // not JSON, or not what its type needs
+  ROW_BAD,  // not JSON, or not what its type needs
   ROW_FATES
 } RowFate;
 
@@ -44,9 +44,9 @@ typedef struct RowEvent {
 } RowEvent;
 
 typedef struct RowReport {
-  int64_t read;              // rows taken from files
+  int64_t read;  // rows taken from files
   int64_t fates[ROW_FATES];  // rows by fate; cut ones are not counted as kept
-  RowEvent *events;          // each row that is not simply kept, in reading order
+  RowEvent *events;  // each row that is not simply kept, in reading order
   int64_t event_count, event_capacity;
 } RowReport;
 

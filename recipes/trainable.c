@@ -18,9 +18,9 @@ static bool is_adamw(const char *optimizer, bool *low_precision) {
 }
 
 static bool is_type_built(const DatasetRecipe *dataset) {
-  static const char *const built[] = {"alpaca",       "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "chat_template", "completion",
-                                      "concisechoice", "explainchoice", "gpteacher",    "input_output",    "jeopardy",      "oasst",
-                                      "summarizetldr", NULL};
+  static const char *const built[] = {
+      "alpaca",        "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "chat_template", "completion",    "concisechoice",
+      "explainchoice", "gpteacher",   "input_output",    "jeopardy",        "oasst",         "summarizetldr", NULL};
   if (!dataset->type || dataset->type_is_mapping) return true;
   char base[32];  // the type without its variant: prompts of one base are built together
   size_t length = strcspn(dataset->type, ":.");

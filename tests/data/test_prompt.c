@@ -142,7 +142,8 @@ static void unknown_templates_are_refused_with_the_remedy(void **state) {
   static const char *const sources[] = {
       "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}{{ add_generation_prompt }}",
       // ChatML at first sight, but it cuts thoughts out of replies
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}{{ add_generation_prompt }}",
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}{{ "
+      "add_generation_prompt }}",
       "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",  // no generation prompt
   };
   for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
@@ -155,9 +156,14 @@ static void unknown_templates_are_refused_with_the_remedy(void **state) {
 
 static void published_templates_that_are_not_built_in_are_refused(void **state) {
   (void)state;
-  static const char *const files[] = {"HuggingFaceTB-SmolLM3-3B", "Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
-                                      "google-gemma-2-2b-it", "meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.2-3B-Instruct",
-                                      "microsoft-Phi-3.5-mini-instruct", "mistralai-Mistral-Nemo-Instruct-2407"};
+  static const char *const files[] = {"HuggingFaceTB-SmolLM3-3B",
+                                      "Qwen-Qwen3-0.6B",
+                                      "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
+                                      "google-gemma-2-2b-it",
+                                      "meta-llama-Llama-3.1-8B-Instruct",
+                                      "meta-llama-Llama-3.2-3B-Instruct",
+                                      "microsoft-Phi-3.5-mini-instruct",
+                                      "mistralai-Mistral-Nemo-Instruct-2407"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     char *name = memory_format("data/templates/%s.jinja", files[i]), *path = shared_path(name);
     free(name);
@@ -170,8 +176,9 @@ static void published_templates_that_are_not_built_in_are_refused(void **state) 
 
 static void tools_are_refused_where_the_model_would_print_them(void **state) {
   (void)state;
-  const char *source = "{% if tools %}<tools>{{ tools }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
-                       "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+  const char *source =
+      "{% if tools %}<tools>{{ tools }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
+      "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
   Tokenizer *tokenizer = tokenizer_with_template(source);
   ChatTemplate *chat;
   assert_ok(chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer));
@@ -189,10 +196,12 @@ static void tools_are_refused_where_the_model_would_print_them(void **state) {
 static void details_train_only_their_characters(void **state) {
   (void)state;
   DataTest test;
-  data_test_start(&test,
-                  "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"\xC3\xA9 bad 7 good 8\","
-                  "\"parts\": [{\"begin_offset\": 0, \"end_offset\": 6, \"train\": false}, {\"begin_offset\": 7, \"end_offset\": 13, \"train\": true}]}]}",
-                  "    type: chat_template\n    message_field_training_detail: parts\n", "");
+  data_test_start(
+      &test,
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"\xC3\xA9 bad 7 good 8\","
+      "\"parts\": [{\"begin_offset\": 0, \"end_offset\": 6, \"train\": false}, {\"begin_offset\": 7, \"end_offset\": 13, \"train\": "
+      "true}]}]}",
+      "    type: chat_template\n    message_field_training_detail: parts\n", "");
   assert_ok(data_test_prepare(&test));
   Buffer text = {0};
   row_show(&text, &test.train.rows[0], test.tokenizer, false, false);
@@ -211,14 +220,17 @@ static void check_refused_row(const char *row, const char *dataset, const char *
 
 static void bad_rows_are_told_with_their_place_and_what_they_lack(void **state) {
   (void)state;
-  check_refused_row("{\"instruction\": \"a\", \"answer\": \"b\"}", "    type: alpaca\n", "field \"output\" is missing", "instruction, answer");
+  check_refused_row("{\"instruction\": \"a\", \"answer\": \"b\"}", "    type: alpaca\n", "field \"output\" is missing",
+                    "instruction, answer");
   check_refused_row("{\"instruction\": 5, \"output\": \"b\"}", "    type: alpaca\n", "\"instruction\"", "not a string");
   check_refused_row("{\"instruction\": \"a\", \"output\": null}", "    type: alpaca\n", "\"output\" is null", "text");
   check_refused_row("{\"prompt\": \"a\"}", "    type: completion\n", "field \"text\" is missing", "prompt");
   check_refused_row("{\"conversations\": []}", "    type: chat_template\n", "field \"messages\" is missing", "conversations");
   check_refused_row("{\"messages\": []}", "    type: chat_template\n", "no messages", "");
-  check_refused_row("{\"messages\": [{\"from\": \"a\", \"value\": \"b\"}]}", "    type: chat_template\n", "message 1", "\"role\" is missing");
-  check_refused_row("{\"messages\": [{\"role\": \"user\", \"content\": null}]}", "    type: chat_template\n", "message 1", "no text content");
+  check_refused_row("{\"messages\": [{\"from\": \"a\", \"value\": \"b\"}]}", "    type: chat_template\n", "message 1",
+                    "\"role\" is missing");
+  check_refused_row("{\"messages\": [{\"role\": \"user\", \"content\": null}]}", "    type: chat_template\n", "message 1",
+                    "no text content");
   check_refused_row("{\"segments\": [{\"text\": \"a\"}]}", "    type: input_output\n", "segment 1", "label");
   check_refused_row("{\"input_ids\": [1, 2], \"labels\": [1]}", "", "labels has 1", "input_ids 2");
   check_refused_row("{\"input_ids\": [1, 99999], \"labels\": [1, 2]}", "", "input_ids[1] is 99999", "outside 0 .. 767");
