@@ -65,3 +65,9 @@ bool utf8_is_valid(const char *text, size_t length, size_t *offset) {
   }
   return true;
 }
+
+bool text_is_printable(const char *text, size_t length) {
+  for (size_t i = 0; i < length; i++)
+    if ((unsigned char)text[i] < ' ' || text[i] == 0x7F) return false;
+  return length > 0 && utf8_is_valid(text, length, NULL);
+}

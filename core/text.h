@@ -18,5 +18,7 @@ bool text_ends_with(const char *text, const char *suffix);
 int utf8_length(const unsigned char *p, size_t available);
 // Valid UTF-8 throughout; else *offset (may be NULL) is where it breaks.
 bool utf8_is_valid(const char *text, size_t length, size_t *offset);
+// At least one byte, valid UTF-8, no control characters: a name that can be shown to people.
+bool text_is_printable(const char *text, size_t length);
 
 #endif

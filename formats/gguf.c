@@ -58,9 +58,7 @@ static Status take_string(Reader *reader, GgufString *out, const char *what) {
 static Status take_name(Reader *reader, const char **out, size_t limit, const char *what) {
   GgufString text = {0};
   TRY(take_string(reader, &text, what));
-  bool printable = utf8_is_valid(text.data, text.length, NULL);
-  for (size_t i = 0; i < text.length && printable; i++) printable = (uint8_t)text.data[i] >= ' ' && text.data[i] != 0x7F;
-  if (text.length == 0 || text.length > limit || !printable)
+  if (text.length > limit || !text_is_printable(text.data, text.length))
     return status_fail(STATUS_BAD_INPUT, "%s: %s is not 1 to %zu bytes of printable UTF-8 (it has %zu bytes); " DAMAGED, reader->gguf->path,
                        what, limit, text.length);
   *out = arena_copy_bytes(&reader->gguf->arena, text.data, text.length);

@@ -73,7 +73,8 @@ bool gguf_array_integer(const GgufValue *value, uint64_t index, int64_t *out);
 bool gguf_array_float(const GgufValue *value, uint64_t index, double *out);
 
 // Writing. Keys and tensors are declared first, in order; then the header is written, then each tensor's bytes
-// in the order of declaration.
+// in the order of declaration. A declaration that no reader would accept (a key twice, a name of 64 bytes, a shape that
+// blocks do not divide) makes gguf_writer_open fail with STATUS_FAILED.
 typedef struct GgufWriter {
   FileWriter file;
   Buffer header;
@@ -81,6 +82,9 @@ typedef struct GgufWriter {
   struct GgufWriterTensor *tensors;
   int64_t tensor_count, tensor_capacity, tensors_written;
   uint64_t alignment;
+  // private
+  Map keys;       // of values and tensors already declared
+  char *failure;  // what was wrong with a declaration; gguf_writer_open tells
 } GgufWriter;
 
 void gguf_writer_new(GgufWriter *writer);

@@ -20,10 +20,10 @@ typedef struct Nf4 {
 } Nf4;
 
 int64_t nf4_bytes(int64_t n);                                     // what nf4_quantize needs in `storage`
-void nf4_quantize(Nf4 *out, void *storage, const float *in, int64_t n);
+void nf4_quantize(Nf4 *out, void *storage, const float *in, int64_t n);    // `out` points into storage (aligned to 4 bytes at least)
 void nf4_dequantize(float *out, const Nf4 *in, int64_t first, int64_t n);  // values first .. first+n-1
-static inline float nf4_block_scale(const Nf4 *in, int64_t block) {        // absmax of a block
-  return nf4_scale_levels[in->scales[block]] * in->nested_scales[block / NF4_NESTED_BLOCK] + in->offset;
-}
+// absmax of a block, rounded after the product and after the sum. Never inlined into kernels whose compiler may contract
+// the two into one rounding: the last bit would no longer be bitsandbytes'.
+float nf4_block_scale(const Nf4 *in, int64_t block);
 
 #endif
