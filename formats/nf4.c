@@ -1,7 +1,7 @@
 // NF4, the way bitsandbytes computes it on a CPU (its "default" backend for the 4-bit part):
 //   absmax_b = max |x| of block b; q = the level nearest to x / absmax_b, found by midpoints, a tie taking the lower level
 //   offset   = mean absmax; y_b = absmax_b - offset, in blocks of 256 with their own absmax s
-//   scale_b  = the index of the scale level nearest to y_b / s
+//   scale_b  = the index of the scale level nearest to y_b / s, rounded as told at nearest_scale_level
 // Dequantised: x = level[q] * (scale_level[scale_b] * s + offset), each operation rounded to binary32.
 #include "formats/nf4.h"
 
@@ -180,15 +180,17 @@ static float sum_like_pytorch(const float *x, int64_t n) {
   return sum;
 }
 
-// The index of the scale level nearest to x; a tie takes the lower.
+// The index of the scale level nearest to x in -1 .. 1. bitsandbytes' CPU code looks it up in a table of 65,536 steps, so x is
+// first rounded to one of them (measured on version 0.50; its CUDA code does not round, and zero gets another level there).
 static uint8_t nearest_scale_level(float x) {
+  float step = (float)(int)((x + 1) * 32767.5f + 0.5f) / 32767.5f - 1;
   int low = 0, high = 255;
   while (low < high) {
     int middle = (low + high) / 2;
-    if (nf4_scale_levels[middle] >= x) high = middle;
+    if (nf4_scale_levels[middle] >= step) high = middle;
     else low = middle + 1;
   }
-  if (low > 0 && !(nf4_scale_levels[low] - x < x - nf4_scale_levels[low - 1])) low--;
+  if (low > 0 && step - nf4_scale_levels[low - 1] <= nf4_scale_levels[low] - step) low--;
   return (uint8_t)low;
 }
 
@@ -198,9 +200,10 @@ static void quantize_scales(Nf4 *out, const float *absmax, int64_t blocks) {
   for (int64_t first = 0; first < blocks; first += NF4_NESTED_BLOCK) {
     int64_t n = blocks - first < NF4_NESTED_BLOCK ? blocks - first : NF4_NESTED_BLOCK;
     for (int64_t i = 0; i < n; i++) centred[i] = absmax[first + i] - out->offset;
-    float largest = largest_magnitude(centred, n), inverse = largest > 0 ? 1.0f / largest : 0.0f;
+    float largest = largest_magnitude(centred, n), inverse = 1.0f / largest;
     out->nested_scales[first / NF4_NESTED_BLOCK] = largest;
-    for (int64_t i = 0; i < n; i++) out->scales[first + i] = nearest_scale_level(clamp_to_one(centred[i] * inverse));
+    bool is_scaled = largest > 0;  // not all zero, no NaN; else every index is 0
+    for (int64_t i = 0; i < n; i++) out->scales[first + i] = is_scaled ? nearest_scale_level(clamp_to_one(centred[i] * inverse)) : 0;
   }
 }
 

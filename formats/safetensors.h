@@ -3,6 +3,7 @@
 #ifndef FORMATS_SAFETENSORS_H
 #define FORMATS_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/file.h"
@@ -51,13 +52,17 @@ const SafetensorsTensor *safetensors_find(const Safetensors *st, const char *nam
 bool safetensors_to_float(float *out, const SafetensorsTensor *tensor, int64_t first, int64_t count);
 
 // Writing: tensors are declared in order, then the header is written, then each tensor's bytes in that order
-// (in pieces if the caller likes).
+// (in pieces if the caller likes). A declaration that no reader would accept (a name twice, an offset that its element's
+// size does not divide: declare wider types first) makes safetensors_writer_open fail with STATUS_FAILED.
 typedef struct SafetensorsWriter {
   FileWriter file;
   struct SafetensorsEntry *entries;
   int64_t count, capacity;
   Buffer metadata;
   uint64_t declared, written;  // bytes of tensor data
+  // private
+  Map metadata_index, index;   // what is already there
+  char *failure;               // what was wrong with a declaration; safetensors_writer_open tells
 } SafetensorsWriter;
 
 void safetensors_writer_new(SafetensorsWriter *writer);

@@ -7,7 +7,8 @@
 blocks.gguf      by gguf-py: `x` [8, 32] f32; for each type T that we read, `T.random`, blocks of random bits whose scales are
                  finite, and `T.random.f32`, gguf-py's dequantisation; where gguf-py quantises T, `T.x`, its blocks of x.
 nf4.safetensors  by bitsandbytes: `small` and `odd`, each with the input `.x`, NF4 with double quantisation (`.packed`,
-                 `.absmax`, `.nested_absmax`, `.offset`) and the dequantised `.values`; `levels`, `scale_levels`: its code books.
+                 `.absmax`, `.nested_absmax`, `.offset`) and the dequantised `.values`; `formula`: the same without `.x` and
+                 `.values`, of 600 blocks that the test computes itself; `levels`, `scale_levels`: its code books.
 """
 import sys
 
@@ -72,10 +73,13 @@ def write_nf4():
               "odd": torch.randn(1, 301, generator=torch.Generator().manual_seed(4)) * 1e-3}
     inputs["small"][2] = 0  # a block of zeros
     inputs["small"][4, 5] = 40.0
+    i = torch.arange(64 * 600, dtype=torch.int64)
+    inputs["formula"] = ((i * i + 7 * i * (i // 64)) % 1009 - 504).float().reshape(600, 64) / 1024
     for name, x in inputs.items():
         packed, state = bnb.quantize_4bit(x, blocksize=64, compress_statistics=True, quant_type="nf4")
-        tensors |= {name + ".x": x, name + ".packed": packed, name + ".absmax": state.absmax, name + ".offset": state.offset.reshape(1),
-                    name + ".nested_absmax": state.state2.absmax, name + ".values": bnb.dequantize_4bit(packed, state).float()}
+        tensors |= {name + ".absmax": state.absmax, name + ".offset": state.offset.reshape(1), name + ".nested_absmax": state.state2.absmax}
+        if name != "formula":
+            tensors |= {name + ".x": x, name + ".packed": packed, name + ".values": bnb.dequantize_4bit(packed, state).float()}
     save_file({key: value.contiguous() for key, value in tensors.items()}, out + "/nf4.safetensors")
 
 
