@@ -27,7 +27,8 @@ static Status compile_regex(pcre2_code **code, const char *pattern) {
   if (*code) return STATUS_OK;
   PCRE2_UCHAR message[256];
   pcre2_get_error_message(error, message, sizeof message);
-  return status_fail(STATUS_USAGE, "lora_target_modules: '%s' is no regular expression: %s at character %zu", pattern, (char *)message, offset + 1);
+  return status_fail(STATUS_USAGE, "lora_target_modules: '%s' is no regular expression: %s at character %zu", pattern, (char *)message,
+                     offset + 1);
 }
 
 static bool matches_regex(const char *name, const pcre2_code *code) {
@@ -39,8 +40,10 @@ static bool matches_regex(const char *name, const pcre2_code *code) {
 
 static Status nothing_matches(const Model *model) {
   Buffer names = {0};
-  for (int i = 0; i < model->family->linear_count; i++) buffer_format(&names, "%s%s", i ? ", " : "", strrchr(model->family->linears[i].name, '.') + 1);
-  Status status = status_fail(STATUS_USAGE, "lora_target_modules: no linear layer of %s matches; a %s model has %s", model->path, model->family->model_type, names.data);
+  for (int i = 0; i < model->family->linear_count; i++)
+    buffer_format(&names, "%s%s", i ? ", " : "", strrchr(model->family->linears[i].name, '.') + 1);
+  Status status = status_fail(STATUS_USAGE, "lora_target_modules: no linear layer of %s matches; a %s model has %s", model->path,
+                              model->family->model_type, names.data);
   buffer_release(&names);
   return status;
 }

@@ -9,20 +9,20 @@
 typedef struct AdapterSettings {
   int64_t rank;
   double alpha, dropout;
-  bool rslora;                 // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
-  bool all_linear;             // every linear layer but the head
+  bool rslora;  // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
+  bool all_linear;  // every linear layer but the head
   const char *const *targets;  // exact module names, or ends of them after a '.'
   int target_count;
-  const char *target_regex;    // a regular expression matched against the whole module name; NULL: none
+  const char *target_regex;  // a regular expression matched against the whole module name; NULL: none
   uint64_t seed;
 } AdapterSettings;
 
 typedef struct Adapter {
   Model *model;
-  LowRank *pairs;      // [count]
-  Linear **linears;    // [count]: where each pair sits
+  LowRank *pairs;  // [count]
+  Linear **linears;  // [count]: where each pair sits
   int count;
-  int64_t rank;        // of every pair, as recorded in files; 0 when they differ
+  int64_t rank;  // of every pair, as recorded in files; 0 when they differ
   double alpha, dropout;
   bool rslora;
   float *data, *gradient;  // [size] on the device; gradient is NULL unless trainable
@@ -40,8 +40,8 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
 void adapter_close(Adapter *adapter);  // empties the slots
 
-void adapter_set_enabled(Adapter *adapter, bool enabled);   // off: the base's logits, bit for bit
-void adapter_set_dropout(Adapter *adapter, double dropout); // 0 for evaluation
+void adapter_set_enabled(Adapter *adapter, bool enabled);  // off: the base's logits, bit for bit
+void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
 // Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
 Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);

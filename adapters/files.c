@@ -32,7 +32,8 @@ static const PairSource *find_pair(const AdapterSource *source, const Linear *li
 
 // Puts the sources' pairs of one layer behind one another along the rank. A lone one keeps its scale apart, as it was
 // trained; of several each one's scale goes into its B.
-static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource *sources, const double *scales, int count, Backend *backend) {
+static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource *sources, const double *scales, int count,
+                        Backend *backend) {
   int64_t rank = pair->a.rows, in = pair->a.columns, out = pair->b.rows, first = 0;
   float *a = memory_new((size_t)(rank * in), sizeof *a), *b = memory_new((size_t)(rank * out), sizeof *b);
   for (int s = 0; s < count; s++) {

@@ -30,8 +30,10 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
   const GgufTensor *a = tensors[0], *b = tensors[1];
   if (!a && !b) return STATUS_OK;
   if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_a and lora_b", gguf->path, linear->gguf_name);
-  if (a->dimensions > 2 || b->dimensions > 2 || a->shape[0] != linear->weight.columns || b->shape[1] != linear->weight.rows || a->shape[1] != b->shape[0])
-    return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: its shapes do not fit %s", gguf->path, linear->gguf_name, model->path);
+  if (a->dimensions > 2 || b->dimensions > 2 || a->shape[0] != linear->weight.columns || b->shape[1] != linear->weight.rows ||
+      a->shape[1] != b->shape[0])
+    return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: its shapes do not fit %s", gguf->path, linear->gguf_name,
+                       model->path);
   PairSource pair = {.linear = linear, .rank = a->shape[1], .scale = alpha / (double)a->shape[1]};
   float *rows = NULL;
   TRY(read_floats(&pair.a, &source->arena, a, gguf));
@@ -49,11 +51,13 @@ static Status read_all(AdapterSource *source, const Model *model, const Gguf *gg
     return status_fail(STATUS_BAD_INPUT, "%s: not a LoRA adapter (general.type and adapter.type say otherwise)", gguf->path);
   if (!string_is(gguf, "general.architecture", model->family->gguf))
     return status_fail(STATUS_BAD_INPUT, "%s: made for another architecture than %s (%s)", gguf->path, model->path, model->family->gguf);
-  if (!gguf_get_float(gguf, "adapter.lora.alpha", &source->alpha)) return status_fail(STATUS_BAD_INPUT, "%s: adapter.lora.alpha is missing", gguf->path);
+  if (!gguf_get_float(gguf, "adapter.lora.alpha", &source->alpha))
+    return status_fail(STATUS_BAD_INPUT, "%s: adapter.lora.alpha is missing", gguf->path);
   int64_t used = 0;
   for (int i = 0; i < model->linear_count; i++) TRY(read_pair(source, model, model->linears[i], gguf, source->alpha, &used));
   if (used != gguf->tensor_count)
-    return status_fail(STATUS_BAD_INPUT, "%s: %lld of its %lld tensors belong to no adaptable linear layer of %s; it was made for another model", gguf->path,
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: %lld of its %lld tensors belong to no adaptable linear layer of %s; it was made for another model", gguf->path,
                        (long long)(gguf->tensor_count - used), (long long)gguf->tensor_count, model->path);
   return STATUS_OK;
 }
@@ -99,7 +103,8 @@ Status adapter_save_gguf(const Adapter *adapter, const char *path) {
   for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
     const LowRank *pair = &adapter->pairs[i];
     int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
-    float *a = memory_new((size_t)a_count, sizeof *a), *b = memory_new((size_t)b_count, sizeof *b), *b_file = memory_new((size_t)b_count, sizeof *b);
+    float *a = memory_new((size_t)a_count, sizeof *a), *b = memory_new((size_t)b_count, sizeof *b),
+          *b_file = memory_new((size_t)b_count, sizeof *b);
     backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
     backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
     // A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.

@@ -28,14 +28,19 @@ static bool is_set(const json_t *value) {
 
 static Status read_config(AdapterSource *source, const json_t *config, const char *path) {
   const char *type = json_string_value(json_object_get(config, "peft_type"));
-  if (!type || strcmp(type, "LORA") != 0) return status_fail(STATUS_BAD_INPUT, "%s: peft_type is '%s', and only LORA is built", path, type ? type : "missing");
-  static const char *const refused[] = {"use_dora", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "fan_in_fan_out", "lora_bias", "use_qalora"};
+  if (!type || strcmp(type, "LORA") != 0)
+    return status_fail(STATUS_BAD_INPUT, "%s: peft_type is '%s', and only LORA is built", path, type ? type : "missing");
+  static const char *const refused[] = {"use_dora",          "modules_to_save",   "trainable_token_indices",
+                                        "target_parameters", "layer_replication", "fan_in_fan_out",
+                                        "lora_bias",         "use_qalora"};
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-    if (is_set(json_object_get(config, refused[i]))) return status_fail(STATUS_BAD_INPUT, "%s: %s is set, which is not built yet", path, refused[i]);
+    if (is_set(json_object_get(config, refused[i])))
+      return status_fail(STATUS_BAD_INPUT, "%s: %s is set, which is not built yet", path, refused[i]);
   const char *bias = json_string_value(json_object_get(config, "bias"));
   if (bias && strcmp(bias, "none") != 0) return status_fail(STATUS_BAD_INPUT, "%s: bias is '%s', and only none is built", path, bias);
   const json_t *rank = json_object_get(config, "r"), *alpha = json_object_get(config, "lora_alpha");
-  if (!json_is_integer(rank) || json_integer_value(rank) <= 0) return status_fail(STATUS_BAD_INPUT, "%s: r is missing or not positive", path);
+  if (!json_is_integer(rank) || json_integer_value(rank) <= 0)
+    return status_fail(STATUS_BAD_INPUT, "%s: r is missing or not positive", path);
   if (!json_is_number(alpha)) return status_fail(STATUS_BAD_INPUT, "%s: lora_alpha is missing or no number", path);
   source->rank = json_integer_value(rank);
   source->alpha = json_number_value(alpha);
@@ -68,11 +73,13 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
   if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_A and lora_B", path, linear->name);
   int64_t in = linear->weight.columns, out = linear->weight.rows;
   if (a->dimensions != 2 || b->dimensions != 2 || a->shape[1] != in || b->shape[0] != out || a->shape[0] != b->shape[1] || a->shape[0] <= 0)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: A is %lld x %lld and B %lld x %lld, where %s has %lld inputs and %lld outputs", path,
-                       linear->name, (long long)a->shape[0], (long long)a->shape[1], (long long)b->shape[0], (long long)b->shape[1], model->path, (long long)in,
-                       (long long)out);
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: %s was made for another model: A is %lld x %lld and B %lld x %lld, where %s has %lld inputs and %lld outputs",
+                       path, linear->name, (long long)a->shape[0], (long long)a->shape[1], (long long)b->shape[0], (long long)b->shape[1],
+                       model->path, (long long)in, (long long)out);
   int64_t rank = a->shape[0];
-  PairSource pair = {.linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, config, linear->name), rank, source->rslora)};
+  PairSource pair = {
+      .linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, config, linear->name), rank, source->rslora)};
   pair.a = arena_new(&source->arena, (size_t)a->count, sizeof(float));
   pair.b = arena_new(&source->arena, (size_t)b->count, sizeof(float));
   float *b_file = memory_new((size_t)b->count, sizeof(float));
@@ -96,8 +103,8 @@ static Status unused_tensor(const AdapterSource *source, const Safetensors *st, 
         used = strcmp(name, st->tensors[t].name) == 0;
       }
     if (!used)
-      return status_fail(STATUS_BAD_INPUT, "%s: %s belongs to no adaptable linear layer of %s; the adapter was made for another model", st->paths[0],
-                         st->tensors[t].name, model->path);
+      return status_fail(STATUS_BAD_INPUT, "%s: %s belongs to no adaptable linear layer of %s; the adapter was made for another model",
+                         st->paths[0], st->tensors[t].name, model->path);
   }
   return STATUS_OK;
 }
@@ -136,7 +143,8 @@ static json_t *target_modules(const Adapter *adapter) {
   for (int i = 0; i < adapter->count;) {
     int same = 0, there = 0;
     while (i + same < adapter->count && strcmp(names[i], names[i + same]) == 0) same++;
-    for (int j = 0; j < adapter->model->linear_count; j++) there += strcmp(strrchr(adapter->model->linears[j]->name, '.') + 1, names[i]) == 0;
+    for (int j = 0; j < adapter->model->linear_count; j++)
+      there += strcmp(strrchr(adapter->model->linears[j]->name, '.') + 1, names[i]) == 0;
     partial |= same != there;
     json_array_append_new(ends, json_string(names[i]));
     i += same;
@@ -148,12 +156,13 @@ static json_t *target_modules(const Adapter *adapter) {
 }
 
 static Status write_config(const Adapter *adapter, const char *path, const char *base_model) {
-  json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:f, s:f, s:b, s:b, s:o}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
-                             "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1, "r",
-                             (int)adapter->rank, "lora_alpha", adapter->alpha, "lora_dropout", adapter->dropout, "use_rslora", adapter->rslora, "use_dora", 0,
-                             "target_modules", target_modules(adapter));
+  json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:f, s:f, s:b, s:b, s:o}", "peft_type", "LORA", "task_type",
+                             "CAUSAL_LM", "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0,
+                             "init_lora_weights", 1, "r", (int)adapter->rank, "lora_alpha", adapter->alpha, "lora_dropout",
+                             adapter->dropout, "use_rslora", adapter->rslora, "use_dora", 0, "target_modules", target_modules(adapter));
   // PEFT's alpha is an integer wherever it can be.
-  if (adapter->alpha == (double)(json_int_t)adapter->alpha) json_object_set_new(config, "lora_alpha", json_integer((json_int_t)adapter->alpha));
+  if (adapter->alpha == (double)(json_int_t)adapter->alpha)
+    json_object_set_new(config, "lora_alpha", json_integer((json_int_t)adapter->alpha));
   char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);
   Status status = file_write_whole(path, text, strlen(text));
   free(text);

@@ -16,7 +16,8 @@ static void cache_append(float *cache, const Tensor *rows, const AttentionAttrib
   for (int64_t s = 0; s < attributes->span_count; s++) {
     const AttentionSpan *span = &attributes->spans[s];
     int64_t count = span->query_end - span->query_begin;
-    backend->kernels->copy(cache + (span->key_end - count) * rows->columns, rows->data + span->query_begin * rows->columns, count * rows->columns, backend);
+    backend->kernels->copy(cache + (span->key_end - count) * rows->columns, rows->data + span->query_begin * rows->columns,
+                           count * rows->columns, backend);
   }
 }
 
@@ -44,8 +45,9 @@ static void attention_backward(Node *node, Tape *tape) {
   if (!dq) dq = spare, spare += q->rows * q->columns;
   if (!dk) dk = spare, spare += k->rows * k->columns;
   if (!dv) dv = spare;
-  tape->backend->kernels->attention_backward(dq, dk, dv, delta, node->outputs[0]->gradient, node->outputs[0]->data, node->outputs[1]->data, q->data,
-                                             k->data, v->data, attributes->spans, attributes->span_count, attributes->shape, tape->backend);
+  tape->backend->kernels->attention_backward(dq, dk, dv, delta, node->outputs[0]->gradient, node->outputs[0]->data, node->outputs[1]->data,
+                                             q->data, k->data, v->data, attributes->spans, attributes->span_count, attributes->shape,
+                                             tape->backend);
 }
 
 static int64_t attention_scratch(const Node *node, bool backward) {
@@ -64,7 +66,8 @@ static const Op attention_op = {.name = "attention",
                                 .saved_inputs = 1u << ATTENTION_Q | 1u << ATTENTION_K | 1u << ATTENTION_V,
                                 .saved_outputs = 3};
 
-Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, const KvLayer *cache) {
+Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape,
+                     const KvLayer *cache) {
   AttentionAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
   *attributes = (AttentionAttributes){.spans = spans, .span_count = span_count, .shape = shape, .has_cache = cache != NULL};
   if (cache) attributes->cache = *cache;

@@ -23,7 +23,8 @@ static void project_forward(Node *node, Tape *tape) {
   const Tensor *x = node->inputs[0];
   const float *input = x->data;
   if (node->scratch) {
-    kernels->dropout(node->scratch, x->data, x->rows * x->columns, adapter->dropout, tape->dropout_seed, dropout_stream(tape, adapter), false, tape->backend);
+    kernels->dropout(node->scratch, x->data, x->rows * x->columns, adapter->dropout, tape->dropout_seed, dropout_stream(tape, adapter),
+                     false, tape->backend);
     input = node->scratch;
   }
   Matrix a = parameter_matrix(&adapter->a);
@@ -89,7 +90,8 @@ static void linear_backward(Node *node, Tape *tape) {
     kernels->weight_backward(adapter->b.gradient, dy, h->data, h->rows, adapter->b.rows, adapter->b.columns, 1, tape->backend);
     kernels->linear_backward(h->gradient, dy, &b, h->rows, 1, node->accumulate[LINEAR_H], tape->backend);
   }
-  if (x->needs_gradient) kernels->linear_backward(x->gradient, dy, attributes->weight, x->rows, 1, node->accumulate[LINEAR_X], tape->backend);
+  if (x->needs_gradient)
+    kernels->linear_backward(x->gradient, dy, attributes->weight, x->rows, 1, node->accumulate[LINEAR_X], tape->backend);
   if (residual && residual->needs_gradient && !node->shares_gradient)
     kernels->add(residual->gradient, dy, 1, y->rows * y->columns, tape->backend);  // a set one would have been shared
 }

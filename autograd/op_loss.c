@@ -29,7 +29,8 @@ static void loss_forward(Node *node, Tape *tape) {
   for (int64_t row = 0; row < x->rows; row += LOSS_CHUNK_ROWS) {
     int64_t n = chunk_rows(x->rows - row);
     kernels->linear_forward(logits, x->data + row * x->columns, attributes->head, n, 1, false, tape->backend);
-    kernels->cross_entropy(node->outputs[LOSS_NLL]->data + row, logits, targets + row, dx ? scale : NULL, n, attributes->head->rows, tape->backend);
+    kernels->cross_entropy(node->outputs[LOSS_NLL]->data + row, logits, targets + row, dx ? scale : NULL, n, attributes->head->rows,
+                           tape->backend);
     if (dx) kernels->linear_backward(dx->data + row * x->columns, logits, attributes->head, n, 1, false, tape->backend);
   }
 }

@@ -9,8 +9,8 @@ typedef struct EmbeddingAttributes {
 static void embedding_forward(Node *node, Tape *tape) {
   const EmbeddingAttributes *attributes = node->attributes;
   const Tensor *ids = node->inputs[0];
-  tape->backend->kernels->embedding_forward(node->outputs[0]->data, (const int32_t *)ids->data, attributes->weight, ids->rows, attributes->scale,
-                                            tape->backend);
+  tape->backend->kernels->embedding_forward(node->outputs[0]->data, (const int32_t *)ids->data, attributes->weight, ids->rows,
+                                            attributes->scale, tape->backend);
 }
 
 static const Op embedding_op = {.name = "embedding", .forward = embedding_forward};
@@ -44,7 +44,8 @@ static void rmsnorm_backward(Node *node, Tape *tape) {
                                            attributes->epsilon, attributes->offset, node->accumulate[0], tape->backend);
 }
 
-static const Op rmsnorm_op = {.name = "rmsnorm", .forward = rmsnorm_forward, .backward = rmsnorm_backward, .saved_inputs = 1, .is_cheap = true};
+static const Op rmsnorm_op = {
+    .name = "rmsnorm", .forward = rmsnorm_forward, .backward = rmsnorm_backward, .saved_inputs = 1, .is_cheap = true};
 
 Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset) {
   NormAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
@@ -129,14 +130,16 @@ Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f) {
 
 static void gather_forward(Node *node, Tape *tape) {
   Tensor *y = node->outputs[0];
-  tape->backend->kernels->gather_rows(y->data, node->inputs[0]->data, (const int32_t *)node->inputs[1]->data, y->rows, y->columns, tape->backend);
+  tape->backend->kernels->gather_rows(y->data, node->inputs[0]->data, (const int32_t *)node->inputs[1]->data, y->rows, y->columns,
+                                      tape->backend);
 }
 
 static void gather_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   Tensor *x = node->inputs[0];
   if (!node->accumulate[0]) tape->backend->kernels->fill(x->gradient, 0, x->rows * x->columns, tape->backend);
-  tape->backend->kernels->scatter_rows(x->gradient, y->gradient, (const int32_t *)node->inputs[1]->data, y->rows, y->columns, tape->backend);
+  tape->backend->kernels->scatter_rows(x->gradient, y->gradient, (const int32_t *)node->inputs[1]->data, y->rows, y->columns,
+                                       tape->backend);
 }
 
 static const Op gather_op = {.name = "gather_rows", .forward = gather_forward, .backward = gather_backward};

@@ -13,12 +13,12 @@ typedef struct Parameter {
 
 // A LoRA pair (Hu et al. 2021): y += scale * dropout(x) A^T B^T.
 typedef struct LowRank {
-  Parameter a;     // [rank, in]
-  Parameter b;     // [out, rank]
-  float scale;     // alpha / rank, or alpha / sqrt(rank)
-  float dropout;   // probability; 0 outside training
-  int index;       // its number in the set: the dropout stream
-  bool enabled;    // off: as if it were not there, bit for bit
+  Parameter a;  // [rank, in]
+  Parameter b;  // [out, rank]
+  float scale;  // alpha / rank, or alpha / sqrt(rank)
+  float dropout;  // probability; 0 outside training
+  int index;  // its number in the set: the dropout stream
+  bool enabled;  // off: as if it were not there, bit for bit
 } LowRank;
 
 // y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
@@ -45,7 +45,8 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
 typedef struct KvLayer {
   float *k, *v;  // [capacity, kv_heads * head_size], [capacity, kv_heads * value_size]
 } KvLayer;
-Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, const KvLayer *cache);
+Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape,
+                     const KvLayer *cache);
 
 // y = f(gate) * up; saves both.
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);

@@ -8,7 +8,7 @@ typedef struct Lifetime {
   int first, last;  // event numbers
   int64_t bytes, offset;
   float **pointer;  // set to the buffer when event `first` begins
-  int merged;       // >= 0: this is the same buffer as that lifetime (a shared gradient)
+  int merged;  // >= 0: this is the same buffer as that lifetime (a shared gradient)
 } Lifetime;
 
 typedef enum Phase { PHASE_FORWARD, PHASE_RECOMPUTE, PHASE_BACKWARD } Phase;
@@ -288,7 +288,8 @@ void tape_plan(Tape *tape, int checkpointed) {
   }
   if (tape->node_count == 0) return;
   for (int i = 0; i < tape->tensor_count; i++)
-    if (!tape->tensors[i]->producer) tape->tensors[i]->forward_life = lifetime_new(plan, 0, tensor_bytes(tape->tensors[i]), &tape->tensors[i]->data);
+    if (!tape->tensors[i]->producer)
+      tape->tensors[i]->forward_life = lifetime_new(plan, 0, tensor_bytes(tape->tensors[i]), &tape->tensors[i]->data);
   for (int i = 0; i < tape->node_count; i++) plan_forward(plan, tape->nodes[i], PHASE_FORWARD);
   plan->forward_events = plan->event_count;
   if (tape->mode == TAPE_TRAIN) {

@@ -26,11 +26,11 @@
 typedef struct Tensor {
   int64_t rows, columns;  // float32 (or int32 for token ids, positions and row numbers), row-major
   bool needs_gradient;
-  float *data, *gradient; // valid while an op that uses them runs; gradient is NULL when none is wanted
+  float *data, *gradient;  // valid while an op that uses them runs; gradient is NULL when none is wanted
   // private to the plan
   struct Node *producer;  // NULL for an input
-  const void *host;       // an input's values
-  int keep;               // an output of the tape: its data stays until the end
+  const void *host;  // an input's values
+  int keep;  // an output of the tape: its data stays until the end
   int forward_life, recomputed_life, gradient_life;  // indices of lifetimes, -1: none
 } Tensor;
 
@@ -42,25 +42,25 @@ typedef struct Tape Tape;
 typedef struct Op {
   const char *name;
   void (*forward)(Node *node, Tape *tape);
-  void (*backward)(Node *node, Tape *tape);            // NULL: no gradient goes through
-  int64_t (*scratch)(const Node *node, bool backward); // floats while it runs; NULL: none
-  unsigned saved_inputs, saved_outputs;                // bit i: backward reads the data of input / output i
-  int aliased_input;                                   // 1 + the input whose gradient is output 0's own; 0: none
-  bool is_cheap;                                       // recomputed for the backward pass rather than kept, in every segment
-  bool is_loss;                                        // begins the backward pass: needs no gradient of its outputs
+  void (*backward)(Node *node, Tape *tape);  // NULL: no gradient goes through
+  int64_t (*scratch)(const Node *node, bool backward);  // floats while it runs; NULL: none
+  unsigned saved_inputs, saved_outputs;  // bit i: backward reads the data of input / output i
+  int aliased_input;  // 1 + the input whose gradient is output 0's own; 0: none
+  bool is_cheap;  // recomputed for the backward pass rather than kept, in every segment
+  bool is_loss;  // begins the backward pass: needs no gradient of its outputs
 } Op;
 
 struct Node {
   const Op *op;
   Tensor *inputs[NODE_INPUTS], *outputs[NODE_OUTPUTS];  // an absent input is NULL
   int segment;
-  void *attributes;           // the op's own, in the tape's arena
-  bool needs_backward;        // some input or parameter wants a gradient
+  void *attributes;  // the op's own, in the tape's arena
+  bool needs_backward;  // some input or parameter wants a gradient
   // Set by the plan:
   bool accumulate[NODE_INPUTS];  // the gradient of input i is added to
-  bool shares_gradient;          // the aliased input's gradient is output 0's: nothing to do
-  float *scratch;                // valid while the node runs
-  bool recomputing;              // this forward call is a recomputation
+  bool shares_gradient;  // the aliased input's gradient is output 0's: nothing to do
+  float *scratch;  // valid while the node runs
+  bool recomputing;  // this forward call is a recomputation
 };
 
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
@@ -77,7 +77,7 @@ struct Tape {
   int tensor_count, tensor_capacity;
   int segment_count;
   struct TapePlan *plan;
-  void *block;            // the step's memory, kept from one graph to the next
+  void *block;  // the step's memory, kept from one graph to the next
   int64_t block_bytes;
 };
 
@@ -85,21 +85,22 @@ void tape_new(Tape *tape, Backend *backend);
 void tape_free(Tape *tape);
 void tape_begin(Tape *tape, TapeMode mode);  // forgets the present graph; keeps the block
 
-Tensor *tape_input(Tape *tape, const void *host, int64_t rows, int64_t columns);  // 4-byte values, uploaded at each forward pass; `host` must stay
-Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns);                   // for ops: a new output
-Node *tape_node(Tape *tape, const Op *op, void *attributes);                      // for ops: appended to the present segment
+Tensor *tape_input(Tape *tape, const void *host, int64_t rows,
+                   int64_t columns);  // 4-byte values, uploaded at each forward pass; `host` must stay
+Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns);  // for ops: a new output
+Node *tape_node(Tape *tape, const Op *op, void *attributes);  // for ops: appended to the present segment
 void node_finish(Node *node, bool has_parameters);  // after inputs and outputs are set: decides who needs gradients
-void tape_segment(Tape *tape);                      // what follows belongs to a new segment
-void tape_keep(Tensor *tensor);                     // its data can be read by tape_read after the pass
+void tape_segment(Tape *tape);  // what follows belongs to a new segment
+void tape_keep(Tensor *tensor);  // its data can be read by tape_read after the pass
 
 // Plans memory; the first `checkpointed` segments are recomputed (all when it is larger than their number; the last
 // segment, which holds the loss, never is: it would be run twice at once).
 void tape_plan(Tape *tape, int checkpointed);
-int64_t tape_plan_bytes(const Tape *tape);          // what the present plan needs
+int64_t tape_plan_bytes(const Tape *tape);  // what the present plan needs
 int tape_segments(const Tape *tape);
-Status tape_reserve(Tape *tape);                    // makes the block large enough; STATUS_NO_SPACE names the need
-void tape_forward(Tape *tape);                      // needs tape_reserve
-void tape_backward(Tape *tape);                     // after tape_forward, in TAPE_TRAIN mode
+Status tape_reserve(Tape *tape);  // makes the block large enough; STATUS_NO_SPACE names the need
+void tape_forward(Tape *tape);  // needs tape_reserve
+void tape_backward(Tape *tape);  // after tape_forward, in TAPE_TRAIN mode
 void tape_read(void *host, const Tape *tape, const Tensor *tensor);  // a kept tensor's data
 
 #endif

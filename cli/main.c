@@ -17,6 +17,7 @@ typedef struct Command {
 static const Command commands[] = {
     {"tokenize", command_tokenize, "a text's token ids"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
+    {"train", command_train, "train an adapter by a recipe"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };

@@ -11,21 +11,29 @@ static Status check_config(const ModelConfig *c, const char *path) {
   const struct {
     const char *name;
     int64_t value, limit;
-  } sizes[] = {{"layers", c->layers, 1 << 12},           {"hidden size", c->hidden, 1 << 20},      {"attention heads", c->heads, 1 << 12},
-               {"KV heads", c->kv_heads, 1 << 12},       {"head size", c->head_size, 1 << 12},     {"feed-forward size", c->feed_forward, 1 << 22},
+  } sizes[] = {{"layers", c->layers, 1 << 12},
+               {"hidden size", c->hidden, 1 << 20},
+               {"attention heads", c->heads, 1 << 12},
+               {"KV heads", c->kv_heads, 1 << 12},
+               {"head size", c->head_size, 1 << 12},
+               {"feed-forward size", c->feed_forward, 1 << 22},
                {"context length", c->context_length, 1ll << 32}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     if (sizes[i].value <= 0 || sizes[i].value > sizes[i].limit)
       return status_fail(STATUS_BAD_INPUT, "%s: %lld is no sane number of %s", path, (long long)sizes[i].value, sizes[i].name);
   if (c->heads % c->kv_heads)
-    return status_fail(STATUS_BAD_INPUT, "%s: %lld attention heads are not a multiple of %lld KV heads", path, (long long)c->heads, (long long)c->kv_heads);
-  if (c->head_size % 2) return status_fail(STATUS_BAD_INPUT, "%s: a head size of %lld is odd, and rotary positions need pairs", path, (long long)c->head_size);
+    return status_fail(STATUS_BAD_INPUT, "%s: %lld attention heads are not a multiple of %lld KV heads", path, (long long)c->heads,
+                       (long long)c->kv_heads);
+  if (c->head_size % 2)
+    return status_fail(STATUS_BAD_INPUT, "%s: a head size of %lld is odd, and rotary positions need pairs", path, (long long)c->head_size);
   if (!(c->norm_epsilon >= 0 && c->norm_epsilon < 1)) return status_fail(STATUS_BAD_INPUT, "%s: the norm's epsilon is not sane", path);
   if (!(c->rope_base > 0 && isfinite(c->rope_base))) return status_fail(STATUS_BAD_INPUT, "%s: the RoPE base is not sane", path);
   if (c->rope_scaling != ROPE_SCALING_NONE && !(c->rope_factor > 0 && isfinite(c->rope_factor)))
     return status_fail(STATUS_BAD_INPUT, "%s: the RoPE scaling factor is not sane", path);
-  if (c->rope_scaling == ROPE_SCALING_LLAMA3 && !(c->rope_high_frequency_factor > c->rope_low_frequency_factor && c->rope_low_frequency_factor > 0 && c->rope_original_context > 0))
-    return status_fail(STATUS_BAD_INPUT, "%s: llama3 RoPE scaling needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings", path);
+  if (c->rope_scaling == ROPE_SCALING_LLAMA3 &&
+      !(c->rope_high_frequency_factor > c->rope_low_frequency_factor && c->rope_low_frequency_factor > 0 && c->rope_original_context > 0))
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: llama3 RoPE scaling needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings", path);
   return STATUS_OK;
 }
 
@@ -51,20 +59,25 @@ static bool architecture_float(double *value, const Gguf *gguf, const Family *fa
 
 Status config_from_gguf(ModelConfig *config, const Family **out_family, const Gguf *gguf) {
   GgufString text;
-  if (!gguf_get_string(gguf, "general.architecture", &text)) return status_fail(STATUS_BAD_INPUT, "%s: general.architecture is missing", gguf->path);
+  if (!gguf_get_string(gguf, "general.architecture", &text))
+    return status_fail(STATUS_BAD_INPUT, "%s: general.architecture is missing", gguf->path);
   char name[64];
   snprintf(name, sizeof name, "%.*s", (int)(text.length < 63 ? text.length : 63), text.data);
   GgufString type;
   if (gguf_get_string(gguf, "general.type", &type) && !(type.length == 5 && memcmp(type.data, "model", 5) == 0))
-    return status_fail(STATUS_BAD_INPUT, "%s: general.type is '%.*s', not a model; give it as --adapter if it is one", gguf->path, (int)(type.length < 63 ? type.length : 63), type.data);
+    return status_fail(STATUS_BAD_INPUT, "%s: general.type is '%.*s', not a model; give it as --adapter if it is one", gguf->path,
+                       (int)(type.length < 63 ? type.length : 63), type.data);
   const Family *family = *out_family = family_by_gguf(name);
   if (!family) return unknown_family(gguf->path, "architecture", name);
   *config = (ModelConfig){.bos_token = -1, .eos_token = -1, .pad_token = -1, .rope_base = 10000};
   const struct {
     const char *key;
     int64_t *value;
-  } needed[] = {{"block_count", &config->layers}, {"embedding_length", &config->hidden}, {"context_length", &config->context_length},
-                {"feed_forward_length", &config->feed_forward}, {"attention.head_count", &config->heads}};
+  } needed[] = {{"block_count", &config->layers},
+                {"embedding_length", &config->hidden},
+                {"context_length", &config->context_length},
+                {"feed_forward_length", &config->feed_forward},
+                {"attention.head_count", &config->heads}};
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
     if (!architecture_integer(needed[i].value, gguf, family, needed[i].key))
       return status_fail(STATUS_BAD_INPUT, "%s: the key %s.%s is missing or no number", gguf->path, family->gguf, needed[i].key);
@@ -89,7 +102,8 @@ Status config_from_gguf(ModelConfig *config, const Family **out_family, const Gg
   snprintf(scaling, sizeof scaling, "%s.rope.scaling.type", family->gguf);
   if (gguf_get_string(gguf, scaling, &text) && !(text.length == 4 && memcmp(text.data, "none", 4) == 0)) {
     if (!(text.length == 6 && memcmp(text.data, "linear", 6) == 0))
-      return status_fail(STATUS_BAD_INPUT, "%s: RoPE scaling '%.*s' is not built", gguf->path, (int)(text.length < 63 ? text.length : 63), text.data);
+      return status_fail(STATUS_BAD_INPUT, "%s: RoPE scaling '%.*s' is not built", gguf->path, (int)(text.length < 63 ? text.length : 63),
+                         text.data);
     config->rope_scaling = ROPE_SCALING_LINEAR;
     architecture_float(&config->rope_factor, gguf, family, "rope.scaling.factor");
   }
@@ -144,15 +158,22 @@ static Status read_config(ModelConfig *config, const Family **out_family, const 
   *out_family = family_by_model_type(type);
   if (!*out_family) return unknown_family(path, "model_type", type);
   if (json_is_object(json_object_get(root, "quantization_config")))
-    return status_fail(STATUS_BAD_INPUT, "%s: quantised Hugging Face folders are not built; use a GGUF file or the float weights with load_in_4bit", path);
-  *config = (ModelConfig){.bos_token = -1, .eos_token = -1, .pad_token = -1, .rope_base = 10000, .norm_epsilon = 1e-6, .rope_layout = ROPE_HALVES};
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: quantised Hugging Face folders are not built; use a GGUF file or the float weights with load_in_4bit", path);
+  *config = (ModelConfig){
+      .bos_token = -1, .eos_token = -1, .pad_token = -1, .rope_base = 10000, .norm_epsilon = 1e-6, .rope_layout = ROPE_HALVES};
   const struct {
     const char *key;
     int64_t *value;
-  } needed[] = {{"num_hidden_layers", &config->layers}, {"hidden_size", &config->hidden}, {"intermediate_size", &config->feed_forward},
-                {"num_attention_heads", &config->heads}, {"max_position_embeddings", &config->context_length}, {"vocab_size", &config->vocabulary}};
+  } needed[] = {{"num_hidden_layers", &config->layers},
+                {"hidden_size", &config->hidden},
+                {"intermediate_size", &config->feed_forward},
+                {"num_attention_heads", &config->heads},
+                {"max_position_embeddings", &config->context_length},
+                {"vocab_size", &config->vocabulary}};
   for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-    if (!read_integer(needed[i].value, root, needed[i].key)) return status_fail(STATUS_BAD_INPUT, "%s: %s is missing or no integer", path, needed[i].key);
+    if (!read_integer(needed[i].value, root, needed[i].key))
+      return status_fail(STATUS_BAD_INPUT, "%s: %s is missing or no integer", path, needed[i].key);
   if (config->heads <= 0) return status_fail(STATUS_BAD_INPUT, "%s: num_attention_heads is not positive", path);
   config->kv_heads = config->heads;
   read_integer(&config->kv_heads, root, "num_key_value_heads");
@@ -160,7 +181,8 @@ static Status read_config(ModelConfig *config, const Family **out_family, const 
   read_integer(&config->head_size, root, "head_dim");
   read_number(&config->norm_epsilon, root, "rms_norm_eps");
   const char *activation = json_string_value(json_object_get(root, "hidden_act"));
-  if (activation && strcmp(activation, "silu") != 0) return status_fail(STATUS_BAD_INPUT, "%s: the activation '%s' is not built for %s", path, activation, type);
+  if (activation && strcmp(activation, "silu") != 0)
+    return status_fail(STATUS_BAD_INPUT, "%s: the activation '%s' is not built for %s", path, activation, type);
   TRY(read_rope(config, root, path));
   config->tied_embeddings = json_is_true(json_object_get(root, "tie_word_embeddings"));
   read_integer(&config->bos_token, root, "bos_token_id");

@@ -4,9 +4,11 @@
 
 #include "models/model.h"
 
-static Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, int index, Tensor *h, Tensor *positions, const DecoderInput *input) {
+static Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, int index, Tensor *h, Tensor *positions,
+                               const DecoderInput *input) {
   const ModelConfig *c = &model->config;
-  RopeSettings rope = {.frequencies = model->rope_frequencies, .head_size = c->head_size, .rotary = c->head_size, .layout = c->rope_layout, .magnitude = 1};
+  RopeSettings rope = {
+      .frequencies = model->rope_frequencies, .head_size = c->head_size, .rotary = c->head_size, .layout = c->rope_layout, .magnitude = 1};
   AttentionShape shape = {.heads = c->heads,
                           .kv_heads = c->kv_heads,
                           .head_size = c->head_size,

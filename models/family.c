@@ -3,12 +3,13 @@
 
 #include "models/model.h"
 
-#define LINEAR(slot, name, gguf) {offsetof(Layer, slot), name, gguf}
+#define LINEAR(slot, name, gguf) \
+  { offsetof(Layer, slot), name, gguf }
 
 static const LinearName llama_linears[] = {
-    LINEAR(q, "model.layers.%d.self_attn.q_proj", "blk.%d.attn_q"),      LINEAR(k, "model.layers.%d.self_attn.k_proj", "blk.%d.attn_k"),
-    LINEAR(v, "model.layers.%d.self_attn.v_proj", "blk.%d.attn_v"),      LINEAR(o, "model.layers.%d.self_attn.o_proj", "blk.%d.attn_output"),
-    LINEAR(gate, "model.layers.%d.mlp.gate_proj", "blk.%d.ffn_gate"),    LINEAR(up, "model.layers.%d.mlp.up_proj", "blk.%d.ffn_up"),
+    LINEAR(q, "model.layers.%d.self_attn.q_proj", "blk.%d.attn_q"),   LINEAR(k, "model.layers.%d.self_attn.k_proj", "blk.%d.attn_k"),
+    LINEAR(v, "model.layers.%d.self_attn.v_proj", "blk.%d.attn_v"),   LINEAR(o, "model.layers.%d.self_attn.o_proj", "blk.%d.attn_output"),
+    LINEAR(gate, "model.layers.%d.mlp.gate_proj", "blk.%d.ffn_gate"), LINEAR(up, "model.layers.%d.mlp.up_proj", "blk.%d.ffn_up"),
     LINEAR(down, "model.layers.%d.mlp.down_proj", "blk.%d.ffn_down"),
 };
 

@@ -5,10 +5,10 @@
 #include "autograd/ops.h"
 
 typedef struct Linear {
-  Matrix weight;          // [out, in], rows in the order of the file they came from
-  const float *bias;      // [out] or NULL
-  LowRank *adapter;       // NULL: none
-  const char *name;       // Hugging Face's module path: "model.layers.0.self_attn.q_proj"
+  Matrix weight;  // [out, in], rows in the order of the file they came from
+  const float *bias;  // [out] or NULL
+  LowRank *adapter;  // NULL: none
+  const char *name;  // Hugging Face's module path: "model.layers.0.self_attn.q_proj"
   const char *gguf_name;  // "blk.0.attn_q"
   // Heads whose rows GGUF stores with the two halves of a rotary pair side by side (q and k of the llama
   // architecture); 0: rows are in the same order in both formats.

@@ -17,10 +17,12 @@ static Status find_gguf(Source *source, const Model *model, const char *name) {
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
   if (!traits || !tensor->data) {
     const char *type = block_type_name_any(tensor->type);
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s, which is not built; requantise the file to a type that is (q4_0 ... q8_0, q4_k ... q6_k)",
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: %s has the type %s, which is not built; requantise the file to a type that is (q4_0 ... q8_0, q4_k ... q6_k)",
                        model->path, name, type ? type : "unknown");
   }
-  if (tensor->dimensions > 2) return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", model->path, name, tensor->dimensions);
+  if (tensor->dimensions > 2)
+    return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", model->path, name, tensor->dimensions);
   *source = (Source){.data = tensor->data, .type = traits->type, .rows = tensor->shape[1], .columns = tensor->shape[0]};
   return STATUS_OK;
 }
@@ -34,7 +36,9 @@ static Status find_safetensors(Source *source, const Model *model, const char *n
     case ST_F32: type = BLOCK_F32; break;
     case ST_F16: type = BLOCK_F16; break;
     case ST_BF16: type = BLOCK_BF16; break;
-    default: return status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s; weights may be F32, F16 or BF16", path, name, safetensors_type_name(tensor->type));
+    default:
+      return status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s; weights may be F32, F16 or BF16", path, name,
+                         safetensors_type_name(tensor->type));
   }
   if (tensor->dimensions != 1 && tensor->dimensions != 2)
     return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", path, name, tensor->dimensions);
@@ -46,8 +50,8 @@ static Status find_safetensors(Source *source, const Model *model, const char *n
 static Status find_tensor(Source *source, const Model *model, const char *name, int64_t rows, int64_t columns) {
   TRY(model->is_gguf ? find_gguf(source, model, name) : find_safetensors(source, model, name));
   if (source->rows != rows || source->columns != columns)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s is %lld x %lld, and the model's dimensions say %lld x %lld", model->path, name, (long long)source->rows,
-                       (long long)source->columns, (long long)rows, (long long)columns);
+    return status_fail(STATUS_BAD_INPUT, "%s: %s is %lld x %lld, and the model's dimensions say %lld x %lld", model->path, name,
+                       (long long)source->rows, (long long)source->columns, (long long)rows, (long long)columns);
   return STATUS_OK;
 }
 
@@ -73,7 +77,8 @@ static Status load_vector(const float **vector, Model *model, const char *name, 
   Source source;
   TRY(find_tensor(&source, model, name, 1, length));
   const BlockTraits *traits = block_traits(source.type);
-  if (traits->elements != 1) return status_fail(STATUS_BAD_INPUT, "%s: %s is quantised (%s), which a vector cannot be", model->path, name, traits->name);
+  if (traits->elements != 1)
+    return status_fail(STATUS_BAD_INPUT, "%s: %s is quantised (%s), which a vector cannot be", model->path, name, traits->name);
   float *values = arena_new(&model->arena, (size_t)length, sizeof *values);
   char *aligned = memory_new((size_t)length, (size_t)traits->bytes);
   memcpy(aligned, source.data, (size_t)length * (size_t)traits->bytes);

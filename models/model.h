@@ -10,20 +10,20 @@
 
 // What distinguishes a family, as data. Names have one %d for the layer.
 typedef struct LinearName {
-  size_t offset;              // of the Linear in Layer
-  const char *name, *gguf;    // "model.layers.%d.self_attn.q_proj", "blk.%d.attn_q"
+  size_t offset;  // of the Linear in Layer
+  const char *name, *gguf;  // "model.layers.%d.self_attn.q_proj", "blk.%d.attn_q"
 } LinearName;
 
 typedef struct NormName {
-  size_t offset;              // of the const float * in Layer
+  size_t offset;  // of the const float * in Layer
   const char *name, *gguf;
 } NormName;
 
 typedef struct Family {
-  const char *model_type;     // config.json: "llama"
-  const char *architecture;   // config.json's architectures[0]: "LlamaForCausalLM"
-  const char *gguf;           // general.architecture: "llama"
-  bool gguf_interleaves;      // rows of q and k are permuted in GGUF
+  const char *model_type;  // config.json: "llama"
+  const char *architecture;  // config.json's architectures[0]: "LlamaForCausalLM"
+  const char *gguf;  // general.architecture: "llama"
+  bool gguf_interleaves;  // rows of q and k are permuted in GGUF
   const LinearName *linears;
   int linear_count;
   const NormName *norms;
@@ -50,20 +50,20 @@ typedef struct ModelConfig {
 typedef struct Model {
   char *path;
   bool is_gguf;
-  Gguf gguf;                  // of a GGUF file
-  Safetensors safetensors;    // of a folder
+  Gguf gguf;  // of a GGUF file
+  Safetensors safetensors;  // of a folder
   const Family *family;
   ModelConfig config;
-  Matrix embedding;           // [vocabulary, hidden]
-  const float *final_norm;    // [hidden]
-  Linear head;                // [vocabulary, hidden]; the embedding's own matrix when tied
+  Matrix embedding;  // [vocabulary, hidden]
+  const float *final_norm;  // [hidden]
+  Linear head;  // [vocabulary, hidden]; the embedding's own matrix when tied
   Layer *layers;
-  Linear **linears;           // every adaptable linear layer, in order of layers
+  Linear **linears;  // every adaptable linear layer, in order of layers
   int linear_count;
-  float *rope_frequencies;    // [head_size / 2]
+  float *rope_frequencies;  // [head_size / 2]
   Backend *backend;
   Arena arena;
-  int64_t nf4_bytes;          // of linear layers that were turned into NF4
+  int64_t nf4_bytes;  // of linear layers that were turned into NF4
 } Model;
 
 typedef struct ModelOptions {
@@ -76,7 +76,7 @@ void model_close(Model *model);
 
 const Family *family_by_model_type(const char *model_type);  // NULL when it is not known; so the next
 const Family *family_by_gguf(const char *architecture);
-char *family_names(void);                                    // all model types, for messages; a new string
+char *family_names(void);  // all model types, for messages; a new string
 
 // Fills config from what the file says. config.c.
 Status config_from_gguf(ModelConfig *config, const Family **family, const Gguf *gguf);
@@ -88,10 +88,10 @@ void config_rope_frequencies(float *frequencies, const ModelConfig *config);
 typedef struct DecoderInput {
   const int32_t *ids, *positions;  // [tokens]
   int64_t tokens;
-  const AttentionSpan *spans;      // the documents
+  const AttentionSpan *spans;  // the documents
   int64_t span_count;
-  const KvLayer *cache;            // [layers], or NULL outside generation
-  const int32_t *rows;             // the tokens whose hidden state is wanted, ascending; NULL: all
+  const KvLayer *cache;  // [layers], or NULL outside generation
+  const int32_t *rows;  // the tokens whose hidden state is wanted, ascending; NULL: all
   int64_t row_count;
 } DecoderInput;
 

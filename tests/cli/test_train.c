@@ -1,0 +1,264 @@
+#define _GNU_SOURCE
+// `lora train` as a user meets it, on the tiny model: what it leaves, exact resumption, and what it says of bad input.
+#include "tests/support/test.h"
+
+#include "core/file.h"
+#include "formats/gguf.h"
+
+static char *folder;  // of the test that runs
+
+static int make_folder(void **state) {
+  (void)state;
+  folder = temporary_folder();
+  return 0;
+}
+
+static int remove_folder(void **state) {
+  (void)state;
+  directory_remove(folder);
+  free(folder);
+  return 0;
+}
+
+static char *write_file(const char *name, const char *text) {
+  char *path = path_join(folder, name);
+  assert_ok(file_write_whole(path, text, strlen(text)));
+  return path;
+}
+
+// A recipe over 12 short rows of tokens that the test writes itself.
+static char *write_recipe(const char *name, const char *base, const char *output, const char *more) {
+  Buffer rows = {0};
+  for (int i = 0; i < 12; i++) {
+    buffer_append_string(&rows, "{\"input_ids\": [");
+    for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", 260 + (i * 37 + j * 11) % 200);
+    buffer_append_string(&rows, "], \"labels\": [");
+    for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", j < 3 ? -100 : 260 + (i * 37 + j * 11) % 200);
+    buffer_append_string(&rows, "]}\n");
+  }
+  char *data = write_file("rows.jsonl", rows.data);
+  char *text = memory_format(
+      "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: "
+      "true\ndatasets:\n  - path: %s\n"
+      "sequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 8\nsave_steps: 4\nlearning_rate: 1e-2\noptimizer: "
+      "adamw_torch\n"
+      "val_set_size: 2\neval_steps: 4\nlr_scheduler: cosine\noutput_dir: %s/%s\n%s",
+      base, data, folder, output, more);
+  char *path = write_file(name, text);
+  buffer_release(&rows);
+  free(data);
+  free(text);
+  return path;
+}
+
+static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
+
+static void read_whole(Buffer *out, const char *relative) {
+  char *path = path_join(folder, relative);
+  assert_ok(file_read(out, path, 1 << 28));
+  free(path);
+}
+
+static void assert_same_file(const char *a, const char *b) {
+  Buffer first = {0}, second = {0};
+  read_whole(&first, a);
+  read_whole(&second, b);
+  assert_int_equal(first.length, second.length);
+  assert_memory_equal(first.data, second.data, first.length);
+  buffer_release(&first);
+  buffer_release(&second);
+}
+
+static void assert_runs(const char *format, const char *recipe, const char *more) {
+  Buffer output = {0};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  int code = run_program(&output, format, recipe, more);
+#pragma GCC diagnostic pop
+  if (code != 0) fail_msg("exit code %d: %s", code, output.data ? output.data : "");
+  buffer_release(&output);
+}
+
+// Runs train and checks its exit code and that the message holds every word.
+static void assert_refused(int expected, const char *recipe, const char *more, const char *word, const char *word2) {
+  Buffer output = {0};
+  int code = run_program(&output, "train %s %s", recipe, more);
+  if (code != expected || !strstr(output.data, word) || !strstr(output.data, word2))
+    fail_msg("exit code %d where %d was expected, or no \"%s\" or \"%s\" in: %s", code, expected, word, word2, output.data);
+  buffer_release(&output);
+}
+
+static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  assert_runs("train %s %s", recipe, "");
+  static const char *const files[] = {"adapter_config.json",
+                                      "adapter_model.safetensors",
+                                      "adapter.gguf",
+                                      "recipe.yml",
+                                      "README.md",
+                                      "metrics.jsonl",
+                                      "checkpoint-8/adapter_model.safetensors",
+                                      "checkpoint-8/manifest.json"};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char *relative = memory_format("out/%s", files[i]), *path = path_join(folder, relative);
+    if (!file_exists(path)) fail_msg("%s is missing", files[i]);
+    free(relative);
+    free(path);
+  }
+  Buffer metrics = {0};
+  read_whole(&metrics, "out/metrics.jsonl");
+  assert_non_null(strstr(metrics.data, "\"eval_perplexity\""));
+  assert_non_null(strstr(metrics.data, "\"trained_tokens\""));
+  buffer_release(&metrics);
+  // The recipe that it leaves is whole: it runs again, and gives the same adapter.
+  char *again = path_join(folder, "out/recipe.yml"), *other = memory_format("--output_dir %s/again", folder);
+  assert_runs("train %s %s", again, other);
+  assert_same_file("out/adapter_model.safetensors", "again/adapter_model.safetensors");
+  free(again);
+  free(other);
+  free(recipe);
+}
+
+static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  assert_runs("train %s %s", recipe, "");
+  char *whole = memory_format("%s/whole.safetensors", folder), *adapter = memory_format("%s/out/adapter_model.safetensors", folder);
+  assert_int_equal(rename(adapter, whole), 0);
+  char *last = memory_format("%s/out/checkpoint-8", folder);
+  assert_ok(directory_remove(last));
+  assert_runs("train %s %s", recipe, "--resume");
+  assert_same_file("whole.safetensors", "out/adapter_model.safetensors");
+  free(whole);
+  free(adapter);
+  free(last);
+  free(recipe);
+}
+
+static void threads_do_not_change_the_adapter(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "one", "sample_packing: true\n");
+  char *two = memory_format("--threads 2 --output_dir %s/two", folder);
+  assert_runs("train %s %s", recipe, "--threads 1");
+  assert_runs("train %s %s", recipe, two);
+  assert_same_file("one/adapter_model.safetensors", "two/adapter_model.safetensors");
+  free(two);
+  free(recipe);
+}
+
+static void bad_models_are_refused_by_name(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *more = memory_format("--base_model %s/no.gguf", folder);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "no.gguf", "");
+  free(more);
+  FileMap map;
+  assert_ok(file_map(&map, tiny));
+  char *cut = path_join(folder, "cut.gguf");
+  assert_ok(file_write_whole(cut, map.data, map.size * 2 / 3));
+  more = memory_format("--base_model %s", cut);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "cut.gguf", "");
+  free(more);
+  // The same bytes with another architecture, and with another width than its tensors have.
+  char *bytes = memory_new(map.size, 1);
+  memcpy(bytes, map.data, map.size);
+  char *name = memmem(bytes, map.size, "general.architecture", 20);
+  assert_non_null(name);
+  memcpy(memmem(name, 64, "llama", 5), "lxmxs", 5);
+  assert_ok(file_write_whole(cut, bytes, map.size));
+  more = memory_format("--base_model %s", cut);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "lxmxs", "llama");
+  memcpy(bytes, map.data, map.size);
+  name = memmem(bytes, map.size, "llama.embedding_length", 22);
+  assert_non_null(name);
+  name[22 + 4] /= 2;  // the key is followed by its type and the value's low byte
+  assert_ok(file_write_whole(cut, bytes, map.size));
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "cut.gguf", "token_embd.weight");
+  file_unmap(&map);
+  free(bytes);
+  free(more);
+  free(cut);
+  free(recipe);
+}
+
+static void bad_recipes_and_rows_are_refused_with_their_place(void **state) {
+  (void)state;
+  char *broken = write_file("broken.yml", "base_model: [\n");
+  assert_refused(STATUS_USAGE, broken, "", "broken.yml:", "");
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "learning_rat: 1\n");
+  assert_refused(STATUS_USAGE, recipe, "", "learning_rat", "learning_rate");
+  free(recipe);
+  recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *data = write_file("alpaca.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n{\"instruction\": \"a\", \"answer\": \"b\"}\n");
+  char *more = memory_format("--datasets.0.path %s --datasets.0.type alpaca --val_set_size 0 --eval_steps null", data);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "alpaca.jsonl:2", "output");
+  free(data);
+  data = write_file("alpaca.jsonl", "");
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "alpaca.jsonl", "");
+  free(data);
+  free(more);
+  data = write_file("masked.jsonl", "{\"input_ids\": [260, 261, 262], \"labels\": [-100, -100, -100]}\n");
+  more = memory_format("--datasets.0.path %s --val_set_size 0 --eval_steps null", data);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "masked.jsonl", "trained");
+  free(data);
+  free(more);
+  free(recipe);
+  free(broken);
+}
+
+static void an_adapter_of_another_model_is_refused(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  assert_runs("train %s %s", recipe, "");
+  char *path = memory_format("%s/out/adapter_model.safetensors", folder),
+       *more = memory_format("--lora_model_dir %s/out --output_dir %s/next", folder, folder);
+  assert_runs("train %s %s", recipe, more);
+  // Its tensors under another layer's name.
+  FileMap map;
+  assert_ok(file_map(&map, path));
+  char *bytes = memory_new(map.size, 1);
+  memcpy(bytes, map.data, map.size);
+  char *name = memmem(bytes, map.size, "layers.0.self_attn.q_proj.lora_A", 32);
+  assert_non_null(name);
+  name[7] = '9';
+  assert_ok(file_write_whole(path, bytes, map.size));
+  file_unmap(&map);
+  assert_refused(STATUS_BAD_INPUT, recipe, more, "adapter_model.safetensors", "q_proj");
+  free(bytes);
+  free(path);
+  free(more);
+  free(recipe);
+}
+
+static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  assert_runs("train %s %s", recipe, "");
+  char *command = memory_format("trap '' XFSZ; ulimit -f 8; '%s' train %s --output_dir %s/full >/dev/null 2>%s/errors", LORA_PROGRAM,
+                                recipe, folder, folder);
+  int code = system(command);
+  assert_int_equal(code >> 8, STATUS_NO_SPACE);
+  Buffer errors = {0};
+  read_whole(&errors, "errors");
+  assert_non_null(strstr(errors.data, "full/"));
+  char *checkpoint = memory_format("%s/full/checkpoint-4", folder);
+  assert_false(directory_exists(checkpoint));  // half-written ones are not seen
+  buffer_release(&errors);
+  free(command);
+  free(checkpoint);
+  free(recipe);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(an_adapter_of_another_model_is_refused, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints, make_folder, remove_folder),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

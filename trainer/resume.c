@@ -1,0 +1,95 @@
+// What a checkpoint of a run holds, what must be the same to go on from one, and going on.
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "trainer/run.h"
+
+// Everything that shapes a step. Where to write, how often to log, evaluate or save may differ.
+static void hash_recipe(char hex[65], const Run *run) {
+  const Recipe *r = run->recipe;
+  Buffer text = {0};
+  buffer_format(&text, "rank %lld alpha %.17g dropout %.17g rslora %d size %lld layers %d\n", (long long)run->adapter->rank,
+                run->adapter->alpha, r->lora_dropout, run->adapter->rslora, (long long)run->adapter->size, run->adapter->count);
+  for (int i = 0; i < run->adapter->count; i++) buffer_format(&text, "%s\n", run->adapter->linears[i]->name);
+  buffer_format(&text, "optimizer %s %.17g %.17g %.17g %.17g %.17g rate %.17g\n", run->optimizer->method->name, r->adam_beta1,
+                r->adam_beta2, r->adam_epsilon, r->weight_decay, r->max_grad_norm, r->learning_rate);
+  buffer_format(&text, "schedule %d %lld %lld %.17g %.17g\n", run->schedule.kind, (long long)run->schedule.steps,
+                (long long)run->schedule.warmup_steps, run->schedule.cosine_min_ratio, run->schedule.cosine_constant_ratio);
+  const BatchOptions *b = &run->batch_options;
+  buffer_format(&text, "batches %d %d %d %d %lld %lld %lld %lld %lld x %lld\n", b->packing, b->sequentially, b->in_order, b->by_length,
+                (long long)b->sequence_len, (long long)b->group_size, (long long)b->bin_size, (long long)b->micro_batch_size,
+                (long long)b->seed, (long long)r->gradient_accumulation_steps);
+  sha256_bytes(hex, text.data, text.length);
+  buffer_release(&text);
+}
+
+static void hash_data(char hex[65], const RowSet *rows) {
+  Buffer bytes = {0};
+  for (int64_t i = 0; i < rows->count; i++) {
+    const TokenRow *row = &rows->rows[i];
+    uint64_t both[2] = {hash_bytes(row->ids, (size_t)row->count * sizeof *row->ids),
+                        hash_bytes(row->labels, (size_t)row->count * sizeof *row->labels)};
+    buffer_append(&bytes, both, sizeof both);
+  }
+  sha256_bytes(hex, bytes.data ? bytes.data : "", bytes.length);
+  buffer_release(&bytes);
+}
+
+// Types and shapes of all linear layers, and the first bytes of each: enough to tell models apart without reading them.
+static void hash_model(char hex[65], const Model *model) {
+  enum { SAMPLE = 256 };
+  Buffer bytes = {0};
+  for (int i = 0; i < model->linear_count; i++) {
+    const Matrix *w = &model->linears[i]->weight;
+    buffer_format(&bytes, "%s %d %lld %lld ", model->linears[i]->name, w->type, (long long)w->rows, (long long)w->columns);
+    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->data;
+    int64_t size = w->type == BLOCK_NF4 ? w->rows * w->columns / 2 : block_row_bytes(w->type, w->columns) * w->rows;
+    buffer_append(&bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
+  }
+  sha256_bytes(hex, bytes.data, bytes.length);
+  buffer_release(&bytes);
+}
+
+int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run) {
+  int count = 0;
+  arrays[count++] = (CheckpointArray){"parameters", run->adapter->data, run->adapter->size};
+  for (int i = 0; i < run->optimizer->method->state_count; i++)
+    arrays[count++] = (CheckpointArray){run->optimizer->method->state_names[i], run->optimizer->state[i], run->adapter->size};
+  return count;
+}
+
+// The checkpoint that options or recipe ask for; NULL: begin at the beginning.
+static Status find_checkpoint(char **folder, const Run *run) {
+  const Recipe *recipe = run->recipe;
+  const char *wanted = run->options.resume ? run->options.resume : recipe->resume_from_checkpoint;
+  bool newest = (wanted && (wanted[0] == 0 || strcmp(wanted, "true") == 0)) || (!wanted && recipe->auto_resume_from_checkpoints);
+  *folder = NULL;
+  if (!wanted && !newest) return checkpoint_clean(recipe->output_dir);
+  TRY(checkpoint_find(folder, recipe->output_dir, newest ? NULL : wanted));
+  if (!*folder && run->options.resume)
+    return status_fail(STATUS_BAD_INPUT, "%s: there is no checkpoint to resume from; leave --resume out to begin", recipe->output_dir);
+  return STATUS_OK;
+}
+
+Status run_resume(TrainerState *state, Run *run) {
+  *state = (TrainerState){.seed = run->recipe->seed, .best_step = -1};
+  hash_recipe(state->fingerprint.recipe, run);
+  hash_data(state->fingerprint.data, &run->train_rows);
+  hash_model(state->fingerprint.model, run->model);
+  TRY(directory_create(run->recipe->output_dir));
+  char *folder;
+  TRY(find_checkpoint(&folder, run));
+  if (!folder) return STATUS_OK;
+  CheckpointArray arrays[RUN_ARRAYS];
+  RunFingerprint expected = state->fingerprint;
+  Status status = checkpoint_read(folder, &expected, state, arrays, run_checkpoint_arrays(arrays, run), run->backend);
+  if (status == STATUS_OK) {
+    run->optimizer->updates = state->updates;
+    run->optimizer->skipped = state->skipped;
+    run->optimizer->skipped_in_row = state->skipped_in_row;
+    log_info("resuming from %s", folder);
+  }
+  free(folder);
+  return status;
+}

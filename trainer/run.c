@@ -1,0 +1,176 @@
+// Opening a run: model, rows, adapter, optimiser, and the count of steps; everything that can be refused is refused here,
+// before the first step.
+#include "trainer/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "data/dataset.h"
+
+static Status check_ids(const RowSet *rows, const Model *model) {
+  int32_t largest = row_set_statistics(rows).largest_id;
+  if (largest < model->config.vocabulary) return STATUS_OK;
+  return status_fail(STATUS_BAD_INPUT,
+                     "the data holds token id %d, and the vocabulary of %s has %lld: rows and model do not belong together", largest,
+                     model->path, (long long)model->config.vocabulary);
+}
+
+static Status open_rows(Run *run) {
+  if (dataset_needs_tokenizer(run->recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, run->recipe));
+  DatasetOptions options = {.pool = run->backend->pool};
+  TRY(dataset_prepare(&run->train_rows, &run->eval_rows, run->recipe, run->tokenizer, &options));
+  TRY(check_ids(&run->train_rows, run->model));
+  TRY(check_ids(&run->eval_rows, run->model));
+  Buffer text = {0};
+  row_set_describe(&text, &run->train_rows, 5);
+  while (text.length && text.data[text.length - 1] == 10) text.data[--text.length] = 0;
+  if (text.length) log_info("%s", text.data);
+  buffer_release(&text);
+  run->batch_options = batch_options_from_recipe(run->recipe, false);
+  run->eval_options = batch_options_from_recipe(run->recipe, true);
+  return STATUS_OK;
+}
+
+static Status open_adapter(Run *run) {
+  const Recipe *recipe = run->recipe;
+  if (recipe->lora_model_dir) {
+    const char *paths[] = {recipe->lora_model_dir};
+    TRY(adapter_open(&run->adapter, run->model, paths, NULL, 1, true));
+    adapter_set_dropout(run->adapter, recipe->lora_dropout);
+    return STATUS_OK;
+  }
+  bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
+  AdapterSettings settings = {.rank = recipe->lora_r,
+                              .alpha = recipe->lora_alpha,
+                              .dropout = recipe->lora_dropout,
+                              .rslora = recipe->peft_use_rslora,
+                              .all_linear = recipe->lora_target_linear || !named,
+                              .targets = (const char *const *)recipe->lora_target_modules.items,
+                              .target_count = recipe->lora_target_modules.count,
+                              .target_regex = recipe->lora_target_modules_regex,
+                              .seed = (uint64_t)recipe->seed};
+  return adapter_create(&run->adapter, run->model, &settings);
+}
+
+static Status open_optimizer(Run *run) {
+  const Recipe *recipe = run->recipe;
+  const OptimizerMethod *method;
+  const char *notice;
+  TRY(optimizer_find(&method, &notice, recipe->optimizer));
+  if (notice) log_notice("%s", notice);
+  OptimizerSettings settings = {
+      .beta1 = recipe->adam_beta1, .beta2 = recipe->adam_beta2, .epsilon = recipe->adam_epsilon, .max_grad_norm = recipe->max_grad_norm};
+  ParameterGroup group = {.begin = 0, .end = run->adapter->size, .weight_decay = recipe->weight_decay, .rate_multiplier = 1};
+  return optimizer_new(&run->optimizer, method, settings, run->adapter->size, &group, 1, run->backend);
+}
+
+// Every epoch is packed anew, so each has its own number of micro-batches. A part of an epoch counts by its share.
+static Status count_steps(Run *run) {
+  const Recipe *recipe = run->recipe;
+  int64_t accumulation = recipe->gradient_accumulation_steps, capacity = 0;
+  double wanted = recipe->num_epochs;
+  for (int64_t epoch = 0; recipe->max_steps > 0 ? run->total_steps < recipe->max_steps : (double)epoch < wanted; epoch++) {
+    BatchPlan plan;
+    TRY(batch_plan_create(&plan, &run->train_rows, &run->batch_options, epoch));
+    int64_t steps = (plan.batch_count + accumulation - 1) / accumulation;
+    batch_plan_release(&plan);
+    ARRAY_PUSH(run->epoch_steps, run->epochs, capacity) = steps;
+    double share = recipe->max_steps > 0 ? 1 : fmin(1, wanted - (double)epoch);
+    run->total_steps += (int64_t)ceil(share * (double)steps);
+  }
+  if (recipe->max_steps > 0) run->total_steps = recipe->max_steps;
+  return STATUS_OK;
+}
+
+// "every N steps", from a number (below 1: a share of all steps), a count per epoch, or a strategy's name.
+static int64_t interval(double steps, double per_epoch, const char *strategy, const char *otherwise, const Run *run) {
+  if (strategy && strcmp(strategy, "no") == 0) return 0;
+  double every = 0;
+  if (steps > 0) every = steps < 1 ? ceil(steps * (double)run->total_steps) : steps;
+  else if (per_epoch > 0) every = ceil((double)run->epoch_steps[0] / per_epoch);
+  else if (strcmp(strategy ? strategy : otherwise, "epoch") == 0) every = (double)run->epoch_steps[0];
+  return every > 0 && every < 1 ? 1 : (int64_t)every;
+}
+
+static void open_schedule(Run *run) {
+  const Recipe *recipe = run->recipe;
+  run->schedule.steps = run->total_steps;
+  run->schedule.warmup_steps = schedule_warmup_steps(recipe->warmup_steps, recipe->warmup_ratio, run->total_steps);
+  run->schedule.cosine_min_ratio = recipe->cosine_min_lr_ratio;
+  run->schedule.cosine_constant_ratio = recipe->cosine_constant_lr_ratio;
+  run->save_every = interval(recipe->save_steps, recipe->saves_per_epoch, recipe->save_strategy, "epoch", run);
+  run->eval_every = run->eval_rows.count ? interval(recipe->eval_steps, recipe->evals_per_epoch, recipe->eval_strategy, "epoch", run) : 0;
+}
+
+static Checkpointing checkpointing(const Recipe *recipe) {
+  const char *value = recipe->gradient_checkpointing;
+  if (!value) return CHECKPOINT_AUTO;
+  return strcmp(value, "false") == 0 ? CHECKPOINT_NONE : CHECKPOINT_ALL;
+}
+
+// What is left for activations of max_memory, or of what the machine has free, once the run is open.
+static int64_t activation_budget(const Recipe *recipe) {
+  if (recipe->max_memory > 0) return recipe->max_memory - memory_peak_bytes();
+  return (int64_t)(0.8 * (double)memory_available_bytes());
+}
+
+Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
+  *run = (Run){.recipe = recipe, .options = options, .backend = backend};
+  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
+  TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
+  TRY(model_open(&run->model, recipe->base_model, model_options, backend));
+  TRY(open_rows(run));
+  TRY(open_adapter(run));
+  TRY(open_optimizer(run));
+  TRY(count_steps(run));
+  open_schedule(run);
+  step_new(&run->step, run->model, checkpointing(recipe), activation_budget(recipe));
+  char parameters[32], tokens[32];
+  format_bytes(parameters, (double)run->adapter->size * 4);
+  RowStatistics statistics = row_set_statistics(&run->train_rows);
+  snprintf(tokens, sizeof tokens, "%lld", (long long)statistics.tokens);
+  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters (%s)", recipe->base_model,
+           (long long)run->model->config.layers, run->adapter->count, run->model->linear_count, (long long)run->adapter->size, parameters);
+  log_info("%lld rows, %s tokens (%lld trained); %lld steps, warm-up %lld", (long long)run->train_rows.count, tokens,
+           (long long)statistics.trained, (long long)run->total_steps, (long long)run->schedule.warmup_steps);
+  return STATUS_OK;
+}
+
+void run_close(Run *run) {
+  if (run->step.model) step_free(&run->step);
+  optimizer_free(run->optimizer);
+  adapter_close(run->adapter);
+  row_set_release(&run->train_rows);
+  row_set_release(&run->eval_rows);
+  tokenizer_free(run->tokenizer);
+  model_close(run->model);
+  free(run->epoch_steps);
+  *run = (Run){0};
+}
+
+Status run_evaluate(double *loss, Run *run) {
+  BatchPlan plan;
+  TRY(batch_plan_create(&plan, &run->eval_rows, &run->eval_options, 0));
+  Batch batch = {0};
+  batch_reserve(&batch, &plan);
+  adapter_set_dropout(run->adapter, 0);
+  double sum = 0;
+  int64_t tokens = 0;
+  Status status = STATUS_OK;
+  for (int64_t i = 0; status == STATUS_OK && i < plan.batch_count; i++) {
+    double nll;
+    batch_fill(&batch, &plan, i);
+    status = step_run(&nll, &run->step, &batch, TAPE_FORWARD, 0, 0, 0);
+    sum += nll;
+    tokens += batch.trained_tokens;
+    progress_show(i + 1, plan.batch_count, "evaluation");
+  }
+  progress_clear();
+  adapter_set_dropout(run->adapter, run->recipe->lora_dropout);
+  batch_release(&batch);
+  batch_plan_release(&plan);
+  *loss = tokens ? sum / (double)tokens : NAN;
+  return status;
+}

@@ -1,0 +1,44 @@
+// The parts of a run, in the order in which a row of data meets them. train.c puts them together.
+#ifndef TRAINER_RUN_H
+#define TRAINER_RUN_H
+
+#include "adapters/adapter.h"
+#include "data/batch.h"
+#include "data/tokenizer.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "recipes/recipe.h"
+#include "trainer/checkpoint.h"
+#include "trainer/step.h"
+#include "trainer/train.h"
+
+typedef struct Run {
+  const Recipe *recipe;
+  TrainOptions options;
+  Backend *backend;
+  Model *model;
+  Tokenizer *tokenizer;  // NULL when every row is tokenised already
+  RowSet train_rows, eval_rows;
+  BatchOptions batch_options, eval_options;
+  Adapter *adapter;
+  Optimizer *optimizer;
+  Schedule schedule;
+  Step step;
+  int64_t *epoch_steps;  // [epochs]: optimiser steps of each whole epoch
+  int64_t epochs;  // that the run touches
+  int64_t total_steps;
+  int64_t eval_every, save_every;  // steps; 0: never
+} Run;
+
+Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend);
+void run_close(Run *run);
+// Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.
+Status run_resume(TrainerState *state, Run *run);
+enum { RUN_ARRAYS = 1 + OPTIMIZER_STATE_LIMIT };
+int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
+// Mean -log p and its tokens over the evaluation rows, with dropout off.
+Status run_evaluate(double *loss, Run *run);
+// output_dir's files at the end: the adapter in both formats, the recipe, the model card.
+Status run_export(Run *run, double loss, double eval_loss);
+
+#endif

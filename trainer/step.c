@@ -1,0 +1,114 @@
+#include "trainer/step.h"
+
+#include <stdlib.h>
+
+#include "core/log.h"
+
+void step_new(Step *step, Model *model, Checkpointing checkpointing, int64_t budget_bytes) {
+  *step = (Step){.model = model, .checkpointing = checkpointing, .budget_bytes = budget_bytes};
+  tape_new(&step->tape, model->backend);
+}
+
+void step_free(Step *step) {
+  tape_free(&step->tape);
+  free(step->spans);
+  free(step->rows);
+  free(step->targets);
+  free(step->nll);
+  *step = (Step){0};
+}
+
+static void reserve(Step *step, const Batch *batch) {
+  if (batch->tokens > step->token_capacity) {
+    step->token_capacity = batch->tokens;
+    step->rows = memory_grow(step->rows, (size_t)batch->tokens, sizeof *step->rows);
+    step->targets = memory_grow(step->targets, (size_t)batch->tokens, sizeof *step->targets);
+    step->nll = memory_grow(step->nll, (size_t)batch->tokens, sizeof *step->nll);
+  }
+  if (batch->document_count > step->span_capacity) {
+    step->span_capacity = batch->document_count;
+    step->spans = memory_grow(step->spans, (size_t)batch->document_count, sizeof *step->spans);
+  }
+}
+
+// The labelled positions and the documents' spans. Returns the number of labelled positions.
+static int64_t read_batch(Step *step, const Batch *batch) {
+  reserve(step, batch);
+  for (int64_t d = 0; d < batch->document_count; d++) {
+    int64_t begin = batch->document_begin[d], end = batch->document_begin[d + 1];
+    step->spans[d] = (AttentionSpan){begin, end, begin, end};
+  }
+  int64_t count = 0;
+  for (int64_t i = 0; i < batch->tokens; i++) {
+    if (batch->targets[i] < 0) continue;
+    step->rows[count] = (int32_t)i;
+    step->targets[count++] = batch->targets[i];
+  }
+  return count;
+}
+
+// The fewest checkpointed segments within the budget. Each plan costs milliseconds, so they are simply tried.
+static Status plan_within_budget(Step *step) {
+  Tape *tape = &step->tape;
+  int most = tape_segments(tape);
+  if (step->checkpointing == CHECKPOINT_ALL) {
+    tape_plan(tape, most);
+    step->checkpointed = most - 1;
+    return STATUS_OK;
+  }
+  tape_plan(tape, 0);
+  step->checkpointed = 0;
+  if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
+  char need[32], have[32];
+  format_bytes(need, (double)tape_plan_bytes(tape));
+  format_bytes(have, (double)step->budget_bytes);
+  if (step->checkpointing == CHECKPOINT_NONE)
+    return status_fail(
+        STATUS_NO_SPACE,
+        "a micro-batch needs %s and there is room for %s: set gradient_checkpointing: true, or a smaller micro_batch_size or sequence_len",
+        need, have);
+  int low = 0, high = most - 1;  // low does not fit
+  while (high - low > 1) {
+    int middle = (low + high) / 2;
+    tape_plan(tape, middle);
+    if (tape_plan_bytes(tape) <= step->budget_bytes) high = middle;
+    else low = middle;
+  }
+  tape_plan(tape, high);
+  step->checkpointed = high;
+  if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
+  format_bytes(need, (double)tape_plan_bytes(tape));
+  return status_fail(
+      STATUS_NO_SPACE,
+      "a micro-batch needs %s even with every layer recomputed, and there is room for %s: set a smaller micro_batch_size or sequence_len",
+      need, have);
+}
+
+Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
+                uint64_t dropout_stream) {
+  *nll = 0;
+  int64_t labelled = read_batch(step, batch);
+  if (labelled == 0) return STATUS_OK;
+  Tape *tape = &step->tape;
+  tape_begin(tape, mode);
+  tape->dropout_seed = dropout_seed;
+  tape->dropout_stream = dropout_stream;
+  DecoderInput input = {.ids = batch->ids,
+                        .positions = batch->positions,
+                        .tokens = batch->tokens,
+                        .spans = step->spans,
+                        .span_count = batch->document_count,
+                        .rows = step->rows,
+                        .row_count = labelled};
+  Tensor *hidden = decoder_hidden(tape, step->model, &input);
+  Tensor *targets = tape_input(tape, step->targets, labelled, 1);
+  Tensor *loss = op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale);
+  if (mode == TAPE_TRAIN) TRY(plan_within_budget(step));
+  else tape_plan(tape, 0);
+  TRY(tape_reserve(tape));
+  tape_forward(tape);
+  if (mode == TAPE_TRAIN) tape_backward(tape);
+  tape_read(step->nll, tape, loss);
+  for (int64_t i = 0; i < labelled; i++) *nll += step->nll[i];
+  return STATUS_OK;
+}

@@ -1,0 +1,35 @@
+// One micro-batch through the model: the graph is built, its memory planned within the budget, and it runs.
+#ifndef TRAINER_STEP_H
+#define TRAINER_STEP_H
+
+#include "adapters/adapter.h"
+#include "data/batch.h"
+
+typedef enum Checkpointing {
+  CHECKPOINT_AUTO,  // as few segments as the budget needs
+  CHECKPOINT_ALL,  // every layer
+  CHECKPOINT_NONE,  // none; what does not fit is refused
+} Checkpointing;
+
+typedef struct Step {
+  Model *model;
+  Tape tape;
+  Checkpointing checkpointing;
+  int64_t budget_bytes;  // for the activations and gradients of a micro-batch
+  int checkpointed;  // segments that the last micro-batch recomputed
+  // private: the micro-batch in the form that the graph reads
+  AttentionSpan *spans;
+  int32_t *rows, *targets;  // the labelled positions
+  float *nll;
+  int64_t token_capacity, span_capacity;
+} Step;
+
+void step_new(Step *step, Model *model, Checkpointing checkpointing, int64_t budget_bytes);
+void step_free(Step *step);
+
+// *nll: the sum of -log p over the batch's trained tokens. In TAPE_TRAIN mode the gradient of gradient_scale * *nll is
+// added to the adapter's. dropout_stream: the micro-batch's number in the run. STATUS_NO_SPACE when it cannot fit.
+Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
+                uint64_t dropout_stream);
+
+#endif

@@ -1,0 +1,152 @@
+// The training loop, in the order in which a row meets it: micro-batches of an epoch, the model's forward and backward
+// pass, one optimiser step over their common token count, the log, evaluation, checkpoints; at the end the export.
+#include "trainer/train.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "core/log.h"
+#include "trainer/metrics.h"
+#include "trainer/progress.h"
+#include "trainer/run.h"
+
+typedef struct Loop {
+  Run *run;
+  TrainerState state;
+  MetricsWriter metrics;
+  TrainProgress progress;
+  BatchPlan plan;  // of the present epoch
+  Batch *batches;  // [gradient_accumulation_steps]
+  double loss, eval_loss;
+} Loop;
+
+// The micro-batches of one optimiser step: as many as are left of the epoch, at most the recipe's accumulation.
+static int64_t fill_batches(Loop *loop, int64_t *trained, int64_t *tokens) {
+  int64_t count = loop->plan.batch_count - loop->state.micro_batch;
+  if (count > loop->run->recipe->gradient_accumulation_steps) count = loop->run->recipe->gradient_accumulation_steps;
+  *trained = *tokens = 0;
+  for (int64_t i = 0; i < count; i++) {
+    batch_fill(&loop->batches[i], &loop->plan, loop->state.micro_batch + i);
+    *trained += loop->batches[i].trained_tokens;
+    *tokens += loop->batches[i].tokens;
+  }
+  return count;
+}
+
+static Status open_epoch(Loop *loop) {
+  batch_plan_release(&loop->plan);
+  TRY(batch_plan_create(&loop->plan, &loop->run->train_rows, &loop->run->batch_options, (int64_t)loop->state.epoch));
+  for (int64_t i = 0; i < loop->run->recipe->gradient_accumulation_steps; i++) batch_reserve(&loop->batches[i], &loop->plan);
+  return STATUS_OK;
+}
+
+// One optimiser step: the loss and every gradient have one denominator, the step's trained tokens.
+static Status train_step(Loop *loop, StepMetrics *metrics) {
+  Run *run = loop->run;
+  double start = time_seconds(), sum = 0;
+  int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
+  run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
+  float scale = trained ? (float)(1.0 / (double)trained) : 0;
+  for (int64_t i = 0; i < count; i++) {
+    double nll;
+    uint64_t number = (uint64_t)(loop->state.step * run->recipe->gradient_accumulation_steps + i);
+    TRY(step_run(&nll, &run->step, &loop->batches[i], TAPE_TRAIN, scale, (uint64_t)run->recipe->seed, number));
+    sum += nll;
+  }
+  loop->loss = trained ? sum / (double)trained : 0;
+  double rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
+  OptimizerReport report;
+  TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
+  if (report.skipped)
+    log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
+  double epoch_share = (double)(loop->state.micro_batch + count) / (double)loop->plan.batch_count;
+  loop->state.step++;
+  loop->state.micro_batch += count;
+  loop->state.tokens += tokens;
+  loop->state.trained_tokens += trained;
+  *metrics = (StepMetrics){.step = loop->state.step,
+                           .epoch = loop->state.epoch + epoch_share,
+                           .loss = loop->loss,
+                           .grad_norm = report.gradient_norm,
+                           .learning_rate = rate,
+                           .tokens = tokens,
+                           .trained_tokens = trained,
+                           .tokens_per_second = (double)tokens / (time_seconds() - start),
+                           .peak_memory_bytes = memory_peak_bytes()};
+  return STATUS_OK;
+}
+
+static Status write_adapter(const char *folder, void *context) {
+  const Run *run = context;
+  return adapter_save_peft(run->adapter, folder, run->recipe->base_model);
+}
+
+static Status save_checkpoint(Loop *loop) {
+  Run *run = loop->run;
+  const Recipe *recipe = run->recipe;
+  loop->state.updates = run->optimizer->updates;
+  loop->state.skipped = run->optimizer->skipped;
+  loop->state.skipped_in_row = run->optimizer->skipped_in_row;
+  CheckpointArray arrays[RUN_ARRAYS];
+  int count = recipe->save_only_model ? 0 : run_checkpoint_arrays(arrays, run);
+  TRY(checkpoint_write(recipe->output_dir, &loop->state, arrays, count, run->backend, write_adapter, run));
+  return checkpoint_prune(recipe->output_dir, recipe->save_total_limit, loop->state.step, loop->state.best_step);
+}
+
+static Status evaluate(Loop *loop) {
+  TRY(run_evaluate(&loop->eval_loss, loop->run));
+  train_progress_evaluation(&loop->progress, loop->state.step, loop->eval_loss);
+  return metrics_write_evaluation(&loop->metrics, loop->state.step, loop->eval_loss);
+}
+
+static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+// What follows a step: its log line, evaluation and checkpoint where they are due, and a signal that came meanwhile.
+static Status after_step(Loop *loop, const StepMetrics *metrics) {
+  const Run *run = loop->run;
+  bool last = loop->state.step == run->total_steps;
+  TRY(metrics_write_step(&loop->metrics, metrics));
+  train_progress_step(&loop->progress, metrics);
+  if (is_due(loop->state.step, run->eval_every) || (last && run->eval_every > 0)) TRY(evaluate(loop));
+  int caught = run->options.signal ? *run->options.signal : 0;
+  if (is_due(loop->state.step, run->save_every) || (last && run->save_every > 0) || caught) TRY(save_checkpoint(loop));
+  if (!caught) return STATUS_OK;
+  return status_fail(caught == SIGINT ? STATUS_INTERRUPTED : STATUS_TERMINATED,
+                     "stopped by a signal after step %lld; `--resume` goes on from its checkpoint", (long long)loop->state.step);
+}
+
+static Status train_loop(Loop *loop) {
+  Run *run = loop->run;
+  TRY(run_resume(&loop->state, run));
+  TRY(metrics_open(&loop->metrics, run->recipe->output_dir, loop->state.step ? loop->state.step : -1));
+  train_progress_start(&loop->progress, loop->state.step, run->total_steps, run->recipe->logging_steps);
+  TRY(open_epoch(loop));
+  while (loop->state.step < run->total_steps) {
+    if (loop->state.micro_batch >= loop->plan.batch_count) {
+      loop->state.epoch++;
+      loop->state.micro_batch = 0;
+      TRY(open_epoch(loop));
+    }
+    StepMetrics metrics;
+    TRY(train_step(loop, &metrics));
+    TRY(after_step(loop, &metrics));
+  }
+  train_progress_finish(&loop->progress, loop->state.step);
+  return run_export(run, loop->loss, loop->eval_loss);
+}
+
+Status train(const Recipe *recipe, TrainOptions options, Backend *backend) {
+  TRY(recipe_check_trainable(recipe));
+  Run run;
+  Loop loop = {.run = &run, .metrics = {.descriptor = -1}, .loss = NAN, .eval_loss = NAN};
+  loop.batches = memory_new((size_t)recipe->gradient_accumulation_steps, sizeof *loop.batches);
+  Status status = run_open(&run, recipe, options, backend);
+  if (status == STATUS_OK) status = train_loop(&loop);
+  metrics_close(&loop.metrics);
+  batch_plan_release(&loop.plan);
+  for (int64_t i = 0; i < recipe->gradient_accumulation_steps; i++) batch_release(&loop.batches[i]);
+  free(loop.batches);
+  run_close(&run);
+  return status;
+}
