@@ -7,6 +7,7 @@
 
 #include "core/status.h"
 
+Status command_generate(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_preprocess(int argc, char **argv);
 Status command_train(int argc, char **argv);

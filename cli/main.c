@@ -15,6 +15,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    {"generate", command_generate, "text from a model and its adapters"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
     {"train", command_train, "train an adapter by a recipe"},

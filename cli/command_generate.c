@@ -1,0 +1,189 @@
+// `lora generate`: one prompt, the new text on stdout as it comes.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "cli/command.h"
+#include "cli/loaded_model.h"
+#include "cli/sampling_options.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "data/chat_template.h"
+#include "runtime/generate.h"
+
+typedef struct GenerateCommand {
+  const char *model, *prompt, *prompt_file, *system;
+  ArgumentList adapters, stops;
+  SamplingChoice sampling;
+  int64_t max_tokens, context;
+  bool chat;
+} GenerateCommand;
+
+static Status read_stream(Buffer *text, FILE *stream) {
+  char block[1 << 14];
+  for (size_t n; (n = fread(block, 1, sizeof block, stream)) > 0;) buffer_append(text, block, n);
+  return ferror(stream) ? status_fail(STATUS_FAILED, "standard input cannot be read") : STATUS_OK;
+}
+
+static Status read_prompt(Buffer *text, const GenerateCommand *command) {
+  if (!command->prompt == !command->prompt_file)
+    return status_fail(STATUS_USAGE, "generate: give the prompt by --prompt P, or in a file by --prompt-file F ('-': standard input)");
+  if (command->prompt) {
+    buffer_append_string(text, command->prompt);
+    return STATUS_OK;
+  }
+  if (strcmp(command->prompt_file, "-") == 0) return read_stream(text, stdin);
+  FileMap map;  // the bytes as they are: file_read would unpack a gzip file
+  TRY(file_map(&map, command->prompt_file));
+  buffer_append(text, map.data, map.size);
+  file_unmap(&map);
+  return STATUS_OK;
+}
+
+// One user message in the model's chat template.
+static Status encode_message(TokenList *ids, const Buffer *text, const char *system, const Tokenizer *tokenizer) {
+  ChatTemplate *chat = NULL;
+  ChatText rendered = {0};
+  json_t *messages = json_array();
+  if (system) json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", system));
+  json_t *message = json_pack("{s:s, s:s%}", "role", "user", "content", text->data ? text->data : "", text->length);
+  Status status = STATUS_OK;
+  if (!message || json_array_append_new(messages, message) != 0)
+    status = status_fail(STATUS_USAGE, "generate: with --chat the prompt must be UTF-8 text");
+  if (status == STATUS_OK) status = chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer);
+  if (status == STATUS_OK) status = chat_template_render(&rendered, chat, messages, NULL, true);
+  if (status == STATUS_OK) status = tokenizer_encode(ids, tokenizer, rendered.text.data, rendered.text.length, TOKENIZE_PARSE_SPECIAL);
+  json_decref(messages);
+  chat_text_release(&rendered);
+  chat_template_free(chat);
+  return status;
+}
+
+static Status encode_prompt(TokenList *ids, const GenerateCommand *command, const Tokenizer *tokenizer) {
+  Buffer text = {0};
+  Status status = read_prompt(&text, command);
+  if (status == STATUS_OK && command->chat) status = encode_message(ids, &text, command->system, tokenizer);
+  else if (status == STATUS_OK) status = prompt_encode(ids, tokenizer, text.data ? text.data : "", text.length);
+  buffer_release(&text);
+  return status;
+}
+
+// Room for the prompt and what it may bring, within what the model was made for.
+static int64_t needed_context(const GenerateCommand *command, const ModelConfig *config, int64_t prompt) {
+  if (command->context > 0) return command->context;
+  int64_t needed = prompt + command->max_tokens;
+  return needed < config->context_length ? needed : config->context_length;
+}
+
+static bool write_out(const char *text, size_t length, void *context) {
+  (void)context;
+  fwrite(text, 1, length, stdout);
+  fflush(stdout);
+  return !ferror(stdout);
+}
+
+static double rate(int64_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
+
+static void report(const Generation *result, bool json) {
+  double reading = rate(result->prompt_tokens - result->reused_tokens, result->prompt_seconds);
+  double writing = rate(result->tokens.count, result->seconds);
+  log_info("%" PRId64 " prompt tokens (%.1f a second), %" PRId64 " written (%.1f a second)", result->prompt_tokens, reading,
+           result->tokens.count, writing);
+  if (!json) return;
+  json_t *ids = json_array();
+  for (int64_t i = 0; i < result->tokens.count; i++) json_array_append_new(ids, json_integer(result->tokens.ids[i]));
+  json_t *object = json_pack("{s:s%, s:o, s:s, s:I, s:I, s:f, s:f}", "text", result->text.data ? result->text.data : "", result->text.length,
+                             "tokens", ids, "finish_reason", finish_reason_name(result->finish), "prompt_tokens", (json_int_t)result->prompt_tokens,
+                             "generated_tokens", (json_int_t)result->tokens.count, "prompt_tokens_per_second", reading,
+                             "generation_tokens_per_second", writing);
+  json_dumpf(object, stdout, JSON_COMPACT);
+  printf("\n");
+  json_decref(object);
+}
+
+static Status write_answer(const GenerateCommand *command, const LoadedModel *loaded, const TokenList *prompt, bool json) {
+  Session *session = NULL;
+  Generation result = {0};
+  GenerateOptions options = {.sampling = sampling_settings(&command->sampling),
+                             .max_tokens = command->max_tokens,
+                             .stops = command->stops.items,
+                             .stop_count = command->stops.count,
+                             .emit = json ? NULL : write_out};
+  Status status = session_new(&session, loaded->model, needed_context(command, &loaded->model->config, prompt->count), 0);
+  if (status == STATUS_OK) status = generate(&result, session, loaded->tokenizer, prompt->ids, prompt->count, &options);
+  if (!json && result.text.length && isatty(STDOUT_FILENO)) printf("\n");
+  if (status == STATUS_OK) report(&result, json);
+  generation_release(&result);
+  session_free(session);
+  return status;
+}
+
+static Status check(const GenerateCommand *command) {
+  for (int i = 0; i < command->stops.count; i++)
+    if (!*command->stops.items[i]) return status_fail(STATUS_USAGE, "generate: --stop must not be empty");
+  if (command->system && !command->chat) return status_fail(STATUS_USAGE, "generate: --system goes with --chat");
+  return STATUS_OK;
+}
+
+static Status run(const GenerateCommand *command, const Arguments *arguments) {
+  LoadedModel loaded = {0};
+  TokenList prompt = {0};
+  Status status = check(command);
+  if (status == STATUS_OK) status = loaded_model_open(&loaded, "generate", command->model, &command->adapters, arguments);
+  if (status == STATUS_OK) status = encode_prompt(&prompt, command, loaded.tokenizer);
+  if (status == STATUS_OK) status = write_answer(command, &loaded, &prompt, arguments->json);
+  token_list_release(&prompt);
+  loaded_model_release(&loaded);
+  return status;
+}
+
+Status command_generate(int argc, char **argv) {
+  GenerateCommand command = {.sampling = sampling_choice(), .max_tokens = 256};
+  const Option own[] = {
+      {.name = "model", .kind = OPTION_STRING, .value = &command.model, .argument = "MODEL", .help = "a GGUF file or a Hugging Face folder"},
+      {.name = "adapter",
+       .kind = OPTION_STRINGS,
+       .value = &command.adapters,
+       .argument = "A[:SCALE]",
+       .help = "a PEFT folder or a GGUF adapter, its effect times SCALE"},
+      {.name = "prompt", .kind = OPTION_STRING, .value = &command.prompt, .argument = "P", .help = "the text to go on from"},
+      {.name = "prompt-file", .kind = OPTION_STRING, .value = &command.prompt_file, .argument = "F", .help = "a file that holds it; '-' for standard input"},
+      {.name = "chat", .kind = OPTION_FLAG, .value = &command.chat, .help = "the prompt is a user's message, in the model's chat template"},
+      {.name = "system", .kind = OPTION_STRING, .value = &command.system, .argument = "S", .help = "with --chat: the system message before it"},
+      {.name = "max-tokens",
+       .kind = OPTION_INTEGER,
+       .value = &command.max_tokens,
+       .argument = "N",
+       .help = "how many tokens to write at most (default: 256)",
+       .min = 1,
+       .max = 1e9},
+      {.name = "context",
+       .kind = OPTION_INTEGER,
+       .value = &command.context,
+       .argument = "N",
+       .help = "room for prompt and answer, in tokens (default: what they need, within the model's own)",
+       .min = 1,
+       .max = 1e9},
+      {.name = "stop", .kind = OPTION_STRINGS, .value = &command.stops, .argument = "S", .help = "ends the text where S would appear"},
+  };
+  enum { OWN = sizeof own / sizeof own[0] };
+  Option options[OWN + SAMPLING_OPTIONS];
+  memcpy(options, own, sizeof own);
+  sampling_options(options + OWN, &command.sampling);
+  const CommandLine line = {.name = "generate",
+                            .usage = "--model MODEL [--adapter A[:SCALE]]... (--prompt P | --prompt-file F) [--chat] [options]",
+                            .summary = "Writes what the model, with its adapters, makes of a prompt: the new text only.",
+                            .options = options,
+                            .option_count = OWN + SAMPLING_OPTIONS};
+  Arguments arguments;
+  Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);
+  free(command.adapters.items);
+  free(command.stops.items);
+  arguments_release(&arguments);
+  return status;
+}
