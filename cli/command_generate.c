@@ -67,7 +67,7 @@ static Status encode_prompt(TokenList *ids, const GenerateCommand *command, cons
   Buffer text = {0};
   Status status = read_prompt(&text, command);
   if (status == STATUS_OK && command->chat) status = encode_message(ids, &text, command->system, tokenizer);
-  else if (status == STATUS_OK) status = prompt_encode(ids, tokenizer, text.data ? text.data : "", text.length);
+  else if (status == STATUS_OK) status = generate_encode(ids, tokenizer, text.data ? text.data : "", text.length);
   buffer_release(&text);
   return status;
 }

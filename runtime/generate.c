@@ -6,7 +6,7 @@
 #include "core/log.h"
 #include "runtime/text_stream.h"
 
-Status prompt_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length) {
+Status generate_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length) {
   TokenList ids = {0};
   Status status = tokenizer_encode(&ids, tokenizer, text, length, TOKENIZE_PARSE_SPECIAL);
   int32_t bos = tokenizer_bos(tokenizer);

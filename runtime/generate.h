@@ -36,6 +36,6 @@ void generation_release(Generation *generation);
 const char *finish_reason_name(FinishReason reason);  // "stop", "length", "cancel"
 
 // Appends a prompt's tokens: BOS where the model adds one and the text has none yet, never EOS: the text goes on.
-Status prompt_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length);
+Status generate_encode(TokenList *out, const Tokenizer *tokenizer, const char *text, size_t length);
 
 #endif
