@@ -1,0 +1,256 @@
+// Every entry of every compiled table of kernels against float64, on random and edge shapes and all weight types.
+// An output may be off by at most twice what a plain float32 version is off (both in the max norm), and never less
+// is asked than four units in the last place. Outputs are guarded on both sides, hold NaN before where they are set,
+// and inputs must come back unchanged. A table of another device joins by an entry in `tables`.
+#include <float.h>
+#include <math.h>
+
+#include "tests/support/kernel_cases.h"
+
+enum { GUARD = 32, SEED = 1, MAX_TABLES = 8 };
+static const uint32_t GUARD_BITS = 0x7fc0dead;  // a NaN, so that reading a guard shows, too
+
+typedef struct Table {
+  const Kernels *kernels;
+  const char *device;
+} Table;
+
+static Table tables[MAX_TABLES];
+static int table_count;
+
+static int find_tables(void **state) {
+  (void)state;
+  for (int i = 0; backend_cpu_kernels(i); i++) tables[table_count++] = (Table){backend_cpu_kernels(i), "cpu"};
+  for (int i = 0; i < table_count; i++) print_message("table: %s on %s; seed %d\n", tables[i].kernels->name, tables[i].device, SEED);
+  return 0;
+}
+
+static Backend *open_backend(const Table *table, int threads) {
+  Backend *backend;
+  assert_ok(backend_new(&backend, table->device, threads));
+  backend->kernels = table->kernels;
+  return backend;
+}
+
+// The output's place in its guarded block is moved by a float in every other case: no kernel may rely on alignment.
+static int64_t guard_before(const KernelCase *c) { return c->n % 2 ? GUARD : GUARD - 1; }
+
+static float *guarded_new(const KernelCase *c, int output, Backend *backend) {
+  int64_t total = c->counts[output] + 2 * GUARD;
+  float *host = memory_new((size_t)total, sizeof *host);
+  for (int64_t i = 0; i < total; i++) memcpy(&host[i], &GUARD_BITS, sizeof GUARD_BITS);
+  if (c->initial[output]) memcpy(host + guard_before(c), c->initial[output], (size_t)c->counts[output] * sizeof *host);
+  void *device;
+  assert_ok(backend->allocate(&device, total * (int64_t)sizeof *host, "a test", backend));
+  backend->upload(device, host, total * (int64_t)sizeof *host, backend);
+  free(host);
+  return device;
+}
+
+static void guarded_read(float *out, const float *device, const KernelCase *c, int output, Backend *backend) {
+  int64_t total = c->counts[output] + 2 * GUARD, before = guard_before(c);
+  float *host = memory_new((size_t)total, sizeof *host);
+  backend->download(host, device, total * (int64_t)sizeof *host, backend);
+  for (int64_t i = 0; i < total; i++) {
+    if (i >= before && i < before + c->counts[output]) continue;
+    if (memcmp(&host[i], &GUARD_BITS, sizeof GUARD_BITS) == 0) continue;
+    fail_msg("%s: output %d: written outside, at %lld of %lld: %s", kernel_ops[c->op].name, output, (long long)(i - before),
+             (long long)c->counts[output], c->description);
+  }
+  memcpy(out, host + before, (size_t)c->counts[output] * sizeof *out);
+  free(host);
+}
+
+static void check_input(const void *device, const KernelCase *c, int input, Backend *backend) {
+  void *host = memory_new((size_t)c->input_bytes[input], 1);
+  backend->download(host, device, c->input_bytes[input], backend);
+  if (memcmp(host, c->inputs[input], (size_t)c->input_bytes[input]) != 0)
+    fail_msg("%s: input %d was written to: %s", kernel_ops[c->op].name, input, c->description);
+  free(host);
+}
+
+static void run_case(float *out[CASE_OUTPUTS], const KernelCase *c, Backend *backend) {
+  void *in[CASE_INPUTS] = {0};
+  float *blocks[CASE_OUTPUTS] = {0}, *places[CASE_OUTPUTS] = {0};
+  for (int i = 0; i < CASE_INPUTS; i++) {
+    if (!c->inputs[i]) continue;
+    assert_ok(backend->allocate(&in[i], c->input_bytes[i], "a test", backend));
+    backend->upload(in[i], c->inputs[i], c->input_bytes[i], backend);
+  }
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    if (c->counts[i] == 0) continue;
+    blocks[i] = guarded_new(c, i, backend);
+    places[i] = blocks[i] + guard_before(c);
+  }
+  kernel_ops[c->op].run(c, backend->kernels, backend, (const void *const *)in, places);
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    if (blocks[i]) guarded_read(out[i], blocks[i], c, i, backend);
+    if (blocks[i]) backend->release(blocks[i], backend);
+  }
+  for (int i = 0; i < CASE_INPUTS; i++) {
+    if (in[i]) check_input(in[i], c, i, backend);
+    if (in[i]) backend->release(in[i], backend);
+  }
+}
+
+static void outputs_new(float *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c) {
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    out[i] = arena_new(arena, (size_t)c->counts[i], sizeof **out);
+    if (c->initial[i]) memcpy(out[i], c->initial[i], (size_t)c->counts[i] * sizeof **out);
+  }
+}
+
+static void compare_case(const KernelCase *c, Backend *backend, Arena *arena) {
+  double *truth[CASE_OUTPUTS];
+  float *plain[CASE_OUTPUTS], *actual[CASE_OUTPUTS];
+  case_evaluate(truth, arena, c);
+  outputs_new(plain, arena, c);
+  outputs_new(actual, arena, c);
+  kernel_ops[c->op].plain_float(plain, c);
+  run_case(actual, c, backend);
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    double expected = relative_error(plain[i], truth[i], c->counts[i], c->scale[i]),
+           error = relative_error(actual[i], truth[i], c->counts[i], c->scale[i]);
+    assert_true(isfinite(expected));
+    if (!(error <= fmax(2 * expected, 4 * FLT_EPSILON)))
+      fail_msg("%s %s: output %d is off by %.3g, plain float32 by %.3g: %s (seed %d)", backend->kernels->name, kernel_ops[c->op].name, i,
+               error, expected, c->description, SEED);
+  }
+}
+
+static void compare_op(KernelOp op) {
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    Rng rng = rng_new(SEED, RNG_STREAM_TEST);
+    for (int index = 0;; index++) {
+      Arena arena = {0};
+      KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
+      if (c) compare_case(c, backend, &arena);
+      arena_release(&arena);
+      if (c) continue;
+      assert_true(index > 0);
+      break;
+    }
+    backend_free(backend);
+  }
+}
+
+#define KERNEL_OP_TEST(op)                                        \
+  static void op##_of_every_table_matches_float64(void **state) { \
+    (void)state;                                                  \
+    compare_op(OP_##op);                                          \
+  }
+KERNEL_OPS(KERNEL_OP_TEST)
+
+typedef void (*AnyFunction)(void);
+
+static void no_table_has_a_hole_and_no_entry_is_untested(void **state) {
+  (void)state;
+  assert_int_equal(OP_COUNT * sizeof(AnyFunction), sizeof(Kernels) - sizeof(const char *));
+  for (int t = 0; t < table_count; t++) {
+    assert_non_null(tables[t].kernels->name);
+    for (int op = 0; op < OP_COUNT; op++) {
+      AnyFunction entry;
+      memcpy(&entry, (const char *)tables[t].kernels + kernel_ops[op].member, sizeof entry);
+      if (!entry) fail_msg("%s: %s is NULL", tables[t].kernels->name, kernel_ops[op].name);
+    }
+  }
+}
+
+static void number_of_threads_changes_no_bit(void **state) {
+  (void)state;
+  for (int t = 0; t < table_count; t++) {
+    Backend *backends[3];
+    for (int i = 0; i < 3; i++) backends[i] = open_backend(&tables[t], i + 1);
+    for (int op = 0; op < OP_COUNT; op++) {
+      Rng rng = rng_new(SEED + 1, RNG_STREAM_TEST);
+      for (int index = 0;; index++) {
+        Arena arena = {0};
+        KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
+        float *out[3][CASE_OUTPUTS];
+        for (int i = 0; c && i < 3; i++) {
+          outputs_new(out[i], &arena, c);
+          run_case(out[i], c, backends[i]);
+        }
+        for (int i = 0; c && i < 2 * CASE_OUTPUTS; i++) {
+          int output = i / 2;
+          if (memcmp(out[0][output], out[1 + i % 2][output], (size_t)c->counts[output] * sizeof(float)) != 0)
+            fail_msg("%s %s: output %d differs between 1 and %d threads: %s", tables[t].kernels->name, kernel_ops[op].name, output,
+                     2 + i % 2, c->description);
+        }
+        arena_release(&arena);
+        if (!c) break;
+      }
+    }
+    for (int i = 0; i < 3; i++) backend_free(backends[i]);
+  }
+}
+
+static void sum_of_squares_lets_nan_and_infinity_through(void **state) {
+  (void)state;
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    for (int64_t place = 0; place < 1000; place += 111) {
+      float host[1000] = {0};
+      void *device;
+      assert_ok(backend->allocate(&device, sizeof host, "a test", backend));
+      host[place] = NAN;
+      backend->upload(device, host, sizeof host, backend);
+      assert_true(isnan(backend->kernels->sum_of_squares(device, 1000, backend)));
+      host[place] = -INFINITY;
+      backend->upload(device, host, sizeof host, backend);
+      assert_true(isinf(backend->kernels->sum_of_squares(device, 1000, backend)));
+      backend->release(device, backend);
+    }
+    backend_free(backend);
+  }
+}
+
+static void zero_rows_and_zero_counts_write_nothing(void **state) {
+  (void)state;
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    for (int op = 0; op < OP_COUNT; op++) {
+      if (op == OP_sum_of_squares) continue;
+      Arena arena = {0};
+      Rng rng = rng_new(SEED, RNG_STREAM_TEST);
+      KernelCase *c = kernel_ops[op].make(&arena, &rng, 1);
+      float *out[CASE_OUTPUTS];
+      c->n = 0, c->span_count = 0;
+      for (int i = 0; i < CASE_OUTPUTS; i++)
+        if (c->counts[i] > 0 && !c->initial[i]) c->initial[i] = arena_new(&arena, (size_t)c->counts[i], sizeof(float));
+      outputs_new(out, &arena, c);
+      run_case(out, c, backend);
+      for (int i = 0; i < CASE_OUTPUTS; i++)
+        if (c->counts[i] > 0) assert_memory_equal(out[i], c->initial[i], (size_t)c->counts[i] * sizeof(float));
+      arena_release(&arena);
+    }
+    assert_true(backend->kernels->sum_of_squares(NULL, 0, backend) == 0);
+    backend_free(backend);
+  }
+}
+
+static void comparison_rejects_nan_and_infinity(void **state) {
+  (void)state;
+  const double truth[3] = {1, 2, 3}, broken[3] = {1, NAN, 3};
+  assert_true(relative_error((float[]){1, 2, 3}, truth, 3, 0) == 0);
+  assert_true(fabs(relative_error((float[]){1, 2, 3.3f}, truth, 3, 0) - 0.1) < 1e-6);
+  assert_true(fabs(relative_error((float[]){1, 2, 3.3f}, truth, 3, 30) - 0.01) < 1e-6);
+  assert_true(isinf(relative_error((float[]){1, NAN, 3}, truth, 3, 0)));
+  assert_true(isinf(relative_error((float[]){1, INFINITY, 3}, truth, 3, 0)));
+  assert_true(isinf(relative_error((float[]){1, 2, 3}, broken, 3, 0)));
+}
+
+#define KERNEL_OP_UNIT_TEST(op) cmocka_unit_test(op##_of_every_table_matches_float64),
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(comparison_rejects_nan_and_infinity),
+      cmocka_unit_test(no_table_has_a_hole_and_no_entry_is_untested),
+      KERNEL_OPS(KERNEL_OP_UNIT_TEST)  //
+      cmocka_unit_test(number_of_threads_changes_no_bit),
+      cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through),
+      cmocka_unit_test(zero_rows_and_zero_counts_write_nothing),
+  };
+  return cmocka_run_group_tests(tests, find_tables, NULL);
+}

@@ -1,0 +1,80 @@
+// Cases for tests of the kernel tables: for every entry of Kernels, inputs of random and edge shapes, a way to run
+// the entry on any backend, and a plain version of it in float32 and float64 (tests/support/plain_kernels.h).
+#ifndef TESTS_SUPPORT_KERNEL_CASES_H
+#define TESTS_SUPPORT_KERNEL_CASES_H
+
+#include "kernels/backend.h"
+#include "tests/support/test.h"
+
+// Every function of Kernels, in its order; a test fails when one is missing here.
+#define KERNEL_OPS(X)                                                                                                               \
+  X(linear_forward)                                                                                                                 \
+  X(linear_backward)                                                                                                                \
+  X(weight_backward)                                                                                                                \
+  X(bias_forward) X(embedding_forward) X(rmsnorm_forward) X(rmsnorm_backward) X(rope) X(attention_forward) X(attention_backward)    \
+      X(gated_forward) X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) \
+          X(sum_of_squares)
+
+#define KERNEL_OP_ENUM(name) OP_##name,
+typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
+
+enum { CASE_INPUTS = 8, CASE_OUTPUTS = 4 };
+
+typedef struct KernelCase {
+  KernelOp op;
+  const void *inputs[CASE_INPUTS];  // the kernel's read-only arguments, in its order
+  int64_t input_bytes[CASE_INPUTS];
+  float *initial[CASE_OUTPUTS];  // what an output holds before; NULL: the kernel sets it all
+  int64_t counts[CASE_OUTPUTS];  // of the outputs, in the kernel's order; 0: none
+  double scale[CASE_OUTPUTS];  // size of the terms whose difference an output is, where it may cancel to nothing
+  // Of linear and embedding: a matrix whose arrays are inputs[1 ..], and its values.
+  Matrix matrix;
+  float *weights;
+  int64_t n, rows, columns;  // count: n * columns
+  float alpha;  // also epsilon, p, scale, magnitude, value
+  float offset;
+  bool accumulate, inverse, in_place;
+  Activation activation;
+  RopeLayout layout;
+  int64_t heads, head_size, rotary;
+  AttentionShape shape;
+  int64_t span_count, queries, keys;
+  AdamwSettings adamw;
+  char description[160];
+} KernelCase;
+
+typedef struct KernelOpTraits {
+  const char *name;
+  size_t member;  // offset in Kernels
+  void (*run)(const KernelCase *c, const Kernels *kernels, Backend *backend, const void *const *in, float *const *out);
+  void (*plain_float)(float *const *out, const KernelCase *c);
+  void (*plain_double)(double *const *out, const KernelCase *c);
+  KernelCase *(*make)(Arena *arena, Rng *rng, int index);  // NULL after the last case
+} KernelOpTraits;
+
+extern const KernelOpTraits kernel_ops[OP_COUNT];
+
+// Single cases, for tests that choose their own shapes. Normal inputs.
+KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
+                        bool accumulate);  // OP_linear_forward or OP_linear_backward
+KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);
+KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
+KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, bool inverse);
+// Span s has queries[s] queries and as many keys plus earlier[s]. The backward case holds the o and lse of its inputs.
+KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape shape, int64_t span_count, const int64_t *queries,
+                           const int64_t *earlier);
+KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place);
+KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient);
+KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows,
+                      int64_t columns);  // bias, embedding (of `type`), gather and scatter (n <= rows)
+KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, sum_of_squares
+KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
+KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
+
+// The float64 result of a case, from the arena.
+void case_evaluate(double *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c);
+
+// max |actual - expected| / max(scale, max |expected|); infinity when either holds a NaN or an Inf.
+double relative_error(const float *actual, const double *expected, int64_t n, double scale);
+
+#endif

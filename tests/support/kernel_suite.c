@@ -1,0 +1,218 @@
+// The table of all kernels under test: how each is called, its plain versions, and the shapes that it is tried on.
+#include "tests/support/kernel_cases.h"
+
+#include <tgmath.h>
+
+#define COUNT_OF(array) ((int)(sizeof(array) / sizeof *(array)))
+
+static const uint64_t CASE_SEED = 0x0123456789abcdefu, CASE_STREAM = 0x300000007u;
+
+#define REAL float
+#define NAME(op) plain_float_##op
+#include "tests/support/plain_kernels.h"
+#undef REAL
+#undef NAME
+#define REAL double
+#define NAME(op) plain_double_##op
+#include "tests/support/plain_kernels.h"
+#undef REAL
+#undef NAME
+
+// How each entry is called. `in` and `out` are the device's.
+
+#define RUN(op) static void run_##op(const KernelCase *c, const Kernels *k, Backend *backend, const void *const *in, float *const *out)
+
+static Matrix matrix_at(const KernelCase *c, const void *const *in) {
+  Matrix matrix = c->matrix;
+  if (matrix.type == BLOCK_NF4)
+    matrix.nf4 = (Nf4){(uint8_t *)(uintptr_t)in[1], (uint8_t *)(uintptr_t)in[2], (float *)(uintptr_t)in[3], matrix.nf4.offset};
+  else matrix.data = in[1];
+  return matrix;
+}
+
+RUN(linear_forward) {
+  Matrix w = matrix_at(c, in);
+  k->linear_forward(out[0], in[0], &w, c->n, c->alpha, c->accumulate, backend);
+}
+RUN(linear_backward) {
+  Matrix w = matrix_at(c, in);
+  k->linear_backward(out[0], in[0], &w, c->n, c->alpha, c->accumulate, backend);
+}
+RUN(weight_backward) { k->weight_backward(out[0], in[0], in[1], c->n, c->rows, c->columns, c->alpha, backend); }
+RUN(bias_forward) { k->bias_forward(out[0], in[0], c->n, c->columns, backend); }
+RUN(embedding_forward) {
+  Matrix w = matrix_at(c, in);
+  k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
+}
+RUN(rmsnorm_forward) { k->rmsnorm_forward(out[0], in[0], in[1], c->n, c->columns, c->alpha, c->offset, backend); }
+RUN(rmsnorm_backward) { k->rmsnorm_backward(out[0], in[0], in[1], in[2], c->n, c->columns, c->alpha, c->offset, c->accumulate, backend); }
+RUN(rope) { k->rope(out[0], in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
+RUN(attention_forward) { k->attention_forward(out[0], out[1], in[0], in[1], in[2], in[3], c->span_count, c->shape, backend); }
+RUN(attention_backward) {
+  k->attention_backward(out[0], out[1], out[2], out[3], in[0], in[1], in[2], in[3], in[4], in[5], in[6], c->span_count, c->shape, backend);
+}
+RUN(gated_forward) { k->gated_forward(out[0], c->in_place ? out[0] : in[0], in[1], c->n, c->activation, backend); }
+RUN(gated_backward) {
+  k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->n, c->activation, backend);
+}
+RUN(cross_entropy) { k->cross_entropy(out[0], out[1], in[0], in[1], c->n, c->columns, backend); }
+RUN(dropout) { k->dropout(out[0], in[0], c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
+RUN(gather_rows) { k->gather_rows(out[0], in[0], in[1], c->n, c->columns, backend); }
+RUN(scatter_rows) { k->scatter_rows(out[0], in[0], in[1], c->n, c->columns, backend); }
+RUN(fill) {
+  (void)in;
+  k->fill(out[0], c->alpha, c->n, backend);
+}
+RUN(copy) { k->copy(out[0], in[0], c->n, backend); }
+RUN(add) { k->add(out[0], in[0], c->alpha, c->n, backend); }
+RUN(adamw) { k->adamw(out[0], out[1], out[2], in[0], c->n, c->adamw, backend); }
+RUN(sum_of_squares) {
+  float sum = (float)k->sum_of_squares(in[0], c->n, backend);
+  backend->upload(out[0], &sum, sizeof sum, backend);
+}
+
+// The shapes. Rows and columns around the widths of vector registers and tiles, and one that crosses cache blocks.
+
+static const BlockType weight_types[] = {BLOCK_F32,  BLOCK_F16,  BLOCK_BF16, BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0,
+                                         BLOCK_Q5_1, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_NF4};
+
+typedef struct LinearShape {
+  int64_t n, rows, blocks;  // blocks of columns
+} LinearShape;
+
+static const LinearShape linear_shapes[] = {{1, 1, 1},   {1, 7, 3},   {2, 16, 2},  {3, 3, 5},    {7, 17, 1},   {17, 33, 2}, {6, 65, 3},
+                                            {33, 63, 1}, {65, 15, 2}, {13, 96, 1}, {64, 128, 1}, {150, 70, 2}, {5, 130, 4}};
+
+static int64_t linear_columns(BlockType type, int64_t blocks, Rng *rng) {
+  const BlockTraits *traits = block_traits(type);
+  if (traits && traits->elements > 1) return blocks * traits->elements;
+  return blocks == 1 ? 1 + (int64_t)rng_below(rng, 40) : blocks * 63 + (int64_t)rng_below(rng, 3);
+}
+
+static KernelCase *make_linear(Arena *arena, Rng *rng, KernelOp op, int index) {
+  const int per_type = COUNT_OF(linear_shapes) + 1;
+  if (index >= per_type * COUNT_OF(weight_types)) return NULL;
+  BlockType type = weight_types[index / per_type];
+  float alpha = index % 3 == 0 ? 1 : -0.75f;
+  if (index % per_type == COUNT_OF(linear_shapes)) return case_linear(arena, rng, op, type, 130, 270, 768, alpha, index % 2);
+  LinearShape shape = linear_shapes[index % per_type];
+  return case_linear(arena, rng, op, type, shape.n, shape.rows, linear_columns(type, shape.blocks, rng), alpha,
+                     (index + index / per_type) % 2);
+}
+
+#define MAKE(op) static KernelCase *make_##op(Arena *arena, Rng *rng, int index)
+
+MAKE(linear_forward) { return make_linear(arena, rng, OP_linear_forward, index); }
+MAKE(linear_backward) { return make_linear(arena, rng, OP_linear_backward, index); }
+
+MAKE(weight_backward) {
+  static const int64_t shapes[][3] = {{1, 1, 1},    {3, 1, 7},     {1, 8, 17},   {7, 3, 33},    {17, 16, 63},    {33, 17, 65},
+                                      {64, 8, 576}, {65, 63, 130}, {128, 64, 1}, {512, 16, 96}, {300, 100, 200}, {5, 300, 3}};
+  if (index >= COUNT_OF(shapes)) return NULL;
+  return case_weight(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2], index % 2 ? 0.5f : 1);
+}
+
+static const int64_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 576, 1000, 4099};
+
+MAKE(bias_forward) {
+  return index < COUNT_OF(sizes) ? case_rows(arena, rng, OP_bias_forward, BLOCK_F32, 1 + index, 0, sizes[index]) : NULL;
+}
+
+MAKE(embedding_forward) {
+  if (index >= COUNT_OF(weight_types) * 3) return NULL;
+  BlockType type = weight_types[index / 3];
+  return case_rows(arena, rng, OP_embedding_forward, type, 1 + index % 3 * 8, 1 + index % 3 * 6, linear_columns(type, 1 + index % 3, rng));
+}
+
+MAKE(rmsnorm_forward) {
+  if (index >= COUNT_OF(sizes)) return NULL;
+  return case_rmsnorm(arena, rng, OP_rmsnorm_forward, 1 + index % 5, sizes[index], (float)(index % 2), false);
+}
+
+MAKE(rmsnorm_backward) {
+  if (index >= 2 * COUNT_OF(sizes)) return NULL;
+  return case_rmsnorm(arena, rng, OP_rmsnorm_backward, 1 + index % 5, sizes[index / 2], (float)(index % 3 == 0), index % 2);
+}
+
+MAKE(rope) {
+  static const int64_t shapes[][4] = {{1, 1, 2, 2},   {1, 1, 8, 8},   {3, 2, 8, 4},   {7, 3, 64, 64},   {2, 9, 64, 32},
+                                      {5, 1, 80, 80}, {4, 2, 96, 24}, {3, 4, 20, 14}, {2, 2, 128, 128}, {1, 2, 256, 64}};
+  if (index >= 4 * COUNT_OF(shapes)) return NULL;
+  const int64_t *shape = shapes[index / 4];
+  return case_rope(arena, rng, shape[0], shape[1], shape[2], shape[3], index % 2 ? ROPE_INTERLEAVED : ROPE_HALVES, index % 4 / 2);
+}
+
+typedef struct AttentionPlan {
+  AttentionShape shape;  // with scale 0: 1 / sqrt(head_size)
+  int64_t span_count, queries[3], earlier[3];
+} AttentionPlan;
+
+static const AttentionPlan attention_plans[] = {
+    {{1, 1, 8, 8, 0, 0, 0}, 1, {1}, {0}},  // one token
+    {{1, 1, 1, 1, 0, 0, 0}, 1, {3}, {0}},  // size one
+    {{2, 1, 7, 5, 0, 0, 0}, 2, {3, 1}, {0, 0}},  // odd sizes, a span of one token
+    {{3, 1, 16, 8, 0, 0, 0}, 3, {5, 1, 17}, {0, 0, 0}},  // packed documents, value_size < head_size
+    {{4, 2, 32, 48, 0, 0, 0}, 2, {33, 7}, {0, 0}},  // value_size > head_size
+    {{9, 3, 64, 64, 0, 0, 0}, 2, {40, 25}, {0, 0}},  // SmolLM2's heads
+    {{9, 3, 64, 64, 0, 0, 0}, 1, {1}, {66}},  // decoding one token after a cache
+    {{2, 2, 20, 12, 0, 0, 0}, 2, {3, 6}, {70, 1}},  // a few queries after caches
+    {{4, 1, 128, 128, 0, 0, 0}, 1, {65}, {0}},
+    {{2, 1, 256, 256, 0, 0, 0}, 1, {17}, {5}},
+    {{2, 2, 80, 80, 0, 0, 0}, 1, {130}, {0}},
+    {{2, 1, 16, 16, 0, 1, 0}, 2, {9, 4}, {0, 3}},  // each query sees itself alone
+    {{2, 1, 16, 16, 0, 4, 0}, 2, {33, 3}, {0, 40}},  // a window; the oldest keys are seen by none
+    {{2, 1, 16, 16, 0, 64, 0}, 1, {130}, {10}},  // a window wider than a tile
+    {{2, 1, 16, 16, 0, 8, 0}, 3, {5, 6, 20}, {0, 0, 2}},  // a window wider than packed documents: it ends where they begin
+    {{2, 2, 24, 24, 0, 0, 5}, 2, {19, 2}, {0, 31}},  // softcap
+    {{4, 2, 32, 32, 1, 7, 2}, 2, {37, 5}, {0, 9}},  // softcap and window, unscaled: tanh saturates
+    {{2, 1, 64, 64, 40, 0, 0}, 1, {50}, {0}},  // huge scores
+};
+
+static KernelCase *make_attention(Arena *arena, Rng *rng, KernelOp op, int index) {
+  if (index >= COUNT_OF(attention_plans)) return NULL;
+  AttentionPlan plan = attention_plans[index];
+  if (plan.shape.scale == 0) plan.shape.scale = 1 / sqrt((float)plan.shape.head_size);
+  return case_attention(arena, rng, op, plan.shape, plan.span_count, plan.queries, plan.earlier);
+}
+
+MAKE(attention_forward) { return make_attention(arena, rng, OP_attention_forward, index); }
+MAKE(attention_backward) { return make_attention(arena, rng, OP_attention_backward, index); }
+
+static KernelCase *make_gated(Arena *arena, Rng *rng, KernelOp op, int index) {
+  if (index >= 4 * COUNT_OF(sizes)) return NULL;
+  return case_gated(arena, rng, op, sizes[index / 4], index % 2 ? ACTIVATION_GELU_TANH : ACTIVATION_SILU,
+                    op == OP_gated_backward && index % 4 / 2);
+}
+
+MAKE(gated_forward) { return make_gated(arena, rng, OP_gated_forward, index); }
+MAKE(gated_backward) { return make_gated(arena, rng, OP_gated_backward, index); }
+
+MAKE(cross_entropy) {
+  if (index >= 4 * COUNT_OF(sizes)) return NULL;
+  return case_cross_entropy(arena, rng, 1 + index % 7, sizes[index / 4], index % 4 / 2 ? 1e4f : 3, index % 2);
+}
+
+MAKE(dropout) {
+  static const float probabilities[] = {0, 0.05f, 0.5f, 0.9f};
+  if (index >= 4 * COUNT_OF(sizes)) return NULL;
+  return case_dropout(arena, rng, sizes[index / 4], probabilities[index % 4], (index + index / 4) % 2);
+}
+
+MAKE(gather_rows) {
+  return index < COUNT_OF(sizes) ? case_rows(arena, rng, OP_gather_rows, BLOCK_F32, 1 + index, 3 + index, sizes[index]) : NULL;
+}
+MAKE(scatter_rows) {
+  return index < COUNT_OF(sizes) ? case_rows(arena, rng, OP_scatter_rows, BLOCK_F32, 1 + index, 3 + index, sizes[index]) : NULL;
+}
+MAKE(fill) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_fill, sizes[index]) : NULL; }
+MAKE(copy) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_copy, sizes[index]) : NULL; }
+MAKE(add) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_add, sizes[index]) : NULL; }
+MAKE(adamw) { return index < 2 * COUNT_OF(sizes) ? case_adamw(arena, rng, sizes[index / 2], index % 2 ? 1000 : 1) : NULL; }
+
+MAKE(sum_of_squares) {
+  if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);
+  return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_sum_of_squares, sizes[index]) : NULL;
+}
+
+#define KERNEL_OP_TRAITS(op) [OP_##op] = {#op, offsetof(Kernels, op), run_##op, plain_float_##op, plain_double_##op, make_##op},
+const KernelOpTraits kernel_ops[OP_COUNT] = {KERNEL_OPS(KERNEL_OP_TRAITS)};
