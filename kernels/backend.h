@@ -22,10 +22,11 @@ typedef enum RopeLayout {
 
 typedef enum Activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_COUNT } Activation;
 
+// Doubles, for 1 - beta2 of a float is already off by 1e-5.
 typedef struct AdamwSettings {
-  float learning_rate, beta1, beta2, epsilon, weight_decay;
+  double learning_rate, beta1, beta2, epsilon, weight_decay;
   int64_t step;           // 1 for the first
-  float gradient_scale;   // multiplies every gradient first (clipping)
+  double gradient_scale;  // multiplies every gradient first (clipping)
 } AdamwSettings;
 
 typedef struct Backend Backend;

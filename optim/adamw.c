@@ -5,13 +5,13 @@
 static void adamw_step(Optimizer *optimizer, float *parameters, const float *gradients, const ParameterGroup *group, double learning_rate,
                        double gradient_scale) {
   AdamwSettings settings = {
-      .learning_rate = (float)learning_rate,
-      .beta1 = (float)optimizer->settings.beta1,
-      .beta2 = (float)optimizer->settings.beta2,
-      .epsilon = (float)optimizer->settings.epsilon,
-      .weight_decay = (float)group->weight_decay,
+      .learning_rate = learning_rate,
+      .beta1 = optimizer->settings.beta1,
+      .beta2 = optimizer->settings.beta2,
+      .epsilon = optimizer->settings.epsilon,
+      .weight_decay = group->weight_decay,
       .step = optimizer->updates,
-      .gradient_scale = (float)gradient_scale,
+      .gradient_scale = gradient_scale,
   };
   int64_t begin = group->begin;
   optimizer->backend->kernels->adamw(parameters + begin, optimizer->state[0] + begin, optimizer->state[1] + begin, gradients + begin,
