@@ -9,6 +9,7 @@
 
 Status command_generate(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
+Status command_perplexity(int argc, char **argv);
 Status command_preprocess(int argc, char **argv);
 Status command_train(int argc, char **argv);
 Status command_validate(int argc, char **argv);

@@ -17,6 +17,7 @@ typedef struct Command {
 static const Command commands[] = {
     {"generate", command_generate, "text from a model and its adapters"},
     {"tokenize", command_tokenize, "a text's token ids"},
+    {"perplexity", command_perplexity, "how well a model foretells a text"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
     {"train", command_train, "train an adapter by a recipe"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
