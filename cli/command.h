@@ -7,6 +7,7 @@
 
 #include "core/status.h"
 
+Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_perplexity(int argc, char **argv);

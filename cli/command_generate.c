@@ -5,15 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "cli/command.h"
+#include "cli/generate_output.h"
 #include "cli/loaded_model.h"
 #include "cli/sampling_options.h"
 #include "core/file.h"
-#include "core/log.h"
-#include "data/chat_template.h"
-#include "runtime/generate.h"
 
 typedef struct GenerateCommand {
   const char *model, *prompt, *prompt_file, *system;
@@ -47,19 +43,13 @@ static Status read_prompt(Buffer *text, const GenerateCommand *command) {
 // One user message in the model's chat template.
 static Status encode_message(TokenList *ids, const Buffer *text, const char *system, const Tokenizer *tokenizer) {
   ChatTemplate *chat = NULL;
-  ChatText rendered = {0};
   json_t *messages = json_array();
-  if (system) json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", system));
-  json_t *message = json_pack("{s:s, s:s%}", "role", "user", "content", text->data ? text->data : "", text->length);
-  Status status = STATUS_OK;
-  if (!message || json_array_append_new(messages, message) != 0)
-    status = status_fail(STATUS_USAGE, "generate: with --chat the prompt must be UTF-8 text");
+  Status status = system ? message_append(messages, "system", system, strlen(system)) : STATUS_OK;
+  if (status == STATUS_OK) status = message_append(messages, "user", text->data ? text->data : "", text->length);
   if (status == STATUS_OK) status = chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer);
-  if (status == STATUS_OK) status = chat_template_render(&rendered, chat, messages, NULL, true);
-  if (status == STATUS_OK) status = tokenizer_encode(ids, tokenizer, rendered.text.data, rendered.text.length, TOKENIZE_PARSE_SPECIAL);
-  json_decref(messages);
-  chat_text_release(&rendered);
+  if (status == STATUS_OK) status = messages_encode(ids, messages, chat, tokenizer);
   chat_template_free(chat);
+  json_decref(messages);
   return status;
 }
 
@@ -79,27 +69,14 @@ static int64_t needed_context(const GenerateCommand *command, const ModelConfig 
   return needed < config->context_length ? needed : config->context_length;
 }
 
-static bool write_out(const char *text, size_t length, void *context) {
-  (void)context;
-  fwrite(text, 1, length, stdout);
-  fflush(stdout);
-  return !ferror(stdout);
-}
-
-static double rate(int64_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
-
-static void report(const Generation *result, bool json) {
-  double reading = rate(result->prompt_tokens - result->reused_tokens, result->prompt_seconds);
-  double writing = rate(result->tokens.count, result->seconds);
-  log_info("%" PRId64 " prompt tokens (%.1f a second), %" PRId64 " written (%.1f a second)", result->prompt_tokens, reading,
-           result->tokens.count, writing);
-  if (!json) return;
+static void print_json(const Generation *result) {
   json_t *ids = json_array();
   for (int64_t i = 0; i < result->tokens.count; i++) json_array_append_new(ids, json_integer(result->tokens.ids[i]));
-  json_t *object = json_pack("{s:s%, s:o, s:s, s:I, s:I, s:f, s:f}", "text", result->text.data ? result->text.data : "", result->text.length,
-                             "tokens", ids, "finish_reason", finish_reason_name(result->finish), "prompt_tokens", (json_int_t)result->prompt_tokens,
-                             "generated_tokens", (json_int_t)result->tokens.count, "prompt_tokens_per_second", reading,
-                             "generation_tokens_per_second", writing);
+  json_t *object = json_pack("{s:s%, s:o, s:s, s:I, s:I, s:f, s:f}", "text", result->text.data ? result->text.data : "",
+                             result->text.length, "tokens", ids, "finish_reason", finish_reason_name(result->finish), "prompt_tokens",
+                             (json_int_t)result->prompt_tokens, "generated_tokens", (json_int_t)result->tokens.count,
+                             "prompt_tokens_per_second", tokens_per_second(result->prompt_tokens, result->prompt_seconds),
+                             "generation_tokens_per_second", tokens_per_second(result->tokens.count, result->seconds));
   json_dumpf(object, stdout, JSON_COMPACT);
   printf("\n");
   json_decref(object);
@@ -112,11 +89,12 @@ static Status write_answer(const GenerateCommand *command, const LoadedModel *lo
                              .max_tokens = command->max_tokens,
                              .stops = command->stops.items,
                              .stop_count = command->stops.count,
-                             .emit = json ? NULL : write_out};
+                             .emit = json ? NULL : emit_to_stdout};
   Status status = session_new(&session, loaded->model, needed_context(command, &loaded->model->config, prompt->count), 0);
   if (status == STATUS_OK) status = generate(&result, session, loaded->tokenizer, prompt->ids, prompt->count, &options);
   if (!json && result.text.length && isatty(STDOUT_FILENO)) printf("\n");
-  if (status == STATUS_OK) report(&result, json);
+  if (status == STATUS_OK && json) print_json(&result);
+  if (status == STATUS_OK) log_speed(&result);
   generation_release(&result);
   session_free(session);
   return status;
@@ -144,16 +122,28 @@ static Status run(const GenerateCommand *command, const Arguments *arguments) {
 Status command_generate(int argc, char **argv) {
   GenerateCommand command = {.sampling = sampling_choice(), .max_tokens = 256};
   const Option own[] = {
-      {.name = "model", .kind = OPTION_STRING, .value = &command.model, .argument = "MODEL", .help = "a GGUF file or a Hugging Face folder"},
+      {.name = "model",
+       .kind = OPTION_STRING,
+       .value = &command.model,
+       .argument = "MODEL",
+       .help = "a GGUF file or a Hugging Face folder"},
       {.name = "adapter",
        .kind = OPTION_STRINGS,
        .value = &command.adapters,
        .argument = "A[:SCALE]",
        .help = "a PEFT folder or a GGUF adapter, its effect times SCALE"},
       {.name = "prompt", .kind = OPTION_STRING, .value = &command.prompt, .argument = "P", .help = "the text to go on from"},
-      {.name = "prompt-file", .kind = OPTION_STRING, .value = &command.prompt_file, .argument = "F", .help = "a file that holds it; '-' for standard input"},
+      {.name = "prompt-file",
+       .kind = OPTION_STRING,
+       .value = &command.prompt_file,
+       .argument = "F",
+       .help = "a file that holds it; '-' for standard input"},
       {.name = "chat", .kind = OPTION_FLAG, .value = &command.chat, .help = "the prompt is a user's message, in the model's chat template"},
-      {.name = "system", .kind = OPTION_STRING, .value = &command.system, .argument = "S", .help = "with --chat: the system message before it"},
+      {.name = "system",
+       .kind = OPTION_STRING,
+       .value = &command.system,
+       .argument = "S",
+       .help = "with --chat: the system message before it"},
       {.name = "max-tokens",
        .kind = OPTION_INTEGER,
        .value = &command.max_tokens,

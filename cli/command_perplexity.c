@@ -24,8 +24,9 @@ static void print_result(const Perplexity *result, int64_t context, double secon
     printf("perplexity %.4f over %" PRId64 " tokens\n", perplexity_value(result), result->tokens);
     return;
   }
-  json_t *object = json_pack("{s:f, s:f, s:I, s:I, s:I}", "perplexity", perplexity_value(result), "nll", result->nll / (double)result->tokens,
-                             "tokens", (json_int_t)result->tokens, "chunks", (json_int_t)result->chunks, "context", (json_int_t)context);
+  json_t *object =
+      json_pack("{s:f, s:f, s:I, s:I, s:I}", "perplexity", perplexity_value(result), "nll", result->nll / (double)result->tokens, "tokens",
+                (json_int_t)result->tokens, "chunks", (json_int_t)result->chunks, "context", (json_int_t)context);
   json_dumpf(object, stdout, JSON_COMPACT);
   printf("\n");
   json_decref(object);
@@ -63,7 +64,11 @@ static Status run(const PerplexityCommand *command, const Arguments *arguments) 
 Status command_perplexity(int argc, char **argv) {
   PerplexityCommand command = {.context = 512};
   const Option options[] = {
-      {.name = "model", .kind = OPTION_STRING, .value = &command.model, .argument = "MODEL", .help = "a GGUF file or a Hugging Face folder"},
+      {.name = "model",
+       .kind = OPTION_STRING,
+       .value = &command.model,
+       .argument = "MODEL",
+       .help = "a GGUF file or a Hugging Face folder"},
       {.name = "adapter",
        .kind = OPTION_STRINGS,
        .value = &command.adapters,
@@ -78,12 +83,14 @@ Status command_perplexity(int argc, char **argv) {
        .min = 4,
        .max = 1e9},
   };
-  const CommandLine line = {.name = "perplexity",
-                            .usage = "--model MODEL [--adapter A[:SCALE]]... --text FILE [--context N]",
-                            .summary = "Measures the perplexity of a text by llama.cpp's method: chunks of the context, BOS first where the model\n"
-                                       "adds one, the second half of each counted.",
-                            .options = options,
-                            .option_count = sizeof options / sizeof options[0]};
+  const CommandLine line = {
+      .name = "perplexity",
+      .usage = "--model MODEL [--adapter A[:SCALE]]... --text FILE [--context N]",
+      .summary =
+          "Measures the perplexity of a text by llama.cpp's method: chunks of the context, BOS first where the model\n"
+          "adds one, the second half of each counted.",
+      .options = options,
+      .option_count = sizeof options / sizeof options[0]};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);

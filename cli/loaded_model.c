@@ -31,7 +31,8 @@ static Status open_adapters(LoadedModel *loaded, const ArgumentList *adapters) {
   return status;
 }
 
-Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters, const Arguments *arguments) {
+Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters,
+                         const Arguments *arguments) {
   *loaded = (LoadedModel){0};
   if (!model) return status_fail(STATUS_USAGE, "%s: --model MODEL is missing: a GGUF file or a Hugging Face folder", command);
   TRY(backend_new(&loaded->backend, arguments->device, (int)arguments->threads));

@@ -14,7 +14,8 @@ typedef struct LoadedModel {
 } LoadedModel;
 
 // `adapters`: words of the form PATH or PATH:SCALE. Release `loaded` in any case.
-Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters, const Arguments *arguments);
+Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters,
+                         const Arguments *arguments);
 void loaded_model_release(LoadedModel *loaded);
 
 #endif

@@ -15,6 +15,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    {"chat", command_chat, "a conversation with a model and its adapters"},
     {"generate", command_generate, "text from a model and its adapters"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"perplexity", command_perplexity, "how well a model foretells a text"},

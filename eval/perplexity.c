@@ -20,9 +20,9 @@ Status perplexity_encode(TokenList *out, const Tokenizer *tokenizer, const char 
 typedef struct ChunkPass {
   Tape tape;
   int64_t context, first, counted;  // counted rows begin at `first`
-  int32_t *ids, *positions;         // [context]
-  int32_t *rows, *targets;          // [counted]
-  float *nll;                       // [counted]
+  int32_t *ids, *positions;  // [context]
+  int32_t *rows, *targets;  // [counted]
+  float *nll;  // [counted]
   AttentionSpan span;
   Tensor *loss;
 } ChunkPass;
@@ -75,11 +75,13 @@ static double chunk_nll(ChunkPass *pass, const int32_t *ids, int32_t bos) {
 
 static Status check(const Model *model, const int32_t *ids, int64_t count, int64_t context) {
   if (count < context)
-    return status_fail(STATUS_USAGE, "the text has %" PRId64 " tokens, which make no whole chunk of %" PRId64 "; give more text or a smaller --context",
+    return status_fail(STATUS_USAGE,
+                       "the text has %" PRId64 " tokens, which make no whole chunk of %" PRId64 "; give more text or a smaller --context",
                        count, context);
   for (int64_t i = 0; i < count; i++)
     if (ids[i] < 0 || ids[i] >= model->config.vocabulary)
-      return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer gives the token %d, but the model has only %" PRId64 "; they do not belong together",
+      return status_fail(STATUS_BAD_INPUT,
+                         "%s: the tokenizer gives the token %d, but the model has only %" PRId64 "; they do not belong together",
                          model->path, ids[i], model->config.vocabulary);
   return STATUS_OK;
 }
@@ -95,7 +97,8 @@ Status perplexity_measure(Perplexity *out, const Model *model, const int32_t *id
     out->tokens += pass.counted;
     out->chunks = i + 1;
     progress_show(i + 1, chunks, "perplexity %.4f", perplexity_value(out));
-    if (!isfinite(out->nll)) status = status_fail(STATUS_FAILED, "chunk %" PRId64 " of the text: the model's likelihood is no number", i + 1);
+    if (!isfinite(out->nll))
+      status = status_fail(STATUS_FAILED, "chunk %" PRId64 " of the text: the model's likelihood is no number", i + 1);
   }
   progress_clear();
   pass_release(&pass);

@@ -9,7 +9,7 @@
 #include "models/model.h"
 
 typedef struct Perplexity {
-  double nll;      // the sum over the counted tokens, in nats
+  double nll;  // the sum over the counted tokens, in nats
   int64_t tokens;  // counted
   int64_t chunks;
 } Perplexity;

@@ -32,7 +32,8 @@ static Status write_text(Generation *out, Session *session, Sampler *sampler, Te
   out->finish = FINISH_LENGTH;
   while (out->tokens.count < options->max_tokens) {
     int32_t id;
-    TRY_DONE(sampler_next(&id, sampler, session_logits(session), session_vocabulary(session), session_tokens(session), session_length(session)));
+    TRY_DONE(
+        sampler_next(&id, sampler, session_logits(session), session_vocabulary(session), session_tokens(session), session_length(session)));
     if (tokenizer_is_end(tokenizer, id)) {
       out->finish = FINISH_STOP;
       break;
@@ -58,7 +59,8 @@ done:
   return status;
 }
 
-Status generate(Generation *out, Session *session, const Tokenizer *tokenizer, const int32_t *prompt, int64_t count, const GenerateOptions *options) {
+Status generate(Generation *out, Session *session, const Tokenizer *tokenizer, const int32_t *prompt, int64_t count,
+                const GenerateOptions *options) {
   if (count < 1) return status_fail(STATUS_USAGE, "the prompt is empty, and the model adds no token of its own before a text");
   double start = time_seconds();
   TRY(session_match(session, prompt, count, &out->reused_tokens));

@@ -8,8 +8,7 @@
 #include "core/memory.h"
 
 SamplerSettings sampler_defaults(void) {
-  return (SamplerSettings){
-      .temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repetition_penalty = 1, .repetition_window = 64};
+  return (SamplerSettings){.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repetition_penalty = 1, .repetition_window = 64};
 }
 
 void sampler_new(Sampler *sampler, SamplerSettings settings, int64_t vocabulary) {

@@ -16,10 +16,10 @@
 #include "core/status.h"
 
 typedef struct SamplerSettings {
-  double temperature;         // 0: greedy
-  int64_t top_k;              // 0: off
-  double top_p;               // 1: off
-  double min_p;               // 0: off
+  double temperature;  // 0: greedy
+  int64_t top_k;  // 0: off
+  double top_p;  // 1: off
+  double min_p;  // 0: off
   double repetition_penalty;  // 1: off
   int64_t repetition_window;  // -1: all tokens
   uint64_t seed;
@@ -37,8 +37,8 @@ typedef struct Sampler {
   SamplerSettings settings;
   Rng rng;
   Candidate *candidates;  // [vocabulary]
-  int64_t count;          // of candidates that are left
-  bool *penalised;        // [vocabulary]
+  int64_t count;  // of candidates that are left
+  bool *penalised;  // [vocabulary]
 } Sampler;
 
 void sampler_new(Sampler *sampler, SamplerSettings settings, int64_t vocabulary);

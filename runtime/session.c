@@ -9,17 +9,17 @@
 
 typedef struct Pass {
   Tape tape;
-  int64_t tokens;   // rows that the graph was built for; 0: none
-  Tensor *logits;   // [1, vocabulary]; NULL: only the cache is filled
+  int64_t tokens;  // rows that the graph was built for; 0: none
+  Tensor *logits;  // [1, vocabulary]; NULL: only the cache is filled
 } Pass;
 
 struct Session {
   const Model *model;
   int64_t capacity, length, chunk;
-  int32_t *tokens;   // [capacity]
-  KvLayer *cache;    // [layers]
+  int32_t *tokens;  // [capacity]
+  KvLayer *cache;  // [layers]
   float *cache_block;
-  float *logits;     // [vocabulary]
+  float *logits;  // [vocabulary]
   // What the passes read; they are run again with new values in the same places.
   int32_t *ids, *positions;  // [chunk]
   int32_t last_row;
@@ -34,8 +34,8 @@ static Status cache_new(Session *session) {
   if (!size_multiply(&layer, row, (size_t)session->capacity) || !size_multiply(&bytes, layer, (size_t)config->layers * 2 * sizeof(float)) ||
       bytes > INT64_MAX)
     return status_fail(STATUS_USAGE, "a context of %" PRId64 " tokens is more than any memory holds", session->capacity);
-  TRY(backend->allocate((void **)&session->cache_block, (int64_t)bytes, "the keys and values of the context; a smaller --context needs less",
-                        backend));
+  TRY(backend->allocate((void **)&session->cache_block, (int64_t)bytes,
+                        "the keys and values of the context; a smaller --context needs less", backend));
   session->cache = memory_new((size_t)config->layers, sizeof *session->cache);
   for (int64_t i = 0; i < config->layers; i++)
     session->cache[i] = (KvLayer){session->cache_block + 2 * (size_t)i * layer, session->cache_block + (2 * (size_t)i + 1) * layer};
@@ -122,7 +122,8 @@ Status session_feed(Session *session, const int32_t *ids, int64_t count) {
                        session->length, session->capacity, count);
   for (int64_t i = 0; i < count; i++)
     if (ids[i] < 0 || ids[i] >= session->model->config.vocabulary)
-      return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer gives the token %d, but the model has only %" PRId64 "; they do not belong together",
+      return status_fail(STATUS_BAD_INPUT,
+                         "%s: the tokenizer gives the token %d, but the model has only %" PRId64 "; they do not belong together",
                          session->model->path, ids[i], session->model->config.vocabulary);
   int64_t before = session->length;
   for (int64_t done = 0; done < count;) {

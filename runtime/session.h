@@ -24,7 +24,7 @@ void session_truncate(Session *session, int64_t length);
 // one is fed, so that logits are there. Errors as of session_feed; *reused (may be NULL) is how many were not fed again.
 Status session_match(Session *session, const int32_t *ids, int64_t count, int64_t *reused);
 
-const float *session_logits(const Session *session);    // [vocabulary] on the host, until the next call
+const float *session_logits(const Session *session);  // [vocabulary] on the host, until the next call
 const int32_t *session_tokens(const Session *session);  // [length]
 int64_t session_length(const Session *session);
 int64_t session_capacity(const Session *session);

@@ -9,7 +9,7 @@ typedef struct TextStream {
   const char *const *stops;  // not empty strings; borrowed
   int stop_count;
   Buffer held;
-  int stopped_by;            // the index of the stop string that was met; -1: none
+  int stopped_by;  // the index of the stop string that was met; -1: none
 } TextStream;
 
 void text_stream_new(TextStream *stream, const char *const *stops, int stop_count);
