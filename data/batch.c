@@ -1,3 +1,5 @@
+// Which rows stand together in an epoch (shuffle, packing by first-fit decreasing or next-fit, lengths), and the
+// filling of a micro-batch: ids, positions and shifted targets of its documents, one after another.
 #include "data/batch.h"
 
 #include <inttypes.h>

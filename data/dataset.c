@@ -1,3 +1,5 @@
+// The way of a dataset: files -> chosen rows -> tokens by its prompt strategy, in blocks of rows that threads share ->
+// shuffle, filters, duplicates -> training and evaluation rows.
 #include "data/dataset.h"
 
 #include <inttypes.h>
@@ -253,11 +255,10 @@ static bool same_row(const TokenRow *a, const TokenRow *b) {
   return a->count == b->count && memcmp(a->ids, b->ids, bytes) == 0 && memcmp(a->labels, b->labels, bytes) == 0;
 }
 
-// Rows of `set` that stand in `seen` already, or earlier in `set`, go. `rows_of` keeps the rows by their hash:
-// the value is a row's number in the list of all unique rows.
+// The rows met so far, each once.
 typedef struct UniqueRows {
-  Map by_hash;
-  TokenRow *rows;
+  Map by_hash;  // of a row's ids and labels: its number in rows
+  TokenRow *rows;  // borrowed
   int64_t count, capacity;
 } UniqueRows;
 
@@ -292,6 +293,7 @@ static Status split_evaluation(RowSet *train, RowSet *evaluation, double size) {
     row_set_add(evaluation, row->ids, row->labels, row->count, arena_copy_string(&evaluation->arena, row->source));
   }
   train->count -= rows;
+  train->report.held_out = rows;
   return STATUS_OK;
 }
 
@@ -334,7 +336,7 @@ static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, c
   TRY(filter_rows(evaluation, recipe, eval_length));
   if (recipe->dataset_exact_deduplication) drop_duplicates(evaluation, unique);
   if (any) TRY(check_any(evaluation, recipe->test_dataset_count ? "test_datasets" : "val_set_size"));
-  train->report.fates[ROW_KEPT] = train->count - train->report.fates[ROW_CUT];
+  train->report.fates[ROW_KEPT] = train->count + train->report.held_out - train->report.fates[ROW_CUT];
   evaluation->report.fates[ROW_KEPT] = evaluation->count - evaluation->report.fates[ROW_CUT];
   return STATUS_OK;
 }

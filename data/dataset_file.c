@@ -1,3 +1,4 @@
+// Reading of dataset files: finding rows without parsing them, paths of a dataset, slices of a split.
 #include "data/dataset_file.h"
 
 #include <ctype.h>

@@ -4,6 +4,7 @@
 // While it renders, the template records which bytes came from which message, so each byte of the text
 // is known to be trained or not; a token is trained when any of its bytes is.
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,7 @@ typedef struct ChatPrompt {
   int trained_count;
   TurnEnds ends;  // of turns whose marker is EOS by train_on_eos, of others by train_on_eot
   bool drop_system;
+  atomic_bool told_of_tools;  // a notice is due once, whichever row comes first
 } ChatPrompt;
 
 static const char *text_or(const char *text, const char *otherwise) { return text ? text : otherwise; }
@@ -243,7 +245,7 @@ static void drop_system(Conversation *conversation) {
 }
 
 // Tools are a list, or a list written as JSON in a string.
-static Status read_tools(Conversation *conversation, const ChatPrompt *state, const json_t *row) {
+static Status read_tools(Conversation *conversation, ChatPrompt *state, const json_t *row) {
   json_t *tools = json_object_get(row, state->field_tools);
   if (!tools || json_is_null(tools)) return STATUS_OK;
   if (json_is_string(tools)) {
@@ -252,12 +254,15 @@ static Status read_tools(Conversation *conversation, const ChatPrompt *state, co
   } else {
     conversation->tools = json_incref(tools);
   }
-  if (json_is_array(conversation->tools)) return STATUS_OK;
-  return status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of tools", state->field_tools);
+  if (!json_is_array(conversation->tools)) return status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of tools", state->field_tools);
+  bool unprinted = json_array_size(conversation->tools) > 0 && !chat_template_knows_tools(state->chat);
+  if (unprinted && !atomic_exchange(&state->told_of_tools, true))
+    log_notice("rows have tools, which the %s template does not print: they are left out", chat_template_name(state->chat));
+  return STATUS_OK;
 }
 
 static Status read_conversation(Conversation *conversation, const Prompt *prompt, const json_t *row) {
-  const ChatPrompt *state = prompt->state;
+  ChatPrompt *state = prompt->state;
   const json_t *messages = json_object_get(row, state->field_messages);
   conversation->messages = json_array();
   if (!messages) return row_missing(row, state->field_messages);

@@ -1,3 +1,4 @@
+// Row sets: storage, the report as text, and rows as people see them.
 #include "data/rows.h"
 
 #include <inttypes.h>
@@ -61,6 +62,7 @@ void row_set_describe(Buffer *out, const RowSet *set, int64_t events) {
   const RowReport *report = &set->report;
   RowStatistics statistics = row_set_statistics(set);
   buffer_format(out, "rows: %" PRId64 " read, %" PRId64 " kept\n", report->read, set->count);
+  if (report->held_out) buffer_format(out, "  held out for evaluation: %" PRId64 "\n", report->held_out);
   for (int fate = ROW_CUT; fate < ROW_FATES; fate++)
     if (report->fates[fate]) buffer_format(out, "  %s: %" PRId64 "\n", row_fate_name((RowFate)fate), report->fates[fate]);
   buffer_format(out, "tokens: %" PRId64 ", %" PRId64 " trained, %" PRId64 " masked; longest row %" PRId64 ", mean %.1f\n",
