@@ -1,3 +1,4 @@
+// The fixture of tests that need rows: its recipe trains the tiny model, which is never loaded.
 #include "tests/support/data.h"
 
 #include "core/file.h"
@@ -14,12 +15,11 @@ void data_test_start(DataTest *test, const char *rows, const char *dataset, cons
   *test = (DataTest){.folder = temporary_folder()};
   log_set_quiet(true);
   data_test_write(test, "rows.jsonl", rows);
-  char *text = memory_format(
+  test->text = memory_format(
       "base_model: %s/data/tiny-hf\nlearning_rate: 1e-4\nmicro_batch_size: 1\ngradient_accumulation_steps: 1\nadapter: lora\nlora_r: 4\n"
       "lora_alpha: 8\nlora_target_linear: true\ndatasets:\n  - path: %s/rows.jsonl\n%s%s",
       TESTS_DIR, test->folder, dataset, top);
-  Status status = recipe_parse(&test->recipe, "recipe.yml", text, strlen(text), NULL, 0);
-  free(text);
+  Status status = recipe_parse(&test->recipe, "recipe.yml", test->text, strlen(test->text), NULL, 0);
   assert_ok(status);
 }
 
@@ -37,4 +37,5 @@ void data_test_end(DataTest *test) {
   recipe_release(&test->recipe);
   assert_ok(directory_remove(test->folder));
   free(test->folder);
+  free(test->text);
 }

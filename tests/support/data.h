@@ -7,6 +7,7 @@
 
 typedef struct DataTest {
   char *folder;
+  char *text;  // the recipe
   Recipe recipe;
   Tokenizer *tokenizer;
   RowSet train, evaluation;
