@@ -161,14 +161,3 @@ void adapter_set_enabled(Adapter *adapter, bool enabled) {
 void adapter_set_dropout(Adapter *adapter, double dropout) {
   for (int i = 0; i < adapter->count; i++) adapter->pairs[i].dropout = (float)dropout;
 }
-
-void adapter_add_to(float *weight, const LowRank *pair) {
-  for (int64_t row = 0; row < pair->b.rows; row++) {
-    float *out = weight + row * pair->a.columns;
-    for (int64_t r = 0; r < pair->a.rows; r++) {
-      float factor = pair->scale * pair->b.data[row * pair->b.columns + r];
-      const float *a = pair->a.data + r * pair->a.columns;
-      for (int64_t column = 0; column < pair->a.columns; column++) out[column] += factor * a[column];
-    }
-  }
-}

@@ -48,7 +48,4 @@ Status adapter_save_peft(const Adapter *adapter, const char *folder, const char 
 // Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
 Status adapter_save_gguf(const Adapter *adapter, const char *path);
 
-// scale * B A added to `weight` [out, in] (float32, rows in the model's own order); for merging.
-void adapter_add_to(float *weight, const LowRank *pair);
-
 #endif

@@ -4,8 +4,7 @@
 
 #include "adapters/parts.h"
 
-// Where row `row` of the model's matrix stands in a file of the other format.
-static int64_t file_row(int64_t row, const Linear *linear, const Model *model, bool gguf) {
+int64_t linear_file_row(int64_t row, const Linear *linear, const Model *model, bool gguf) {
   bool model_interleaves = model->config.rope_layout == ROPE_INTERLEAVED;
   int64_t heads = linear->interleaved_heads, rows = linear->weight.rows;
   if (heads == 0 || model_interleaves == gguf) return row;
@@ -16,12 +15,12 @@ static int64_t file_row(int64_t row, const Linear *linear, const Model *model, b
 
 void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf) {
   for (int64_t row = 0; row < linear->weight.rows; row++)
-    memcpy(out + row * rank, in + file_row(row, linear, model, gguf) * rank, (size_t)rank * sizeof *out);
+    memcpy(out + row * rank, in + linear_file_row(row, linear, model, gguf) * rank, (size_t)rank * sizeof *out);
 }
 
 void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf) {
   for (int64_t row = 0; row < linear->weight.rows; row++)
-    memcpy(out + file_row(row, linear, model, gguf) * rank, in + row * rank, (size_t)rank * sizeof *out);
+    memcpy(out + linear_file_row(row, linear, model, gguf) * rank, in + row * rank, (size_t)rank * sizeof *out);
 }
 
 static const PairSource *find_pair(const AdapterSource *source, const Linear *linear) {

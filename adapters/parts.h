@@ -29,8 +29,13 @@ typedef struct AdapterSource {
 Status peft_read(AdapterSource *source, const Model *model, const char *folder);
 Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *path);
 
-// Copies rows of B between the model's order and a format's. gguf: the file is a GGUF, else Hugging Face's order.
+// Where row `row` of the model's matrix stands in a file of a format. gguf: the file is a GGUF, else Hugging Face's order.
+int64_t linear_file_row(int64_t row, const Linear *linear, const Model *model, bool gguf);
+// Copies rows of B between the model's order and a format's.
 void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
 void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
+
+// STATUS_USAGE when `path` is the model itself, whose mapped bytes must stay. merge.c.
+Status merge_check_output(const Model *model, const char *path);
 
 #endif

@@ -9,6 +9,8 @@
 
 Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
+Status command_export(int argc, char **argv);
+Status command_merge(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_perplexity(int argc, char **argv);
 Status command_preprocess(int argc, char **argv);

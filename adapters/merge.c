@@ -1,0 +1,123 @@
+// W' = W + scale * B A, row by row in float32, and the type that each tensor is written in.
+//   W [rows, columns] in any type that is read, A [rank, columns], B [rows, rank]
+#include "adapters/merge.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "adapters/parts.h"
+
+enum { MERGE_TASK_ROWS = 32 };
+
+static const float half_limit = 65520;  // the first value that rounds to infinity in F16
+
+Status merge_type_parse(MergeType *out, const char *name) {
+  *out = (MergeType){.same = strcmp(name, "same") == 0};
+  if (out->same) return STATUS_OK;
+  const BlockTraits *traits = block_traits_by_name(name);
+  if (!traits || !traits->quantize)
+    return status_fail(STATUS_USAGE, "--type %s: %s; types are q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32, same", name,
+                       traits ? "this type is read, but not written yet" : "no type is called that");
+  out->type = traits->type;
+  return STATUS_OK;
+}
+
+static BlockType writable_type(BlockType base) {
+  switch (base) {
+    case BLOCK_Q4_K: return BLOCK_Q5_0;
+    case BLOCK_Q5_K: return BLOCK_Q5_1;
+    case BLOCK_Q6_K: return BLOCK_Q8_0;
+    default: return base;
+  }
+}
+
+BlockType merge_type_of(MergeType wanted, BlockType base, int64_t columns, bool adapted, bool vocabulary) {
+  BlockType type = wanted.same ? base : wanted.type;
+  bool quantised = block_traits(type)->elements > 1;
+  if (!wanted.same && vocabulary && quantised) type = block_traits(base)->elements > 1 ? base : BLOCK_Q8_0;
+  if (adapted && !block_traits(type)->quantize) type = writable_type(type);
+  return columns % block_traits(type)->elements == 0 ? type : BLOCK_F16;
+}
+
+typedef struct MergeTask {
+  char *out;
+  BlockType type;
+  int64_t row_bytes;
+  const Linear *linear;
+  const Model *model;
+  bool gguf;
+  const float *a, *b;  // on the host; NULL without an adapter
+  atomic_bool overflow;
+} MergeTask;
+
+static void merge_row(MergeTask *task, char *out, float *values, float *delta, int64_t row) {
+  const Matrix *weight = &task->linear->weight;
+  int64_t columns = weight->columns;
+  if (!task->a && weight->type == task->type) {
+    memcpy(out, (const char *)weight->data + row * task->row_bytes, (size_t)task->row_bytes);
+    return;
+  }
+  matrix_dequantize(values, weight, row, 0, columns);
+  if (task->a) {
+    // The product first, then one addition: W is rounded once and not `rank` times.
+    const LowRank *pair = task->linear->adapter;
+    memset(delta, 0, (size_t)columns * sizeof *delta);
+    for (int64_t r = 0; r < pair->a.rows; r++) {
+      float factor = task->b[row * pair->a.rows + r];
+      const float *a = task->a + r * columns;
+      for (int64_t column = 0; column < columns; column++) delta[column] += factor * a[column];
+    }
+    for (int64_t column = 0; column < columns; column++) values[column] += pair->scale * delta[column];
+  }
+  if (task->type == BLOCK_F16)
+    for (int64_t column = 0; column < columns; column++)
+      if (fabsf(values[column]) >= half_limit) atomic_store(&task->overflow, true);
+  block_traits(task->type)->quantize(out, values, columns);
+}
+
+static void merge_rows(void *argument, int64_t index, int thread) {
+  (void)thread;
+  MergeTask *task = argument;
+  const Matrix *weight = &task->linear->weight;
+  int64_t first = index * MERGE_TASK_ROWS, last = first + MERGE_TASK_ROWS < weight->rows ? first + MERGE_TASK_ROWS : weight->rows;
+  float *values = memory_new((size_t)weight->columns * 2, sizeof *values);
+  for (int64_t row = first; row < last; row++) {
+    int64_t file_row = linear_file_row(row, task->linear, task->model, task->gguf);
+    merge_row(task, task->out + file_row * task->row_bytes, values, values + weight->columns, row);
+  }
+  free(values);
+}
+
+Status merge_matrix(void *out, BlockType type, const Linear *linear, const Model *model, bool gguf) {
+  Backend *backend = model->backend;
+  const LowRank *pair = linear->adapter;
+  MergeTask task = {
+      .out = out, .type = type, .row_bytes = block_row_bytes(type, linear->weight.columns), .linear = linear, .model = model, .gguf = gguf};
+  float *a = NULL, *b = NULL;
+  if (pair) {
+    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
+    a = memory_new((size_t)a_count, sizeof *a);
+    b = memory_new((size_t)b_count, sizeof *b);
+    backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
+    backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
+    task.a = a;
+    task.b = b;
+  }
+  pool_run(backend->pool, (linear->weight.rows + MERGE_TASK_ROWS - 1) / MERGE_TASK_ROWS, merge_rows, &task);
+  free(a);
+  free(b);
+  if (atomic_load(&task.overflow))
+    return status_fail(STATUS_FAILED, "%s: %s holds values that are too large for f16; write bf16 or f32 (--type)", model->path,
+                       linear->name);
+  return STATUS_OK;
+}
+
+Status merge_check_output(const Model *model, const char *path) {
+  struct stat base, output;
+  if (stat(model->path, &base) == 0 && stat(path, &output) == 0 && base.st_dev == output.st_dev && base.st_ino == output.st_ino)
+    return status_fail(STATUS_USAGE, "--output %s: this is the base model itself; name another", path);
+  return STATUS_OK;
+}

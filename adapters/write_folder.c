@@ -1,0 +1,321 @@
+// A merged model as a Hugging Face folder: config.json, model.safetensors, generation_config.json and the tokenizer's files. It is
+// built beside its place and renamed when it is whole.
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "adapters/carried.h"
+#include "adapters/config_json.h"
+#include "adapters/merge.h"
+#include "adapters/parts.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "data/tokenizer_export.h"
+
+// What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
+static const char *const side_files[] = {"generation_config.json",
+                                         "tokenizer.json",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json",
+                                         "added_tokens.json",
+                                         "vocab.json",
+                                         "merges.txt",
+                                         "tokenizer.model",
+                                         "chat_template.jinja",
+                                         "chat_template.json"};
+enum { SIDE_FILES = sizeof side_files / sizeof *side_files };
+
+typedef struct Piece {
+  const char *name;
+  SafetensorsType type;
+  const Linear *linear;  // a matrix; else
+  const float *vector;  // [shape[0]] float32; else
+  const SafetensorsTensor *tensor;  // the base's own
+  int dimensions;
+  int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
+} Piece;
+
+typedef struct Pieces {
+  const Model *model;
+  bool same;  // each in the base's own type (a folder base)
+  BlockType type;  // else; and what config.json says
+  Linear embedding;
+  Piece *items;
+  int64_t count, capacity;
+  Arena arena;
+} Pieces;
+
+static SafetensorsType safetensors_type(BlockType type) { return type == BLOCK_F32 ? ST_F32 : type == BLOCK_BF16 ? ST_BF16 : ST_F16; }
+static BlockType block_type(SafetensorsType type) { return type == ST_F32 ? BLOCK_F32 : type == ST_BF16 ? BLOCK_BF16 : BLOCK_F16; }
+
+// ---- From a GGUF base ----
+
+static void add_matrix(Pieces *pieces, const char *name, const Linear *linear) {
+  ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity) = (Piece){.name = name,
+                                                                       .type = safetensors_type(pieces->type),
+                                                                       .linear = linear,
+                                                                       .dimensions = 2,
+                                                                       .shape = {linear->weight.rows, linear->weight.columns}};
+}
+
+static void add_vector(Pieces *pieces, const char *name, const float *values, int64_t length) {
+  ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity) =
+      (Piece){.name = name, .type = safetensors_type(pieces->type), .vector = values, .dimensions = 1, .shape = {length}};
+}
+
+static void add_bias(Pieces *pieces, const Linear *linear) {
+  int64_t rows = linear->weight.rows;
+  float *values = arena_new(&pieces->arena, (size_t)rows, sizeof *values);
+  for (int64_t row = 0; row < rows; row++) values[linear_file_row(row, linear, pieces->model, false)] = linear->bias[row];
+  add_vector(pieces, arena_format(&pieces->arena, "%s.bias", linear->name), values, rows);
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+static const char *norm_name(Pieces *pieces, const NormName *norm, int layer) {
+  char name[128];
+  snprintf(name, sizeof name, norm->name, layer);  // the formats are the families' own, each with one %d
+  return arena_format(&pieces->arena, "%s.weight", name);
+}
+#pragma GCC diagnostic pop
+
+static void pieces_from_gguf(Pieces *pieces) {
+  const Model *model = pieces->model;
+  const Family *family = model->family;
+  add_matrix(pieces, "model.embed_tokens.weight", &pieces->embedding);
+  for (int layer = 0; layer < model->config.layers; layer++) {
+    for (int i = 0; i < family->norm_count; i++)
+      add_vector(pieces, norm_name(pieces, &family->norms[i], layer),
+                 *(const float *const *)((const char *)&model->layers[layer] + family->norms[i].offset), model->config.hidden);
+    for (int i = 0; i < family->linear_count; i++) {
+      const Linear *linear = (const Linear *)((const char *)&model->layers[layer] + family->linears[i].offset);
+      add_matrix(pieces, arena_format(&pieces->arena, "%s.weight", linear->name), linear);
+      if (linear->bias) add_bias(pieces, linear);
+    }
+  }
+  add_vector(pieces, "model.norm.weight", model->final_norm, model->config.hidden);
+  if (!model->config.tied_embeddings) add_matrix(pieces, "lm_head.weight", &model->head);
+}
+
+// float16 holds what the quantised blocks do better than bfloat16: their scales are float16 themselves.
+static BlockType float_type(const Model *model) {
+  bool all_f32 = true, all_bf16 = true;
+  for (int i = 0; i < model->linear_count; i++) {
+    all_f32 &= model->linears[i]->weight.type == BLOCK_F32;
+    all_bf16 &= model->linears[i]->weight.type == BLOCK_BF16;
+  }
+  return all_f32 ? BLOCK_F32 : all_bf16 ? BLOCK_BF16 : BLOCK_F16;
+}
+
+// ---- From a folder ----
+
+static bool is_float(SafetensorsType type) { return type == ST_F32 || type == ST_F16 || type == ST_BF16; }
+
+static void pieces_from_folder(Pieces *pieces) {
+  const Model *model = pieces->model;
+  Map linears = {0};
+  for (int i = 0; i < model->linear_count; i++)
+    map_set_string(&linears, arena_format(&pieces->arena, "%s.weight", model->linears[i]->name), i);
+  for (int64_t i = 0; i < model->safetensors.tensor_count; i++) {
+    const SafetensorsTensor *tensor = &model->safetensors.tensors[i];
+    Piece *piece = &ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity);
+    int64_t index;
+    *piece = (Piece){.name = tensor->name, .type = tensor->type, .tensor = tensor, .dimensions = tensor->dimensions};
+    if (map_get_string(&linears, tensor->name, &index)) piece->linear = model->linears[index];
+    if (!pieces->same && is_float(tensor->type)) piece->type = safetensors_type(pieces->type);
+    memcpy(piece->shape, tensor->shape, sizeof piece->shape);
+  }
+  map_release(&linears);
+}
+
+// ---- Writing ----
+
+static Status write_floats(SafetensorsWriter *writer, const Model *model, const Piece *piece, const float *values, int64_t count) {
+  const BlockTraits *traits = block_traits(block_type(piece->type));
+  void *block;
+  TRY(memory_try(&block, (size_t)count * (size_t)traits->bytes, piece->name));
+  // A vector is a matrix of one row.
+  Linear row = {.weight = matrix_f32(values, 1, count), .name = piece->name};
+  Status status = merge_matrix(block, traits->type, &row, model, false);
+  if (status == STATUS_OK) safetensors_write(writer, block, (size_t)count * (size_t)traits->bytes);
+  free(block);
+  return status;
+}
+
+static Status write_matrix(SafetensorsWriter *writer, const Model *model, const Piece *piece) {
+  BlockType type = block_type(piece->type);
+  size_t bytes = (size_t)(piece->linear->weight.rows * block_row_bytes(type, piece->linear->weight.columns));
+  void *block;
+  TRY(memory_try(&block, bytes, piece->name));
+  Status status = merge_matrix(block, type, piece->linear, model, false);
+  if (status == STATUS_OK) safetensors_write(writer, block, bytes);
+  free(block);
+  return status;
+}
+
+static Status write_piece(SafetensorsWriter *writer, const Model *model, const Piece *piece) {
+  if (piece->linear) return write_matrix(writer, model, piece);
+  if (piece->vector) return write_floats(writer, model, piece, piece->vector, piece->shape[0]);
+  const SafetensorsTensor *tensor = piece->tensor;
+  if (tensor->type == piece->type) {
+    safetensors_write(writer, tensor->data, tensor->bytes);
+    return STATUS_OK;
+  }
+  void *values;
+  TRY(memory_try(&values, (size_t)tensor->count * sizeof(float), piece->name));
+  safetensors_to_float(values, tensor, 0, tensor->count);
+  Status status = write_floats(writer, model, piece, values, tensor->count);
+  free(values);
+  return status;
+}
+
+static void put_metadata(SafetensorsWriter *writer, const Model *model) {
+  if (model->is_gguf) {
+    safetensors_put_metadata(writer, "format", "pt");
+    carried_to_metadata(writer, &model->gguf, model->family->gguf);
+    return;
+  }
+  const Safetensors *base = &model->safetensors;
+  bool has_format = false;
+  for (int64_t i = 0; i < base->metadata_count; i++) {
+    safetensors_put_metadata(writer, base->metadata_keys[i], base->metadata_values[i]);
+    has_format |= strcmp(base->metadata_keys[i], "format") == 0;
+  }
+  if (!has_format) safetensors_put_metadata(writer, "format", "pt");
+}
+
+static Status write_tensors(MergeReport *report, const Pieces *pieces, const char *folder) {
+  SafetensorsWriter writer;
+  safetensors_writer_new(&writer);
+  put_metadata(&writer, pieces->model);
+  for (int64_t i = 0; i < pieces->count; i++)
+    safetensors_declare(&writer, pieces->items[i].name, pieces->items[i].type, pieces->items[i].dimensions, pieces->items[i].shape);
+  char *path = path_join(folder, "model.safetensors");
+  Status status = STATUS_OK;
+  TRY_DONE(safetensors_writer_open(&writer, path));
+  for (int64_t i = 0; i < pieces->count; i++) {
+    progress_show(i, pieces->count, "%s", pieces->items[i].name);
+    TRY_DONE(write_piece(&writer, pieces->model, &pieces->items[i]));
+    report->adapted += pieces->items[i].linear && pieces->items[i].linear->adapter;
+  }
+  report->bytes = (int64_t)writer.written;
+  status = safetensors_writer_commit(&writer);
+done:
+  progress_clear();
+  safetensors_writer_abandon(&writer);
+  free(path);
+  return status;
+}
+
+static Status copy_side_files(const char *folder, const char *base) {
+  Status status = STATUS_OK;
+  for (int i = 0; status == STATUS_OK && i < SIDE_FILES; i++) {
+    char *from = path_join(base, side_files[i]), *to = path_join(folder, side_files[i]);
+    FileMap map;
+    if (file_exists(from)) {
+      status = file_map(&map, from);
+      if (status == STATUS_OK) {
+        status = file_write_whole(to, map.data, map.size);
+        file_unmap(&map);
+      }
+    }
+    free(from);
+    free(to);
+  }
+  return status;
+}
+
+// A file without a vocabulary still makes a model that others can load.
+static Status write_tokenizer(const char *folder, const Model *model) {
+  if (!model->is_gguf) return copy_side_files(folder, model->path);
+  GgufString kind;
+  if (gguf_get_string(&model->gguf, "tokenizer.ggml.model", &kind) && !(kind.length == 8 && memcmp(kind.data, "no_vocab", 8) == 0))
+    return tokenizer_write_folder(folder, &model->gguf, model->config.context_length);
+  log_warning("%s: no vocabulary, so the folder has no tokenizer.json", model->path);
+  return STATUS_OK;
+}
+
+static Status write_all(MergeReport *report, const Pieces *pieces, const char *folder) {
+  TRY(directory_create(folder));
+  TRY(config_json_write(folder, pieces->model, pieces->type));
+  TRY(write_tokenizer(folder, pieces->model));
+  TRY(write_tensors(report, pieces, folder));
+  return directory_sync(folder);
+}
+
+// ---- The place ----
+
+static bool is_our_file(const char *name) {
+  if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, "config.json") == 0 || strcmp(name, "model.safetensors") == 0)
+    return true;
+  for (int i = 0; i < SIDE_FILES; i++)
+    if (strcmp(name, side_files[i]) == 0) return true;
+  return false;
+}
+
+static Status check_place(const Model *model, const char *path) {
+  TRY(merge_check_output(model, path));
+  DIR *folder = opendir(path);
+  if (!folder) return errno == ENOENT ? STATUS_OK : status_errno(STATUS_USAGE, errno, "--output %s: cannot be a folder", path);
+  Status status = STATUS_OK;
+  for (struct dirent *entry; status == STATUS_OK && (entry = readdir(folder));)
+    if (!is_our_file(entry->d_name))
+      status = status_fail(STATUS_USAGE, "--output %s: the folder holds %s, which is no part of a model folder; name a new folder", path,
+                           entry->d_name);
+  closedir(folder);
+  return status;
+}
+
+// Puts the finished folder in its place; what was there is removed last.
+static Status put_in_place(const char *temporary, const char *path) {
+  char *old = memory_format("%s.old-%ld", path, (long)getpid());
+  bool moved = rename(path, old) == 0;
+  Status status = STATUS_OK;
+  if (!moved && errno != ENOENT) status = status_errno(STATUS_FAILED, errno, "%s: cannot be replaced", path);
+  if (status == STATUS_OK && rename(temporary, path) != 0) {
+    status = status_errno(STATUS_FAILED, errno, "%s: cannot be written", path);
+    if (moved) (void)rename(old, path);
+  } else if (status == STATUS_OK && moved) {
+    status = directory_remove(old);
+  }
+  free(old);
+  return status;
+}
+
+static Status write_pieces(MergeReport *report, const Pieces *pieces, const char *path) {
+  size_t length = strlen(path);
+  while (length > 1 && path[length - 1] == '/') length--;
+  char *place = memory_format("%.*s", (int)length, path), *temporary = memory_format("%s.partial-%ld", place, (long)getpid());
+  *report = (MergeReport){.tensors = pieces->count, .main_type = pieces->type};
+  Status status = write_all(report, pieces, temporary);
+  if (status == STATUS_OK) status = put_in_place(temporary, place);
+  if (status != STATUS_OK) {
+    char *message = memory_copy_string(status_message());
+    (void)directory_remove(temporary);
+    status = status_fail(status, "%s", message);
+    free(message);
+  }
+  free(place);
+  free(temporary);
+  return status;
+}
+
+Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeType type) {
+  if (!type.same && block_traits(type.type)->elements > 1)
+    return status_fail(STATUS_USAGE,
+                       "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others",
+                       block_traits(type.type)->name);
+  TRY(check_place(model, path));
+  Pieces pieces = {.model = model, .same = type.same && !model->is_gguf, .type = type.same ? float_type(model) : type.type};
+  pieces.embedding = (Linear){.weight = model->embedding, .name = "model.embed_tokens"};
+  if (model->is_gguf) pieces_from_gguf(&pieces);
+  else pieces_from_folder(&pieces);
+  if (type.same && model->is_gguf)
+    log_notice("%s is written in %s (--type f16, bf16 or f32 chooses)", path, block_traits(pieces.type)->name);
+  Status status = write_pieces(report, &pieces, path);
+  free(pieces.items);
+  arena_release(&pieces.arena);
+  return status;
+}

@@ -1,0 +1,38 @@
+// Reads --adapter A[:scale].
+#include "cli/adapter_argument.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+
+char *adapter_argument_path(const char *argument, double *scale) {
+  *scale = 1;
+  const char *colon = strrchr(argument, ':');
+  if (!colon || !colon[1] || file_exists(argument) || directory_exists(argument)) return memory_copy_string(argument);
+  char *end;
+  double value = strtod(colon + 1, &end);
+  if (*end || !isfinite(value)) return memory_copy_string(argument);
+  *scale = value;
+  return memory_format("%.*s", (int)(colon - argument), argument);
+}
+
+Status adapter_arguments_open(Adapter **out, Model *model, const ArgumentList *list) {
+  *out = NULL;
+  if (list->count == 0) return STATUS_OK;
+  char **paths = memory_new((size_t)list->count, sizeof *paths);
+  double *scales = memory_new((size_t)list->count, sizeof *scales);
+  Status status = STATUS_OK;
+  for (int i = 0; i < list->count; i++) {
+    paths[i] = adapter_argument_path(list->items[i], &scales[i]);
+    if (status == STATUS_OK && !file_exists(paths[i]) && !directory_exists(paths[i]))
+      status =
+          status_fail(STATUS_BAD_INPUT, "--adapter %s: there is no such file or folder; give a PEFT folder or a GGUF adapter", paths[i]);
+  }
+  if (status == STATUS_OK) status = adapter_open(out, model, (const char *const *)paths, scales, list->count, false);
+  for (int i = 0; i < list->count; i++) free(paths[i]);
+  free(paths);
+  free(scales);
+  return status;
+}

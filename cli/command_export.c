@@ -1,0 +1,77 @@
+// `lora export`: an adapter from one file format to the other.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <jansson.h>
+
+#include "cli/adapter_argument.h"
+#include "cli/command.h"
+#include "core/text.h"
+
+static void print_result(const Adapter *adapter, const char *output, bool gguf, bool json) {
+  const char *format = gguf ? "gguf" : "peft";
+  if (!json) {
+    printf("%s: a %s adapter of %d layers\n", output, gguf ? "GGUF" : "PEFT", adapter->count);
+    return;
+  }
+  json_t *result = json_pack("{s:s, s:s, s:i, s:I, s:I}", "output", output, "format", format, "layers", adapter->count, "rank",
+                             (json_int_t)adapter->rank, "parameters", (json_int_t)adapter->size);
+  json_dumpf(result, stdout, JSON_INDENT(2));
+  printf("\n");
+  json_decref(result);
+}
+
+static Status export_adapter(const char *path, const ArgumentList *adapters, const char *output, const Arguments *arguments) {
+  Backend *backend = NULL;
+  Model *model = NULL;
+  Adapter *adapter = NULL;
+  Status status;
+  bool gguf = text_ends_with(output, ".gguf");
+  TRY(backend_new(&backend, arguments->device, (int)arguments->threads));
+  TRY_DONE(model_open(&model, path, (ModelOptions){0}, backend));
+  TRY_DONE(adapter_arguments_open(&adapter, model, adapters));
+  TRY_DONE(gguf ? adapter_save_gguf(adapter, output) : adapter_save_peft(adapter, output, path));
+  print_result(adapter, output, gguf, arguments->json);
+done:
+  adapter_close(adapter);
+  model_close(model);
+  backend_free(backend);
+  return status;
+}
+
+Status command_export(int argc, char **argv) {
+  const char *model = NULL, *output = NULL;
+  ArgumentList adapters = {0};
+  const Option options[] = {
+      {.name = "model",
+       .kind = OPTION_STRING,
+       .value = &model,
+       .argument = "MODEL",
+       .help = "the base: a GGUF file or a Hugging Face folder"},
+      {.name = "adapter",
+       .kind = OPTION_STRINGS,
+       .value = &adapters,
+       .argument = "A[:scale]",
+       .help = "a PEFT folder or a GGUF adapter; several become one"},
+      {.name = "output", .kind = OPTION_STRING, .value = &output, .argument = "X", .help = "a file that ends in .gguf, else a PEFT folder"},
+  };
+  const CommandLine line = {.name = "export",
+                            .usage = "--model MODEL --adapter A --output X.gguf|FOLDER",
+                            .summary = "Writes an adapter alone, as a GGUF adapter (llama.cpp's) or as a PEFT folder.",
+                            .options = options,
+                            .option_count = sizeof options / sizeof options[0]};
+  Arguments arguments;
+  Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help) {
+    if (!model || !output || adapters.count == 0)
+      status = status_fail(STATUS_USAGE, "export: %s is missing; usage: lora export %s",
+                           !model    ? "--model"
+                           : !output ? "--output"
+                                     : "--adapter",
+                           line.usage);
+    else status = export_adapter(model, &adapters, output, &arguments);
+  }
+  free(adapters.items);
+  arguments_release(&arguments);
+  return status;
+}
