@@ -146,7 +146,7 @@ static Status read_json(json_t **out, const char *folder, const char *file) {
 Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows) {
   json_t *root = NULL, *settings = NULL;
   Tokenizer *tokenizer = NULL;
-  const char *pre;
+  const char *pre = NULL;
   Status status = STATUS_OK;
   TRY_DONE(read_json(&root, folder, "tokenizer.json"));
   if (!root) {
