@@ -62,12 +62,12 @@ char *temporary_folder(void) {
 
 int run_program(Buffer *output, const char *format, ...) {
   char command[8192];
-  int used = snprintf(command, sizeof command, "'%s' ", LORA_PROGRAM);
+  int used = snprintf(command, sizeof command, "'%s' </dev/null ", LORA_PROGRAM);
   va_list arguments;
   va_start(arguments, format);
   used += vsnprintf(command + used, sizeof command - (size_t)used, format, arguments);
   va_end(arguments);
-  snprintf(command + used, sizeof command - (size_t)used, " 2>&1 </dev/null");
+  snprintf(command + used, sizeof command - (size_t)used, " 2>&1");
   FILE *pipe = popen(command, "r");
   if (!pipe) return -1;
   char bytes[4096];
