@@ -1,0 +1,50 @@
+// Any bytes as a GGUF file: refused with a message, or every tensor's and every string's bytes are really there.
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "formats/gguf.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static unsigned sum_bytes(const void *bytes, size_t count) {
+  unsigned sum = 0;
+  for (size_t i = 0; i < count; i++) sum += ((const uint8_t *)bytes)[i];
+  return sum;
+}
+
+static void read_values(const Gguf *gguf) {
+  for (int64_t i = 0; i < gguf->value_count; i++) {
+    const GgufValue *value = &gguf->values[i];
+    volatile unsigned sum = sum_bytes(value->data, value->bytes);
+    for (uint64_t j = 0; j < value->count; j++) {
+      int64_t integer;
+      double number;
+      if (value->strings) sum += sum_bytes(value->strings[j].data, value->strings[j].length);
+      else if (gguf_array_integer(value, j, &integer) && !gguf_array_float(value, j, &number)) abort();
+    }
+    if (gguf_find(gguf, value->key) != value) abort();
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  Gguf gguf;
+  Status status = gguf_parse(&gguf, "fuzz.gguf", data, size);
+  if (status != STATUS_OK) {
+    if (status != STATUS_BAD_INPUT) abort();
+    return 0;
+  }
+  read_values(&gguf);
+  for (int64_t i = 0; i < gguf.tensor_count; i++) {
+    const GgufTensor *tensor = &gguf.tensors[i];
+    volatile unsigned sum = sum_bytes(tensor->data, tensor->bytes);
+    (void)sum;
+    if (gguf_find_tensor(&gguf, tensor->name) != tensor) abort();
+    if (!tensor->data) continue;
+    const BlockTraits *traits = block_traits((BlockType)tensor->type);
+    float out[256];
+    traits->dequantize(out, tensor->data, traits->elements);
+  }
+  gguf_close(&gguf);
+  return 0;
+}
