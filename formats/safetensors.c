@@ -17,7 +17,7 @@
 
 enum {
   MAXIMUM_HEADER = 100000000,
-  MAXIMUM_TENSORS = 1 << 18,
+  MAXIMUM_TENSORS = 1 << 17,  // the largest public models have some 90,000 over all their shards
   MAXIMUM_METADATA = 1 << 16,
   MAXIMUM_METADATA_VALUE = 1 << 24,
   MAXIMUM_NAME = 1024,

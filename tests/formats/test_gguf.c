@@ -508,7 +508,7 @@ static void written_values_and_tensors_are_read_back(void **state) {
 static void writer_refuses_what_no_reader_would_accept(void **state) {
   (void)state;
   char *folder = temporary_folder(), *path = path_join(folder, "bad.gguf");
-  const int64_t shape[] = {32, 1}, odd[] = {33, 1}, none[] = {32, 0}, huge[] = {1ll << 62, 4};
+  const int64_t shape[5] = {32, 1, 1, 1, 1}, odd[] = {33, 1}, none[] = {32, 0}, huge[] = {1ll << 62, 4};
   const char long_name[] = "0123456789012345678901234567890123456789012345678901234567890123";
   const struct {
     const char *name;

@@ -7,20 +7,22 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static unsigned sum_bytes(const void *bytes, size_t count) {
+static volatile unsigned sink;  // keeps the reads
+
+static void read_bytes(const void *bytes, size_t count) {
   unsigned sum = 0;
   for (size_t i = 0; i < count; i++) sum += ((const uint8_t *)bytes)[i];
-  return sum;
+  sink = sum;
 }
 
 static void read_values(const Gguf *gguf) {
   for (int64_t i = 0; i < gguf->value_count; i++) {
     const GgufValue *value = &gguf->values[i];
-    volatile unsigned sum = sum_bytes(value->data, value->bytes);
+    read_bytes(value->data, value->bytes);
     for (uint64_t j = 0; j < value->count; j++) {
       int64_t integer;
       double number;
-      if (value->strings) sum += sum_bytes(value->strings[j].data, value->strings[j].length);
+      if (value->strings) read_bytes(value->strings[j].data, value->strings[j].length);
       else if (gguf_array_integer(value, j, &integer) && !gguf_array_float(value, j, &number)) abort();
     }
     if (gguf_find(gguf, value->key) != value) abort();
@@ -37,8 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   read_values(&gguf);
   for (int64_t i = 0; i < gguf.tensor_count; i++) {
     const GgufTensor *tensor = &gguf.tensors[i];
-    volatile unsigned sum = sum_bytes(tensor->data, tensor->bytes);
-    (void)sum;
+    read_bytes(tensor->data, tensor->bytes);
     if (gguf_find_tensor(&gguf, tensor->name) != tensor) abort();
     if (!tensor->data) continue;
     const BlockTraits *traits = block_traits((BlockType)tensor->type);
