@@ -164,11 +164,14 @@ Status command_generate(int argc, char **argv) {
   Option options[OWN + SAMPLING_OPTIONS];
   memcpy(options, own, sizeof own);
   sampling_options(options + OWN, &command.sampling);
-  const CommandLine line = {.name = "generate",
-                            .usage = "--model MODEL [--adapter A[:SCALE]]... (--prompt P | --prompt-file F) [--chat] [options]",
-                            .summary = "Writes what the model, with its adapters, makes of a prompt: the new text only.",
-                            .options = options,
-                            .option_count = OWN + SAMPLING_OPTIONS};
+  const CommandLine line = {
+      .name = "generate",
+      .usage = "--model MODEL [--adapter A[:SCALE]]... (--prompt P | --prompt-file F) [--chat] [options]",
+      .summary =
+          "Writes what the model, with its adapters, makes of a prompt: the new text only. Filters work in llama.cpp's\n"
+          "order: repetition penalty, top-k, top-p, min-p, temperature.",
+      .options = options,
+      .option_count = OWN + SAMPLING_OPTIONS};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);
