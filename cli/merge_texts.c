@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/log.h"
 #include "data/dataset.h"
 #include "data/tokenizer.h"
 #include "recipes/recipe.h"
@@ -63,6 +64,8 @@ static Status texts_from_recipe(MergeTexts *out, const char *model, const char *
   const RecipeOverride base = {"base_model", model};
   Status status = recipe_load(&recipe, path, &base, 1);
   if (status == STATUS_OK && dataset_needs_tokenizer(&recipe)) status = dataset_open_tokenizer(&tokenizer, &recipe);
+  if (status == STATUS_OK && recipe.load_in_4bit && directory_exists(model))
+    log_notice("%s: trained over NF4 weights; the adapter is merged into, and compared on, the float weights of %s", path, model);
   DatasetOptions options = {.pool = pool, .skip_bad_rows = true};
   if (status == STATUS_OK) status = dataset_prepare(&train, &evaluation, &recipe, tokenizer, &options);
   if (status == STATUS_OK)
