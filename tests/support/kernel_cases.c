@@ -112,6 +112,12 @@ static void put_matrix(KernelCase *c, Arena *arena, Rng *rng, BlockType type, in
   for (int64_t r = 0; r < rows; r++) matrix_dequantize(values + r * columns, &c->matrix, r, 0, columns);
 }
 
+static double root_mean_square(const float *x, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
+  return sqrt(sum / (double)n);
+}
+
 // Single cases.
 
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
@@ -122,6 +128,7 @@ KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int
   put_normals(c, 0, arena, rng, n * in);
   put_matrix(c, arena, rng, type, rows, columns);
   put_output(c, 0, n * out, initial_if(accumulate, arena, rng, n * out));
+  c->scale[0] = fabs((double)alpha) * sqrt((double)in) * root_mean_square(c->weights, rows * columns);
   snprintf(c->description, sizeof c->description, "%s n=%lld rows=%lld columns=%lld alpha=%g accumulate=%d",
            type == BLOCK_NF4 ? "nf4" : block_traits(type)->name, (long long)n, (long long)rows, (long long)columns, (double)alpha,
            accumulate);
@@ -134,17 +141,21 @@ KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t
   put_normals(c, 0, arena, rng, n * rows);
   put_normals(c, 1, arena, rng, n * columns);
   put_output(c, 0, rows * columns, normals(arena, rng, rows * columns, 1));
+  c->scale[0] = fabs((double)alpha) * sqrt((double)n);
   snprintf(c->description, sizeof c->description, "n=%lld rows=%lld columns=%lld", (long long)n, (long long)rows, (long long)columns);
   return c;
 }
 
 KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate) {
   KernelCase *c = case_new(arena, op);
-  int next = 0;
+  bool is_backward = op == OP_rmsnorm_backward;
   c->n = n, c->columns = columns, c->alpha = 1e-5f, c->offset = offset, c->accumulate = accumulate;
-  if (op == OP_rmsnorm_backward) put_normals(c, next++, arena, rng, n * columns);
-  put_normals(c, next++, arena, rng, n * columns);
-  put_normals(c, next++, arena, rng, columns);
+  const float *dy = is_backward ? put_normals(c, 0, arena, rng, n * columns) : NULL;
+  const float *x = put_normals(c, is_backward, arena, rng, n * columns), *w = put_normals(c, is_backward + 1, arena, rng, columns);
+  for (int64_t i = 0; is_backward && i < n * columns; i++) {
+    double size = fabs(dy[i] * ((double)offset + w[i % columns])) / root_mean_square(x + i / columns * columns, columns);
+    c->scale[0] = fmax(c->scale[0], size);  // dx = g / root - ...: of one column, nearly nothing
+  }
   put_output(c, 0, n * columns, initial_if(accumulate, arena, rng, n * columns));
   snprintf(c->description, sizeof c->description, "n=%lld columns=%lld offset=%g accumulate=%d", (long long)n, (long long)columns,
            (double)offset, accumulate);
@@ -206,7 +217,9 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
     put_output(c, 0, q_count, NULL);
     put_output(c, 1, k_count, NULL);
     // Where a query sees one key its dq is go . v - delta = 0, of terms that are sums of value_size normal products.
-    c->scale[0] = c->scale[1] = shape.scale * sqrt((double)shape.value_size);
+    // dk adds such over the heads of its group.
+    c->scale[0] = shape.scale * sqrt((double)shape.value_size);
+    c->scale[1] = c->scale[0] * sqrt((double)(shape.heads / shape.kv_heads));
     put_output(c, 2, v_count, NULL);
     put_output(c, 3, c->queries * shape.heads, NULL);
   }

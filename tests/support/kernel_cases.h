@@ -7,13 +7,13 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)                                                                                                               \
-  X(linear_forward)                                                                                                                 \
-  X(linear_backward)                                                                                                                \
-  X(weight_backward)                                                                                                                \
-  X(bias_forward) X(embedding_forward) X(rmsnorm_forward) X(rmsnorm_backward) X(rope) X(attention_forward) X(attention_backward)    \
-      X(gated_forward) X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) \
-          X(sum_of_squares)
+#define KERNEL_OPS(X)                                                                                                             \
+  X(linear_forward)                                                                                                               \
+  X(linear_backward)                                                                                                              \
+  X(weight_backward)                                                                                                              \
+  X(bias_forward)                                                                                                                 \
+  X(embedding_forward) X(rmsnorm_forward) X(rmsnorm_backward) X(rope) X(attention_forward) X(attention_backward) X(gated_forward) \
+      X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -43,11 +43,13 @@ typedef struct KernelCase {
   char description[160];
 } KernelCase;
 
+enum { PLAIN_ORDERS = 2 };
+
 typedef struct KernelOpTraits {
   const char *name;
   size_t member;  // offset in Kernels
   void (*run)(const KernelCase *c, const Kernels *kernels, Backend *backend, const void *const *in, float *const *out);
-  void (*plain_float)(float *const *out, const KernelCase *c);
+  void (*plain_float[PLAIN_ORDERS])(float *const *out, const KernelCase *c);  // sums from the first term, and from the last
   void (*plain_double)(double *const *out, const KernelCase *c);
   KernelCase *(*make)(Arena *arena, Rng *rng, int index);  // NULL after the last case
 } KernelOpTraits;

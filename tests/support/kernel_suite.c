@@ -9,14 +9,23 @@ static const uint64_t CASE_SEED = 0x0123456789abcdefu, CASE_STREAM = 0x300000007
 
 #define REAL float
 #define NAME(op) plain_float_##op
+#define TERM(i, n) (i)
+#include "tests/support/plain_kernels.h"
+#undef NAME
+#undef TERM
+#define NAME(op) reversed_float_##op
+#define TERM(i, n) ((n)-1 - (i))
 #include "tests/support/plain_kernels.h"
 #undef REAL
 #undef NAME
+#undef TERM
 #define REAL double
 #define NAME(op) plain_double_##op
+#define TERM(i, n) (i)
 #include "tests/support/plain_kernels.h"
 #undef REAL
 #undef NAME
+#undef TERM
 
 // How each entry is called. `in` and `out` are the device's.
 
@@ -214,5 +223,6 @@ MAKE(sum_of_squares) {
   return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_sum_of_squares, sizes[index]) : NULL;
 }
 
-#define KERNEL_OP_TRAITS(op) [OP_##op] = {#op, offsetof(Kernels, op), run_##op, plain_float_##op, plain_double_##op, make_##op},
+#define KERNEL_OP_TRAITS(op) \
+  [OP_##op] = {#op, offsetof(Kernels, op), run_##op, {plain_float_##op, reversed_float_##op}, plain_double_##op, make_##op},
 const KernelOpTraits kernel_ops[OP_COUNT] = {KERNEL_OPS(KERNEL_OP_TRAITS)};

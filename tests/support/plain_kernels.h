@@ -1,11 +1,13 @@
-// Every kernel written down once more, in the most naive way, in the type REAL with the names NAME(op): included once
-// for float, whose error against float64 is the measure of tolerances, and once for double, which is the truth. It
-// shares no code with kernels/reference. Outputs hold their initial values when they are called.
-// (No include guard: this file is included twice, by kernel_cases.c.)
+// Every kernel written down once more, in the most naive way, in the type REAL with the names NAME(op): included for
+// float, whose error against float64 is the measure of tolerances, and for double, which is the truth. It shares no
+// code with kernels/reference. Outputs hold their initial values when they are called. A dot product of n terms takes
+// TERM(0, n), TERM(1, n), ...: float comes in two orders, because where few numbers are compared one order may be
+// right by luck.
+// (No include guard: kernel_suite.c includes this file once for each.)
 
 static REAL NAME(dot)(const float *a, int64_t a_step, const float *b, int64_t b_step, int64_t n) {
   REAL sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += (REAL)a[i * a_step] * b[i * b_step];
+  for (int64_t i = 0; i < n; i++) sum += (REAL)a[TERM(i, n) * a_step] * b[TERM(i, n) * b_step];
   return sum;
 }
 
@@ -14,9 +16,8 @@ static void NAME(put)(REAL *out, REAL value, bool accumulate) { *out = accumulat
 static void NAME(linear_forward)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0];
   for (int64_t i = 0; i < c->n; i++)
-    for (int64_t r = 0; r < c->rows; r++)
-      NAME(put)
-      (&out[0][i * c->rows + r], c->alpha * NAME(dot)(x + i * c->columns, 1, c->weights + r * c->columns, 1, c->columns), c->accumulate);
+    for (int64_t r = 0; r < c->rows; r++) NAME(put)
+  (&out[0][i * c->rows + r], c->alpha * NAME(dot)(x + i * c->columns, 1, c->weights + r * c->columns, 1, c->columns), c->accumulate);
 }
 
 static void NAME(linear_backward)(REAL *const *out, const KernelCase *c) {
@@ -59,10 +60,9 @@ static void NAME(rmsnorm_backward)(REAL *const *out, const KernelCase *c) {
     const float *row = x + i * c->columns, *grad = dy + i * c->columns;
     REAL root = sqrt(NAME(dot)(row, 1, row, 1, c->columns) / c->columns + c->alpha), sum = 0;
     for (int64_t j = 0; j < c->columns; j++) sum += grad[j] * ((REAL)c->offset + w[j]) * row[j];
-    for (int64_t j = 0; j < c->columns; j++)
-      NAME(put)
-      (&out[0][i * c->columns + j], grad[j] * ((REAL)c->offset + w[j]) / root - row[j] * sum / (c->columns * root * root * root),
-       c->accumulate);
+    for (int64_t j = 0; j < c->columns; j++) NAME(put)
+    (&out[0][i * c->columns + j], grad[j] * ((REAL)c->offset + w[j]) / root - row[j] * sum / (c->columns * root * root * root),
+     c->accumulate);
   }
 }
 
@@ -82,7 +82,8 @@ static void NAME(rope)(REAL *const *out, const KernelCase *c) {
 }
 
 // The T x T softmax of one head of one span: probabilities[queries][keys], 0 where nothing is seen, and each row's
-// log of the sum of exponentials. With `slopes`, the derivative of each score by its q . k, too.
+// log of the sum of exponentials; in the backward pass by the lse that is given, as the kernel's contract has it (its rounding
+// to float32 is an input's, not an error of the kernel). With `slopes`, the derivative of each score by its q . k, too.
 static void NAME(softmax)(REAL *probabilities, REAL *slopes, REAL *lse, const KernelCase *c, const AttentionSpan *span, int64_t h) {
   const float *q = c->inputs[c->op == OP_attention_forward ? 0 : 3], *k = c->inputs[c->op == OP_attention_forward ? 1 : 4];
   const AttentionShape *shape = &c->shape;
@@ -103,6 +104,7 @@ static void NAME(softmax)(REAL *probabilities, REAL *slopes, REAL *lse, const Ke
     }
     for (int64_t j = 0; j < keys; j++) sum += exp(row[j] - maximum);
     lse[i] = maximum + log(sum);
+    if (c->op == OP_attention_backward) lse[i] = ((const float *)c->inputs[2])[(span->query_begin + i) * shape->heads + h];
     for (int64_t j = 0; j < keys; j++) row[j] = exp(row[j] - lse[i]);
   }
 }

@@ -1,0 +1,48 @@
+// What the forward and the backward pass of attention share: tiles of queries and keys, who sees whom, tasks.
+#ifndef KERNELS_CPU_ATTENTION_H
+#define KERNELS_CPU_ATTENTION_H
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/tile.h"
+
+// A tile of scores is QUERIES x KEYS; tiles start at multiples of these from the span's first query and key, so that
+// no sum depends on how the work was shared out.
+enum { QUERIES = 8 * TILE_ROWS, KEYS = 64 };
+
+// Some query heads of one KV head, some queries and keys of one span.
+typedef struct AttentionTask {
+  const AttentionSpan *span;
+  int64_t kv_head, first_head, end_head, first_query, end_query, first_key, end_key;
+} AttentionTask;
+
+// The keys that query i (a row of q) of a span sees: first_key .. end_key - 1.
+static inline int64_t seen_end(const AttentionSpan *span, int64_t i) { return span->key_end - span->query_end + i + 1; }
+static inline int64_t seen_first(const AttentionSpan *span, int64_t i, int64_t window) {
+  return window > 0 ? larger(span->key_begin, seen_end(span, i) - window) : span->key_begin;
+}
+
+// The first key of the tile that holds the first key that query i sees.
+static inline int64_t seen_tile(const AttentionSpan *span, int64_t i, int64_t window) {
+  return span->key_begin + (seen_first(span, i, window) - span->key_begin) / KEYS * KEYS;
+}
+
+// All ones in lanes first <= at + lane < end.
+static inline VecI lanes_between(int64_t at, int64_t first, int64_t end) {
+  VecI lanes = vec_lanes() + (int32_t)at;
+  return (lanes >= vec_set_int((int32_t)first)) & (lanes < vec_set_int((int32_t)end));
+}
+
+static inline Vec softcap(Vec s, float cap) {
+  if (cap > 0) return vec_set(cap) * vec_tanh(s / vec_set(cap));
+  return s;
+}
+
+// 1 - tanh(s / cap)^2 = 4 e / (1 + e)^2 with e = exp(-2 |s| / cap): precise where tanh is near one, too.
+static inline Vec softcap_slope(Vec s, float cap) {
+  if (cap <= 0) return vec_set(1);
+  Vec e = vec_exp(vec_abs(s) * vec_set(-2 / cap)), sum = vec_set(1) + e;
+  return vec_set(4) * e / (sum * sum);
+}
+
+#endif

@@ -1,0 +1,209 @@
+// Backward pass of attention by tiles, with P recomputed from lse (Dao et al. 2022). For a head and a tile:
+//   S = scale Q K^T,  P = exp(S - lse),  dP = dO V^T,  dS = P (dP - delta) scale,  delta = rowsum(dO o)
+//   dV += P^T dO,  dK += dS^T Q,  dQ += dS K        (a softcap multiplies dS by the slope of its tanh)
+// Where spans and KV heads are enough for all threads, a task is one of each and computes a tile once. Else two rounds share
+// the work more finely, by keys for dK and dV, by queries for dQ. Either way dQ adds key tiles in order, dK and dV
+// heads and query tiles in order: the bits are the same.
+#include <string.h>
+
+#include "kernels/cpu/attention.h"
+
+typedef enum Wanted { WANTED_QUERIES = 1, WANTED_KEYS = 2 } Wanted;
+
+typedef struct Backward {
+  float *dq, *dk, *dv, *delta;
+  const float *go, *o, *lse, *q, *k, *v;
+  AttentionShape shape;
+  AttentionTask *tasks;
+  int wanted;  // a set of Wanted
+  Backend *backend;
+} Backward;
+
+typedef struct Work {
+  float *keys_turned, *values_turned, *keys;  // packed: [head_size, KEYS], [value_size, KEYS], [KEYS, head_size]
+  float *probabilities, *slopes;  // P and dS: [QUERIES, KEYS]
+  float *dk, *dv;  // [KEYS, head_size], [KEYS, value_size]
+  float *packed;  // Q or dO of a tile where it cannot be read in place
+} Work;
+
+static Work divide_scratch(float *scratch, const AttentionShape *shape) {
+  int64_t head = round_up(shape->head_size, TILE_COLUMNS) * KEYS, value = round_up(shape->value_size, TILE_COLUMNS) * KEYS;
+  Work work = {.keys_turned = scratch};
+  work.values_turned = work.keys_turned + head;
+  work.keys = work.values_turned + value;
+  work.probabilities = work.keys + head;
+  work.slopes = work.probabilities + QUERIES * KEYS;
+  work.dk = work.slopes + QUERIES * KEYS;
+  work.dv = work.dk + head;
+  work.packed = work.dv + value;
+  return work;
+}
+
+// S and dP of a row become P and dS; zero where the query does not see the key.
+static void slope_row(float *s, float *dp, int64_t first, int64_t end, int64_t count, float lse, float delta, const AttentionShape *shape) {
+  for (int64_t j = 0; j < count; j += VL) {
+    VecI seen = lanes_between(j, first, end);
+    Vec raw = vec_load(s + j), p = vec_exp(softcap(raw, shape->softcap) - vec_set(lse));
+    Vec slope = p * (vec_load(dp + j) - vec_set(delta)) * vec_set(shape->scale) * softcap_slope(raw, shape->softcap);
+    vec_store(s + j, vec_select(seen, p, vec_zero()));
+    vec_store(dp + j, vec_select(seen, slope, vec_zero()));
+  }
+}
+
+// rows[count, width] as a right operand: in place where its vectors are whole.
+static TileB right_operand(const float *rows, int64_t ld, int64_t count, int64_t width, float *packed) {
+  if (width % VL == 0) return tile_b_rows(rows, ld);
+  pack_b(packed, rows, ld, count, width);
+  return tile_b_packed(packed, count);
+}
+
+static void differentiate_tile(const Backward *b, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
+                               int64_t key, int64_t keys) {
+  const AttentionShape *shape = &b->shape;
+  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1) - key);
+  if (count <= 0 || seen_first(task->span, query, shape->window) >= key + KEYS) return;
+  int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
+  int64_t query_step = shape->heads * head_size, output_step = shape->heads * value_size;
+  const float *q = b->q + row * head_size, *go = b->go + row * value_size;
+  float *p = work->probabilities, *ds = work->slopes;
+  tile_multiply(p, KEYS, tile_a_rows(q, query_step), tile_b_packed(work->keys_turned, head_size), queries, count, head_size, shape->scale,
+                false);
+  tile_multiply(ds, KEYS, tile_a_rows(go, output_step), tile_b_packed(work->values_turned, value_size), queries, count, value_size, 1,
+                false);
+  for (int64_t i = 0; i < queries; i++) {
+    int64_t first = seen_first(task->span, query + i, shape->window) - key, end = seen_end(task->span, query + i) - key;
+    slope_row(p + i * KEYS, ds + i * KEYS, larger(first, 0), end, count, b->lse[row + i * shape->heads], b->delta[row + i * shape->heads],
+              shape);
+  }
+  if (b->wanted & WANTED_KEYS) {
+    TileB right = right_operand(go, output_step, queries, value_size, work->packed);
+    tile_multiply(work->dv, value_size, tile_a_columns(p, KEYS), right, count, value_size, queries, 1, true);
+    right = right_operand(q, query_step, queries, head_size, work->packed);
+    tile_multiply(work->dk, head_size, tile_a_columns(ds, KEYS), right, count, head_size, queries, 1, true);
+  }
+  if (b->wanted & WANTED_QUERIES)
+    tile_multiply(b->dq + row * head_size, query_step, tile_a_rows(ds, KEYS), tile_b_packed(work->keys, keys), queries, head_size, count, 1,
+                  true);
+}
+
+static void differentiate_keys(const Backward *b, const Work *work, const AttentionTask *task, int64_t key) {
+  const AttentionShape *shape = &b->shape;
+  int64_t keys = smaller(KEYS, task->span->key_end - key), key_step = shape->kv_heads * shape->head_size;
+  int64_t value_step = shape->kv_heads * shape->value_size;
+  const float *k = b->k + key * key_step + task->kv_head * shape->head_size,
+              *v = b->v + key * value_step + task->kv_head * shape->value_size;
+  pack_b_transposed(work->keys_turned, k, key_step, shape->head_size, keys);
+  pack_b_transposed(work->values_turned, v, value_step, shape->value_size, keys);
+  pack_b(work->keys, k, key_step, keys, shape->head_size);
+  memset(work->dk, 0, (size_t)(keys * shape->head_size) * sizeof(float));
+  memset(work->dv, 0, (size_t)(keys * shape->value_size) * sizeof(float));
+  for (int64_t head = task->first_head; head < task->end_head; head++)
+    for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
+      differentiate_tile(b, work, task, head, query, smaller(QUERIES, task->end_query - query), key, keys);
+  if (!(b->wanted & WANTED_KEYS)) return;
+  float *dk = b->dk + key * key_step + task->kv_head * shape->head_size, *dv = b->dv + key * value_step + task->kv_head * shape->value_size;
+  for (int64_t j = 0; j < keys; j++) {
+    memcpy(dk + j * key_step, work->dk + j * shape->head_size, (size_t)shape->head_size * sizeof(float));
+    memcpy(dv + j * value_step, work->dv + j * shape->value_size, (size_t)shape->value_size * sizeof(float));
+  }
+}
+
+static void differentiate(void *argument, int64_t index, int thread) {
+  const Backward *b = argument;
+  const AttentionTask *task = &b->tasks[index];
+  Work work = divide_scratch(backend_scratch(b->backend, thread), &b->shape);
+  for (int64_t key = task->first_key; key < task->end_key; key += KEYS) differentiate_keys(b, &work, task, key);
+}
+
+// go . o of `count` (up to VL) rows next to each other, a row to a lane, added in the order in which tile_multiply adds
+// go . v: where a query sees one key alone, dP - delta is exactly zero.
+static Vec row_products(const float *go, const float *o, int64_t count, int64_t size) {
+  Vec sum = vec_zero();
+  for (int64_t c = 0; c < size; c += VL) {
+    Vec left[VL], right[VL];
+    for (int r = 0; r < VL; r++) {
+      left[r] = r < count ? vec_load_first(go + r * size + c, size - c) : vec_zero();
+      right[r] = r < count ? vec_load_first(o + r * size + c, size - c) : vec_zero();
+    }
+    vec_transpose(left);
+    vec_transpose(right);
+    for (int q = 0; q < VL; q++) sum = vec_fma(left[q], right[q], sum);
+  }
+  return sum;
+}
+
+// delta, and dq at zero, for a block of queries of all heads.
+static void prepare_queries(void *argument, int64_t index, int thread) {
+  (void)thread;
+  const Backward *b = argument;
+  const AttentionTask *task = &b->tasks[index];
+  int64_t size = b->shape.value_size, first = task->first_query * b->shape.heads, end = task->end_query * b->shape.heads;
+  for (int64_t row = first; row < end; row += VL)
+    vec_store_first(b->delta + row, row_products(b->go + row * size, b->o + row * size, end - row, size), end - row);
+  memset(b->dq + first * b->shape.head_size, 0, (size_t)((end - first) * b->shape.head_size) * sizeof(float));
+}
+
+typedef enum Cut { CUT_SPANS, CUT_HEADS, CUT_QUERIES, CUT_KEYS } Cut;
+
+// Shares the work out by spans and blocks of queries, or by spans, KV heads and, further, blocks of queries or keys.
+static int64_t make_tasks(Backward *b, const AttentionSpan *spans, int64_t span_count, Cut cut) {
+  int64_t count = 0, group = b->shape.heads / b->shape.kv_heads, kv_heads = cut == CUT_SPANS ? 1 : b->shape.kv_heads;
+  for (int64_t s = 0; s < span_count; s++) {
+    const AttentionSpan *span = &spans[s];
+    for (int64_t g = 0; g < kv_heads; g++) {
+      AttentionTask task = {span, g, g * group, (g + 1) * group, span->query_begin, span->query_end, span->key_begin, span->key_end};
+      if (cut == CUT_HEADS) {
+        b->tasks[count++] = task;
+      } else if (cut == CUT_KEYS) {
+        for (; task.first_key < span->key_end; task.first_key += KEYS) {
+          task.end_key = smaller(task.first_key + KEYS, span->key_end);
+          b->tasks[count++] = task;
+        }
+      } else {
+        for (; task.first_query < span->query_end; task.first_query += 2 * QUERIES) {
+          task.end_query = smaller(task.first_query + 2 * QUERIES, span->query_end);
+          task.first_key = seen_tile(span, task.first_query, b->shape.window);
+          task.end_key = seen_end(span, task.end_query - 1);
+          b->tasks[count++] = task;
+        }
+      }
+    }
+  }
+  return count;
+}
+
+static int64_t largest_task_count(const AttentionSpan *spans, int64_t span_count, int64_t kv_heads) {
+  int64_t count = 0;
+  for (int64_t s = 0; s < span_count; s++)
+    count += 1 + divide_up(larger(spans[s].query_end - spans[s].query_begin, spans[s].key_end - spans[s].key_begin), KEYS);
+  return count * kv_heads;
+}
+
+void cpu_attention_backward(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
+                            const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
+                            AttentionShape shape, Backend *backend) {
+  Backward b = {.dq = dq,
+                .dk = dk,
+                .dv = dv,
+                .delta = delta,
+                .go = go,
+                .o = o,
+                .lse = lse,
+                .q = q,
+                .k = k,
+                .v = v,
+                .shape = shape,
+                .backend = backend};
+  b.tasks = backend_shared_scratch(backend, (largest_task_count(spans, span_count, shape.kv_heads) + 1) * (int64_t)sizeof *b.tasks);
+  pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_SPANS), prepare_queries, &b);
+  int64_t count = make_tasks(&b, spans, span_count, CUT_HEADS), threads = pool_threads(backend->pool);
+  if (threads == 1 || count >= 4 * threads) {
+    b.wanted = WANTED_QUERIES | WANTED_KEYS;
+    pool_run(backend->pool, count, differentiate, &b);
+    return;
+  }
+  b.wanted = WANTED_KEYS;
+  pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_KEYS), differentiate, &b);
+  b.wanted = WANTED_QUERIES;
+  pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_QUERIES), differentiate, &b);
+}

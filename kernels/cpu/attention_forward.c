@@ -1,0 +1,144 @@
+// Attention of kernels/attention.h by tiles with the online softmax (Milakov and Gimelshein 2018; Dao et al. 2022).
+// A task owns a block of queries of some heads that share a KV head. For each tile of keys it packs K^T and V once, and
+// for each of its heads: S = scale Q K^T; m' = max(m, rowmax S), P = exp(S - m'), O <- exp(m - m') O + P V, and l, the
+// sum of P, likewise. At the end o = O / l, lse = m + log l. Tiles that no query of a block sees are skipped.
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/attention.h"
+
+enum { TASK_HEADS = 8 };
+
+typedef struct Forward {
+  float *o, *lse;
+  const float *q, *k, *v;
+  AttentionShape shape;
+  const AttentionTask *tasks;
+  Backend *backend;
+} Forward;
+
+typedef struct Work {
+  float *keys, *values;  // packed: [head_size, KEYS] and [KEYS, value_size]
+  float *scores;  // [QUERIES, KEYS]
+  float *sums;  // O: [heads of the task, queries of the task, value_size]
+  float *maxima, *totals;  // m and l: [heads, queries]
+} Work;
+
+static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t rows) {
+  Work work = {.keys = scratch};
+  work.values = work.keys + round_up(shape->head_size, 16) * KEYS;
+  work.scores = work.values + round_up(shape->value_size, TILE_COLUMNS) * KEYS;
+  work.maxima = work.scores + QUERIES * KEYS;
+  work.totals = work.maxima + round_up(rows, 16);
+  work.sums = work.totals + round_up(rows, 16);
+  return work;
+}
+
+// One row of scores: first .. end - 1 become exp(s - m), the others of 0 .. count - 1 zero.
+static void update_row(float *scores, int64_t first, int64_t end, int64_t count, float *maximum, float *total, float *sums,
+                       const AttentionShape *shape) {
+  Vec largest = vec_set(-INFINITY);
+  for (int64_t j = 0; j < count; j += VL) {
+    Vec s = vec_select(lanes_between(j, first, end), softcap(vec_load(scores + j), shape->softcap), vec_set(-INFINITY));
+    vec_store(scores + j, s);
+    largest = vec_max(largest, s);
+  }
+  float new_maximum = vec_largest(largest);
+  if (new_maximum > *maximum) {
+    float factor = vec_exp(vec_set(*maximum - new_maximum))[0];
+    *maximum = new_maximum;
+    *total *= factor;
+    for (int64_t c = 0; c < shape->value_size; c += VL)
+      vec_store_first(sums + c, vec_set(factor) * vec_load_first(sums + c, shape->value_size - c), shape->value_size - c);
+  }
+  Vec sum = vec_zero();
+  for (int64_t j = 0; j < count; j += VL) {
+    Vec p = vec_exp(vec_load(scores + j) - vec_set(*maximum));
+    vec_store(scores + j, p);
+    sum += p;
+  }
+  *total += vec_sum(sum);
+}
+
+// Adds what the keys of a tile say to `queries` queries of one head.
+static void attend_tile(const Forward *f, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
+                        int64_t key) {
+  const AttentionShape *shape = &f->shape;
+  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1) - key);  // keys that the last, so any, query sees
+  if (count <= 0 || seen_first(task->span, query, shape->window) >= key + KEYS) return;
+  int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
+  TileA q = tile_a_rows(f->q + (query * shape->heads + head) * shape->head_size, shape->heads * shape->head_size);
+  int64_t packed_keys = smaller(KEYS, task->span->key_end - key);
+  tile_multiply(work->scores, KEYS, q, tile_b_packed(work->keys, shape->head_size), queries, count, shape->head_size, shape->scale, false);
+  for (int64_t i = 0; i < queries; i++) {
+    int64_t first = seen_first(task->span, query + i, shape->window) - key, end = seen_end(task->span, query + i) - key;
+    float *scores = work->scores + i * KEYS;
+    if (first >= KEYS || end <= 0) memset(scores, 0, KEYS * sizeof(float));
+    else
+      update_row(scores, first, end, count, &work->maxima[row + i], &work->totals[row + i], work->sums + (row + i) * shape->value_size,
+                 shape);
+  }
+  tile_multiply(work->sums + row * shape->value_size, shape->value_size, tile_a_rows(work->scores, KEYS),
+                tile_b_packed(work->values, packed_keys), queries, shape->value_size, count, 1, true);
+}
+
+static void store_rows(const Forward *f, const Work *work, const AttentionTask *task) {
+  const AttentionShape *shape = &f->shape;
+  int64_t row = 0;
+  for (int64_t h = task->first_head; h < task->end_head; h++)
+    for (int64_t i = task->first_query; i < task->end_query; i++, row++) {
+      const float *sums = work->sums + row * shape->value_size;
+      float *o = f->o + (i * shape->heads + h) * shape->value_size;
+      Vec factor = vec_set(1 / work->totals[row]);
+      for (int64_t c = 0; c < shape->value_size; c += VL)
+        vec_store_first(o + c, factor * vec_load_first(sums + c, shape->value_size - c), shape->value_size - c);
+      f->lse[i * shape->heads + h] = work->maxima[row] + logf(work->totals[row]);
+    }
+}
+
+static void attend(void *argument, int64_t index, int thread) {
+  const Forward *f = argument;
+  const AttentionTask *task = &f->tasks[index];
+  const AttentionShape *shape = &f->shape;
+  int64_t rows = (task->end_head - task->first_head) * (task->end_query - task->first_query);
+  Work work = divide_scratch(backend_scratch(f->backend, thread), shape, rows);
+  memset(work.sums, 0, (size_t)(rows * shape->value_size) * sizeof(float));
+  for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY, work.totals[row] = 0;
+  for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
+    int64_t keys = smaller(KEYS, task->span->key_end - key);
+    int64_t key_step = shape->kv_heads * shape->head_size, value_step = shape->kv_heads * shape->value_size;
+    pack_b_transposed(work.keys, f->k + key * key_step + task->kv_head * shape->head_size, key_step, shape->head_size, keys);
+    pack_b(work.values, f->v + key * value_step + task->kv_head * shape->value_size, value_step, keys, shape->value_size);
+    for (int64_t head = task->first_head; head < task->end_head; head++)
+      for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
+        attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);
+  }
+  store_rows(f, &work, task);
+}
+
+void cpu_attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
+                           int64_t span_count, AttentionShape shape, Backend *backend) {
+  int64_t group = shape.heads / shape.kv_heads, heads = smaller(group, TASK_HEADS), queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
+  for (int64_t s = 0; s < span_count; s++)
+    count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);
+  AttentionTask *tasks = backend_shared_scratch(backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;
+  for (int64_t s = 0; s < span_count; s++) {
+    const AttentionSpan *span = &spans[s];
+    int64_t blocks = divide_up(span->query_end - span->query_begin, queries);
+    for (int64_t block = blocks - 1; block >= 0; block--)  // those that see most first
+      for (int64_t g = 0; g < shape.kv_heads; g++)
+        for (int64_t h = 0; h < group; h += heads) {
+          int64_t first = span->query_begin + block * queries, end = smaller(first + queries, span->query_end);
+          *task++ = (AttentionTask){span,
+                                    g,
+                                    g * group + h,
+                                    g * group + smaller(h + heads, group),
+                                    first,
+                                    end,
+                                    seen_tile(span, first, shape.window),
+                                    seen_end(span, end - 1)};
+        }
+  }
+  Forward forward = {o, lse, q, k, v, shape, tasks, backend};
+  pool_run(backend->pool, count, attend, &forward);
+}

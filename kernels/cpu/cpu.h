@@ -1,0 +1,78 @@
+// What the CPU kernels share. The folder is compiled once for each instruction set; ISA (avx2, ...) ends every
+// external name, so that the objects live in one program.
+#ifndef KERNELS_CPU_CPU_H
+#define KERNELS_CPU_CPU_H
+
+#include "kernels/backend.h"
+
+#define ISA_JOIN_(name, isa) name##_##isa
+#define ISA_JOIN(name, isa) ISA_JOIN_(name, isa)
+#define ISA_NAME(name) ISA_JOIN(name, ISA)
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// Runs function(argument, begin, end, thread) over 0 .. count-1 in pieces of `grain`.
+typedef void (*RangeFunction)(void *argument, int64_t begin, int64_t end, int thread);
+#define run_ranges ISA_NAME(run_ranges)
+void run_ranges(Backend *backend, int64_t count, int64_t grain, RangeFunction function, void *argument);
+// The same over rows of `columns` elements; a piece has enough of them to be worth a thread's while.
+#define run_rows ISA_NAME(run_rows)
+void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction function, void *argument);
+
+#define cpu_linear_forward ISA_NAME(cpu_linear_forward)
+#define cpu_linear_backward ISA_NAME(cpu_linear_backward)
+#define cpu_weight_backward ISA_NAME(cpu_weight_backward)
+#define cpu_bias_forward ISA_NAME(cpu_bias_forward)
+#define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
+#define cpu_rmsnorm_forward ISA_NAME(cpu_rmsnorm_forward)
+#define cpu_rmsnorm_backward ISA_NAME(cpu_rmsnorm_backward)
+#define cpu_rope ISA_NAME(cpu_rope)
+#define cpu_attention_forward ISA_NAME(cpu_attention_forward)
+#define cpu_attention_backward ISA_NAME(cpu_attention_backward)
+#define cpu_gated_forward ISA_NAME(cpu_gated_forward)
+#define cpu_gated_backward ISA_NAME(cpu_gated_backward)
+#define cpu_cross_entropy ISA_NAME(cpu_cross_entropy)
+#define cpu_dropout ISA_NAME(cpu_dropout)
+#define cpu_gather_rows ISA_NAME(cpu_gather_rows)
+#define cpu_scatter_rows ISA_NAME(cpu_scatter_rows)
+#define cpu_fill ISA_NAME(cpu_fill)
+#define cpu_copy ISA_NAME(cpu_copy)
+#define cpu_add ISA_NAME(cpu_add)
+#define cpu_adamw ISA_NAME(cpu_adamw)
+#define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
+
+void cpu_linear_forward(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
+void cpu_linear_backward(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
+void cpu_weight_backward(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
+                         Backend *backend);
+void cpu_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend);
+void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
+void cpu_rmsnorm_forward(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
+                         Backend *backend);
+void cpu_rmsnorm_backward(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
+                          float offset, bool accumulate, Backend *backend);
+void cpu_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
+              RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+void cpu_attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
+                           int64_t span_count, AttentionShape shape, Backend *backend);
+void cpu_attention_backward(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
+                            const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
+                            AttentionShape shape, Backend *backend);
+void cpu_gated_forward(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
+void cpu_gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
+                        Backend *backend);
+void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
+                       Backend *backend);
+void cpu_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate, Backend *backend);
+void cpu_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cpu_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cpu_fill(float *y, float value, int64_t count, Backend *backend);
+void cpu_copy(float *y, const float *x, int64_t count, Backend *backend);
+void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
+void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
+
+#endif

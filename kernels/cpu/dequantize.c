@@ -1,0 +1,267 @@
+// Groups of 32 elements of each block type, dequantised in registers; formats/block.h says what a block holds.
+// The values are those of the block's scalar reference, bit for bit: every product of a scale (11 bits, or 17 after
+// a K block's sub-scale) and a quantised level (at most 7 bits) is exact, so a fused multiply-add rounds as it does.
+#include "kernels/cpu/dequantize.h"
+
+#include <string.h>
+
+#include "kernels/cpu/simd.h"
+
+enum { GROUP_VECS = GROUP / VL, K_BLOCK = 256, K_GROUPS = K_BLOCK / GROUP };
+
+typedef struct Row {
+  const Matrix *w;
+  const uint8_t *bytes;  // of the row
+  int64_t start;  // the row's first element in the flattened matrix
+} Row;
+
+static Row matrix_row(const Matrix *w, int64_t row) {
+  Row out = {.w = w, .start = row * w->columns};
+  if (w->type == BLOCK_NF4) out.bytes = w->nf4.packed + out.start / 2;
+  else out.bytes = (const uint8_t *)w->data + row * block_row_bytes(w->type, w->columns);
+  return out;
+}
+
+static inline float load_scale(const uint8_t *bytes) {
+  uint16_t half;
+  memcpy(&half, bytes, sizeof half);
+  return scalar_from_half(half);
+}
+
+static inline __m256i load_bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+
+// Eight signed bytes of each quarter as floats.
+static inline void bytes_to_floats(Vec out[GROUP_VECS], __m256i bytes) {
+  __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+  out[0] = vec_from_int((VecI)_mm256_cvtepi8_epi32(low));
+  out[1] = vec_from_int((VecI)_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
+  out[2] = vec_from_int((VecI)_mm256_cvtepi8_epi32(high));
+  out[3] = vec_from_int((VecI)_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
+}
+
+static inline void scale_bytes(Vec out[GROUP_VECS], __m256i bytes, float scale) {
+  bytes_to_floats(out, bytes);
+  for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale);
+}
+
+static inline void scale_and_shift_bytes(Vec out[GROUP_VECS], __m256i bytes, float scale, float shift) {
+  bytes_to_floats(out, bytes);
+  for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_fma(out[i], vec_set(scale), vec_set(shift));
+}
+
+// The low nibbles of 16 bytes, then their high nibbles.
+static inline __m256i unpack_nibbles(const uint8_t *p) {
+  __m128i packed = _mm_loadu_si128((const __m128i *)p);
+  __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
+  return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+// 16 in each byte whose bit is set among the 32 bits.
+static inline __m256i unpack_fifth_bits(const uint8_t *p) {
+  uint32_t bits;
+  memcpy(&bits, p, sizeof bits);
+  const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bit_of = _mm256_set1_epi64x((int64_t)0x8040201008040201);
+  __m256i spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)bits), byte_of), bit_of);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(16));
+}
+
+static inline void q4_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * 18;
+  scale_bytes(out, _mm256_sub_epi8(unpack_nibbles(block + 2), _mm256_set1_epi8(8)), load_scale(block));
+}
+
+static inline void q4_1_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * 20;
+  scale_and_shift_bytes(out, unpack_nibbles(block + 4), load_scale(block), load_scale(block + 2));
+}
+
+static inline void q5_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * 22;
+  __m256i levels = _mm256_or_si256(unpack_nibbles(block + 6), unpack_fifth_bits(block + 2));
+  scale_bytes(out, _mm256_sub_epi8(levels, _mm256_set1_epi8(16)), load_scale(block));
+}
+
+static inline void q5_1_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * 24;
+  __m256i levels = _mm256_or_si256(unpack_nibbles(block + 8), unpack_fifth_bits(block + 4));
+  scale_and_shift_bytes(out, levels, load_scale(block), load_scale(block + 2));
+}
+
+static inline void q8_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * 34;
+  scale_bytes(out, load_bytes(block + 2), load_scale(block));
+}
+
+// Six-bit scale and minimum of group j of a Q4_K or Q5_K block: the first four whole, the rest split.
+static inline void k_scales(const uint8_t *scales, int64_t j, float *scale, float *minimum) {
+  int low = j < 4 ? scales[j] & 63 : (scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4;
+  int high = j < 4 ? scales[j + 4] & 63 : scales[j + 4] >> 4 | (scales[j] >> 6) << 4;
+  *scale = (float)low;
+  *minimum = (float)high;
+}
+
+static inline __m256i k_nibbles(const uint8_t *quants, int64_t j) {
+  __m256i packed = load_bytes(quants + j / 2 * 32);
+  return _mm256_and_si256(j % 2 ? _mm256_srli_epi16(packed, 4) : packed, _mm256_set1_epi8(15));
+}
+
+static inline void q4_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * 144;
+  float scale, minimum;
+  k_scales(block + 4, group % K_GROUPS, &scale, &minimum);
+  scale_and_shift_bytes(out, k_nibbles(block + 16, group % K_GROUPS), load_scale(block) * scale, -(load_scale(block + 2) * minimum));
+}
+
+static inline void q5_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * 176;
+  int64_t j = group % K_GROUPS;
+  float scale, minimum;
+  k_scales(block + 4, j, &scale, &minimum);
+  __m256i bit = _mm256_set1_epi8((char)(1 << j));
+  __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(load_bytes(block + 16), bit), bit);
+  __m256i levels = _mm256_or_si256(k_nibbles(block + 48, j), _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
+  scale_and_shift_bytes(out, levels, load_scale(block) * scale, -(load_scale(block + 2) * minimum));
+}
+
+static inline void q6_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * 210;
+  int64_t half = group % K_GROUPS / 4, quarter = group % 4;
+  __m256i low = load_bytes(block + half * 64 + quarter % 2 * 32);
+  low = _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
+  __m256i high = _mm256_srl_epi16(load_bytes(block + 128 + half * 32), _mm_cvtsi32_si128((int)quarter * 2));
+  high = _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4);
+  bytes_to_floats(out, _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
+  const int8_t *scales = (const int8_t *)block + 192 + half * 8 + quarter * 2;
+  float scale = load_scale(block + 208);
+  out[0] *= vec_set(scale * scales[0]);
+  out[1] *= vec_set(scale * scales[0]);
+  out[2] *= vec_set(scale * scales[1]);
+  out[3] *= vec_set(scale * scales[1]);
+}
+
+static inline Vec nf4_lookup(__m128i codes) {
+  __m256i index = _mm256_cvtepu8_epi32(codes);
+  Vec low = _mm256_permutevar8x32_ps(vec_load(nf4_levels), index), high = _mm256_permutevar8x32_ps(vec_load(nf4_levels + 8), index);
+  return vec_select((VecI)_mm256_slli_epi32(index, 28), high, low);  // the sign bit of each lane decides: codes 8 and up
+}
+
+static inline void nf4_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  __m128i packed = _mm_loadu_si128((const __m128i *)(row.bytes + group * (GROUP / 2))), mask = _mm_set1_epi8(15);
+  __m128i first = _mm_and_si128(_mm_srli_epi16(packed, 4), mask), second = _mm_and_si128(packed, mask);
+  __m128i low = _mm_unpacklo_epi8(first, second), high = _mm_unpackhi_epi8(first, second);
+  Vec scale = vec_set(nf4_block_scale(&row.w->nf4, (row.start + group * GROUP) / NF4_BLOCK));
+  out[0] = nf4_lookup(low) * scale;
+  out[1] = nf4_lookup(_mm_srli_si128(low, 8)) * scale;
+  out[2] = nf4_lookup(high) * scale;
+  out[3] = nf4_lookup(_mm_srli_si128(high, 8)) * scale;
+}
+
+static inline void f16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_load_half((const uint16_t *)row.bytes + group * GROUP + i * VL);
+}
+
+static inline void bf16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_load_bfloat16((const uint16_t *)row.bytes + group * GROUP + i * VL);
+}
+
+// Four accumulators, the sum of all lanes in a fixed tree.
+static inline float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
+
+#define GROUP_FUNCTIONS(type)                                                                \
+  static void type##_dequantize_groups(float *out, Row row, int64_t first, int64_t groups) { \
+    for (int64_t g = 0; g < groups; g++) {                                                   \
+      Vec values[GROUP_VECS];                                                                \
+      type##_group(values, row, first / GROUP + g);                                          \
+      for (int i = 0; i < GROUP_VECS; i++) vec_store(out + g * GROUP + i * VL, values[i]);   \
+    }                                                                                        \
+  }                                                                                          \
+  static float type##_dot(Row row, const float *x, int64_t groups) {                         \
+    Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};                          \
+    for (int64_t g = 0; g < groups; g++) {                                                   \
+      Vec values[GROUP_VECS];                                                                \
+      type##_group(values, row, g);                                                          \
+      for (int i = 0; i < GROUP_VECS; i++) {                                                 \
+        Vec *sum = &sums[(g * GROUP_VECS + i) % 4];                                          \
+        *sum = vec_fma(values[i], vec_load(x + g * GROUP + i * VL), *sum);                   \
+      }                                                                                      \
+    }                                                                                        \
+    return sum_of_four(sums);                                                                \
+  }
+
+GROUP_FUNCTIONS(f16)
+GROUP_FUNCTIONS(bf16)
+GROUP_FUNCTIONS(q4_0)
+GROUP_FUNCTIONS(q4_1)
+GROUP_FUNCTIONS(q5_0)
+GROUP_FUNCTIONS(q5_1)
+GROUP_FUNCTIONS(q8_0)
+GROUP_FUNCTIONS(q4_k)
+GROUP_FUNCTIONS(q5_k)
+GROUP_FUNCTIONS(q6_k)
+GROUP_FUNCTIONS(nf4)
+
+typedef struct RowFunctions {
+  void (*dequantize)(float *out, Row row, int64_t first, int64_t groups);
+  float (*dot)(Row row, const float *x, int64_t groups);
+} RowFunctions;
+
+static RowFunctions row_functions(BlockType type) {
+  switch (type) {
+    case BLOCK_F32: break;
+    case BLOCK_F16: return (RowFunctions){f16_dequantize_groups, f16_dot};
+    case BLOCK_BF16: return (RowFunctions){bf16_dequantize_groups, bf16_dot};
+    case BLOCK_Q4_0: return (RowFunctions){q4_0_dequantize_groups, q4_0_dot};
+    case BLOCK_Q4_1: return (RowFunctions){q4_1_dequantize_groups, q4_1_dot};
+    case BLOCK_Q5_0: return (RowFunctions){q5_0_dequantize_groups, q5_0_dot};
+    case BLOCK_Q5_1: return (RowFunctions){q5_1_dequantize_groups, q5_1_dot};
+    case BLOCK_Q8_0: return (RowFunctions){q8_0_dequantize_groups, q8_0_dot};
+    case BLOCK_Q4_K: return (RowFunctions){q4_k_dequantize_groups, q4_k_dot};
+    case BLOCK_Q5_K: return (RowFunctions){q5_k_dequantize_groups, q5_k_dot};
+    case BLOCK_Q6_K: return (RowFunctions){q6_k_dequantize_groups, q6_k_dot};
+    case BLOCK_NF4: return (RowFunctions){nf4_dequantize_groups, nf4_dot};
+  }
+  return (RowFunctions){0};
+}
+
+const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer) {
+  if (w->type == BLOCK_F32) return (const float *)w->data + row * w->columns + first;
+  // NF4 blocks run on from row to row, so that groups of a row may straddle them; plain floats may end within a group.
+  int64_t groups = w->type == BLOCK_NF4 && w->columns % GROUP ? 0 : count / GROUP, done = groups * GROUP;
+  if (groups > 0) row_functions(w->type).dequantize(buffer, matrix_row(w, row), first, groups);
+  if (done < count) matrix_dequantize(buffer + done, w, row, first + done, count - done);
+  return buffer;
+}
+
+bool is_dot_fused(const Matrix *w) { return w->type != BLOCK_F32 && w->columns % GROUP == 0; }
+
+float matrix_dot(const Matrix *w, int64_t row, const float *x) {
+  return row_functions(w->type).dot(matrix_row(w, row), x, w->columns / GROUP);
+}
+
+// dot_rows for `rows` (1 to 3) rows of x at once: as many sums as registers hold.
+static inline __attribute__((always_inline)) void dot_few_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t columns,
+                                                               int rows) {
+  Vec sums[3][4];
+  for (int r = 0; r < rows; r++)
+    for (int a = 0; a < 4; a++) sums[r][a] = vec_zero();
+  int64_t c = 0;
+  for (; c + 4 * VL <= columns; c += 4 * VL)
+    for (int a = 0; a < 4; a++) {
+      Vec weights = vec_load(w + c + a * VL);
+      for (int r = 0; r < rows; r++) sums[r][a] = vec_fma(weights, vec_load(x + r * x_step + c + a * VL), sums[r][a]);
+    }
+  for (int a = 0; a < 4 && c + a * VL < columns; a++) {
+    int64_t at = c + a * VL, left = columns - at;
+    Vec weights = vec_load_first(w + at, left);
+    for (int r = 0; r < rows; r++) sums[r][a] = vec_fma(weights, vec_load_first(x + r * x_step + at, left), sums[r][a]);
+  }
+  for (int r = 0; r < rows; r++) out[r] = sum_of_four(sums[r]);
+}
+
+void dot_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t n, int64_t columns) {
+  int64_t i = 0;
+  for (; i + 3 <= n; i += 3) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 3);
+  if (n - i == 2) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 2);
+  if (n - i == 1) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 1);
+}

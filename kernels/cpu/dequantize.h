@@ -1,0 +1,26 @@
+// Rows of a frozen matrix as float32, and their dot products with float32 rows, dequantised in registers.
+#ifndef KERNELS_CPU_DEQUANTIZE_H
+#define KERNELS_CPU_DEQUANTIZE_H
+
+#include "kernels/matrix.h"
+#include "kernels/cpu/cpu.h"
+
+// `first` of every segment below is a multiple of GROUP, and `count` too unless the segment ends the row.
+enum { GROUP = 32 };
+
+// w[row, first .. first + count - 1]: in `buffer`, which has room for `count`, or in place when w is float32.
+#define matrix_segment ISA_NAME(matrix_segment)
+const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer);
+
+// out[i] = w . x[i * x_step ..] over `columns` for n rows of x. Lane l of accumulator a sums the elements
+// (4 k + a) VL + l in the order of k, whatever n is.
+#define dot_rows ISA_NAME(dot_rows)
+void dot_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t n, int64_t columns);
+
+// w[row] . x with the bits of dot_rows, without a buffer in between; where is_dot_fused.
+#define matrix_dot ISA_NAME(matrix_dot)
+#define is_dot_fused ISA_NAME(is_dot_fused)
+bool is_dot_fused(const Matrix *w);
+float matrix_dot(const Matrix *w, int64_t row, const float *x);
+
+#endif

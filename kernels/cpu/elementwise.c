@@ -1,0 +1,130 @@
+// y = value, y = x, y += alpha x, y += bias, rows moved by index, and the sum of squares: all bound by memory.
+#include <string.h>
+
+#include "kernels/cpu/dequantize.h"
+#include "kernels/cpu/simd.h"
+
+enum { GRAIN = 65536, SQUARES_CHUNK = 16384 };
+
+typedef struct Elements {
+  float *y;
+  const float *x;
+  float alpha;
+} Elements;
+
+static void fill_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Elements *e = argument;
+  for (int64_t i = begin; i < end; i += VL) vec_store_first(e->y + i, vec_set(e->alpha), end - i);
+}
+
+void cpu_fill(float *y, float value, int64_t count, Backend *backend) {
+  run_ranges(backend, count, GRAIN, fill_range, &(Elements){y, NULL, value});
+}
+
+static void copy_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Elements *e = argument;
+  memcpy(e->y + begin, e->x + begin, (size_t)(end - begin) * sizeof(float));
+}
+
+void cpu_copy(float *y, const float *x, int64_t count, Backend *backend) {
+  run_ranges(backend, count, GRAIN, copy_range, &(Elements){y, x, 0});
+}
+
+static void add_scaled(float *y, const float *x, float alpha, int64_t count) {
+  for (int64_t i = 0; i < count; i += VL)
+    vec_store_first(y + i, vec_fma(vec_set(alpha), vec_load_first(x + i, count - i), vec_load_first(y + i, count - i)), count - i);
+}
+
+static void add_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Elements *e = argument;
+  add_scaled(e->y + begin, e->x + begin, e->alpha, end - begin);
+}
+
+void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend) {
+  run_ranges(backend, count, GRAIN, add_range, &(Elements){y, x, alpha});
+}
+
+typedef struct IndexedRows {
+  float *y;
+  const float *x;
+  const int32_t *rows;
+  const Matrix *w;
+  int64_t columns;
+  float scale;
+} IndexedRows;
+
+static void bias_rows(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const IndexedRows *r = argument;
+  for (int64_t i = begin; i < end; i++) add_scaled(r->y + i * r->columns, r->x, 1, r->columns);
+}
+
+void cpu_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend) {
+  run_rows(backend, n, columns, bias_rows, &(IndexedRows){.y = y, .x = bias, .columns = columns});
+}
+
+static void embed_rows(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const IndexedRows *r = argument;
+  for (int64_t i = begin; i < end; i++) {
+    float *y = r->y + i * r->columns;
+    const float *x = matrix_segment(r->w, r->rows[i], 0, r->columns, y);
+    for (int64_t c = 0; c < r->columns; c += VL) {
+      int64_t left = r->columns - c;
+      vec_store_first(y + c, vec_set(r->scale) * vec_load_first(x + c, left), left);
+    }
+  }
+}
+
+void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend) {
+  run_rows(backend, n, w->columns, embed_rows, &(IndexedRows){.y = y, .rows = ids, .w = w, .columns = w->columns, .scale = scale});
+}
+
+static void gather(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const IndexedRows *r = argument;
+  for (int64_t i = begin; i < end; i++) memcpy(r->y + i * r->columns, r->x + r->rows[i] * r->columns, (size_t)r->columns * sizeof(float));
+}
+
+void cpu_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+  run_rows(backend, n, columns, gather, &(IndexedRows){.y = y, .x = x, .rows = rows, .columns = columns});
+}
+
+static void scatter(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const IndexedRows *r = argument;
+  for (int64_t i = begin; i < end; i++) add_scaled(r->y + r->rows[i] * r->columns, r->x + i * r->columns, 1, r->columns);
+}
+
+void cpu_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+  run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .rows = rows, .columns = columns});
+}
+
+typedef struct Squares {
+  const float *x;
+  double *partial;  // one a chunk
+} Squares;
+
+static void sum_chunk(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Squares *s = argument;
+  VecD sums[2] = {{0}, {0}};
+  for (int64_t i = begin; i < end; i += VL) {
+    Vec x = vec_load_first(s->x + i, end - i);
+    VecD low = vec_low_double(x), high = vec_high_double(x);
+    sums[0] += low * low, sums[1] += high * high;
+  }
+  s->partial[begin / SQUARES_CHUNK] = vec_sum_double(sums[0] + sums[1]);
+}
+
+double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend) {
+  int64_t chunks = divide_up(count, SQUARES_CHUNK);
+  Squares squares = {x, backend_shared_scratch(backend, (chunks + 1) * (int64_t)sizeof(double))};
+  run_ranges(backend, count, SQUARES_CHUNK, sum_chunk, &squares);
+  double sum = 0;
+  for (int64_t i = 0; i < chunks; i++) sum += squares.partial[i];
+  return sum;
+}

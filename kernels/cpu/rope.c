@@ -1,0 +1,70 @@
+// Rotary position embedding (Su et al. 2021), the equations of kernels/backend.h. The angle is reduced in double, so
+// that late positions keep their precision; sine and cosine are taken once a row and shared by its heads.
+//   ROPE_HALVES:       (x_i, x_{i+h}) <- (x_i c_i - x_{i+h} s_i, x_i s_i + x_{i+h} c_i), h = rotary / 2
+//   ROPE_INTERLEAVED:  the same for (x_{2i}, x_{2i+1}), by tables where each c_i stands twice and s_i as -s_i, s_i
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
+
+typedef struct Rope {
+  float *x;
+  const int32_t *positions;
+  const float *frequencies;
+  int64_t heads, head_size, rotary;
+  RopeLayout layout;
+  float magnitude;
+  bool inverse;
+  Backend *backend;
+} Rope;
+
+static void fill_tables(float *cosines, float *sines, const Rope *rope, int32_t position) {
+  int64_t half = rope->rotary / 2;
+  VecD at = (VecD){0} + (double)(rope->inverse ? -position : position);
+  for (int64_t i = 0; i < half; i += VL) {
+    Vec sine, cosine, frequency = vec_load_first(rope->frequencies + i, half - i);
+    vec_sincos(&sine, &cosine, at * vec_low_double(frequency), at * vec_high_double(frequency));
+    vec_store(cosines + i, vec_set(rope->magnitude) * cosine);
+    vec_store(sines + i, vec_set(rope->magnitude) * sine);
+  }
+  if (rope->layout == ROPE_HALVES) return;
+  for (int64_t i = half - 1; i >= 0; i--) {
+    float c = cosines[i], s = sines[i];
+    cosines[2 * i] = cosines[2 * i + 1] = c;
+    sines[2 * i] = -s;
+    sines[2 * i + 1] = s;
+  }
+}
+
+static void turn_halves(float *x, const float *cosines, const float *sines, int64_t half) {
+  for (int64_t i = 0; i < half; i += VL) {
+    int64_t left = half - i;
+    Vec a = vec_load_first(x + i, left), b = vec_load_first(x + half + i, left), c = vec_load(cosines + i), s = vec_load(sines + i);
+    vec_store_first(x + i, vec_fnma(b, s, a * c), left);
+    vec_store_first(x + half + i, vec_fma(a, s, b * c), left);
+  }
+}
+
+static void turn_pairs(float *x, const float *cosines, const float *sines, int64_t rotary) {
+  for (int64_t i = 0; i < rotary; i += VL) {
+    Vec v = vec_load_first(x + i, rotary - i);
+    vec_store_first(x + i, vec_fma(vec_swap_pairs(v), vec_load(sines + i), v * vec_load(cosines + i)), rotary - i);
+  }
+}
+
+static void turn_rows(void *argument, int64_t begin, int64_t end, int thread) {
+  const Rope *rope = argument;
+  float *cosines = backend_scratch(rope->backend, thread), *sines = cosines + round_up(rope->rotary, VL) + VL;
+  for (int64_t i = begin; i < end; i++) {
+    fill_tables(cosines, sines, rope, rope->positions[i]);
+    for (int64_t h = 0; h < rope->heads; h++) {
+      float *x = rope->x + (i * rope->heads + h) * rope->head_size;
+      if (rope->layout == ROPE_HALVES) turn_halves(x, cosines, sines, rope->rotary / 2);
+      else turn_pairs(x, cosines, sines, rope->rotary);
+    }
+  }
+}
+
+void cpu_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
+              RopeLayout layout, float magnitude, bool inverse, Backend *backend) {
+  Rope rope = {x, positions, frequencies, heads, head_size, rotary, layout, magnitude, inverse, backend};
+  run_rows(backend, n, heads * head_size, turn_rows, &rope);
+}

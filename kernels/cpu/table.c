@@ -1,0 +1,31 @@
+// The table of this instruction set's kernels. Every member of Kernels is here, in its order; tests/kernels/test_backends.c
+// fails when one is missing.
+#include "kernels/cpu/cpu.h"
+
+#define ISA_TEXT_(isa) #isa
+#define ISA_TEXT(isa) ISA_TEXT_(isa)
+
+const Kernels ISA_NAME(kernels) = {
+    .name = ISA_TEXT(ISA),
+    .linear_forward = cpu_linear_forward,
+    .linear_backward = cpu_linear_backward,
+    .weight_backward = cpu_weight_backward,
+    .bias_forward = cpu_bias_forward,
+    .embedding_forward = cpu_embedding_forward,
+    .rmsnorm_forward = cpu_rmsnorm_forward,
+    .rmsnorm_backward = cpu_rmsnorm_backward,
+    .rope = cpu_rope,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .gated_forward = cpu_gated_forward,
+    .gated_backward = cpu_gated_backward,
+    .cross_entropy = cpu_cross_entropy,
+    .dropout = cpu_dropout,
+    .gather_rows = cpu_gather_rows,
+    .scatter_rows = cpu_scatter_rows,
+    .fill = cpu_fill,
+    .copy = cpu_copy,
+    .add = cpu_add,
+    .adamw = cpu_adamw,
+    .sum_of_squares = cpu_sum_of_squares,
+};

@@ -1,0 +1,152 @@
+// The micro-kernels of kernels/cpu/tile.h, one for each number of rows and vectors, and the packing of operands.
+#include "kernels/cpu/tile.h"
+
+#include <string.h>
+
+typedef struct Output {
+  float *c;
+  int64_t ld;
+  float alpha;
+  bool accumulate;
+} Output;
+
+typedef void (*MicroKernel)(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step, int64_t k);
+
+static inline __attribute__((always_inline)) void multiply(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b,
+                                                           int64_t b_step, int64_t k, int rows, int vecs) {
+  Vec sums[TILE_ROWS][TILE_VECS];
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < vecs; j++) sums[i][j] = vec_zero();
+#pragma GCC unroll 4
+  for (int64_t p = 0; p < k; p++) {
+    Vec right[TILE_VECS];
+#pragma GCC unroll 2
+    for (int j = 0; j < vecs; j++) right[j] = vec_load(b + j * VL);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+      Vec left = vec_set(a[i * a_row]);
+#pragma GCC unroll 2
+      for (int j = 0; j < vecs; j++) sums[i][j] = vec_fma(left, right[j], sums[i][j]);
+    }
+    a += a_step;
+    b += b_step;
+  }
+  Vec alpha = vec_set(out.alpha);
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < vecs; j++) {
+      float *c = out.c + i * out.ld + j * VL;
+      if (out.accumulate) vec_store(c, vec_fma(alpha, sums[i][j], vec_load(c)));
+      else vec_store(c, alpha * sums[i][j]);
+    }
+}
+
+// The left operand's elements of one k next to each other, or those of one row.
+#define MICRO_KERNEL(rows, vecs)                                                                                                 \
+  static void packed_##rows##_##vecs(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step,  \
+                                     int64_t k) {                                                                                \
+    (void)a_row;                                                                                                                 \
+    multiply(out, a, 1, a_step, b, b_step, k, rows, vecs);                                                                       \
+  }                                                                                                                              \
+  static void strided_##rows##_##vecs(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step, \
+                                      int64_t k) {                                                                               \
+    (void)a_step;                                                                                                                \
+    multiply(out, a, a_row, 1, b, b_step, k, rows, vecs);                                                                        \
+  }
+#define MICRO_KERNELS(rows) MICRO_KERNEL(rows, 1) MICRO_KERNEL(rows, 2)
+MICRO_KERNELS(1)
+MICRO_KERNELS(2)
+MICRO_KERNELS(3)
+MICRO_KERNELS(4)
+MICRO_KERNELS(5)
+MICRO_KERNELS(6)
+
+#define MICRO_KERNEL_ROW(kind, rows) \
+  { kind##_##rows##_1, kind##_##rows##_2 }
+#define MICRO_KERNEL_TABLE(kind)                                                                                                           \
+  {                                                                                                                                        \
+    MICRO_KERNEL_ROW(kind, 1), MICRO_KERNEL_ROW(kind, 2), MICRO_KERNEL_ROW(kind, 3), MICRO_KERNEL_ROW(kind, 4), MICRO_KERNEL_ROW(kind, 5), \
+        MICRO_KERNEL_ROW(kind, 6)                                                                                                          \
+  }
+static const MicroKernel micro_kernels[2][TILE_ROWS][TILE_VECS] = {MICRO_KERNEL_TABLE(packed), MICRO_KERNEL_TABLE(strided)};
+
+// A tile narrower than its vectors goes through a buffer.
+static void multiply_edge(MicroKernel kernel, Output out, TileA a, const float *panel_a, const float *panel_b, int64_t b_step, int64_t k,
+                          int64_t rows, int64_t columns) {
+  float buffer[TILE_ROWS * TILE_COLUMNS];
+  Output whole = {buffer, TILE_COLUMNS, out.alpha, false};
+  if (out.accumulate) {
+    memset(buffer, 0, sizeof buffer);
+    for (int64_t i = 0; i < rows; i++) memcpy(buffer + i * TILE_COLUMNS, out.c + i * out.ld, (size_t)columns * sizeof(float));
+    whole.accumulate = true;
+  }
+  kernel(whole, panel_a, a.row, a.step, panel_b, b_step, k);
+  for (int64_t i = 0; i < rows; i++) memcpy(out.c + i * out.ld, buffer + i * TILE_COLUMNS, (size_t)columns * sizeof(float));
+}
+
+void tile_multiply(float *c, int64_t ldc, TileA a, TileB b, int64_t m, int64_t n, int64_t k, float alpha, bool accumulate) {
+  const MicroKernel(*kernels)[TILE_VECS] = micro_kernels[a.row != 1];
+  for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
+    const float *panel_b = b.data + j / TILE_COLUMNS * b.panel;
+    int64_t columns = smaller(n - j, TILE_COLUMNS), vecs = divide_up(columns, VL);
+    for (int64_t i = 0; i < m; i += TILE_ROWS) {
+      const float *panel_a = a.data + i / TILE_ROWS * a.panel;
+      int64_t rows = smaller(m - i, TILE_ROWS);
+      MicroKernel kernel = kernels[rows - 1][vecs - 1];
+      Output out = {c + i * ldc + j, ldc, alpha, accumulate};
+      if (columns == vecs * VL) kernel(out, panel_a, a.row, a.step, panel_b, b.step, k);
+      else multiply_edge(kernel, out, a, panel_a, panel_b, b.step, k, rows, columns);
+    }
+  }
+}
+
+void pack_a_rows(float *out, const float *x, int64_t ld, int64_t m, int64_t k) {
+  for (int64_t i = 0; i < m; i += TILE_ROWS, out += TILE_ROWS * k) {
+    int64_t rows = smaller(m - i, TILE_ROWS), p = 0;
+    const float *from = x + i * ld;
+    if (rows == TILE_ROWS) {
+      // The lanes beyond TILE_ROWS of each store are overwritten by the next; the last steps go one by one.
+      for (; p + VL < k; p += VL) {
+        Vec block[VL];
+        for (int r = 0; r < VL; r++) block[r] = r < TILE_ROWS ? vec_load(from + r * ld + p) : vec_zero();
+        vec_transpose(block);
+        for (int q = 0; q < VL; q++) vec_store(out + (p + q) * TILE_ROWS, block[q]);
+      }
+    }
+    for (; p < k; p++)
+      for (int64_t r = 0; r < rows; r++) out[p * TILE_ROWS + r] = from[r * ld + p];
+  }
+}
+
+void pack_b(float *out, const float *b, int64_t ld, int64_t k, int64_t n) {
+  for (int64_t p = 0; p < k; p++)
+    for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
+      float *to = out + j * k + p * TILE_COLUMNS;
+      for (int v = 0; v < TILE_VECS; v++) vec_store(to + v * VL, vec_load_first(b + p * ld + j + v * VL, n - j - v * VL));
+    }
+}
+
+void pack_b_panel(float *out, const float *const *rows, int64_t k, int64_t n) {
+  int64_t p = 0;
+  for (; p + VL <= k; p += VL)
+    for (int v = 0; v < TILE_VECS; v++) {
+      Vec block[VL];
+      for (int r = 0; r < VL; r++) block[r] = v * VL + r < n ? vec_load(rows[v * VL + r] + p) : vec_zero();
+      vec_transpose(block);
+      for (int q = 0; q < VL; q++) vec_store(out + (p + q) * TILE_COLUMNS + v * VL, block[q]);
+    }
+  for (; p < k; p++)
+    for (int64_t r = 0; r < TILE_COLUMNS; r++) out[p * TILE_COLUMNS + r] = r < n ? rows[r][p] : 0;
+}
+
+void pack_b_transposed(float *out, const float *rows, int64_t ld, int64_t k, int64_t n) {
+  for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
+    const float *panel[TILE_COLUMNS];
+    int64_t width = smaller(n - j, TILE_COLUMNS);
+    for (int64_t r = 0; r < width; r++) panel[r] = rows + (j + r) * ld;
+    pack_b_panel(out + j * k, panel, k, width);
+  }
+}
