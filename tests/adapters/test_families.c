@@ -159,32 +159,53 @@ static void loss_and_every_gradient_match(void **state) {
   }
 }
 
-static void five_adamw_steps_match(void **state) {
-  (void)state;
+static void check_five_steps(const char *table, double tolerance) {
+  setenv("LORA_CPU", table, 1);
   for (int f = 0; f < FAMILY_COUNT; f++) {
     Case test;
-    if (!open_case(&test, families[f], "cpu")) skip_test("no reference models");
+    if (!open_case(&test, families[f], "cpu")) {
+      unsetenv("LORA_CPU");
+      skip_test("no reference models");
+    }
     float *expected = golden_floats(&test.golden, "losses");
     int64_t size = test.adapter->size;
     float *m = memory_new((size_t)size, sizeof *m), *v = memory_new((size_t)size, sizeof *v), losses[5];
     for (int step = 0; step < 5; step++) {
       losses[step] = (float)loss_and_gradients(&test, 0);
-      AdamwSettings settings = {.learning_rate = 1e-2f,
-                                .beta1 = 0.9f,
-                                .beta2 = 0.999f,
-                                .epsilon = 1e-8f,
-                                .weight_decay = 0.01f,
+      AdamwSettings settings = {.learning_rate = 1e-2,
+                                .beta1 = 0.9,
+                                .beta2 = 0.999,
+                                .epsilon = 1e-8,
+                                .weight_decay = 0.01,
                                 .step = step + 1,
                                 .gradient_scale = 1};
       test.backend->kernels->adamw(test.adapter->data, m, v, test.adapter->gradient, size, settings, test.backend);
     }
     assert_close(losses, expected, 5, 1e-4);
-    check_adapter(&test, "step5", test.adapter->data, 1e-4);
+    check_adapter(&test, "step5", test.adapter->data, tolerance);
     free(expected);
     free(m);
     free(v);
     close_case(&test);
   }
+  unsetenv("LORA_CPU");
+}
+
+static void five_adamw_steps_match(void **state) {
+  (void)state;
+  check_five_steps("scalar", 1e-4);
+}
+
+// Adam turns the rounding of a gradient near zero into a step of full size, so float32 sums in another order than the
+// reference's are seen at a few 1e-4 in single elements.
+static void five_adamw_steps_match_on_vectors(void **state) {
+  (void)state;
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2")) skip_test("this processor has no AVX2");
+  check_five_steps("avx2", 1e-3);
+#else
+  skip_test("no vector table for this processor");
+#endif
 }
 
 static void checkpointed_and_plain_backward_give_the_same_bits(void **state) {
@@ -209,6 +230,7 @@ int main(void) {
       cmocka_unit_test(packed_row_equals_its_documents),
       cmocka_unit_test(loss_and_every_gradient_match),
       cmocka_unit_test(five_adamw_steps_match),
+      cmocka_unit_test(five_adamw_steps_match_on_vectors),
       cmocka_unit_test(checkpointed_and_plain_backward_give_the_same_bits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
