@@ -13,10 +13,10 @@ typedef struct Rng {
 } Rng;
 
 Rng rng_new(uint64_t seed, uint64_t stream);
-uint64_t rng_next(Rng *rng);                     // 64 uniform bits
-double rng_uniform(Rng *rng);                    // [0, 1)
-uint64_t rng_below(Rng *rng, uint64_t bound);    // 0 .. bound-1, unbiased; bound > 0
-double rng_normal(Rng *rng);                     // mean 0, deviation 1 (Box-Muller)
+uint64_t rng_next(Rng *rng);  // 64 uniform bits
+double rng_uniform(Rng *rng);  // [0, 1)
+uint64_t rng_below(Rng *rng, uint64_t bound);  // 0 .. bound-1, unbiased; bound > 0
+double rng_normal(Rng *rng);  // mean 0, deviation 1 (Box-Muller)
 void rng_shuffle(Rng *rng, int64_t *items, int64_t count);  // Fisher-Yates
 
 // The streams in use; what a run draws for one purpose never shifts another's numbers.

@@ -7,13 +7,13 @@
 // The values are the program's exit codes.
 typedef enum Status {
   STATUS_OK = 0,
-  STATUS_FAILED = 1,           // something broke while running
-  STATUS_USAGE = 2,            // command line or recipe refused
-  STATUS_BAD_INPUT = 3,        // an input file refused: model, adapter, dataset, checkpoint
-  STATUS_NO_SPACE = 4,         // memory or disk exhausted
-  STATUS_GUARD = 5,            // training stopped by its own guard (NaN, watchdog)
-  STATUS_INTERRUPTED = 130,    // SIGINT, after a checkpoint
-  STATUS_TERMINATED = 143,     // SIGTERM, after a checkpoint
+  STATUS_FAILED = 1,  // something broke while running
+  STATUS_USAGE = 2,  // command line or recipe refused
+  STATUS_BAD_INPUT = 3,  // an input file refused: model, adapter, dataset, checkpoint
+  STATUS_NO_SPACE = 4,  // memory or disk exhausted
+  STATUS_GUARD = 5,  // training stopped by its own guard (NaN, watchdog)
+  STATUS_INTERRUPTED = 130,  // SIGINT, after a checkpoint
+  STATUS_TERMINATED = 143,  // SIGTERM, after a checkpoint
 } Status;
 
 #if defined(__GNUC__)
@@ -36,17 +36,17 @@ Status status_errno(Status otherwise, int error_number, const char *format, ...)
 const char *status_message(void);
 
 // Returns from the enclosing function when `expression` fails.
-#define TRY(expression)                       \
-  do {                                        \
-    Status try_status_ = (expression);        \
+#define TRY(expression)                               \
+  do {                                                \
+    Status try_status_ = (expression);                \
     if (try_status_ != STATUS_OK) return try_status_; \
   } while (0)
 
 // Jumps to the enclosing function's label `done`, with `status` set, when `expression` fails.
-#define TRY_DONE(expression)                  \
-  do {                                        \
-    status = (expression);                    \
-    if (status != STATUS_OK) goto done;       \
+#define TRY_DONE(expression)            \
+  do {                                  \
+    status = (expression);              \
+    if (status != STATUS_OK) goto done; \
   } while (0)
 
 #endif

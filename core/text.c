@@ -46,7 +46,7 @@ int utf8_length(const unsigned char *p, size_t available) {
   if (length == 0 || (size_t)length > available) return 0;
   for (int i = 1; i < length; i++)
     if ((p[i] & 0xC0) != 0x80) return 0;
-  if (p[0] == 0xE0 && p[1] < 0xA0) return 0;   // longer than needed
+  if (p[0] == 0xE0 && p[1] < 0xA0) return 0;  // longer than needed
   if (p[0] == 0xED && p[1] >= 0xA0) return 0;  // surrogates
   if (p[0] == 0xF0 && p[1] < 0x90) return 0;
   if (p[0] == 0xF4 && p[1] >= 0x90) return 0;  // past U+10FFFF

@@ -19,8 +19,8 @@ struct ThreadPool {
   struct Worker *workers;  // threads - 1 of them; the caller is thread 0
   pthread_mutex_t mutex;
   pthread_cond_t start, finish;
-  uint64_t generation;     // one more for each pool_run
-  int running;             // workers that have not yet finished this generation
+  uint64_t generation;  // one more for each pool_run
+  int running;  // workers that have not yet finished this generation
   bool stop;
   TaskFunction function;
   void *argument;

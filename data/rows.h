@@ -45,7 +45,7 @@ typedef struct RowEvent {
 
 typedef struct RowReport {
   int64_t read;  // rows taken from files
-  int64_t held_out;          // rows moved from here to the evaluation set (val_set_size)
+  int64_t held_out;  // rows moved from here to the evaluation set (val_set_size)
   int64_t fates[ROW_FATES];  // rows by fate; cut ones are not counted as kept
   RowEvent *events;  // each row that is not simply kept, in reading order
   int64_t event_count, event_capacity;

@@ -18,7 +18,7 @@ typedef struct TokenList {
 } TokenList;
 
 typedef enum TokenizeFlags {
-  TOKENIZE_ADD_SPECIAL = 1,    // BOS and EOS as the model adds them
+  TOKENIZE_ADD_SPECIAL = 1,  // BOS and EOS as the model adds them
   TOKENIZE_PARSE_SPECIAL = 2,  // control tokens written in the text become their ids (user-defined ones always do)
 } TokenizeFlags;
 
@@ -40,17 +40,17 @@ void tokenizer_decode_piece(Buffer *out, const Tokenizer *tokenizer, int32_t id,
 void token_list_release(TokenList *list);
 void token_list_push(TokenList *list, int32_t id);
 
-int64_t tokenizer_size(const Tokenizer *tokenizer);                        // ids are 0 .. size-1
-int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);     // the id of a token by its text; -1 when absent
-const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);        // as it stands in the vocabulary; NULL out of range or in a hole
-bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id);         // a control token
-int32_t tokenizer_bos(const Tokenizer *tokenizer);                         // -1 when there is none; so the next three
+int64_t tokenizer_size(const Tokenizer *tokenizer);  // ids are 0 .. size-1
+int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);  // the id of a token by its text; -1 when absent
+const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);  // as it stands in the vocabulary; NULL out of range or in a hole
+bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id);  // a control token
+int32_t tokenizer_bos(const Tokenizer *tokenizer);  // -1 when there is none; so the next three
 int32_t tokenizer_eos(const Tokenizer *tokenizer);
 int32_t tokenizer_pad(const Tokenizer *tokenizer);
-int32_t tokenizer_eot(const Tokenizer *tokenizer);                         // end of turn, where the file names one
-bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);             // EOS, end of turn, or another end-of-generation token
+int32_t tokenizer_eot(const Tokenizer *tokenizer);  // end of turn, where the file names one
+bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);  // EOS, end of turn, or another end-of-generation token
 bool tokenizer_adds_bos(const Tokenizer *tokenizer);
-const char *tokenizer_chat_template(const Tokenizer *tokenizer);           // NULL when there is none
+const char *tokenizer_chat_template(const Tokenizer *tokenizer);  // NULL when there is none
 // Makes `text` (which must be in the vocabulary, else STATUS_USAGE) the token of a role, as a recipe's special_tokens ask: bos, eos, pad,
 // unk (each also with _token behind it), or adds a `stop` token. Before the tokenizer is shared between threads.
 Status tokenizer_set_special(Tokenizer *tokenizer, const char *role, const char *text);

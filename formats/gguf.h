@@ -13,8 +13,19 @@
 #include "formats/block.h"
 
 typedef enum GgufType {
-  GGUF_UINT8, GGUF_INT8, GGUF_UINT16, GGUF_INT16, GGUF_UINT32, GGUF_INT32, GGUF_FLOAT32, GGUF_BOOL, GGUF_STRING,
-  GGUF_ARRAY, GGUF_UINT64, GGUF_INT64, GGUF_FLOAT64,
+  GGUF_UINT8,
+  GGUF_INT8,
+  GGUF_UINT16,
+  GGUF_INT16,
+  GGUF_UINT32,
+  GGUF_INT32,
+  GGUF_FLOAT32,
+  GGUF_BOOL,
+  GGUF_STRING,
+  GGUF_ARRAY,
+  GGUF_UINT64,
+  GGUF_INT64,
+  GGUF_FLOAT64,
 } GgufType;
 
 typedef struct GgufString {
@@ -23,21 +34,21 @@ typedef struct GgufString {
 } GgufString;
 
 typedef struct GgufValue {
-  const char *key;            // NUL-terminated
+  const char *key;  // NUL-terminated
   GgufType type;
-  GgufType element;           // of an array (arrays of arrays are refused)
-  uint64_t count;             // of an array; 1 otherwise
-  const uint8_t *data;        // the little-endian bytes in the file (may be unaligned), after type and count
-  size_t bytes;               // of data
+  GgufType element;  // of an array (arrays of arrays are refused)
+  uint64_t count;  // of an array; 1 otherwise
+  const uint8_t *data;  // the little-endian bytes in the file (may be unaligned), after type and count
+  size_t bytes;  // of data
   const GgufString *strings;  // for GGUF_STRING and arrays of it: `count` of them
 } GgufValue;
 
 typedef struct GgufTensor {
-  const char *name;           // NUL-terminated
-  uint32_t type;              // GGUF's number; supported ones are BlockType values
-  int dimensions;             // 1 to 4
-  int64_t shape[4];           // shape[0] is the fastest (in_features); unused ones are 1
-  const void *data;           // mapped
+  const char *name;  // NUL-terminated
+  uint32_t type;  // GGUF's number; supported ones are BlockType values
+  int dimensions;  // 1 to 4
+  int64_t shape[4];  // shape[0] is the fastest (in_features); unused ones are 1
+  const void *data;  // mapped
   size_t bytes;
 } GgufTensor;
 
@@ -61,8 +72,8 @@ Status gguf_open(Gguf *gguf, const char *path);
 Status gguf_parse(Gguf *gguf, const char *path, const uint8_t *data, size_t size);  // bytes owned by the caller; for fuzzing
 void gguf_close(Gguf *gguf);
 
-const GgufValue *gguf_find(const Gguf *gguf, const char *key);         // NULL when absent
-const GgufTensor *gguf_find_tensor(const Gguf *gguf, const char *name);// NULL when absent
+const GgufValue *gguf_find(const Gguf *gguf, const char *key);  // NULL when absent
+const GgufTensor *gguf_find_tensor(const Gguf *gguf, const char *name);  // NULL when absent
 // Each returns false, and leaves *value alone, when the key is absent or cannot be that type (integers of any
 // width and sign convert when the value fits).
 bool gguf_get_integer(const Gguf *gguf, const char *key, int64_t *value);
@@ -83,7 +94,7 @@ typedef struct GgufWriter {
   int64_t tensor_count, tensor_capacity, tensors_written;
   uint64_t alignment;
   // private
-  Map keys;       // of values and tensors already declared
+  Map keys;  // of values and tensors already declared
   char *failure;  // what was wrong with a declaration; gguf_writer_open tells
 } GgufWriter;
 
@@ -96,9 +107,9 @@ void gguf_put_array(GgufWriter *writer, const char *key, GgufType element, const
 void gguf_put_string_array(GgufWriter *writer, const char *key, const GgufString *strings, uint64_t count);
 void gguf_put_value(GgufWriter *writer, const GgufValue *value);  // a key carried over, byte for byte
 void gguf_declare_tensor(GgufWriter *writer, const char *name, uint32_t type, int dimensions, const int64_t *shape);
-Status gguf_writer_open(GgufWriter *writer, const char *path);    // writes the header
+Status gguf_writer_open(GgufWriter *writer, const char *path);  // writes the header
 Status gguf_write_tensor(GgufWriter *writer, const void *data, size_t bytes);  // checks the size against the declaration
-Status gguf_writer_commit(GgufWriter *writer);                    // all tensors must have been written
-void gguf_writer_abandon(GgufWriter *writer);                     // safe after anything, also after commit
+Status gguf_writer_commit(GgufWriter *writer);  // all tensors must have been written
+void gguf_writer_abandon(GgufWriter *writer);  // safe after anything, also after commit
 
 #endif

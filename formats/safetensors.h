@@ -11,7 +11,23 @@
 #include "core/memory.h"
 #include "core/status.h"
 
-typedef enum SafetensorsType { ST_BOOL, ST_U8, ST_I8, ST_F8_E4M3, ST_F8_E5M2, ST_I16, ST_U16, ST_F16, ST_BF16, ST_I32, ST_U32, ST_F32, ST_F64, ST_I64, ST_U64 } SafetensorsType;
+typedef enum SafetensorsType {
+  ST_BOOL,
+  ST_U8,
+  ST_I8,
+  ST_F8_E4M3,
+  ST_F8_E5M2,
+  ST_I16,
+  ST_U16,
+  ST_F16,
+  ST_BF16,
+  ST_I32,
+  ST_U32,
+  ST_F32,
+  ST_F64,
+  ST_I64,
+  ST_U64
+} SafetensorsType;
 
 const char *safetensors_type_name(SafetensorsType type);  // "BF16"
 int safetensors_type_bytes(SafetensorsType type);
@@ -23,16 +39,16 @@ typedef struct SafetensorsTensor {
   SafetensorsType type;
   int dimensions;
   int64_t shape[SAFETENSORS_MAX_DIMENSIONS];  // row-major, shape[0] the slowest
-  int64_t count;                              // elements
-  const void *data;                           // mapped, may be unaligned
+  int64_t count;  // elements
+  const void *data;  // mapped, may be unaligned
   size_t bytes;
-  int file;                                   // index in Safetensors.paths
+  int file;  // index in Safetensors.paths
 } SafetensorsTensor;
 
 typedef struct Safetensors {
   SafetensorsTensor *tensors;
   int64_t tensor_count;
-  char **metadata_keys, **metadata_values;    // __metadata__ of the first file
+  char **metadata_keys, **metadata_values;  // __metadata__ of the first file
   int64_t metadata_count;
   char **paths;
   int path_count;
@@ -61,8 +77,8 @@ typedef struct SafetensorsWriter {
   Buffer metadata;
   uint64_t declared, written;  // bytes of tensor data
   // private
-  Map metadata_index, index;   // what is already there
-  char *failure;               // what was wrong with a declaration; safetensors_writer_open tells
+  Map metadata_index, index;  // what is already there
+  char *failure;  // what was wrong with a declaration; safetensors_writer_open tells
 } SafetensorsWriter;
 
 void safetensors_writer_new(SafetensorsWriter *writer);

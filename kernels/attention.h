@@ -12,15 +12,15 @@
 
 typedef struct AttentionSpan {
   int64_t query_begin, query_end;  // rows of q and o
-  int64_t key_begin, key_end;      // rows of k and v
+  int64_t key_begin, key_end;  // rows of k and v
 } AttentionSpan;
 
 typedef struct AttentionShape {
-  int64_t heads, kv_heads;         // heads is a multiple of kv_heads; query head h reads KV head h / (heads / kv_heads)
-  int64_t head_size, value_size;   // of q and k, and of v and o
+  int64_t heads, kv_heads;  // heads is a multiple of kv_heads; query head h reads KV head h / (heads / kv_heads)
+  int64_t head_size, value_size;  // of q and k, and of v and o
   float scale;
-  int64_t window;                  // 0: all earlier keys
-  float softcap;                   // 0: none; else s <- softcap * tanh(s / softcap)
+  int64_t window;  // 0: all earlier keys
+  float softcap;  // 0: none; else s <- softcap * tanh(s / softcap)
 } AttentionShape;
 
 #endif

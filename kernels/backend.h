@@ -16,7 +16,7 @@
 #include "kernels/matrix.h"
 
 typedef enum RopeLayout {
-  ROPE_HALVES,       // Hugging Face: (x[i], x[i + size/2]) turn together
+  ROPE_HALVES,  // Hugging Face: (x[i], x[i + size/2]) turn together
   ROPE_INTERLEAVED,  // llama-architecture GGUF: (x[2i], x[2i + 1]) turn together
 } RopeLayout;
 
@@ -25,7 +25,7 @@ typedef enum Activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_COUN
 // Doubles, for 1 - beta2 of a float is already off by 1e-5.
 typedef struct AdamwSettings {
   double learning_rate, beta1, beta2, epsilon, weight_decay;
-  int64_t step;           // 1 for the first
+  int64_t step;  // 1 for the first
   double gradient_scale;  // multiplies every gradient first (clipping)
 } AdamwSettings;
 
@@ -39,33 +39,42 @@ typedef struct Kernels {
   // dx[n, w.columns] (+)= alpha * dy[n, w.rows] w
   void (*linear_backward)(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
   // dw[rows, columns] += alpha * dy[n, rows]^T x[n, columns]
-  void (*weight_backward)(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha, Backend *backend);
+  void (*weight_backward)(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
+                          Backend *backend);
   // y[i] += bias for each of n rows; and db += column sums of dy
   void (*bias_forward)(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend);
   // y[i] = scale * w[ids[i]]
   void (*embedding_forward)(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
   // y = x / sqrt(mean(x^2) + epsilon) * (offset + w), each row apart; w [columns]. Zhang and Sennrich 2019.
-  void (*rmsnorm_forward)(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset, Backend *backend);
-  void (*rmsnorm_backward)(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset, bool accumulate, Backend *backend);
+  void (*rmsnorm_forward)(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
+                          Backend *backend);
+  void (*rmsnorm_backward)(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
+                           float offset, bool accumulate, Backend *backend);
 
   // Rotates x[n, heads, head_size] in place by position * frequencies[i], i < rotary/2, pairs within the first
   // `rotary` of each head; sine and cosine are multiplied by `magnitude` (YaRN; 1 else). Su et al. 2021.
   // inverse: by the opposite angle (the backward pass, which keeps the factor).
-  void (*rope)(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+  void (*rope)(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
+               RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 
   // o[nq, heads * value_size], lse[nq, heads] of q[nq, heads * head_size], k[nk, kv_heads * head_size], v[nk, kv_heads * value_size]
-  void (*attention_forward)(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, Backend *backend);
+  void (*attention_forward)(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
+                            int64_t span_count, AttentionShape shape, Backend *backend);
   // Sets dq, dk, dv; delta[nq, heads] is scratch of the caller's.
-  void (*attention_backward)(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape, Backend *backend);
+  void (*attention_backward)(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
+                             const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
+                             AttentionShape shape, Backend *backend);
 
   // y = f(gate) * up, elementwise; Shazeer 2020. Backward: dgate and dup are set, and may be the very buffers gate and up.
   void (*gated_forward)(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
-  void (*gated_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
+  void (*gated_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
+                         Backend *backend);
 
   // For each row i: nll[i] = logsumexp(logits[i]) - logits[i][targets[i]]; then, unless gradient_scale is NULL,
   // logits[i] <- gradient_scale[i] * (softmax(logits[i]) - onehot(targets[i])) in place.
-  void (*cross_entropy)(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary, Backend *backend);
+  void (*cross_entropy)(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
+                        Backend *backend);
 
   // y[i] = x[i] * keep_i / (1 - p); keep_i is a function of (seed, stream, i) alone: philox(seed, stream, i / 4)[i % 4] >= p * 2^32.
   // accumulate adds to y. The same call with dy for x is its backward.
@@ -106,12 +115,12 @@ const Kernels *backend_cpu_kernels(int index);
 
 extern const Kernels kernels_scalar;  // kernels/reference: plain C, the definition of each kernel
 #ifdef LORA_HAS_AVX2
-extern const Kernels kernels_avx2;    // kernels/cpu
+extern const Kernels kernels_avx2;  // kernels/cpu
 #endif
 
 // How many bytes of per-thread scratch the CPU kernels may use, and the scratch of one thread.
 enum { KERNEL_SCRATCH_BYTES = 4 << 20 };
-void *backend_scratch(Backend *backend, int thread);      // KERNEL_SCRATCH_BYTES, 64-byte aligned
+void *backend_scratch(Backend *backend, int thread);  // KERNEL_SCRATCH_BYTES, 64-byte aligned
 // One block shared by all threads of a kernel, grown to at least `bytes` when a larger one is first asked for.
 void *backend_shared_scratch(Backend *backend, int64_t bytes);
 

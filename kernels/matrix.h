@@ -12,7 +12,7 @@ typedef struct Matrix {
   BlockType type;
   int64_t rows, columns;
   const void *data;  // [rows, columns] in blocks along columns; unused for BLOCK_NF4
-  Nf4 nf4;           // BLOCK_NF4 only
+  Nf4 nf4;  // BLOCK_NF4 only
 } Matrix;
 
 // out[count] = w[row, first .. first + count - 1]. `first` starts a block of the type; `count` ends one or the row.

@@ -33,7 +33,7 @@ typedef struct RecipePosition {
 typedef struct DatasetRecipe {
   RecipePosition position;
   char *path;
-  char *type;                      // "alpaca", "chat_template", ...; NULL: pre-tokenised rows
+  char *type;  // "alpaca", "chat_template", ...; NULL: pre-tokenised rows
   // A `type` given as a mapping:
   bool type_is_mapping;
   char *field_system, *field_instruction, *field_input, *field_output, *format, *no_input_format, *system_format, *system_prompt;
@@ -42,16 +42,16 @@ typedef struct DatasetRecipe {
   // Of preference rows, with a `type` given as a mapping:
   char *field_prompt, *field_completion, *field_label, *prompt_format, *chosen_format, *rejected_format, *completion_format;
   char *chat_template, *chat_template_jinja;
-  char *field_messages;            // default "messages"
+  char *field_messages;  // default "messages"
   char *message_field_role, *message_field_content;  // older spellings of message_property_mappings
-  StringPairs message_property_mappings;             // property -> field of the row
+  StringPairs message_property_mappings;  // property -> field of the row
   char *message_field_training, *message_field_training_detail;
   char *field_tools, *field_thinking, *template_thinking_key, *field_chosen, *field_rejected;
-  StringPairs roles;               // target role -> source names joined by ','
-  StringList roles_to_train;       // default: assistant
-  bool has_roles_to_train;         // an explicit empty list means: none by role
-  char *train_on_eos;              // "all", "turn", "last", "none"; NULL: turn
-  char *train_on_eot;              // NULL: as train_on_eos
+  StringPairs roles;  // target role -> source names joined by ','
+  StringList roles_to_train;  // default: assistant
+  bool has_roles_to_train;  // an explicit empty list means: none by role
+  char *train_on_eos;  // "all", "turn", "last", "none"; NULL: turn
+  char *train_on_eot;  // NULL: as train_on_eos
   Choice drop_system_message, split_thinking;
   int64_t shards, shards_idx;
 } DatasetRecipe;
@@ -64,9 +64,9 @@ typedef struct RecipeRemark {
 } RecipeRemark;
 
 typedef struct Recipe {
-  char *path;                      // of the recipe file
-  Arena arena;                     // holds everything below
-  char *resolved;                  // the recipe with its overrides, as YAML text, for output_dir/recipe.yml
+  char *path;  // of the recipe file
+  Arena arena;  // holds everything below
+  char *resolved;  // the recipe with its overrides, as YAML text, for output_dir/recipe.yml
   RecipeRemark *remarks;  // everything that was said about it, in order
   int remark_count, problem_count;  // problems among them
   struct Node *tree;  // the YAML that was read, with its overrides; for positions
@@ -74,14 +74,14 @@ typedef struct Recipe {
 
   // Model and tokenizer
   char *base_model, *tokenizer_config, *revision_of_model, *chat_template, *chat_template_jinja, *default_system_message;
-  StringPairs special_tokens;      // pad_token, eos_token, bos_token, unk_token
+  StringPairs special_tokens;  // pad_token, eos_token, bos_token, unk_token
   StringList additional_special_tokens, tokens, eot_tokens;
   StringPairs added_tokens_overrides, chat_template_kwargs;
   StringPairs model_config;  // overrides of the model's own configuration
   Choice resize_token_embeddings_to_32x, trust_remote_code;
 
   // Adapter
-  char *adapter;                   // "lora", "qlora" or NULL (full fine-tuning)
+  char *adapter;  // "lora", "qlora" or NULL (full fine-tuning)
   bool load_in_4bit, load_in_8bit;
   int64_t lora_r;
   double lora_alpha, lora_dropout;
@@ -97,7 +97,7 @@ typedef struct Recipe {
   StringList peft_layers_pattern, peft_trainable_token_indices;
   char *peft_init_lora_weights;
   int64_t peft_loftq_bits;  // peft: {loftq_config: {loftq_bits}}; 0: absent
-  double loraplus_lr_ratio, loraplus_lr_embedding;   // 0: off
+  double loraplus_lr_ratio, loraplus_lr_embedding;  // 0: off
 
   // Data
   DatasetRecipe *datasets, *test_datasets;
@@ -106,7 +106,7 @@ typedef struct Recipe {
   char *dataset_prepared_path;
   bool train_on_inputs;
   int64_t sequence_len, eval_sequence_len, min_sample_len;  // eval_sequence_len 0: as sequence_len
-  char *excess_length_strategy;    // "drop", "truncate", "raise"
+  char *excess_length_strategy;  // "drop", "truncate", "raise"
   bool shuffle_merged_datasets, shuffle_before_merging_datasets, curriculum_sampling, dataset_exact_deduplication, group_by_length;
   bool sample_packing, sample_packing_sequentially;
   Choice eval_sample_packing, pad_to_sequence_len;
@@ -119,7 +119,7 @@ typedef struct Recipe {
   int64_t batch_size;  // micro_batch_size * gradient_accumulation_steps, when it was given; else 0
   int64_t micro_batch_size, gradient_accumulation_steps, eval_batch_size;  // eval_batch_size 0: as micro_batch_size
   double num_epochs;
-  int64_t max_steps;               // 0: by epochs
+  int64_t max_steps;  // 0: by epochs
   char *optimizer;
   StringPairs optim_args;
   double learning_rate, weight_decay, max_grad_norm, adam_beta1, adam_beta2, adam_epsilon;
@@ -127,25 +127,25 @@ typedef struct Recipe {
   char *lr_scheduler;
   StringPairs lr_scheduler_kwargs;
   double cosine_min_lr_ratio, cosine_constant_lr_ratio;  // 0: off
-  int64_t warmup_steps;            // -1: absent
-  double warmup_ratio;             // -1: absent
+  int64_t warmup_steps;  // -1: absent
+  double warmup_ratio;  // -1: absent
   bool lr_quadratic_warmup;
   StringList lr_groups;  // each as JSON
   double embedding_lr, embedding_lr_scale, neftune_noise_alpha;
 
   // Memory and precision
-  char *bf16;                      // "auto", "true", "false", "full"
+  char *bf16;  // "auto", "true", "false", "full"
   bool fp16, tf32;
-  char *gradient_checkpointing;    // NULL: chosen by memory; "true", "false", "offload", "offload_disk"
-  int64_t max_memory;              // bytes; 0: what the machine has free
-  char *device;                    // "cpu", "cuda:0"; NULL: cpu
+  char *gradient_checkpointing;  // NULL: chosen by memory; "true", "false", "offload", "offload_disk"
+  int64_t max_memory;  // bytes; 0: what the machine has free
+  char *device;  // "cpu", "cuda:0"; NULL: cpu
 
   // Logging, evaluation, saving
   char *output_dir;
   int64_t logging_steps;
-  double eval_steps, save_steps;   // 0: absent; below 1 a fraction of all steps
+  double eval_steps, save_steps;  // 0: absent; below 1 a fraction of all steps
   double evals_per_epoch, saves_per_epoch;  // 0: absent
-  char *eval_strategy, *save_strategy;      // NULL: absent
+  char *eval_strategy, *save_strategy;  // NULL: absent
   int64_t save_total_limit;
   bool save_only_model, save_first_step, load_best_model_at_end;
   char *metric_for_best_model;
@@ -158,7 +158,7 @@ typedef struct Recipe {
   char *hub_model_id;
 
   // Preference
-  char *rl;                        // NULL: supervised
+  char *rl;  // NULL: supervised
   double rl_beta, orpo_alpha, dpo_label_smoothing, rpo_alpha, kto_desirable_weight, kto_undesirable_weight, simpo_gamma, cpo_alpha;
   StringList dpo_loss_type, dpo_loss_weights;
   bool precompute_ref_log_probs;
@@ -168,12 +168,12 @@ typedef struct Recipe {
   // Distribution and export
   bool shard_base;
   int64_t ddp_timeout;
-  StringList export_gguf;          // export: {gguf: [...]}
+  StringList export_gguf;  // export: {gguf: [...]}
   bool export_merge;
 } Recipe;
 
 typedef struct RecipeOverride {
-  const char *key, *value;         // key with dots: "datasets.0.path"
+  const char *key, *value;  // key with dots: "datasets.0.path"
 } RecipeOverride;
 
 // Reads, overrides, checks. STATUS_USAGE when anything is refused: status_message() then holds one line a

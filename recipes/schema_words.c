@@ -88,13 +88,14 @@ const char *const chat_template_words[] = {"alpaca",
 
 const char *const dataset_type_words[] = {
     // Supervised.
-    "alpaca", "alpaca:instruct", "alpaca:chat", "alpaca:chatml", "alpaca:phi", "alpaca_chat", "alpaca_chat.load", "alpaca_chat.load_concise",
-    "alpaca_chat.load_qa", "alpaca_chat.load_camel_ai", "alpaca_chat.load_no_prompt", "alpaca_instruct", "alpaca_instruct.load",
-    "alpaca_instruct.load_no_prompt", "alpaca_w_system", "alpaca_w_system.load", "alpaca_w_system.load_chat", "alpaca_w_system.load_instruct",
-    "alpaca_w_system.load_open_orca", "alpaca_w_system.load_open_orca_chatml", "chat_template", "completion", "concisechoice", "context_qa",
-    "context_qa.load_404", "context_qa.load_v2", "creative_acr.load_answer", "creative_acr.load_critique", "creative_acr.load_revise",
-    "explainchoice", "explainchoice:chat", "gpteacher", "gpteacher:chat", "input_output", "jeopardy", "jeopardy:chat", "llama2_chat",
-    "messages.chat", "metharme", "oasst", "oasst:chat", "orcamini", "pygmalion", "reflection", "stepwise_supervised", "summarizetldr",
+    "alpaca", "alpaca:instruct", "alpaca:chat", "alpaca:chatml", "alpaca:phi", "alpaca_chat", "alpaca_chat.load",
+    "alpaca_chat.load_concise", "alpaca_chat.load_qa", "alpaca_chat.load_camel_ai", "alpaca_chat.load_no_prompt", "alpaca_instruct",
+    "alpaca_instruct.load", "alpaca_instruct.load_no_prompt", "alpaca_w_system", "alpaca_w_system.load", "alpaca_w_system.load_chat",
+    "alpaca_w_system.load_instruct", "alpaca_w_system.load_open_orca", "alpaca_w_system.load_open_orca_chatml", "chat_template",
+    "completion", "concisechoice", "context_qa", "context_qa.load_404", "context_qa.load_v2", "creative_acr.load_answer",
+    "creative_acr.load_critique", "creative_acr.load_revise", "explainchoice", "explainchoice:chat", "gpteacher", "gpteacher:chat",
+    "input_output", "jeopardy", "jeopardy:chat", "llama2_chat", "messages.chat", "metharme", "oasst", "oasst:chat", "orcamini", "pygmalion",
+    "reflection", "stepwise_supervised", "summarizetldr",
     // Preference.
     "chat_template.default", "chat_template.argilla", "chat_template.argilla_chat", "chatml", "chatml.default", "chatml.intel",
     "chatml.icr", "chatml.argilla", "chatml.argilla_chat", "chatml.prompt_pairs", "chatml.ultra", "llama3", "llama3.default",

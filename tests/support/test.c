@@ -17,7 +17,8 @@ double max_relative_error(const float *actual, const float *expected, int64_t n)
   return scale > 0 ? difference / scale : INFINITY;
 }
 
-void assert_close_at(const float *actual, const float *expected, int64_t n, double tolerance, const char *what, const char *file, int line) {
+void assert_close_at(const float *actual, const float *expected, int64_t n, double tolerance, const char *what, const char *file,
+                     int line) {
   double error = max_relative_error(actual, expected, n);
   if (error <= tolerance) return;
   print_error("%s: relative error %.3g over the tolerance %.3g (%lld values)\n", what, error, tolerance, (long long)n);

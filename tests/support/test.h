@@ -20,8 +20,7 @@
 // max |a - b| / max |b| (the max norm of the reference); infinity when either side holds a NaN or an Inf.
 double max_relative_error(const float *actual, const float *expected, int64_t n);
 
-#define assert_close(actual, expected, n, tolerance) \
-  assert_close_at((actual), (expected), (n), (tolerance), #actual, __FILE__, __LINE__)
+#define assert_close(actual, expected, n, tolerance) assert_close_at((actual), (expected), (n), (tolerance), #actual, __FILE__, __LINE__)
 void assert_close_at(const float *actual, const float *expected, int64_t n, double tolerance, const char *what, const char *file, int line);
 
 #define assert_ok(expression) assert_ok_at((expression), #expression, __FILE__, __LINE__)
@@ -35,7 +34,12 @@ void fill_normal(float *out, int64_t n, double deviation, Rng *rng);
 
 // Path of a file under the shared reference data, or NULL: then the test prints SKIPPED and why by skip_test.
 char *shared_path(const char *relative);
-#define skip_test(...) do { printf("SKIPPED: " __VA_ARGS__); printf("\n"); skip(); } while (0)
+#define skip_test(...)               \
+  do {                               \
+    printf("SKIPPED: " __VA_ARGS__); \
+    printf("\n");                    \
+    skip();                          \
+  } while (0)
 
 // A fresh temporary folder; remove it with directory_remove.
 char *temporary_folder(void);
