@@ -40,6 +40,12 @@ void file_unmap(FileMap *map) {
   *map = (FileMap){0};
 }
 
+void file_map_forget(const void *data, size_t bytes) {
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
+  uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+  if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 Status file_read(Buffer *buffer, const char *path, size_t limit) {
   struct stat info;
   if (stat(path, &info) != 0) return status_errno(STATUS_BAD_INPUT, errno, "%s: cannot be opened", path);

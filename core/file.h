@@ -18,27 +18,29 @@ typedef struct FileMap {
 
 Status file_map(FileMap *map, const char *path);
 void file_unmap(FileMap *map);
+// The whole pages within these bytes of a mapping leave memory, and are read again when they are next touched.
+void file_map_forget(const void *data, size_t bytes);
 
 // Appends the whole file to `buffer`; a gzip file (by its first two bytes) is inflated. At most `limit` bytes.
 Status file_read(Buffer *buffer, const char *path, size_t limit);
 
 bool file_exists(const char *path);
 bool directory_exists(const char *path);
-Status file_sync(const char *path);                        // fsync
-Status directory_create(const char *path);                 // with its parents; no error if it is there
-Status directory_remove(const char *path);                 // with its contents; no error if it is not there
-Status directory_sync(const char *path);                   // fsync
-char *path_join(const char *folder, const char *name);     // a new string; `name` alone when it is absolute or folder is empty
-char *path_parent(const char *path);                       // a new string; "." when there is none
-const char *path_name(const char *path);                   // after the last '/'
+Status file_sync(const char *path);  // fsync
+Status directory_create(const char *path);  // with its parents; no error if it is there
+Status directory_remove(const char *path);  // with its contents; no error if it is not there
+Status directory_sync(const char *path);  // fsync
+char *path_join(const char *folder, const char *name);  // a new string; `name` alone when it is absolute or folder is empty
+char *path_parent(const char *path);  // a new string; "." when there is none
+const char *path_name(const char *path);  // after the last '/'
 
 // Writes `path` through a temporary file beside it: open, write, then commit (flush, fsync, rename)
 // or abandon. After a failed write, commit fails too, and `path` is as it was before.
 typedef struct FileWriter {
   FILE *stream;
   char *path, *temporary;
-  int error;       // the first errno
-  uint64_t offset; // bytes written so far
+  int error;  // the first errno
+  uint64_t offset;  // bytes written so far
 } FileWriter;
 
 Status file_writer_open(FileWriter *writer, const char *path);

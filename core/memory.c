@@ -81,6 +81,11 @@ static int64_t read_number(const char *path, const char *key) {
   return value;
 }
 
+int64_t memory_private_bytes(void) {
+  int64_t kibibytes = read_number("/proc/self/status", "RssAnon:");
+  return kibibytes < 0 ? memory_peak_bytes() : kibibytes * 1024;
+}
+
 int64_t memory_available_bytes(void) {
   int64_t available = read_number("/proc/meminfo", "MemAvailable:");
   available = available < 0 ? INT64_MAX : available * 1024;
@@ -121,9 +126,7 @@ char *arena_copy_bytes(Arena *arena, const char *bytes, size_t length) {
   return copy;
 }
 
-char *arena_copy_string(Arena *arena, const char *text) {
-  return text ? arena_copy_bytes(arena, text, strlen(text)) : NULL;
-}
+char *arena_copy_string(Arena *arena, const char *text) { return text ? arena_copy_bytes(arena, text, strlen(text)) : NULL; }
 
 char *arena_format(Arena *arena, const char *format, ...) {
   va_list arguments;

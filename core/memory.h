@@ -11,29 +11,28 @@
 
 #include "core/status.h"
 
-void *memory_new(size_t count, size_t size);                   // zeroed; count * size checked
-void *memory_grow(void *old, size_t count, size_t size);       // realloc; count * size checked
-char *memory_copy_string(const char *text);                    // NULL gives NULL
-char *memory_format(const char *format, ...) PRINTF_LIKE(1, 2);// a new string
+void *memory_new(size_t count, size_t size);  // zeroed; count * size checked
+void *memory_grow(void *old, size_t count, size_t size);  // realloc; count * size checked
+char *memory_copy_string(const char *text);  // NULL gives NULL
+char *memory_format(const char *format, ...) PRINTF_LIKE(1, 2);  // a new string
 Status memory_try(void **block, size_t bytes, const char *purpose);  // 64-byte aligned, zeroed; free() it
-bool size_multiply(size_t *product, size_t a, size_t b);       // false on overflow
-int64_t memory_peak_bytes(void);                               // the process's largest resident size so far
-int64_t memory_available_bytes(void);                          // what the machine has free (MemAvailable, cgroup limit)
+bool size_multiply(size_t *product, size_t a, size_t b);  // false on overflow
+int64_t memory_peak_bytes(void);  // the process's largest resident size so far
+int64_t memory_private_bytes(void);  // resident now, mapped files and shared memory left out
+int64_t memory_available_bytes(void);  // what the machine has free (MemAvailable, cgroup limit)
 
 // Grows `array` so that one more element fits: ARRAY_PUSH(items, count, capacity) = value.
-#define ARRAY_PUSH(array, count, capacity)                                              \
-  (*((count) == (capacity)                                                              \
-         ? ((capacity) = (capacity) ? (capacity) * 2 : 8,                               \
-            (array) = memory_grow((array), (size_t)(capacity), sizeof *(array)),        \
-            (array) + (count)++)                                                        \
-         : (array) + (count)++))
+#define ARRAY_PUSH(array, count, capacity)                                                                              \
+  (*((count) == (capacity) ? ((capacity) = (capacity) ? (capacity)*2 : 8,                                               \
+                              (array) = memory_grow((array), (size_t)(capacity), sizeof *(array)), (array) + (count)++) \
+                           : (array) + (count)++))
 
 // An arena: everything allocated from it is released at once.
 typedef struct Arena {
   struct ArenaChunk *chunks;
 } Arena;
 
-void *arena_new(Arena *arena, size_t count, size_t size);      // zeroed, 64-byte aligned
+void *arena_new(Arena *arena, size_t count, size_t size);  // zeroed, 64-byte aligned
 char *arena_copy_string(Arena *arena, const char *text);
 char *arena_copy_bytes(Arena *arena, const char *bytes, size_t length);  // adds a NUL
 char *arena_format(Arena *arena, const char *format, ...) PRINTF_LIKE(2, 3);

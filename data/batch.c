@@ -149,6 +149,7 @@ static void plan_measure(BatchPlan *plan, const BatchOptions *options) {
     int64_t last = plan->sequence_begin[min_i64((b + 1) * options->micro_batch_size, plan->sequence_count)];
     int64_t tokens = 0;
     for (int64_t d = first; d < last; d++) tokens += plan->rows->rows[plan->documents[d]].count;
+    if (tokens > plan->most_tokens) plan->largest = b;
     plan->most_tokens = max_i64(plan->most_tokens, tokens);
     plan->most_documents = max_i64(plan->most_documents, last - first);
     total += tokens;
@@ -206,12 +207,6 @@ void batch_plan_release(BatchPlan *plan) {
   free(plan->documents);
   free(plan->sequence_begin);
   *plan = (BatchPlan){0};
-}
-
-int64_t batch_token_bound(const RowSet *rows, const BatchOptions *options) {
-  RowStatistics statistics = row_set_statistics(rows);
-  int64_t sequence = options->packing ? options->sequence_len : statistics.longest;
-  return min_i64(sequence * max_i64(options->micro_batch_size, 1), statistics.tokens);
 }
 
 void batch_reserve(Batch *batch, const BatchPlan *plan) {

@@ -33,7 +33,8 @@ typedef struct BatchPlan {
   int64_t sequence_count;
   int64_t micro_batch_size;
   int64_t batch_count;  // ceil(sequence_count / micro_batch_size); the last may be smaller
-  int64_t most_tokens;  // of one micro-batch of this plan
+  int64_t largest;  // the first micro-batch with the most tokens
+  int64_t most_tokens;  // its own
   int64_t most_documents;
   double efficiency;  // tokens / (sequences * sequence_len) with packing; 1 without
 } BatchPlan;
@@ -41,8 +42,6 @@ typedef struct BatchPlan {
 // STATUS_BAD_INPUT when there is no row, or a row that is longer than a bin.
 Status batch_plan_create(BatchPlan *plan, const RowSet *rows, const BatchOptions *options, int64_t epoch);
 void batch_plan_release(BatchPlan *plan);
-// The tokens that a micro-batch of any epoch can hold at most, for planning memory.
-int64_t batch_token_bound(const RowSet *rows, const BatchOptions *options);
 
 typedef struct Batch {
   int32_t *ids;  // [tokens]

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "models/model.h"
 
 // A tensor as either format gives it.
@@ -186,6 +187,7 @@ static void quantize_linear(void *argument, int64_t task, int thread) {
   float *values = memory_new((size_t)count, sizeof *values);
   block_traits(weight->type)->dequantize(values, weight->data, count);
   nf4_quantize(&weight->nf4, job->storage[task], values, count);
+  file_map_forget(weight->data, (size_t)(block_row_bytes(weight->type, weight->columns) * weight->rows));
   weight->type = BLOCK_NF4;
   weight->data = NULL;
   free(values);
@@ -227,6 +229,16 @@ done:
     *out = NULL;
   }
   return status;
+}
+
+static int64_t mapped_bytes(const Matrix *matrix) {
+  return matrix->type == BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
+}
+
+int64_t model_mapped_bytes(const Model *model) {
+  int64_t bytes = mapped_bytes(&model->embedding) + (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
+  for (int i = 0; i < model->linear_count; i++) bytes += mapped_bytes(&model->linears[i]->weight);
+  return bytes;
 }
 
 void model_close(Model *model) {

@@ -73,6 +73,7 @@ typedef struct ModelOptions {
 // STATUS_BAD_INPUT names file, tensor or key, and the remedy. `path`: a GGUF file or a folder.
 Status model_open(Model **out, const char *path, ModelOptions options, Backend *backend);
 void model_close(Model *model);
+int64_t model_mapped_bytes(const Model *model);  // of the weights that are used where the file is mapped
 
 const Family *family_by_model_type(const char *model_type);  // NULL when it is not known; so the next
 const Family *family_by_gguf(const char *architecture);

@@ -67,7 +67,7 @@ static Status open_optimizer(Run *run) {
 }
 
 // Every epoch is packed anew, so each has its own number of micro-batches. A part of an epoch counts by its share.
-static Status count_steps(Run *run) {
+static Status plan_epochs(Run *run) {
   const Recipe *recipe = run->recipe;
   int64_t accumulation = recipe->gradient_accumulation_steps, capacity = 0;
   double wanted = recipe->num_epochs;
@@ -75,6 +75,7 @@ static Status count_steps(Run *run) {
     BatchPlan plan;
     TRY(batch_plan_create(&plan, &run->train_rows, &run->batch_options, epoch));
     int64_t steps = (plan.batch_count + accumulation - 1) / accumulation;
+    if (plan.most_tokens > run->largest.tokens) batch_fill(&run->largest, &plan, plan.largest);
     batch_plan_release(&plan);
     ARRAY_PUSH(run->epoch_steps, run->epochs, capacity) = steps;
     double share = recipe->max_steps > 0 ? 1 : fmin(1, wanted - (double)epoch);
@@ -110,10 +111,29 @@ static Checkpointing checkpointing(const Recipe *recipe) {
   return strcmp(value, "false") == 0 ? CHECKPOINT_NONE : CHECKPOINT_ALL;
 }
 
-// What is left for activations of max_memory, or of what the machine has free, once the run is open.
-static int64_t activation_budget(const Recipe *recipe) {
-  if (recipe->max_memory > 0) return recipe->max_memory - memory_peak_bytes();
-  return (int64_t)(0.8 * (double)memory_available_bytes());
+// What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
+// counted whole, though few of their pages have been touched by now.
+static int64_t activation_budget(const Run *run) {
+  enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, what the kernels share, the export's buffers
+  if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)memory_available_bytes());
+  int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES;
+  return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - scratch - PROGRAM_BYTES;
+}
+
+static void describe(const Run *run) {
+  char base[32], adapter[32], activations[32];
+  const Model *model = run->model;
+  RowStatistics rows = row_set_statistics(&run->train_rows);
+  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", run->recipe->base_model,
+           (long long)model->config.layers, run->adapter->count, model->linear_count, (long long)run->adapter->size);
+  log_info("%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", (long long)run->train_rows.count, (long long)rows.tokens,
+           (long long)rows.trained, (long long)run->total_steps, (long long)run->schedule.warmup_steps);
+  int64_t arrays = 2 + run->optimizer->method->state_count;  // values and gradients, and the optimiser's
+  format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
+  format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
+  format_bytes(activations, (double)run->step.tape.block_bytes);
+  log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
+           run->step.checkpointed, (long long)model->config.layers);
 }
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
@@ -124,17 +144,11 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(open_rows(run));
   TRY(open_adapter(run));
   TRY(open_optimizer(run));
-  TRY(count_steps(run));
+  TRY(plan_epochs(run));
   open_schedule(run);
-  step_new(&run->step, run->model, checkpointing(recipe), activation_budget(recipe));
-  char parameters[32], tokens[32];
-  format_bytes(parameters, (double)run->adapter->size * 4);
-  RowStatistics statistics = row_set_statistics(&run->train_rows);
-  snprintf(tokens, sizeof tokens, "%lld", (long long)statistics.tokens);
-  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters (%s)", recipe->base_model,
-           (long long)run->model->config.layers, run->adapter->count, run->model->linear_count, (long long)run->adapter->size, parameters);
-  log_info("%lld rows, %s tokens (%lld trained); %lld steps, warm-up %lld", (long long)run->train_rows.count, tokens,
-           (long long)statistics.trained, (long long)run->total_steps, (long long)run->schedule.warmup_steps);
+  step_new(&run->step, run->model, checkpointing(recipe), activation_budget(run));
+  TRY(step_reserve(&run->step, &run->largest));
+  describe(run);
   return STATUS_OK;
 }
 
@@ -142,6 +156,7 @@ void run_close(Run *run) {
   if (run->step.model) step_free(&run->step);
   optimizer_free(run->optimizer);
   adapter_close(run->adapter);
+  batch_release(&run->largest);
   row_set_release(&run->train_rows);
   row_set_release(&run->eval_rows);
   tokenizer_free(run->tokenizer);

@@ -24,6 +24,7 @@ typedef struct Run {
   Optimizer *optimizer;
   Schedule schedule;
   Step step;
+  Batch largest;  // of all epochs' micro-batches
   int64_t *epoch_steps;  // [epochs]: optimiser steps of each whole epoch
   int64_t epochs;  // that the run touches
   int64_t total_steps;

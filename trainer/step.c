@@ -63,10 +63,10 @@ static Status plan_within_budget(Step *step) {
   format_bytes(need, (double)tape_plan_bytes(tape));
   format_bytes(have, (double)step->budget_bytes);
   if (step->checkpointing == CHECKPOINT_NONE)
-    return status_fail(
-        STATUS_NO_SPACE,
-        "a micro-batch needs %s and there is room for %s: set gradient_checkpointing: true, or a smaller micro_batch_size or sequence_len",
-        need, have);
+    return status_fail(STATUS_NO_SPACE,
+                       "a micro-batch needs %s and there is room for %s: set gradient_checkpointing: true, a smaller micro_batch_size or "
+                       "sequence_len, or a larger max_memory",
+                       need, have);
   int low = 0, high = most - 1;  // low does not fit
   while (high - low > 1) {
     int middle = (low + high) / 2;
@@ -78,21 +78,16 @@ static Status plan_within_budget(Step *step) {
   step->checkpointed = high;
   if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   format_bytes(need, (double)tape_plan_bytes(tape));
-  return status_fail(
-      STATUS_NO_SPACE,
-      "a micro-batch needs %s even with every layer recomputed, and there is room for %s: set a smaller micro_batch_size or sequence_len",
-      need, have);
+  return status_fail(STATUS_NO_SPACE,
+                     "a micro-batch needs %s even with every layer recomputed, and there is room for %s: set a smaller micro_batch_size or "
+                     "sequence_len, or a larger max_memory",
+                     need, have);
 }
 
-Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
-                uint64_t dropout_stream) {
-  *nll = 0;
-  int64_t labelled = read_batch(step, batch);
-  if (labelled == 0) return STATUS_OK;
+// Adds the micro-batch that read_batch has read to a new graph; returns its loss.
+static Tensor *build(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   Tape *tape = &step->tape;
   tape_begin(tape, mode);
-  tape->dropout_seed = dropout_seed;
-  tape->dropout_stream = dropout_stream;
   DecoderInput input = {.ids = batch->ids,
                         .positions = batch->positions,
                         .tokens = batch->tokens,
@@ -102,7 +97,26 @@ Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, floa
                         .row_count = labelled};
   Tensor *hidden = decoder_hidden(tape, step->model, &input);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
-  Tensor *loss = op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale);
+  return op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale);
+}
+
+Status step_reserve(Step *step, const Batch *batch) {
+  int64_t labelled = read_batch(step, batch);
+  if (labelled == 0) return STATUS_OK;
+  build(step, batch, labelled, TAPE_TRAIN, 1);
+  TRY(plan_within_budget(step));
+  return tape_reserve(&step->tape);
+}
+
+Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
+                uint64_t dropout_stream) {
+  *nll = 0;
+  int64_t labelled = read_batch(step, batch);
+  if (labelled == 0) return STATUS_OK;
+  Tape *tape = &step->tape;
+  Tensor *loss = build(step, batch, labelled, mode, gradient_scale);
+  tape->dropout_seed = dropout_seed;
+  tape->dropout_stream = dropout_stream;
   if (mode == TAPE_TRAIN) TRY(plan_within_budget(step));
   else tape_plan(tape, 0);
   TRY(tape_reserve(tape));

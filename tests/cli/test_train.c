@@ -207,6 +207,44 @@ static void bad_recipes_and_rows_are_refused_with_their_place(void **state) {
   free(broken);
 }
 
+// A run over 16 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
+static int64_t run_within(int64_t max_memory, int expected, const char *word) {
+  Buffer rows = {0}, output = {0}, metrics = {0};
+  for (int i = 0; i < 16; i++) {
+    for (int labels = 0; labels < 2; labels++) {
+      buffer_append_string(&rows, labels ? "], \"labels\": [260" : "{\"input_ids\": [260");
+      for (int j = 1; j < 512; j++) buffer_format(&rows, ", %d", 260 + (i * 37 + j * 11) % 200);
+    }
+    buffer_append_string(&rows, "]}\n");
+  }
+  char *data = write_file("long.jsonl", rows.data), *recipe = write_recipe("long.yml", tiny, "long", "");
+  int code = run_program(&output,
+                         "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 16 --max_steps 2 "
+                         "--gradient_accumulation_steps 1 --max_memory %lld",
+                         recipe, data, (long long)max_memory);
+  if (code != expected || !strstr(output.data, word)) fail_msg("exit code %d, or no \"%s\" in: %s", code, word, output.data);
+  long long peak = 0;
+  if (expected == 0) {
+    read_whole(&metrics, "long/metrics.jsonl");
+    const char *last = strstr(strchr(metrics.data, '\n'), "\"peak_memory_bytes\": ");
+    assert_non_null(last);
+    assert_int_equal(sscanf(last, "\"peak_memory_bytes\": %lld", &peak), 1);
+  }
+  buffer_release(&rows);
+  buffer_release(&output);
+  buffer_release(&metrics);
+  free(data);
+  free(recipe);
+  return peak;
+}
+
+static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step(void **state) {
+  (void)state;
+  int64_t plain = run_within((int64_t)16 << 30, 0, " 0 of "), limit = plain * 8 / 10;
+  assert_true(run_within(limit, 0, " layers recomputed") <= limit);
+  run_within(plain / 10, 4, "even with every layer recomputed");
+}
+
 static void an_adapter_of_another_model_is_refused(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
@@ -257,6 +295,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step, make_folder,
+                                      remove_folder),
       cmocka_unit_test_setup_teardown(an_adapter_of_another_model_is_refused, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints, make_folder, remove_folder),
   };

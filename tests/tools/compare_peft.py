@@ -5,12 +5,11 @@ machine, and prints speed, peak memory and losses side by side.
     pip install torch transformers peft safetensors
     python tests/tools/compare_peft.py --lora build/release/lora --model MODEL.gguf --hf FOLDER [--rows ROWS.jsonl] [--steps 20] ...
 
-MODEL.gguf is what `lora` trains on; FOLDER holds the same weights in float32 for PEFT (`lora merge` can write it). ROWS.jsonl: one
-{"input_ids": [...], "labels": [...]} a line; without it, random rows of --length tokens with every token labelled. Rows are taken in
-order; the last --held-out of them are never trained, and their loss after training is compared. Each trainer runs in a process of its own,
-so that its peak memory is its own.
+MODEL.gguf is what `lora` trains on; FOLDER holds the same weights in float32 for PEFT (`lora merge --adapter A:0 --type f32` writes it). ROWS.jsonl: one {"input_ids": [...], "labels": [...]} a line;
+without it (or --questions), random rows of --length tokens with every token labelled. Rows are taken in order; the last --held-out of them
+are never trained, and their loss after training is compared. Each trainer runs in a process of its own, so that its peak memory is its own.
 """
-import argparse, json, os, random, resource, subprocess, sys, tempfile, time
+import argparse, functools, json, os, random, resource, subprocess, sys, tempfile, time
 
 
 def arguments():
@@ -21,16 +20,34 @@ def arguments():
     a.add_argument("--lr", type=float, default=2e-4)
     a.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     a.add_argument("--set", action="append", default=[], help="a recipe key for lora, as key=value")
+    a.add_argument("--also", action="append", default=[], help="one more run of lora, with this recipe key changed: key=value")
+    a.add_argument("--questions", help="rows from this JSONL of {question, answer}, tokenised by FOLDER's tokenizer and chat template; answers are trained")
     a.add_argument("--peft-child", help=argparse.SUPPRESS)
     return a.parse_args()
 
 
-def read_rows(a, folder):
+@functools.cache
+def tokenizer(hf):
+    from transformers import AutoTokenizer
+    return AutoTokenizer.from_pretrained(hf)
+
+
+def question_row(row, tokenizer):
+    question = [{"role": "user", "content": row["question"]}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(question + [{"role": "assistant", "content": row["answer"]}], tokenize=False)
+    masked, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, whole))
+    return {"input_ids": ids, "labels": [-100] * len(masked) + ids[len(masked):]}
+
+
+def read_rows(a):
+    count = a.steps * a.mb * a.ga + a.held_out
     if a.rows: return [json.loads(line) for line in open(a.rows)]
+    if a.questions: return [question_row(json.loads(line), tokenizer(a.hf)) for line in open(a.questions).readlines()[:count]]
     vocabulary = json.load(open(os.path.join(a.hf, "config.json")))["vocab_size"]
     numbers = random.Random(a.seed)
     rows = []
-    for _ in range(a.steps * a.mb * a.ga + a.held_out):
+    for _ in range(count):
         ids = [numbers.randrange(100, vocabulary) for _ in range(a.length)]
         rows.append({"input_ids": ids, "labels": ids})
     return rows
@@ -78,7 +95,7 @@ def peft_run(a, folder):
     json.dump(result, open(os.path.join(folder, "peft.json"), "w"))
 
 
-def lora_run(a, folder):
+def lora_run(a, folder, changed=()):
     recipe = dict(base_model=os.path.abspath(a.model), adapter="qlora" if a.model.endswith(".gguf") else "lora", lora_model_dir=f"{folder}/init",
                   lora_r=a.r, lora_alpha=a.alpha, lora_dropout=0, lora_target_linear=True, sequence_len=100000, curriculum_sampling=True, sample_packing=False,
                   micro_batch_size=a.mb, gradient_accumulation_steps=a.ga, max_steps=a.steps, learning_rate=a.lr, lr_scheduler="constant", optimizer="adamw_torch",
@@ -87,7 +104,7 @@ def lora_run(a, folder):
     lines = [f"{key}: {json.dumps(value)}" for key, value in recipe.items()] + [f"datasets: [{{path: {folder}/train.jsonl}}]"]
     if a.held_out: lines.append(f"test_datasets: [{{path: {folder}/held.jsonl}}]\neval_strategy: steps\neval_steps: {a.steps}")
     open(f"{folder}/recipe.yml", "w").write("\n".join(lines) + "\n")
-    command = [a.lora, "train", f"{folder}/recipe.yml"] + [f"--{item}" for item in a.set] + (["--threads", str(a.threads)] if a.threads else [])
+    command = [a.lora, "train", f"{folder}/recipe.yml"] + [f"--{item}" for item in [*a.set, *changed]] + (["--threads", str(a.threads)] if a.threads else [])
     subprocess.run(command, check=True)
     metrics = [json.loads(line) for line in open(f"{folder}/output/metrics.jsonl")]
     steps = [m for m in metrics if "loss" in m]
@@ -106,7 +123,7 @@ def main():
     a = arguments()
     if a.peft_child: return peft_run(a, a.rows)
     with tempfile.TemporaryDirectory() as folder:
-        rows = read_rows(a, folder)
+        rows = read_rows(a)
         split = len(rows) - a.held_out
         for name, part in (("train", rows[:split]), ("held", rows[split:])):
             open(f"{folder}/{name}.jsonl", "w").write("".join(json.dumps(r) + "\n" for r in part))
@@ -114,16 +131,16 @@ def main():
         for name in ("r", "alpha", "steps", "mb", "ga", "threads", "lr", "seed"): child += ["--" + name, str(getattr(a, name))]
         child += ["--held-out", str(a.held_out)]
         subprocess.run(child + ["--peft-child", "init"], check=True)
-        ours = lora_run(a, folder)
+        runs = {"lora": lora_run(a, folder), **{f"lora, {key}": lora_run(a, folder, [key]) for key in a.also}}
         subprocess.run(child + ["--peft-child", "train"], check=True)
         peft = json.load(open(f"{folder}/peft.json"))
-    worst = max(abs(x - y) / abs(y) for x, y in zip(ours["losses"], peft["losses"]))
-    print(f"| | lora | PEFT {a.dtype} | ratio |\n|---|---|---|---|")
-    print(f"| tokens/s | {rate(ours['times']):.0f} | {rate(peft['times']):.0f} | {rate(ours['times']) / rate(peft['times']):.2f} |")
-    print(f"| peak memory, GiB | {ours['peak'] / 2**30:.2f} | {peft['peak'] / 2**30:.2f} | {ours['peak'] / peft['peak']:.2f} |")
-    print(f"| first loss | {ours['losses'][0]:.5f} | {peft['losses'][0]:.5f} | |\n| last loss | {ours['losses'][-1]:.5f} | {peft['losses'][-1]:.5f} | |")
-    print(f"| largest relative difference of a step's loss | {worst:.2e} | | |")
-    if "held" in ours and "held" in peft: print(f"| held-out loss | {ours['held']:.5f} | {peft['held']:.5f} | {ours['held'] / peft['held']:.4f} |")
+    runs[f"PEFT {a.dtype}"] = peft
+    print("| | tokens/s | to PEFT's | peak memory, GiB | to PEFT's | first loss | last loss | furthest from PEFT's | held-out loss |" + "\n" + "|---" * 9 + "|")
+    for name, run in runs.items():
+        worst = max(abs(x - y) / abs(y) for x, y in zip(run["losses"], peft["losses"]))
+        held = f"{run['held']:.5f} ({run['held'] / peft['held'] - 1:+.1e})" if "held" in run else ""
+        print(f"| {name} | {rate(run['times']):.0f} | {rate(run['times']) / rate(peft['times']):.2f} | {run['peak'] / 2**30:.2f} | {run['peak'] / peft['peak']:.2f} "
+              f"| {run['losses'][0]:.5f} | {run['losses'][-1]:.5f} | {worst:.1e} | {held} |")
 
 
 main()
