@@ -82,6 +82,18 @@ def greedy(model, ids, count):
     return tokens, gaps
 
 
+def rounding(exact, rounded, ids, tokens):
+    """By how much 8-bit activations move the difference of the two best logits, at each token of an answer."""
+    scores = []
+    for model in (exact, rounded):
+        model.reset()
+        model.eval(ids + tokens)
+        scores.append(np.array(model.scores[len(ids) - 1 : model.n_tokens]))
+    best = np.argsort(scores[0], axis=1)[:, -2:]
+    apart = [np.diff(np.take_along_axis(score, best, 1), axis=1)[:, 0] for score in scores]
+    return apart[1] - apart[0]
+
+
 def first_difference(a, b):
     return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), None if len(a) == len(b) else min(len(a), len(b)))
 
@@ -107,6 +119,7 @@ def main():
         exact = {"merged f32": llama(merged, arguments.threads), "f32 base + adapter.gguf": llama(base, arguments.threads, adapter)}
         same_f32 = llama(lora.merge(same, f"{arguments.adapter}:0", folder / "merged-same-f32.gguf", "f32"), arguments.threads)
         rounded = {"base + adapter.gguf": llama(arguments.model, arguments.threads, adapter), "merged same": llama(same, arguments.threads)}
+        moved = []
         prompts = [prompt for prompt in PROMPTS if not arguments.only or arguments.only in prompt]
         for prompt in prompts:
             ids = lora.ids(arguments.model, prompt)
@@ -133,8 +146,10 @@ def main():
                     notes.append(f"llama.cpp on {label} differs at token {at}, where the best logits are {gap:.4f} apart")
                 elif at is not None:
                     print(f"       llama.cpp on {label} differs at token {at}, as it may: the best logits are {gap:.4f} apart")
+            moved.extend(rounding(exact["f32 base + adapter.gguf"], rounded["base + adapter.gguf"], ids, ours))
             failures += bool(notes)
             print(f"{'FAILED' if notes else 'ok    '} {prompt!r}: {len(ours)} tokens", *notes, sep="\n       " if notes else "", flush=True)
+    print(f"8-bit activations move the difference of llama.cpp's two best logits by {np.std(moved):.3f} (deviation), {np.abs(moved).max():.3f} at most")
     print(f"{len(prompts) - failures} of {len(prompts)} prompts agree")
     return failures > 0
 
