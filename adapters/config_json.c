@@ -29,7 +29,8 @@ static Status write_json(json_t *root, const char *folder, const char *name, siz
 }
 
 // llama3 scaling as GGUF keeps it (a divisor for each frequency) in config.json's four numbers. All models that use it were made
-// with low 1, high 4 and a context of 8192; whether these divisors were too is checked, not assumed.
+// with low 1, high 4 and, where GGUF does not say the original context, with one of 8192; whether these divisors were too is
+// checked, not assumed.
 static Status add_llama3(json_t *rope, const Model *model) {
   int64_t pairs = model->config.head_size / 2;
   ModelConfig unscaled = model->config, scaled = model->config;
@@ -41,7 +42,7 @@ static Status add_llama3(json_t *rope, const Model *model) {
   scaled.rope_factor = round((double)plain[pairs - 1] / model->rope_frequencies[pairs - 1] * 1024) / 1024;
   scaled.rope_low_frequency_factor = 1;
   scaled.rope_high_frequency_factor = 4;
-  scaled.rope_original_context = 8192;
+  if (scaled.rope_original_context <= 0) scaled.rope_original_context = 8192;
   config_rope_frequencies(expected, &scaled);
   bool same = true;
   for (int64_t i = 0; i < pairs; i++) same &= fabsf(expected[i] - model->rope_frequencies[i]) <= 1e-6f * expected[i];
@@ -54,7 +55,7 @@ static Status add_llama3(json_t *rope, const Model *model) {
   json_object_set_new(rope, "factor", json_real(scaled.rope_factor));
   json_object_set_new(rope, "low_freq_factor", json_real(1));
   json_object_set_new(rope, "high_freq_factor", json_real(4));
-  json_object_set_new(rope, "original_max_position_embeddings", json_integer(8192));
+  json_object_set_new(rope, "original_max_position_embeddings", json_integer((json_int_t)scaled.rope_original_context));
   return STATUS_OK;
 }
 

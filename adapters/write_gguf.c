@@ -249,6 +249,8 @@ static Status put_made(GgufWriter *writer, const Model *model, int file_type) {
     gguf_put_string(writer, name, "linear", 6);
     put_float(writer, model, "rope.scaling.factor", c->rope_factor);
   }
+  if (c->rope_scaling == ROPE_SCALING_LLAMA3)
+    put_dimension(writer, model, "rope.scaling.original_context_length", (int64_t)c->rope_original_context);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
   TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary));

@@ -107,6 +107,9 @@ Status config_from_gguf(ModelConfig *config, const Family **out_family, const Gg
     config->rope_scaling = ROPE_SCALING_LINEAR;
     architecture_float(&config->rope_factor, gguf, family, "rope.scaling.factor");
   }
+  int64_t original_context = 0;
+  if (architecture_integer(&original_context, gguf, family, "rope.scaling.original_context_length"))
+    config->rope_original_context = (double)original_context;
   gguf_get_integer(gguf, "tokenizer.ggml.bos_token_id", &config->bos_token);
   gguf_get_integer(gguf, "tokenizer.ggml.eos_token_id", &config->eos_token);
   gguf_get_integer(gguf, "tokenizer.ggml.padding_token_id", &config->pad_token);

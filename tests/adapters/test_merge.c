@@ -288,10 +288,12 @@ static char *changed_folder(const Bench *bench, const char *name, const char *fi
   return folder;
 }
 
-static void llama3_rope_scaling_survives_gguf_and_the_way_back(void **state) {
-  char *folder = changed_folder(*state, "llama3", "config.json", "\"rope_type\": \"default\"",
-                                "\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
-                                "\"original_max_position_embeddings\": 8192");
+static void check_llama3(void **state, int original_context) {
+  char *scaling = memory_format(
+      "\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+      "\"original_max_position_embeddings\": %d",
+      original_context);
+  char *folder = changed_folder(*state, "llama3", "config.json", "\"rope_type\": \"default\"", scaling);
   Model *model = open_model(*state, folder);
   float *expected = logits_of(model);
   char *gguf = convert(*state, folder, "llama3.gguf", "f32"), *back = convert(*state, gguf, "llama3-back", "f32");
@@ -299,13 +301,19 @@ static void llama3_rope_scaling_survives_gguf_and_the_way_back(void **state) {
   assert_same_logits(*state, back, expected, 1e-5);
   Model *returned = open_model(*state, back);
   assert_int_equal(returned->config.rope_scaling, ROPE_SCALING_LLAMA3);
-  assert_true(returned->config.rope_factor == 8);
+  assert_true(returned->config.rope_factor == 8 && returned->config.rope_original_context == original_context);
   model_close(returned);
+  free(scaling);
   model_close(model);
   free(expected);
   free(folder);
   free(gguf);
   free(back);
+}
+
+static void llama3_rope_scaling_survives_gguf_and_the_way_back(void **state) {
+  check_llama3(state, 8192);
+  check_llama3(state, 64);
 }
 
 static void a_pre_tokenizer_that_gguf_cannot_name_is_refused_with_the_remedy(void **state) {
