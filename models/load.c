@@ -208,7 +208,20 @@ static Status quantize_linears(Model *model) {
   return STATUS_OK;
 }
 
+static Status check_path(const char *path) {
+  bool folder = directory_exists(path);
+  if (!folder && !file_exists(path))
+    return status_fail(STATUS_BAD_INPUT,
+                       "%s: there is no such file or folder; a model is a GGUF file or a Hugging Face folder on this machine", path);
+  char *config = folder ? path_join(path, "config.json") : NULL;
+  bool known = !config || file_exists(config);
+  free(config);
+  if (known) return STATUS_OK;
+  return status_fail(STATUS_BAD_INPUT, "%s: a folder without config.json; give a Hugging Face folder, or the path of a GGUF file", path);
+}
+
 Status model_open(Model **out, const char *path, ModelOptions options, Backend *backend) {
+  TRY(check_path(path));
   Model *model = *out = memory_new(1, sizeof *model);
   model->path = memory_copy_string(path);
   model->backend = backend;

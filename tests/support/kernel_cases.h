@@ -7,18 +7,19 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)                                                                                                                 \
-  X(linear_forward)                                                                                                                   \
-  X(linear_backward)                                                                                                                  \
-  X(weight_backward)                                                                                                                  \
-  X(bias_forward)                                                                                                                     \
-  X(embedding_forward)                                                                                                                \
-  X(rmsnorm_forward)                                                                                                                  \
-  X(rmsnorm_backward)                                                                                                                 \
-  X(rope)                                                                                                                             \
-  X(attention_forward)                                                                                                                \
-  X(attention_backward) X(gated_forward) X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) \
-      X(add) X(adamw) X(sum_of_squares)
+#define KERNEL_OPS(X)   \
+  X(linear_forward)     \
+  X(linear_backward)    \
+  X(weight_backward)    \
+  X(bias_forward)       \
+  X(embedding_forward)  \
+  X(rmsnorm_forward)    \
+  X(rmsnorm_backward)   \
+  X(rope)               \
+  X(attention_forward)  \
+  X(attention_backward) \
+  X(gated_forward)      \
+  X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
