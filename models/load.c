@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/text.h"
 #include "models/model.h"
 
 // A tensor as either format gives it.
@@ -28,8 +29,14 @@ static Status find_gguf(Source *source, const Model *model, const char *name) {
   return STATUS_OK;
 }
 
-static Status find_safetensors(Source *source, const Model *model, const char *name) {
+// A decoder that was saved without its head has no "model." before its names.
+static const SafetensorsTensor *find_in_folder(const Model *model, const char *name) {
   const SafetensorsTensor *tensor = safetensors_find(&model->safetensors, name);
+  return tensor || !text_starts_with(name, "model.") ? tensor : safetensors_find(&model->safetensors, name + strlen("model."));
+}
+
+static Status find_safetensors(Source *source, const Model *model, const char *name) {
+  const SafetensorsTensor *tensor = find_in_folder(model, name);
   if (!tensor) return status_fail(STATUS_BAD_INPUT, "%s: the tensor %s is missing", model->path, name);
   const char *path = model->safetensors.paths[tensor->file];
   BlockType type;
@@ -57,7 +64,7 @@ static Status find_tensor(Source *source, const Model *model, const char *name, 
 }
 
 static bool has_tensor(const Model *model, const char *name) {
-  return model->is_gguf ? gguf_find_tensor(&model->gguf, name) != NULL : safetensors_find(&model->safetensors, name) != NULL;
+  return model->is_gguf ? gguf_find_tensor(&model->gguf, name) != NULL : find_in_folder(model, name) != NULL;
 }
 
 static Status load_matrix(Matrix *matrix, Model *model, const char *name, int64_t rows, int64_t columns) {
@@ -163,6 +170,8 @@ static Status load_weights(Model *model) {
     config->vocabulary = source.rows;
     config->tied_embeddings = !has_tensor(model, head);
   }
+  // Of tied weights a folder may hold either name.
+  if (config->tied_embeddings && !has_tensor(model, embedding) && has_tensor(model, head)) embedding = head;
   TRY(load_matrix(&model->embedding, model, embedding, config->vocabulary, config->hidden));
   model->head = (Linear){.weight = model->embedding, .name = "lm_head", .gguf_name = "output"};
   if (!config->tied_embeddings) TRY(load_matrix(&model->head.weight, model, head, config->vocabulary, config->hidden));

@@ -1,0 +1,98 @@
+// Folders that name the same weights otherwise: tied embeddings under the head's name, and a decoder saved without "model.".
+#include "core/file.h"
+#include "core/text.h"
+#include "models/model.h"
+#include "tests/support/golden.h"
+
+static const char tiny[] = TESTS_DIR "/data/tiny-hf";
+enum { TOKENS = 9 };
+static const int32_t ids[TOKENS] = {1, 300, 17, 402, 99, 45, 511, 260, 3};
+
+typedef const char *Rename(const char *name);
+static const char *embedding_as_head(const char *name) { return strcmp(name, "model.embed_tokens.weight") == 0 ? "lm_head.weight" : name; }
+static const char *without_prefix(const char *name) { return text_starts_with(name, "model.") ? name + strlen("model.") : name; }
+static const char *embedding_lost(const char *name) { return strcmp(name, "model.embed_tokens.weight") == 0 ? "elsewhere" : name; }
+
+// The tiny model's folder with other names.
+static char *renamed_folder(Rename *rename) {
+  char *folder = temporary_folder(), *to = path_join(folder, "model.safetensors"), *config = path_join(folder, "config.json");
+  Safetensors from;
+  SafetensorsWriter writer;
+  Buffer text = {0};
+  assert_ok(file_read(&text, TESTS_DIR "/data/tiny-hf/config.json", 1 << 20));
+  assert_ok(file_write_whole(config, text.data, text.length));
+  assert_ok(safetensors_open(&from, tiny));
+  safetensors_writer_new(&writer);
+  for (int64_t i = 0; i < from.tensor_count; i++) {
+    const SafetensorsTensor *tensor = &from.tensors[i];
+    safetensors_declare(&writer, rename(tensor->name), tensor->type, tensor->dimensions, tensor->shape);
+  }
+  assert_ok(safetensors_writer_open(&writer, to));
+  for (int64_t i = 0; i < from.tensor_count; i++) safetensors_write(&writer, from.tensors[i].data, from.tensors[i].bytes);
+  assert_ok(safetensors_writer_commit(&writer));
+  safetensors_close(&from);
+  buffer_release(&text);
+  free(config);
+  free(to);
+  return folder;
+}
+
+static float *logits_of(const char *folder) {
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, NULL, 1));
+  assert_ok(model_open(&model, folder, (ModelOptions){0}, backend));
+  float *logits = decoder_logits(model, ids, 1, TOKENS);
+  model_close(model);
+  backend_free(backend);
+  return logits;
+}
+
+static void folders_that_name_the_same_weights_otherwise_are_the_same_model(void **state) {
+  (void)state;
+  Rename *const renames[] = {embedding_as_head, without_prefix};
+  float *expected = logits_of(tiny);
+  for (size_t i = 0; i < sizeof renames / sizeof *renames; i++) {
+    char *folder = renamed_folder(renames[i]);
+    float *actual = logits_of(folder);
+    assert_memory_equal(actual, expected, TOKENS * 768 * sizeof *actual);
+    free(actual);
+    assert_ok(directory_remove(folder));
+    free(folder);
+  }
+  free(expected);
+}
+
+static void a_model_without_embedding_is_refused_by_the_tensors_name(void **state) {
+  (void)state;
+  char *folder = renamed_folder(embedding_lost);
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, NULL, 1));
+  assert_fails(STATUS_BAD_INPUT, model_open(&model, folder, (ModelOptions){0}, backend), folder, "embed_tokens.weight", "missing");
+  backend_free(backend);
+  assert_ok(directory_remove(folder));
+  free(folder);
+}
+
+static void what_is_no_model_is_told_from_one(void **state) {
+  (void)state;
+  char *folder = temporary_folder();
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, NULL, 1));
+  assert_fails(STATUS_BAD_INPUT, model_open(&model, folder, (ModelOptions){0}, backend), folder, "without config.json");
+  assert_fails(STATUS_BAD_INPUT, model_open(&model, "organisation/name", (ModelOptions){0}, backend), "there is no such file or folder");
+  backend_free(backend);
+  assert_ok(directory_remove(folder));
+  free(folder);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(folders_that_name_the_same_weights_otherwise_are_the_same_model),
+      cmocka_unit_test(a_model_without_embedding_is_refused_by_the_tensors_name),
+      cmocka_unit_test(what_is_no_model_is_told_from_one),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
