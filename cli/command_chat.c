@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/generate_output.h"
 #include "cli/loaded_model.h"
 #include "cli/sampling_options.h"
@@ -144,16 +145,8 @@ static Status run(const ChatCommand *command, const Arguments *arguments) {
 Status command_chat(int argc, char **argv) {
   ChatCommand command = {.sampling = sampling_choice(), .max_tokens = 1024};
   const Option own[] = {
-      {.name = "model",
-       .kind = OPTION_STRING,
-       .value = &command.model,
-       .argument = "MODEL",
-       .help = "a GGUF file or a Hugging Face folder"},
-      {.name = "adapter",
-       .kind = OPTION_STRINGS,
-       .value = &command.adapters,
-       .argument = "A[:SCALE]",
-       .help = "a PEFT folder or a GGUF adapter, its effect times SCALE"},
+      model_option(&command.model),
+      adapter_option(&command.adapters),
       {.name = "system",
        .kind = OPTION_STRING,
        .value = &command.system,

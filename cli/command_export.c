@@ -4,8 +4,8 @@
 
 #include <jansson.h>
 
-#include "cli/adapter_argument.h"
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "core/text.h"
 
 static void print_result(const Adapter *adapter, const char *output, bool gguf, bool json) {
@@ -43,16 +43,8 @@ Status command_export(int argc, char **argv) {
   const char *model = NULL, *output = NULL;
   ArgumentList adapters = {0};
   const Option options[] = {
-      {.name = "model",
-       .kind = OPTION_STRING,
-       .value = &model,
-       .argument = "MODEL",
-       .help = "the base: a GGUF file or a Hugging Face folder"},
-      {.name = "adapter",
-       .kind = OPTION_STRINGS,
-       .value = &adapters,
-       .argument = "A[:scale]",
-       .help = "a PEFT folder or a GGUF adapter; several become one"},
+      model_option(&model),
+      adapter_option(&adapters),
       {.name = "output", .kind = OPTION_STRING, .value = &output, .argument = "X", .help = "a file that ends in .gguf, else a PEFT folder"},
   };
   const CommandLine line = {.name = "export",

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/generate_output.h"
 #include "cli/loaded_model.h"
 #include "cli/sampling_options.h"
@@ -122,16 +123,8 @@ static Status run(const GenerateCommand *command, const Arguments *arguments) {
 Status command_generate(int argc, char **argv) {
   GenerateCommand command = {.sampling = sampling_choice(), .max_tokens = 256};
   const Option own[] = {
-      {.name = "model",
-       .kind = OPTION_STRING,
-       .value = &command.model,
-       .argument = "MODEL",
-       .help = "a GGUF file or a Hugging Face folder"},
-      {.name = "adapter",
-       .kind = OPTION_STRINGS,
-       .value = &command.adapters,
-       .argument = "A[:SCALE]",
-       .help = "a PEFT folder or a GGUF adapter, its effect times SCALE"},
+      model_option(&command.model),
+      adapter_option(&command.adapters),
       {.name = "prompt", .kind = OPTION_STRING, .value = &command.prompt, .argument = "P", .help = "the text to go on from"},
       {.name = "prompt-file",
        .kind = OPTION_STRING,

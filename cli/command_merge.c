@@ -7,7 +7,7 @@
 
 #include "adapters/divergence.h"
 #include "adapters/merge.h"
-#include "cli/adapter_argument.h"
+#include "cli/model_options.h"
 #include "cli/command.h"
 #include "cli/merge_texts.h"
 #include "core/log.h"
@@ -116,16 +116,8 @@ done:
 Status command_merge(int argc, char **argv) {
   MergeJob job = {.type_name = "same", .max_kl = -1};
   const Option options[] = {
-      {.name = "model",
-       .kind = OPTION_STRING,
-       .value = &job.model,
-       .argument = "MODEL",
-       .help = "the base: a GGUF file or a Hugging Face folder"},
-      {.name = "adapter",
-       .kind = OPTION_STRINGS,
-       .value = &job.adapters,
-       .argument = "A[:scale]",
-       .help = "a PEFT folder or a GGUF adapter, its effect times scale; may be repeated"},
+      model_option(&job.model),
+      adapter_option(&job.adapters),
       {.name = "output",
        .kind = OPTION_STRING,
        .value = &job.output,

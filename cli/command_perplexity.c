@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/model_options.h"
 #include "cli/loaded_model.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -64,16 +65,8 @@ static Status run(const PerplexityCommand *command, const Arguments *arguments) 
 Status command_perplexity(int argc, char **argv) {
   PerplexityCommand command = {.context = 512};
   const Option options[] = {
-      {.name = "model",
-       .kind = OPTION_STRING,
-       .value = &command.model,
-       .argument = "MODEL",
-       .help = "a GGUF file or a Hugging Face folder"},
-      {.name = "adapter",
-       .kind = OPTION_STRINGS,
-       .value = &command.adapters,
-       .argument = "A[:SCALE]",
-       .help = "a PEFT folder or a GGUF adapter, its effect times SCALE"},
+      model_option(&command.model),
+      adapter_option(&command.adapters),
       {.name = "text", .kind = OPTION_STRING, .value = &command.text, .argument = "FILE", .help = "the text, as it is"},
       {.name = "context",
        .kind = OPTION_INTEGER,

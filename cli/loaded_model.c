@@ -1,6 +1,6 @@
 #include "cli/loaded_model.h"
 
-#include "cli/adapter_argument.h"
+#include "cli/model_options.h"
 
 Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters,
                          const Arguments *arguments) {

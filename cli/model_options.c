@@ -1,11 +1,24 @@
-// Reads --adapter A[:scale].
-#include "cli/adapter_argument.h"
+// The options, and reading A[:SCALE].
+#include "cli/model_options.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+
+Option model_option(const char **model) {
+  return (Option){
+      .name = "model", .kind = OPTION_STRING, .value = model, .argument = "MODEL", .help = "a GGUF file or a Hugging Face folder"};
+}
+
+Option adapter_option(ArgumentList *adapters) {
+  return (Option){.name = "adapter",
+                  .kind = OPTION_STRINGS,
+                  .value = adapters,
+                  .argument = "A[:SCALE]",
+                  .help = "a PEFT folder or a GGUF adapter, its effect times SCALE; may be repeated"};
+}
 
 char *adapter_argument_path(const char *argument, double *scale) {
   *scale = 1;

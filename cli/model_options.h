@@ -1,9 +1,12 @@
-// --adapter A[:scale]..., for the commands that apply adapters to a model.
-#ifndef CLI_ADAPTER_ARGUMENT_H
-#define CLI_ADAPTER_ARGUMENT_H
+// --model MODEL and --adapter A[:SCALE]..., the same in every command that opens a model.
+#ifndef CLI_MODEL_OPTIONS_H
+#define CLI_MODEL_OPTIONS_H
 
 #include "adapters/adapter.h"
 #include "cli/options.h"
+
+Option model_option(const char **model);
+Option adapter_option(ArgumentList *adapters);
 
 // Opens all of them into the model's slots, each with its scale (1 when none is given). The scale stands behind the last ':', unless
 // the whole word is the name of a file or folder. *out is NULL when the list is empty.
