@@ -19,7 +19,7 @@ Status merge_type_parse(MergeType *out, const char *name) {
   if (out->same) return STATUS_OK;
   const BlockTraits *traits = block_traits_by_name(name);
   if (!traits || !traits->quantize)
-    return status_fail(STATUS_USAGE, "--type %s: %s; types are q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32, same", name,
+    return status_fail(STATUS_USAGE, "%s: %s; types are q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32, same", name,
                        traits ? "this type is read, but not written yet" : "no type is called that");
   out->type = traits->type;
   return STATUS_OK;

@@ -1,8 +1,11 @@
 // `lora train`: runs a recipe.
 #include <signal.h>
+#include <stdlib.h>
 
+#include "adapters/merge.h"
 #include "cli/command.h"
-#include "cli/options.h"
+#include "cli/merge_job.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "kernels/backend.h"
 #include "recipes/recipe.h"
@@ -16,14 +19,51 @@ static void catch_signal(int number) {
   signal(number, SIG_DFL);
 }
 
+// The types of `export`, before hours are spent on what cannot be written.
+static Status check_export(const Recipe *recipe) {
+  for (int i = 0; i < recipe->export_gguf.count; i++) {
+    MergeType type;
+    if (merge_type_parse(&type, recipe->export_gguf.items[i]) != STATUS_OK)
+      return recipe_fail(recipe, STATUS_USAGE, "export", "%s", status_message());
+  }
+  return STATUS_OK;
+}
+
+static Status merge_into(const Recipe *recipe, const char *name, const char *type, const Arguments *arguments) {
+  char *output = path_join(recipe->output_dir, name);
+  const char *adapter = recipe->output_dir;
+  MergeJob job = {.model = recipe->base_model,
+                  .output = output,
+                  .type_name = type,
+                  .adapters = {.items = &adapter, .count = 1},
+                  .max_kl = -1,
+                  .arguments = arguments};
+  Status status = merge_job_run(&job);
+  free(output);
+  return status;
+}
+
+// What `export` asks for: output_dir/merged-TYPE.gguf, and output_dir/merged/ as a Hugging Face folder.
+static Status export_merged(const Recipe *recipe, const Arguments *arguments) {
+  Status status = STATUS_OK;
+  for (int i = 0; status == STATUS_OK && i < recipe->export_gguf.count; i++) {
+    char *name = memory_format("merged-%s.gguf", recipe->export_gguf.items[i]);
+    status = merge_into(recipe, name, recipe->export_gguf.items[i], arguments);
+    free(name);
+  }
+  if (status == STATUS_OK && recipe->export_merge) status = merge_into(recipe, "merged", "same", arguments);
+  return status;
+}
+
 static Status run(const Recipe *recipe, const char *resume, const Arguments *arguments) {
   Backend *backend;
+  TRY(check_export(recipe));
   TRY(backend_new(&backend, recipe->device, (int)arguments->threads));
   signal(SIGINT, catch_signal);
   signal(SIGTERM, catch_signal);
   Status status = train(recipe, (TrainOptions){.resume = resume, .signal = &caught_signal}, backend);
   backend_free(backend);
-  return status;
+  return status == STATUS_OK ? export_merged(recipe, arguments) : status;
 }
 
 Status command_train(int argc, char **argv) {

@@ -28,6 +28,15 @@ Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
     *out = NULL;
     return status_context(status, "special_tokens");
   }
+  for (int i = 0; i < recipe->additional_special_tokens.count; i++) {
+    const char *token = recipe->additional_special_tokens.items[i];
+    if (tokenizer_find(*out, token) >= 0) continue;
+    tokenizer_free(*out);
+    *out = NULL;
+    return status_fail(
+        STATUS_USAGE,
+        "special_tokens: additional_special_tokens: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", token);
+  }
   return STATUS_OK;
 }
 

@@ -46,7 +46,7 @@ static const SchemaKey recipe_keys[] = {
    .words = chat_template_words,
    .doc = "a built-in template's name, tokenizer_default, tokenizer_default_fallback_NAME, or jinja with chat_template_jinja"},
   KEY(VALUE_TEXT, chat_template_jinja, NULL, "a Jinja template, or the path of one"),
-  KEY(VALUE_PAIRS, chat_template_kwargs, NULL, "variables for the template"),
+  LATER(VALUE_PAIRS, chat_template_kwargs, NULL, "variables for the template"),
   KEY(VALUE_TEXTS, eot_tokens, NULL, "tokens that end a turn (default: eos)"),
   KEY(VALUE_TEXT, default_system_message, NULL, "the system message of rows that have none"),
   SECTION("Adapter"),

@@ -34,7 +34,9 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
   buffer_append_string(card, "---\nbase_model: ");
   append_quoted(card, recipe->base_model);
   buffer_append_string(card, "\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n- base_model:adapter\n---\n\n");
-  buffer_format(card, "# A LoRA adapter for %s\n\nTrained with lora.c %s.\n\n## Data\n\n", path_name(recipe->base_model), LORA_VERSION);
+  if (recipe->hub_model_id) buffer_format(card, "# %s\n\nA", recipe->hub_model_id);
+  else buffer_append_string(card, "# A");
+  buffer_format(card, " LoRA adapter for %s\n\nTrained with lora.c %s.\n\n## Data\n\n", path_name(recipe->base_model), LORA_VERSION);
   describe_data(card, run);
   buffer_format(card, "\n%lld rows, %lld tokens, %lld of them trained.\n\n## Training\n\n| | |\n|---|---|\n", (long long)rows.rows,
                 (long long)rows.tokens, (long long)rows.trained);

@@ -110,7 +110,8 @@ static Status after_step(Loop *loop, const StepMetrics *metrics) {
   train_progress_step(&loop->progress, metrics);
   if (is_due(loop->state.step, run->eval_every) || (last && run->eval_every > 0)) TRY(evaluate(loop));
   int caught = run->options.signal ? *run->options.signal : 0;
-  if (is_due(loop->state.step, run->save_every) || (last && run->save_every > 0) || caught) TRY(save_checkpoint(loop));
+  bool first = loop->state.step == 1 && run->recipe->save_first_step;
+  if (is_due(loop->state.step, run->save_every) || (last && run->save_every > 0) || first || caught) TRY(save_checkpoint(loop));
   if (!caught) return STATUS_OK;
   return status_fail(caught == SIGINT ? STATUS_INTERRUPTED : STATUS_TERMINATED,
                      "stopped by a signal after step %lld; `--resume` goes on from its checkpoint", (long long)loop->state.step);

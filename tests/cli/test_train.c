@@ -120,6 +120,30 @@ static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
   free(recipe);
 }
 
+static void export_merges_what_the_recipe_asks_for(void **state) {
+  (void)state;
+  char *recipe =
+      write_recipe("export.yml", tiny, "out", "export: {gguf: [q8_0, f16], merge: true}\nsave_first_step: true\nhub_model_id: me/mine\n");
+  Buffer output = {0}, card = {0};
+  assert_int_equal(run_program(&output, "train %s", recipe), 0);
+  const char *files[] = {"out/merged-q8_0.gguf", "out/merged-f16.gguf", "out/merged/config.json", "out/checkpoint-1/manifest.json"};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char *path = path_join(folder, files[i]);
+    if (!file_exists(path)) fail_msg("%s was not written: %s", path, output.data);
+    free(path);
+  }
+  assert_non_null(strstr(output.data, "merged-f16.gguf: 29 tensors, 21 of them adapted, mostly f16"));
+  assert_non_null(strstr(output.data, "mean KL divergence from base + adapter: "));
+  read_whole(&card, "out/README.md");
+  assert_non_null(strstr(card.data, "# me/mine\n"));
+  free(recipe);
+  recipe = write_recipe("export2.yml", tiny, "out2", "export: {gguf: [q8_0, q9_9]}\n");
+  assert_refused(2, recipe, "", "export2.yml:", ": export: q9_9: no type is called that");
+  buffer_release(&output);
+  buffer_release(&card);
+  free(recipe);
+}
+
 static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
@@ -207,10 +231,10 @@ static void bad_recipes_and_rows_are_refused_with_their_place(void **state) {
   free(broken);
 }
 
-// A run over 16 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
+// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
 static int64_t run_within(int64_t max_memory, int expected, const char *word) {
   Buffer rows = {0}, output = {0}, metrics = {0};
-  for (int i = 0; i < 16; i++) {
+  for (int i = 0; i < 64; i++) {
     for (int labels = 0; labels < 2; labels++) {
       buffer_append_string(&rows, labels ? "], \"labels\": [260" : "{\"input_ids\": [260");
       for (int j = 1; j < 512; j++) buffer_format(&rows, ", %d", 260 + (i * 37 + j * 11) % 200);
@@ -219,14 +243,14 @@ static int64_t run_within(int64_t max_memory, int expected, const char *word) {
   }
   char *data = write_file("long.jsonl", rows.data), *recipe = write_recipe("long.yml", tiny, "long", "");
   int code = run_program(&output,
-                         "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 16 --max_steps 2 "
+                         "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 1 --threads 2 "
                          "--gradient_accumulation_steps 1 --max_memory %lld",
                          recipe, data, (long long)max_memory);
   if (code != expected || !strstr(output.data, word)) fail_msg("exit code %d, or no \"%s\" in: %s", code, word, output.data);
   long long peak = 0;
   if (expected == 0) {
     read_whole(&metrics, "long/metrics.jsonl");
-    const char *last = strstr(strchr(metrics.data, '\n'), "\"peak_memory_bytes\": ");
+    const char *last = strstr(metrics.data, "\"peak_memory_bytes\": ");
     assert_non_null(last);
     assert_int_equal(sscanf(last, "\"peak_memory_bytes\": %lld", &peak), 1);
   }
@@ -291,6 +315,7 @@ static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(voi
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
