@@ -346,6 +346,18 @@ static void prepare_shared(DataTest *test, const char *file, const char *dataset
   assert_ok(status);
 }
 
+static void special_tokens_must_be_in_the_vocabulary(void **state) {
+  (void)state;
+  static const char *const wrong[] = {"special_tokens: {pad_token: <|nowhere|>}\n",
+                                      "special_tokens: {additional_special_tokens: [<|nowhere|>]}\n"};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    DataTest test;
+    data_test_start(&test, "{\"text\": \"a\"}", "    type: completion\n", wrong[i]);
+    assert_fails(STATUS_USAGE, dataset_open_tokenizer(&test.tokenizer, &test.recipe), "special_tokens", "<|nowhere|>");
+    data_test_end(&test);
+  }
+}
+
 static void alpaca_demo_is_read_whole_and_packs_well(void **state) {
   (void)state;
   DataTest test;
@@ -395,6 +407,7 @@ int main(void) {
       cmocka_unit_test(folders_gzip_and_data_files_are_read),
       cmocka_unit_test(test_datasets_are_the_evaluation_rows),
       cmocka_unit_test(threads_give_the_same_rows),
+      cmocka_unit_test(special_tokens_must_be_in_the_vocabulary),
       cmocka_unit_test(alpaca_demo_is_read_whole_and_packs_well),
       cmocka_unit_test(other_demos_are_read_whole),
   };
