@@ -133,7 +133,7 @@ static void describe(const Run *run) {
   format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
-           run->step.checkpointed, (long long)model->config.layers);
+           run->step.recomputed_layers, (long long)model->config.layers);
 }
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {

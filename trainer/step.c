@@ -47,17 +47,21 @@ static int64_t read_batch(Step *step, const Batch *batch) {
   return count;
 }
 
+// Segment 0 is the embedding, then each layer has one; the last holds the loss.
+static void plan(Step *step, int segments) {
+  tape_plan(&step->tape, segments);
+  step->recomputed_layers = segments > 1 ? segments - 1 : 0;
+}
+
 // The fewest checkpointed segments within the budget. Each plan costs milliseconds, so they are simply tried.
 static Status plan_within_budget(Step *step) {
   Tape *tape = &step->tape;
-  int most = tape_segments(tape);
+  int most = tape_segments(tape) - 1;
   if (step->checkpointing == CHECKPOINT_ALL) {
-    tape_plan(tape, most);
-    step->checkpointed = most - 1;
+    plan(step, most);
     return STATUS_OK;
   }
-  tape_plan(tape, 0);
-  step->checkpointed = 0;
+  plan(step, 0);
   if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   char need[32], have[32];
   format_bytes(need, (double)tape_plan_bytes(tape));
@@ -67,15 +71,14 @@ static Status plan_within_budget(Step *step) {
                        "a micro-batch needs %s and there is room for %s: set gradient_checkpointing: true, a smaller micro_batch_size or "
                        "sequence_len, or a larger max_memory",
                        need, have);
-  int low = 0, high = most - 1;  // low does not fit
+  int low = 0, high = most;  // low does not fit
   while (high - low > 1) {
     int middle = (low + high) / 2;
-    tape_plan(tape, middle);
+    plan(step, middle);
     if (tape_plan_bytes(tape) <= step->budget_bytes) high = middle;
     else low = middle;
   }
-  tape_plan(tape, high);
-  step->checkpointed = high;
+  plan(step, high);
   if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   format_bytes(need, (double)tape_plan_bytes(tape));
   return status_fail(STATUS_NO_SPACE,

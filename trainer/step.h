@@ -16,7 +16,7 @@ typedef struct Step {
   Tape tape;
   Checkpointing checkpointing;
   int64_t budget_bytes;  // for the activations and gradients of a micro-batch
-  int checkpointed;  // segments that the last micro-batch recomputed
+  int recomputed_layers;  // of the last micro-batch
   // private: the micro-batch in the form that the graph reads
   AttentionSpan *spans;
   int32_t *rows, *targets;  // the labelled positions
