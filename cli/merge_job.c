@@ -68,6 +68,16 @@ static Status measure(Measured *measured, MergeTexts *texts, const Model *base, 
   return status;
 }
 
+// Few bits may round away what was trained; nobody should have to find that out by talking to the file.
+static void warn_of_distance(const MergeJob *job, const MergeReport *report, const Measured *measured) {
+  const double far = 0.05;  // nats: about where answers begin to read differently
+  if (!measured->done || measured->divergence.mean <= far) return;
+  const char *nearer = report->main_type == BLOCK_Q8_0 ? "f16" : "q8_0";
+  log_warning(
+      "%s is far from base + adapter: rounding to %s has changed it much; --type %s is nearer, and the adapter beside its base is exact",
+      job->output, block_traits(report->main_type)->name, nearer);
+}
+
 static Status judge(const MergeJob *job, const Measured *measured) {
   if (job->max_kl < 0) return STATUS_OK;
   if (!measured->done)
@@ -96,6 +106,7 @@ Status merge_job_run(const MergeJob *job) {
   TRY_DONE(gguf ? merge_write_gguf(&report, model, job->output, type) : merge_write_folder(&report, model, job->output, type));
   TRY_DONE(measure(&measured, &texts, model, job));
   print_result(job, &report, &measured);
+  warn_of_distance(job, &report, &measured);
   status = judge(job, &measured);
 done:
   merge_texts_release(&texts);

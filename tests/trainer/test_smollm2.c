@@ -106,6 +106,10 @@ static void the_demo_learns_and_its_merged_files_answer_as_base_and_adapter(void
     free(from_merged);
     free(merged);
   }
+  // Four bits of a small model round most of it away, which must not pass in silence.
+  output.length = 0;
+  assert_succeeds(run_program(&output, "merge --model %s %s --output %s/same.gguf", model, adapter, folder), &output);
+  assert_non_null(strstr(output.data, "--type q8_0 is nearer"));
   buffer_release(&output);
   assert_ok(directory_remove(folder));
   char *strings[] = {model, folder, out, adapter, before, after};
