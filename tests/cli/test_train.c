@@ -2,6 +2,8 @@
 // `lora train` as a user meets it, on the tiny model: what it leaves, exact resumption, and what it says of bad input.
 #include "tests/support/test.h"
 
+#include <sys/wait.h>
+
 #include "core/file.h"
 #include "formats/gguf.h"
 
@@ -157,6 +159,40 @@ static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
   free(whole);
   free(adapter);
   free(last);
+  free(recipe);
+}
+
+// Starts a long run, sends it a signal once it has made a few steps, and returns its exit code; *step is the last that it logged.
+static int interrupt(const char *recipe, const char *more, const char *signal, long long *step) {
+  Buffer metrics = {0};
+  char *command = memory_format(
+      "'%s' train %s --max_steps 1000000 %s >/dev/null 2>%s/log & pid=$!; before=$(cat %s/out/metrics.jsonl 2>/dev/null | wc -l); "
+      "for i in $(seq 600); do [ $(cat %s/out/metrics.jsonl 2>/dev/null | wc -l) -gt $((before + 3)) ] && break; sleep 0.1; done; "
+      "kill -%s $pid; wait $pid",
+      LORA_PROGRAM, recipe, more, folder, folder, folder, signal);
+  int status = system(command);
+  read_whole(&metrics, "out/metrics.jsonl");
+  *step = -1;
+  for (const char *found = metrics.data; (found = strstr(found, "{\"step\": ")); found++) sscanf(found, "{\"step\": %lld", step);
+  buffer_release(&metrics);
+  free(command);
+  return WEXITSTATUS(status);
+}
+
+static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **state) {
+  (void)state;
+  char *recipe = write_recipe("r.yml", tiny, "out", "");
+  const char *signals[] = {"TERM", "INT"};
+  long long step, before = 0;
+  for (int i = 0; i < 2; i++) {
+    int code = interrupt(recipe, i ? "--resume" : "", signals[i], &step);
+    assert_int_equal(code, i ? 130 : 143);
+    assert_true(step > before);
+    before = step;
+    char *checkpoint = memory_format("%s/out/checkpoint-%lld/manifest.json", folder, step);
+    if (!file_exists(checkpoint)) fail_msg("there is no %s", checkpoint);
+    free(checkpoint);
+  }
   free(recipe);
 }
 
@@ -320,6 +356,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
