@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "cli/command.h"
-#include "cli/model_options.h"
 #include "cli/generate_output.h"
 #include "cli/loaded_model.h"
+#include "cli/model_options.h"
 #include "cli/sampling_options.h"
 #include "core/log.h"
 #include "core/text.h"

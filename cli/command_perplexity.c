@@ -6,8 +6,8 @@
 #include <jansson.h>
 
 #include "cli/command.h"
-#include "cli/model_options.h"
 #include "cli/loaded_model.h"
+#include "cli/model_options.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "eval/perplexity.h"

@@ -1,7 +1,6 @@
 #include "cli/merge_job.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -72,7 +71,8 @@ static Status measure(Measured *measured, MergeTexts *texts, const Model *base, 
 static void warn_of_distance(const MergeJob *job, const MergeReport *report, const Measured *measured) {
   const double far = 0.05;  // nats: about where answers begin to read differently
   if (!measured->done || measured->divergence.mean <= far) return;
-  const char *nearer = report->main_type == BLOCK_Q8_0 ? "f16" : "q8_0";
+  bool quantised = block_traits(report->main_type)->elements > 1;
+  const char *nearer = !quantised ? "f32" : report->main_type == BLOCK_Q8_0 ? "f16" : "q8_0";
   log_warning(
       "%s is far from base + adapter: rounding to %s has changed it much; --type %s is nearer, and the adapter beside its base is exact",
       job->output, block_traits(report->main_type)->name, nearer);

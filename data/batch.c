@@ -149,8 +149,10 @@ static void plan_measure(BatchPlan *plan, const BatchOptions *options) {
     int64_t last = plan->sequence_begin[min_i64((b + 1) * options->micro_batch_size, plan->sequence_count)];
     int64_t tokens = 0;
     for (int64_t d = first; d < last; d++) tokens += plan->rows->rows[plan->documents[d]].count;
-    if (tokens > plan->most_tokens) plan->largest = b;
-    plan->most_tokens = max_i64(plan->most_tokens, tokens);
+    if (tokens > plan->most_tokens) {
+      plan->largest = b;
+      plan->most_tokens = tokens;
+    }
     plan->most_documents = max_i64(plan->most_documents, last - first);
     total += tokens;
   }

@@ -19,25 +19,25 @@ bool dataset_needs_tokenizer(const Recipe *recipe) {
   return false;
 }
 
-Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
-  TRY(tokenizer_open(out, recipe->tokenizer_config ? recipe->tokenizer_config : recipe->base_model));
-  for (int i = 0; i < recipe->special_tokens.count; i++) {
-    Status status = tokenizer_set_special(*out, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]);
-    if (status == STATUS_OK) continue;
-    tokenizer_free(*out);
-    *out = NULL;
-    return status_context(status, "special_tokens");
-  }
+static Status set_special_tokens(Tokenizer *tokenizer, const Recipe *recipe) {
+  for (int i = 0; i < recipe->special_tokens.count; i++)
+    TRY(tokenizer_set_special(tokenizer, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]));
   for (int i = 0; i < recipe->additional_special_tokens.count; i++) {
     const char *token = recipe->additional_special_tokens.items[i];
-    if (tokenizer_find(*out, token) >= 0) continue;
-    tokenizer_free(*out);
-    *out = NULL;
-    return status_fail(
-        STATUS_USAGE,
-        "special_tokens: additional_special_tokens: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", token);
+    if (tokenizer_find(tokenizer, token) < 0)
+      return status_fail(STATUS_USAGE,
+                         "additional_special_tokens: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", token);
   }
   return STATUS_OK;
+}
+
+Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
+  TRY(tokenizer_open(out, recipe->tokenizer_config ? recipe->tokenizer_config : recipe->base_model));
+  Status status = set_special_tokens(*out, recipe);
+  if (status == STATUS_OK) return STATUS_OK;
+  tokenizer_free(*out);
+  *out = NULL;
+  return status_context(status, "special_tokens");
 }
 
 // ---- Rows of one dataset, in parallel blocks

@@ -31,7 +31,8 @@ static Status check_config(const ModelConfig *c, const char *path) {
   if (c->rope_scaling != ROPE_SCALING_NONE && !(c->rope_factor > 0 && isfinite(c->rope_factor)))
     return status_fail(STATUS_BAD_INPUT, "%s: the RoPE scaling factor is not sane", path);
   if (c->rope_scaling == ROPE_SCALING_LLAMA3 &&
-      !(c->rope_high_frequency_factor > c->rope_low_frequency_factor && c->rope_low_frequency_factor > 0 && c->rope_original_context > 0))
+      !(c->rope_high_frequency_factor > c->rope_low_frequency_factor && c->rope_low_frequency_factor > 0 && c->rope_original_context > 0 &&
+        c->rope_original_context <= UINT32_MAX))
     return status_fail(STATUS_BAD_INPUT,
                        "%s: llama3 RoPE scaling needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings", path);
   return STATUS_OK;

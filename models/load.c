@@ -196,6 +196,7 @@ static void quantize_linear(void *argument, int64_t task, int thread) {
   float *values = memory_new((size_t)count, sizeof *values);
   block_traits(weight->type)->dequantize(values, weight->data, count);
   nf4_quantize(&weight->nf4, job->storage[task], values, count);
+  // Nothing reads the source again; where load_matrix had to copy it, the copy's pages go.
   file_map_forget(weight->data, (size_t)(block_row_bytes(weight->type, weight->columns) * weight->rows));
   weight->type = BLOCK_NF4;
   weight->data = NULL;
@@ -230,6 +231,7 @@ static Status check_path(const char *path) {
 }
 
 Status model_open(Model **out, const char *path, ModelOptions options, Backend *backend) {
+  *out = NULL;
   TRY(check_path(path));
   Model *model = *out = memory_new(1, sizeof *model);
   model->path = memory_copy_string(path);

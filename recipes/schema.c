@@ -184,7 +184,7 @@ static const SchemaKey recipe_keys[] = {
   SECTION("Distribution and export"),
   LATER(VALUE_BOOLEAN, shard_base, "false", "each process holds its share of the frozen base; not of Axolotl"),
   INTEGER(ddp_timeout, "1800", 1, BIG, "seconds to wait for another process"),
-  SPECIAL("export", KEY_WORKS, read_export, "{gguf: [q4_k_m, ...], merge: true}: files to write after training; not of Axolotl"),
+  SPECIAL("export", KEY_WORKS, read_export, "{gguf: [q8_0, ...], merge: true}: after training, merged-TYPE.gguf and merged/ (a folder) in output_dir; not of Axolotl"),
   KEY(VALUE_BOOLEAN, strict, "true", "false: keys that are not known are warnings"),
 };
 

@@ -5,11 +5,12 @@ machine, and prints speed, peak memory and losses side by side.
     pip install torch transformers peft safetensors
     python tests/tools/compare_peft.py --lora build/release/lora --model MODEL.gguf --hf FOLDER [--rows ROWS.jsonl] [--steps 20] ...
 
-MODEL.gguf is what `lora` trains on; FOLDER holds the same weights in float32 for PEFT (`lora merge --adapter A:0 --type f32` writes it). ROWS.jsonl: one {"input_ids": [...], "labels": [...]} a line;
-without it (or --questions), random rows of --length tokens with every token labelled. Rows are taken in order; the last --held-out of them
-are never trained, and their loss after training is compared. Each trainer runs in a process of its own, so that its peak memory is its own.
+MODEL.gguf is what `lora` trains on; FOLDER holds the same weights in float32 for PEFT (`lora merge --adapter A:0 --type f32` writes it).
+ROWS.jsonl: one {"input_ids": [...], "labels": [...]} a line; without it (or --questions), random rows of --length tokens with every token
+labelled. Rows are taken in order; the last --held-out of them are never trained, and their loss after training is compared. Each trainer runs
+in a process of its own, so that its peak memory is its own.
 """
-import argparse, functools, json, os, random, resource, subprocess, sys, tempfile, time
+import argparse, json, os, random, resource, subprocess, sys, tempfile, time
 
 
 def arguments():
@@ -26,24 +27,22 @@ def arguments():
     return a.parse_args()
 
 
-@functools.cache
-def tokenizer(hf):
+def question_rows(a, count):
     from transformers import AutoTokenizer
-    return AutoTokenizer.from_pretrained(hf)
-
-
-def question_row(row, tokenizer):
-    question = [{"role": "user", "content": row["question"]}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(question + [{"role": "assistant", "content": row["answer"]}], tokenize=False)
-    masked, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, whole))
-    return {"input_ids": ids, "labels": [-100] * len(masked) + ids[len(masked):]}
+    tokenizer, rows = AutoTokenizer.from_pretrained(a.hf), []
+    for row in map(json.loads, open(a.questions).readlines()[:count]):
+        question = [{"role": "user", "content": row["question"]}]
+        prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+        whole = tokenizer.apply_chat_template(question + [{"role": "assistant", "content": row["answer"]}], tokenize=False)
+        masked, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, whole))
+        rows.append({"input_ids": ids, "labels": [-100] * len(masked) + ids[len(masked):]})
+    return rows
 
 
 def read_rows(a):
     count = a.steps * a.mb * a.ga + a.held_out
     if a.rows: return [json.loads(line) for line in open(a.rows)]
-    if a.questions: return [question_row(json.loads(line), tokenizer(a.hf)) for line in open(a.questions).readlines()[:count]]
+    if a.questions: return question_rows(a, count)
     vocabulary = json.load(open(os.path.join(a.hf, "config.json")))["vocab_size"]
     numbers = random.Random(a.seed)
     rows = []

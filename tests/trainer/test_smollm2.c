@@ -2,17 +2,21 @@
 // weights, and the way from the demo's recipe to merged files that answer as base and adapter do.
 #include <jansson.h>
 #include <math.h>
+#include <sys/wait.h>
 
 #include "core/file.h"
-#include "core/text.h"
 #include "tests/support/test.h"
 
-// The model's path; NULL where it cannot be had.
+// The model's path; NULL where it cannot be had. A download that is not what is expected fails the test.
 static char *fetch_model(void) {
-  FILE *pipe = popen("'" SOURCE_DIR "/scripts/fetch-smollm2' 2>/dev/null", "r");
+  FILE *pipe = popen("'" SOURCE_DIR "/scripts/fetch-smollm2'", "r");
   char path[4096] = "";
-  bool got = pipe && fgets(path, sizeof path, pipe);
-  if (!pipe || pclose(pipe) != 0 || !got) return NULL;
+  assert_non_null(pipe);
+  bool got = fgets(path, sizeof path, pipe) != NULL;
+  int status = pclose(pipe);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 1) return NULL;
+  assert_int_equal(status, 0);
+  assert_true(got);
   path[strcspn(path, "\n")] = 0;
   return memory_copy_string(path);
 }
@@ -21,7 +25,7 @@ static void assert_succeeds(int code, const Buffer *output) {
   if (code != 0) fail_msg("exit code %d: %s", code, output->data ? output->data : "");
 }
 
-// Mean loss and gradient norm of each step, by the name in a line of metrics.jsonl.
+// A value of a step by its name in metrics.jsonl; NaN where there is none.
 static double step_value(const char *folder, int step, const char *name) {
   char *path = path_join(folder, "metrics.jsonl"), *rest = NULL;
   Buffer text = {0};
