@@ -7,7 +7,7 @@
 
 #include "core/log.h"
 #include "core/text.h"
-#include "data/tokenizer_export.h"
+#include "data/tokenizer/export.h"
 
 static const char prefix[] = "gguf.";
 enum { CARRIED_BYTES_MAX = 1 << 16 };  // of one value: a safetensors header is no place for a vocabulary

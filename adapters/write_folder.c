@@ -12,7 +12,7 @@
 #include "adapters/parts.h"
 #include "core/log.h"
 #include "core/text.h"
-#include "data/tokenizer_export.h"
+#include "data/tokenizer/export.h"
 
 // What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
 static const char *const side_files[] = {"generation_config.json",

@@ -8,7 +8,7 @@
 #include "adapters/merge.h"
 #include "adapters/parts.h"
 #include "core/log.h"
-#include "data/tokenizer_export.h"
+#include "data/tokenizer/export.h"
 
 // One tensor of the file: a matrix of the model, or bytes as they are.
 typedef struct Entry {

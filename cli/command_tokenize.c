@@ -8,7 +8,7 @@
 #include "cli/options.h"
 #include "core/file.h"
 #include "core/memory.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 static Status read_text(Buffer *text, const char *given, const char *file) {
   if (!given == !file) return status_fail(STATUS_USAGE, "tokenize: give the text by --text S, or in a file by --file F");

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "data/chat_template.h"
+#include "data/template/chat_template.h"
 #include "runtime/generate.h"
 
 // Appends {"role", "content"} to messages; STATUS_USAGE when the content is no UTF-8 text.

@@ -4,7 +4,7 @@
 
 #include "adapters/adapter.h"
 #include "cli/options.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 typedef struct LoadedModel {
   Backend *backend;

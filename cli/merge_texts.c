@@ -7,7 +7,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "data/dataset.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "recipes/recipe.h"
 
 enum { WINDOW_TOKENS = 512, TEXT_LIMIT = 64 << 20 };

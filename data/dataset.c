@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "core/map.h"
-#include "data/dataset_file.h"
-#include "data/prompt.h"
+#include "data/source/dataset_file.h"
+#include "data/prompt/prompt.h"
 
 bool dataset_needs_tokenizer(const Recipe *recipe) {
   for (int i = 0; i < recipe->dataset_count; i++)

@@ -10,7 +10,7 @@
 
 #include "core/thread.h"
 #include "data/rows.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "recipes/recipe.h"
 
 typedef struct DatasetOptions {

@@ -5,7 +5,7 @@
 #ifndef EVAL_PERPLEXITY_H
 #define EVAL_PERPLEXITY_H
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "models/model.h"
 
 typedef struct Perplexity {

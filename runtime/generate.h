@@ -2,7 +2,7 @@
 #ifndef RUNTIME_GENERATE_H
 #define RUNTIME_GENERATE_H
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "runtime/sampler.h"
 #include "runtime/session.h"
 

@@ -4,7 +4,7 @@
 
 #include "adapters/adapter.h"
 #include "data/batch.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "recipes/recipe.h"

@@ -4,7 +4,7 @@
 #include "adapters/divergence.h"
 #include "adapters/merge.h"
 #include "core/file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/support/test.h"
 
 enum { TOKENS = 24, RANK = 4 };

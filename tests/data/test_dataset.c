@@ -6,7 +6,7 @@
 
 #include "core/file.h"
 #include "data/batch.h"
-#include "data/dataset_file.h"
+#include "data/source/dataset_file.h"
 #include "tests/support/data.h"
 #include "tests/support/test.h"
 

@@ -1,11 +1,11 @@
 // Each type of row becomes the tokens and labels that transformers, driven by tests/tools/make_prompt_golden.py, gives it;
 // each chat template prints the same bytes; rows that a type cannot take are told what they lack.
-#include "data/prompt.h"
+#include "data/prompt/prompt.h"
 
 #include <jansson.h>
 
 #include "core/file.h"
-#include "data/chat_template.h"
+#include "data/template/chat_template.h"
 #include "tests/support/data.h"
 #include "tests/support/test.h"
 

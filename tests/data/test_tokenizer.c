@@ -6,7 +6,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "core/thread.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "tests/support/test.h"
 
 static json_t *load_json(const char *name) {

@@ -1,8 +1,8 @@
 // What a tokenizer refuses, by name and place: malformed files, unknown components, ids outside the vocabulary; and how regular
 // expressions in Oniguruma's syntax become PCRE2's.
 #include "core/file.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/parts.h"
 #include "tests/support/test.h"
 
 // ---- tokenizer.json ----

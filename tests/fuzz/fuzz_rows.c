@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "data/dataset_file.h"
-#include "data/prompt.h"
-#include "data/tokenizer_parts.h"
+#include "data/source/dataset_file.h"
+#include "data/prompt/prompt.h"
+#include "data/tokenizer/parts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

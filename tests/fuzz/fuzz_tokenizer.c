@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,7 +1,7 @@
 // Prompt strategies: how a row of a dataset becomes tokens and labels, by the `type` of its dataset.
 // A strategy is opened once for a dataset, and is then read-only: rows may be encoded on several threads.
-#ifndef DATA_PROMPT_H
-#define DATA_PROMPT_H
+#ifndef DATA_PROMPT_PROMPT_H
+#define DATA_PROMPT_PROMPT_H
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -10,7 +10,7 @@
 
 #include "core/status.h"
 #include "data/rows.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "recipes/recipe.h"
 
 typedef struct Prompt Prompt;

@@ -8,8 +8,8 @@
 //   alpaca  BOS{SYSTEM | ### Instruction:\nUSER | ### Response:\nASSISTANT EOS} joined by \n\n
 //                                                                     prompt: \n\n### Response:\n
 // The rendered text is tokenised with TOKENIZE_PARSE_SPECIAL alone: BOS is the template's business.
-#ifndef DATA_CHAT_TEMPLATE_H
-#define DATA_CHAT_TEMPLATE_H
+#ifndef DATA_TEMPLATE_CHAT_TEMPLATE_H
+#define DATA_TEMPLATE_CHAT_TEMPLATE_H
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -17,7 +17,7 @@
 
 #include "core/memory.h"
 #include "core/status.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 typedef struct ChatTemplate ChatTemplate;
 

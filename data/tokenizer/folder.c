@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "data/tokenizer_json.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/json.h"
+#include "data/tokenizer/parts.h"
 
 enum { FILE_LIMIT = 512 << 20 };
 

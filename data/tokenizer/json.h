@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 // STATUS_BAD_INPUT with name:line:column when it is not valid JSON. Release with json_decref.
 Status json_parse(json_t **out, const char *name, const char *text, size_t length);

@@ -1,5 +1,5 @@
 // Reading of dataset files: finding rows without parsing them, paths of a dataset, slices of a split.
-#include "data/dataset_file.h"
+#include "data/source/dataset_file.h"
 
 #include <ctype.h>
 #include <dirent.h>

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 #include <utf8proc.h>
 

@@ -1,10 +1,10 @@
-// The parts of a tokenizer, for data/tokenizer*.c alone; everybody else includes data/tokenizer.h.
+// The parts of a tokenizer, for data/tokenizer/ alone; everybody else includes data/tokenizer/tokenizer.h.
 //
-//   text -> added tokens out of the raw text      (tokenizer_match.c)
-//        -> normalisation of what is between      (tokenizer_normalize.c)
-//        -> added tokens out of the normal text   (tokenizer_match.c)
-//        -> words, by a list of stages            (tokenizer_split.c)
-//        -> each word to ids by the model         (tokenizer_bpe.c)
+//   text -> added tokens out of the raw text      (match.c)
+//        -> normalisation of what is between      (normalize.c)
+//        -> added tokens out of the normal text   (match.c)
+//        -> words, by a list of stages            (split.c)
+//        -> each word to ids by the model         (bpe.c)
 //
 // This order is that of Hugging Face's tokenizers library (tokenizers/src/tokenizer/added_vocabulary.rs, pre_tokenizer.rs).
 #ifndef DATA_TOKENIZER_PARTS_H
@@ -15,7 +15,8 @@
 #include <pthread.h>
 
 #include "core/map.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/pair_table.h"
+#include "data/tokenizer/tokenizer.h"
 
 // GGUF's numbers (tokenizer.ggml.token_type).
 typedef enum TokenType {
@@ -33,16 +34,6 @@ typedef struct Token {
   uint8_t type;
   bool added, single_word, lstrip, rstrip, normalized;  // the flags of an added token in tokenizer.json
 } Token;
-
-// A hash table from 64-bit keys to 32-bit values; the values are not negative.
-typedef struct PairTable {
-  struct PairEntry *entries;
-  size_t count, capacity;
-} PairTable;
-
-void pair_table_set(PairTable *table, uint64_t key, int32_t value);
-int32_t pair_table_get(const PairTable *table, uint64_t key);  // -1 when absent
-void pair_table_release(PairTable *table);
 
 // ---- Words to ids ----
 

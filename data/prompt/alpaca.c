@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "data/prompt.h"
+#include "data/prompt/prompt.h"
 
 // Where a row's texts are, and the words around them.
 typedef struct AlpacaFields {

@@ -2,7 +2,7 @@
 // types are as many as tokens, byte tokens well formed and special ids inside the vocabulary has been checked with the file.
 #include <string.h>
 
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 static Status read_model(Tokenizer *tokenizer, const Gguf *gguf) {
   GgufString model;

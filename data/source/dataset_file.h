@@ -1,8 +1,8 @@
 // The files of a dataset and the rows in them. A file is read whole (gzip inflated), and its rows are found
 // by a scan that parses nothing: one a line in JSONL, one an element in a JSON array. Each knows its line,
 // and is parsed only when it is asked for.
-#ifndef DATA_DATASET_FILE_H
-#define DATA_DATASET_FILE_H
+#ifndef DATA_SOURCE_DATASET_FILE_H
+#define DATA_SOURCE_DATASET_FILE_H
 
 #include <jansson.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 // it, depth first, so that nothing is stored. Patterns run on PCRE2's JIT. A pattern sees its piece alone: look-ahead ends there.
 #include <string.h>
 
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 // GPT-2's own (openai/gpt-2, encoder.py), and those that came after it, as the models' tokenizer.json state them.
 const char pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";

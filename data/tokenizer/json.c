@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/tokenizer_json.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/json.h"
+#include "data/tokenizer/parts.h"
 
 // ---- Reading ----
 

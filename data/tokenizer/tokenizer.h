@@ -1,7 +1,7 @@
 // Text to token ids and back, by the vocabulary of a model: GGUF metadata, or a folder's tokenizer.json
 // (with tokenizer_config.json beside it).
-#ifndef DATA_TOKENIZER_H
-#define DATA_TOKENIZER_H
+#ifndef DATA_TOKENIZER_TOKENIZER_H
+#define DATA_TOKENIZER_TOKENIZER_H
 
 #include <stdbool.h>
 #include <stdint.h>

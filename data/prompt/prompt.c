@@ -1,5 +1,5 @@
 // The table of prompt strategies, and the small steps that they share.
-#include "data/prompt.h"
+#include "data/prompt/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 // tokenizer.json -> tokenizer.ggml.* (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer) and back, for byte-level
 // BPE whose rules for words are among those that GGUF names (tokenizer.ggml.pre).
-#include "data/tokenizer_export.h"
+#include "data/tokenizer/export.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +8,8 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/text.h"
-#include "data/tokenizer_json.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/json.h"
+#include "data/tokenizer/parts.h"
 
 enum { JSON_LIMIT = 512 << 20 };
 

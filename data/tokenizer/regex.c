@@ -10,7 +10,7 @@
 #include <ctype.h>
 #include <string.h>
 
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 #define SPACE_RANGES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define WORD_RANGES "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"

@@ -1,11 +1,11 @@
 // The tokenizer as a whole: its table of tokens, encoding, decoding, and what a model's other parts ask of it.
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 
 #include <string.h>
 
 #include "core/file.h"
 #include "core/text.h"
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 // ---- Bytes as text ----
 

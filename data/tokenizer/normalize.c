@@ -4,7 +4,7 @@
 
 #include <utf8proc.h>
 
-#include "data/tokenizer_parts.h"
+#include "data/tokenizer/parts.h"
 
 static bool is_ascii(const char *text, size_t length) {
   uint8_t any = 0;

@@ -10,8 +10,8 @@
 
 #include "core/log.h"
 #include "core/text.h"
-#include "data/chat_template.h"
-#include "data/prompt.h"
+#include "data/template/chat_template.h"
+#include "data/prompt/prompt.h"
 
 typedef enum TurnEnds { ENDS_TURN, ENDS_ALL, ENDS_LAST, ENDS_NONE } TurnEnds;
 

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "data/prompt.h"
+#include "data/prompt/prompt.h"
 
 // ---- completion; the state is the field's name
 

@@ -1,5 +1,5 @@
 // The built-in chat templates: each message becomes head + content + stop + tail by a table of forms.
-#include "data/chat_template.h"
+#include "data/template/chat_template.h"
 
 #include <stdlib.h>
 #include <string.h>
