@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/map.h"
-#include "data/source/dataset_file.h"
 #include "data/prompt/prompt.h"
+#include "data/row_filter.h"
+#include "data/row_reader.h"
+#include "data/source/dataset_paths.h"
+#include "data/source/split.h"
 
 bool dataset_needs_tokenizer(const Recipe *recipe) {
   for (int i = 0; i < recipe->dataset_count; i++)
@@ -38,75 +40,6 @@ Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
   tokenizer_free(*out);
   *out = NULL;
   return status_context(status, "special_tokens");
-}
-
-// ---- Rows of one dataset, in parallel blocks
-
-typedef struct Reader {
-  RowSet *set;
-  const Prompt *prompt;
-  const DatasetFile *files;
-  const DatasetOptions *options;
-  int64_t bad;  // rows of this dataset
-  Buffer problems;  // the first bad rows, for the message
-} Reader;
-
-typedef struct RowReference {
-  int64_t file, row;
-} RowReference;
-
-enum { BLOCK_ROWS = 512, SHOWN_PROBLEMS = 10 };
-
-typedef struct Block {
-  const Reader *reader;
-  const RowReference *references;
-  EncodedRow encoded[BLOCK_ROWS];
-  char *problems[BLOCK_ROWS];  // NULL: the row is good
-} Block;
-
-static void encode_row(void *argument, int64_t task, int thread) {
-  (void)thread;
-  Block *block = argument;
-  const RowReference *reference = &block->references[task];
-  json_t *row = NULL;
-  encoded_row_clear(&block->encoded[task]);
-  Status status = dataset_file_row(&row, &block->reader->files[reference->file], reference->row);
-  if (status == STATUS_OK) status = prompt_encode(&block->encoded[task], block->reader->prompt, row);
-  json_decref(row);
-  block->problems[task] = status == STATUS_OK ? NULL : memory_copy_string(status_message());
-}
-
-static void take_bad_row(Reader *reader, const char *source, const char *problem) {
-  row_set_event(reader->set, ROW_BAD, source, "%s", problem);
-  if (reader->bad++ < SHOWN_PROBLEMS) buffer_format(&reader->problems, "%s%s: %s", reader->bad > 1 ? "\n" : "", source, problem);
-}
-
-static void take_block(Reader *reader, Block *block, int64_t count) {
-  for (int64_t i = 0; i < count; i++) {
-    const DatasetFile *file = &reader->files[block->references[i].file];
-    const char *source = arena_format(&reader->set->arena, "%s:%" PRId64, file->path, file->rows[block->references[i].row].line);
-    const EncodedRow *encoded = &block->encoded[i];
-    reader->set->report.read++;
-    if (block->problems[i]) take_bad_row(reader, source, block->problems[i]);
-    for (int64_t s = 0, begin = 0; !block->problems[i] && s < encoded->count; begin = encoded->ends[s++])
-      row_set_add(reader->set, encoded->ids.ids + begin, encoded->labels.ids + begin, encoded->ends[s] - begin, source);
-    free(block->problems[i]);
-  }
-}
-
-static void read_rows(Reader *reader, const RowReference *references, int64_t count) {
-  Block *block = memory_new(1, sizeof *block);
-  block->reader = reader;
-  for (int64_t begin = 0; begin < count; begin += BLOCK_ROWS) {
-    int64_t rows = count - begin < BLOCK_ROWS ? count - begin : BLOCK_ROWS;
-    block->references = references + begin;
-    if (reader->options->pool) pool_run(reader->options->pool, rows, encode_row, block);
-    else
-      for (int64_t i = 0; i < rows; i++) encode_row(block, i, 0);
-    take_block(reader, block, rows);
-  }
-  for (int i = 0; i < BLOCK_ROWS; i++) encoded_row_release(&block->encoded[i]);
-  free(block);
 }
 
 // ---- Which rows of a dataset
@@ -170,14 +103,8 @@ static Status read_files(RowSet *set, const DatasetRecipe *dataset, const Recipe
   if (status == STATUS_OK) {
     if (recipe->shuffle_before_merging_datasets && !recipe->curriculum_sampling)
       permute_references(&references, data_rng(recipe->seed, DATA_ORDER_DATASET, number));
-    Reader reader = {.set = set, .prompt = prompt, .files = files, .options = options};
-    read_rows(&reader, references.items, references.count);
-    if (reader.bad && !options->skip_bad_rows) {
-      int64_t more = reader.bad - SHOWN_PROBLEMS;
-      if (more > 0) buffer_format(&reader.problems, "\n... and %" PRId64 " more bad rows", more);
-      status = status_fail(STATUS_BAD_INPUT, "%s", reader.problems.data);
-    }
-    buffer_release(&reader.problems);
+    RowReader reader = {.set = set, .prompt = prompt, .files = files, .pool = options->pool, .skip_bad_rows = options->skip_bad_rows};
+    status = row_reader_read(&reader, references.items, references.count);
   }
   free(references.items);
   return status;
@@ -190,7 +117,8 @@ static Status read_dataset(RowSet *set, const DatasetRecipe *dataset, const Reci
   TRY(dataset_paths(&paths, dataset, recipe));
   Status status = status_context(prompt_open(&prompt, dataset, recipe, tokenizer), "%s", dataset->path);
   DatasetFile *files = memory_new((size_t)paths.count, sizeof *files);
-  for (int64_t f = 0; f < paths.count && status == STATUS_OK; f++) status = dataset_file_open(&files[f], paths.items[f]);
+  for (int64_t f = 0; f < paths.count && status == STATUS_OK; f++)
+    status = dataset_file_open(&files[f], paths.items[f].path, paths.items[f].format);
   if (status == STATUS_OK) status = read_files(set, dataset, recipe, files, paths.count, prompt, options, number);
   for (int64_t f = 0; f < paths.count; f++) dataset_file_release(&files[f]);
   free(files);
@@ -212,81 +140,6 @@ static void shuffle_rows(RowSet *set, int64_t seed) {
   free(set->rows);
   set->rows = rows;
   set->capacity = set->count;
-}
-
-static void cut_row(TokenRow *row, int64_t length) {
-  row->count = length;
-  row->trained = 0;
-  for (int64_t i = 1; i < length; i++) row->trained += row->labels[i] != LABEL_MASKED;
-}
-
-// Whether the row stays; each other fate is reported.
-static bool judge_row(RowSet *set, TokenRow *row, const char *strategy, int64_t longest, int64_t shortest) {
-  if (row->count < shortest || row->count == 0) {
-    row_set_event(set, ROW_TOO_SHORT, row->source, "%" PRId64 " tokens, min_sample_len is %" PRId64, row->count, shortest);
-    return false;
-  }
-  int64_t length = row->count;
-  if (length > longest && strcmp(strategy, "truncate") != 0) {
-    row_set_event(set, ROW_TOO_LONG, row->source, "%" PRId64 " tokens, sequence_len is %" PRId64, length, longest);
-    return false;
-  }
-  if (length > longest) cut_row(row, longest);
-  if (row->trained == 0) {
-    row_set_event(set, ROW_UNTRAINED, row->source,
-                  length > longest ? "its trained tokens lie behind sequence_len" : "all its labels are masked");
-    return false;
-  }
-  if (length > longest) row_set_event(set, ROW_CUT, row->source, "%" PRId64 " tokens, sequence_len is %" PRId64, length, longest);
-  return true;
-}
-
-static Status filter_rows(RowSet *set, const Recipe *recipe, int64_t longest) {
-  const char *strategy = recipe->excess_length_strategy ? recipe->excess_length_strategy : "drop";
-  int64_t kept = 0;
-  if (longest <= 0) longest = INT64_MAX;
-  for (int64_t r = 0; r < set->count; r++) {
-    TokenRow row = set->rows[r];
-    if (row.count > longest && strcmp(strategy, "raise") == 0) {
-      return status_fail(STATUS_BAD_INPUT,
-                         "%s: %" PRId64 " tokens, but sequence_len is %" PRId64
-                         " and excess_length_strategy is raise; raise sequence_len, or choose drop or truncate",
-                         row.source, row.count, longest);
-    }
-    if (judge_row(set, &row, strategy, longest, recipe->min_sample_len)) set->rows[kept++] = row;
-  }
-  set->count = kept;
-  return STATUS_OK;
-}
-
-static bool same_row(const TokenRow *a, const TokenRow *b) {
-  size_t bytes = (size_t)a->count * sizeof *a->ids;
-  return a->count == b->count && memcmp(a->ids, b->ids, bytes) == 0 && memcmp(a->labels, b->labels, bytes) == 0;
-}
-
-// The rows met so far, each once.
-typedef struct UniqueRows {
-  Map by_hash;  // of a row's ids and labels: its number in rows
-  TokenRow *rows;  // borrowed
-  int64_t count, capacity;
-} UniqueRows;
-
-static void drop_duplicates(RowSet *set, UniqueRows *unique) {
-  int64_t kept = 0;
-  for (int64_t r = 0; r < set->count; r++) {
-    TokenRow row = set->rows[r];
-    uint64_t key[2] = {hash_bytes(row.ids, (size_t)row.count * sizeof *row.ids),
-                       hash_bytes(row.labels, (size_t)row.count * sizeof *row.labels)};
-    int64_t first;
-    if (map_get(&unique->by_hash, key, sizeof key, &first) && same_row(&unique->rows[first], &row)) {
-      row_set_event(set, ROW_DUPLICATE, row.source, "the same as %s", unique->rows[first].source);
-      continue;
-    }
-    map_set(&unique->by_hash, key, sizeof key, unique->count);
-    ARRAY_PUSH(unique->rows, unique->count, unique->capacity) = row;
-    set->rows[kept++] = row;
-  }
-  set->count = kept;
 }
 
 // val_set_size: the tail of the rows, a fraction (rounded up) or a number of them.
@@ -331,8 +184,8 @@ static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, c
   if (recipe->dataset_count == 0) return status_fail(STATUS_USAGE, "datasets: the recipe has none");
   TRY(read_all(train, recipe->datasets, recipe->dataset_count, recipe, tokenizer, options));
   if (recipe->shuffle_merged_datasets && !recipe->curriculum_sampling) shuffle_rows(train, recipe->seed);
-  TRY(filter_rows(train, recipe, recipe->sequence_len));
-  if (recipe->dataset_exact_deduplication) drop_duplicates(train, unique);
+  TRY(row_filter(train, recipe, recipe->sequence_len));
+  if (recipe->dataset_exact_deduplication) row_filter_duplicates(train, unique);
   TRY(check_any(train, "datasets"));
   int64_t eval_length = recipe->eval_sequence_len ? recipe->eval_sequence_len : recipe->sequence_len;
   if (recipe->test_dataset_count == 0) {
@@ -342,8 +195,8 @@ static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, c
     TRY(read_all(evaluation, recipe->test_datasets, recipe->test_dataset_count, recipe, tokenizer, options));
   }
   bool any = evaluation->count > 0 || recipe->test_dataset_count > 0;
-  TRY(filter_rows(evaluation, recipe, eval_length));
-  if (recipe->dataset_exact_deduplication) drop_duplicates(evaluation, unique);
+  TRY(row_filter(evaluation, recipe, eval_length));
+  if (recipe->dataset_exact_deduplication) row_filter_duplicates(evaluation, unique);
   if (any) TRY(check_any(evaluation, recipe->test_dataset_count ? "test_datasets" : "val_set_size"));
   train->report.fates[ROW_KEPT] = train->count + train->report.held_out - train->report.fates[ROW_CUT];
   evaluation->report.fates[ROW_KEPT] = evaluation->count - evaluation->report.fates[ROW_CUT];
@@ -355,7 +208,6 @@ Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, 
   UniqueRows unique = {0};
   *train = *evaluation = (RowSet){0};
   Status status = prepare(train, evaluation, recipe, tokenizer, options ? options : &plain, &unique);
-  map_release(&unique.by_hash);
-  free(unique.rows);
+  unique_rows_release(&unique);
   return status;
 }

@@ -66,10 +66,34 @@ static void check(const EncodedRow *encoded) {
   }
 }
 
+// The same rows come from text that arrives in pieces.
+static void scan_in_pieces(const DatasetFile *file, RowFormat format, const char *text, size_t size, bool good) {
+  RowScan scan;
+  row_scan_start(&scan, format, "fuzz.json");
+  ScanResult result = SCAN_ROW;
+  Status status = STATUS_OK;
+  int64_t count = 0;
+  for (size_t at = 0, seen = size < 3 ? size : 3; status == STATUS_OK && result != SCAN_END;) {
+    RowPlace place;
+    char *piece = memcpy(memory_new(seen + 1, 1), text, seen);  // so that reading beyond it shows
+    status = row_scan_next(&scan, &result, &place, piece, seen, &at, seen == size);
+    free(piece);
+    if (result == SCAN_MORE) seen += size - seen < 7 ? size - seen : 7;
+    if (status != STATUS_OK || result != SCAN_ROW) continue;
+    if (good && (count >= file->count || memcmp(&place, &file->rows[count], sizeof place) != 0)) abort();
+    count++;
+  }
+  if (good != (status == STATUS_OK) || (good && count != file->count)) abort();
+  row_scan_release(&scan);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   Prompt **prompts = open_prompts();
   DatasetFile file;
-  if (dataset_file_parse(&file, "fuzz.json", (const char *)data, size) != STATUS_OK) return 0;
+  RowFormat format = size && data[0] >= 1 && data[0] <= 3 ? (RowFormat)data[0] : ROWS_JSON;  // else the bytes are JSON throughout
+  if (format != ROWS_JSON) data++, size--;
+  bool good = dataset_file_parse(&file, "fuzz.json", format, (const char *)data, size) == STATUS_OK;
+  scan_in_pieces(&file, format, (const char *)data, size, good);
   EncodedRow encoded = {0};
   for (int64_t r = 0; r < file.count && r < 50; r++) {
     json_t *row;
