@@ -69,7 +69,7 @@ static Status file_format(RowFormat *format, const char *path, const char *ds_ty
 }
 
 static Status add_file(PathList *paths, const char *path, const DatasetRecipe *dataset) {
-  RowFormat format;
+  RowFormat format = ROWS_JSON;
   TRY(file_format(&format, path, dataset->ds_type));
   ARRAY_PUSH(paths->items, paths->count, paths->capacity) = (DatasetPath){memory_copy_string(path), format};
   return STATUS_OK;

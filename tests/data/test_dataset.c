@@ -6,7 +6,6 @@
 
 #include "core/file.h"
 #include "data/batch.h"
-#include "data/source/dataset_file.h"
 #include "tests/support/data.h"
 #include "tests/support/test.h"
 
@@ -36,61 +35,6 @@ static void assert_row_numbers(const RowSet *set, const int *expected, int count
 #define assert_rows(set, ...) assert_row_numbers((set), (const int[]){__VA_ARGS__}, sizeof(const int[]){__VA_ARGS__} / sizeof(int))
 
 #define IN_ORDER "curriculum_sampling: true\n"
-
-static void rows_of_lines_and_lists_know_their_lines(void **state) {
-  (void)state;
-  DatasetFile file;
-  const char *lines = "\xEF\xBB\xBF{\"a\": 1}\n\n  {\"a\": \"]\\\"}\"}\r\n{\"a\": 3}";
-  const char *list = "\n[ {\"a\":\n 1}, {\"a\": \"],\\\\\\\"[\"}\n,\n{\"a\": [3, [4]]}\n]\n";
-  const int64_t line_numbers[] = {1, 3, 4}, list_numbers[] = {2, 3, 5};
-  for (int form = 0; form < 2; form++) {
-    const char *text = form ? list : lines;
-    assert_ok(dataset_file_parse(&file, "f.json", text, strlen(text)));
-    assert_int_equal(file.count, 3);
-    for (int64_t r = 0; r < 3; r++) {
-      json_t *row;
-      assert_int_equal(file.rows[r].line, (form ? list_numbers : line_numbers)[r]);
-      assert_ok(dataset_file_row(&row, &file, r));
-      assert_non_null(json_object_get(row, "a"));
-      json_decref(row);
-    }
-    dataset_file_release(&file);
-  }
-  assert_fails(STATUS_BAD_INPUT, dataset_file_parse(&file, "f.json", "[{\"a\": 1},\n{\"a\"", 15), "f.json:2", "cut short");
-  assert_fails(STATUS_BAD_INPUT, dataset_file_parse(&file, "f.json", "[1] 2", 5), "behind the list");
-}
-
-static void check_split(const char *split, int64_t count, const char *expected) {
-  RowRanges ranges;
-  Buffer text = {0};
-  assert_ok(split_parse(&ranges, split, count));
-  buffer_append_string(&text, "");
-  for (int64_t i = 0; i < ranges.count; i++) buffer_format(&text, "%d-%d ", (int)ranges.items[i].begin, (int)ranges.items[i].end);
-  assert_string_equal(text.data, expected);
-  buffer_release(&text);
-  free(ranges.items);
-}
-
-static void splits_slice_as_hugging_face_datasets_does(void **state) {
-  (void)state;
-  check_split(NULL, 10, "0-10 ");
-  check_split("train", 10, "0-10 ");
-  check_split("train[:3]", 10, "0-3 ");
-  check_split("train[8:]", 10, "8-10 ");
-  check_split("train[-2:]", 10, "8-10 ");
-  check_split("train[2:-3]", 10, "2-7 ");
-  check_split("train[:500]", 10, "0-10 ");
-  check_split("train[:5%]", 999, "0-50 ");  // 49.95
-  check_split("train[:25%]", 10, "0-2 ");  // 2.5, to the even one
-  check_split("train[:75%]", 10, "0-8 ");  // 7.5
-  check_split("train[-10%:]", 10, "9-10 ");
-  check_split("train[:1]+train[-1:]", 10, "0-1 9-10 ");
-  check_split("train[5:2]", 10, "");
-  RowRanges ranges;
-  static const char *const wrong[] = {"train[", "train[1]", "train[:5", "train[a:]", "train[:5%]x", "train[:200%]"};
-  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-    assert_fails(STATUS_USAGE, split_parse(&ranges, wrong[i], 10), wrong[i], "train[:5%]");
-}
 
 static void split_and_shards_choose_rows(void **state) {
   (void)state;
@@ -392,8 +336,6 @@ static void other_demos_are_read_whole(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(rows_of_lines_and_lists_know_their_lines),
-      cmocka_unit_test(splits_slice_as_hugging_face_datasets_does),
       cmocka_unit_test(split_and_shards_choose_rows),
       cmocka_unit_test(the_merged_shuffle_depends_on_the_seed_alone),
       cmocka_unit_test(the_tail_of_the_rows_is_held_out),
