@@ -87,7 +87,7 @@ static Status preprocess(const char *path, const Arguments *arguments, const Pre
   if (status == STATUS_OK && (dataset_needs_tokenizer(&recipe) || options->debug)) status = dataset_open_tokenizer(&tokenizer, &recipe);
   if (status == STATUS_OK) {
     pool = pool_new((int)arguments->threads);
-    status = dataset_prepare(&train, &evaluation, &recipe, tokenizer, &(DatasetOptions){pool, options->skip_bad_rows});
+    status = dataset_load(&train, &evaluation, &recipe, tokenizer, &(DatasetOptions){pool, options->skip_bad_rows, true});
   }
   if (status == STATUS_OK) status = print_sets(&train, &evaluation, &recipe, tokenizer, options);
   pool_free(pool);

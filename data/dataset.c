@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
+#include "data/cache.h"
 #include "data/prompt/prompt.h"
 #include "data/row_filter.h"
 #include "data/row_reader.h"
@@ -33,8 +35,12 @@ static Status set_special_tokens(Tokenizer *tokenizer, const Recipe *recipe) {
   return STATUS_OK;
 }
 
+const char *dataset_tokenizer_path(const Recipe *recipe) {
+  return recipe->tokenizer_config ? recipe->tokenizer_config : recipe->base_model;
+}
+
 Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
-  TRY(tokenizer_open(out, recipe->tokenizer_config ? recipe->tokenizer_config : recipe->base_model));
+  TRY(tokenizer_open(out, dataset_tokenizer_path(recipe)));
   Status status = set_special_tokens(*out, recipe);
   if (status == STATUS_OK) return STATUS_OK;
   tokenizer_free(*out);
@@ -203,11 +209,37 @@ static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, c
   return STATUS_OK;
 }
 
+static const DatasetOptions plain_options = {0};
+
 Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options) {
-  static const DatasetOptions plain = {0};
   UniqueRows unique = {0};
   *train = *evaluation = (RowSet){0};
-  Status status = prepare(train, evaluation, recipe, tokenizer, options ? options : &plain, &unique);
+  Status status = prepare(train, evaluation, recipe, tokenizer, options ? options : &plain_options, &unique);
   unique_rows_release(&unique);
+  return status;
+}
+
+// ---- The cache
+
+static Status write_cache(const char *path, const char *key, const RowSet *train, const RowSet *evaluation, bool must) {
+  Status status = cache_write(path, key, train, evaluation);
+  if (status == STATUS_OK) log_info("the prepared rows are kept in %s", path);
+  if (status == STATUS_OK || must) return status;
+  log_warning("the prepared rows are not kept: %s", status_message());
+  return STATUS_OK;
+}
+
+Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options) {
+  char key[65];
+  bool found;
+  *train = *evaluation = (RowSet){0};
+  if (!options) options = &plain_options;
+  TRY(cache_key(key, recipe, options->skip_bad_rows));
+  char *path = cache_path(recipe->dataset_prepared_path ? recipe->dataset_prepared_path : "last_run_prepared", key);
+  Status status = cache_read(train, evaluation, &found, path, key);
+  if (found) log_info("the prepared rows are taken from %s", path);
+  if (status == STATUS_OK && !found) status = dataset_prepare(train, evaluation, recipe, tokenizer, options);
+  if (status == STATUS_OK && !found) status = write_cache(path, key, train, evaluation, options->must_cache);
+  free(path);
   return status;
 }

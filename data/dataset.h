@@ -16,16 +16,21 @@
 typedef struct DatasetOptions {
   ThreadPool *pool;  // NULL: one thread; the rows are the same
   bool skip_bad_rows;  // count and report rows that cannot be read, instead of stopping
+  bool must_cache;  // a cache that cannot be written is an error, not a warning
 } DatasetOptions;
 
 // Whether any dataset has a `type`: those without one are tokens already.
 bool dataset_needs_tokenizer(const Recipe *recipe);
-// The tokenizer of tokenizer_config or base_model, with the recipe's special_tokens.
+const char *dataset_tokenizer_path(const Recipe *recipe);  // tokenizer_config or base_model
+// The tokenizer there, with the recipe's special_tokens.
 Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe);
 
 // Fills both sets; release them in any case. `tokenizer` may be NULL when no dataset needs one.
 // STATUS_BAD_INPUT, with files and lines: bad rows (unless skipped), no rows at all, all of them dropped.
 // `options` may be NULL.
 Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options);
+
+// The same from the cache in dataset_prepared_path where that holds these rows (data/cache.h); else they are prepared, and written there.
+Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options);
 
 #endif

@@ -77,6 +77,7 @@ void row_set_describe(Buffer *out, const RowSet *set, int64_t events) {
 
 void row_set_release(RowSet *set) {
   arena_release(&set->arena);
+  file_unmap(&set->map);
   free(set->rows);
   free(set->report.events);
   *set = (RowSet){0};

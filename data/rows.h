@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/rng.h"
 #include "core/status.h"
@@ -54,6 +55,7 @@ typedef struct RowReport {
 // Rows and all that they point to; release with row_set_release.
 typedef struct RowSet {
   Arena arena;
+  FileMap map;  // of the cache that tokens lie in, if they do
   TokenRow *rows;
   int64_t count, capacity;
   RowReport report;

@@ -1,4 +1,4 @@
-// Root-level attributes (64-bit integers, doubles, fixed-length strings) and contiguous one-dimensional float32 datasets.
+// Root-level attributes (64-bit integers, doubles, fixed-length strings) and contiguous one-dimensional datasets.
 #include "formats/hdf5.h"
 
 #include <errno.h>
@@ -90,52 +90,84 @@ Status hdf5_read_text(char *value, size_t capacity, const Hdf5File *file, const 
   return status;
 }
 
-void hdf5_array_create(Hdf5Array *array, Hdf5File *file, const char *name, int64_t count) {
-  *array = (Hdf5Array){.file = file, .count = count};
+// The library's types are variables, so there is no constant table of them.
+static hid_t stored_type(Hdf5Type type) {
+  switch (type) {
+    case HDF5_F32: return H5T_IEEE_F32LE;
+    case HDF5_I32: return H5T_STD_I32LE;
+    case HDF5_I64: return H5T_STD_I64LE;
+    case HDF5_U8: return H5T_STD_U8LE;
+  }
+  return -1;
+}
+
+static hid_t native_type(Hdf5Type type) {
+  switch (type) {
+    case HDF5_F32: return H5T_NATIVE_FLOAT;
+    case HDF5_I32: return H5T_NATIVE_INT32;
+    case HDF5_I64: return H5T_NATIVE_INT64;
+    case HDF5_U8: return H5T_NATIVE_UINT8;
+  }
+  return -1;
+}
+
+static const char *const type_names[] = {
+    [HDF5_F32] = "32-bit floats", [HDF5_I32] = "32-bit integers", [HDF5_I64] = "64-bit integers", [HDF5_U8] = "bytes"};
+
+void hdf5_array_create(Hdf5Array *array, Hdf5File *file, const char *name, Hdf5Type type, int64_t count) {
+  *array = (Hdf5Array){.file = file, .type = type, .count = count};
   hsize_t extent = (hsize_t)count;
   hid_t space = H5Screate_simple(1, &extent, NULL);
   hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_obj_track_times(properties, false);
   H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER);
-  array->id = H5Dcreate2(file->id, name, H5T_IEEE_F32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+  array->id = H5Dcreate2(file->id, name, stored_type(type), space, H5P_DEFAULT, properties, H5P_DEFAULT);
   if (array->id < 0) file->failed = true;
   H5Pclose(properties);
   H5Sclose(space);
 }
 
-Status hdf5_array_open(Hdf5Array *array, Hdf5File *file, const char *name) {
-  *array = (Hdf5Array){.file = file, .id = H5Dopen2(file->id, name, H5P_DEFAULT)};
+Status hdf5_array_open(Hdf5Array *array, Hdf5File *file, const char *name, Hdf5Type type) {
+  *array = (Hdf5Array){.file = file, .type = type, .id = H5Dopen2(file->id, name, H5P_DEFAULT)};
   if (array->id < 0) return status_fail(STATUS_BAD_INPUT, "%s: it has no array '%s'", file->path, name);
-  hid_t type = H5Dget_type(array->id), space = H5Dget_space(array->id);
-  bool good = H5Tget_class(type) == H5T_FLOAT && H5Tget_size(type) == sizeof(float) && H5Sget_simple_extent_ndims(space) == 1;
+  hid_t stored = H5Dget_type(array->id), space = H5Dget_space(array->id);
+  bool good = H5Tequal(stored, stored_type(type)) > 0 && H5Sget_simple_extent_ndims(space) == 1;
   array->count = H5Sget_simple_extent_npoints(space);
   H5Sclose(space);
-  H5Tclose(type);
+  H5Tclose(stored);
   if (good && array->count >= 0) return STATUS_OK;
   hdf5_array_close(array);
-  return status_fail(STATUS_BAD_INPUT, "%s: its array '%s' is not a list of 32-bit floats", file->path, name);
+  return status_fail(STATUS_BAD_INPUT, "%s: its array '%s' is not a list of %s", file->path, name, type_names[type]);
 }
 
 // Moves elements offset .. offset + count - 1; exactly one of `from` and `to` is not NULL.
-static bool array_move(const Hdf5Array *array, int64_t offset, int64_t count, const float *from, float *to) {
+static bool array_move(const Hdf5Array *array, int64_t offset, int64_t count, const void *from, void *to) {
   if (count == 0) return true;
   hsize_t start = (hsize_t)offset, extent = (hsize_t)count;
-  hid_t memory = H5Screate_simple(1, &extent, NULL), space = H5Dget_space(array->id);
+  hid_t memory = H5Screate_simple(1, &extent, NULL), space = H5Dget_space(array->id), native = native_type(array->type);
   herr_t result = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &extent, NULL);
-  if (result >= 0 && from) result = H5Dwrite(array->id, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, from);
-  else if (result >= 0) result = H5Dread(array->id, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, to);
+  if (result >= 0 && from) result = H5Dwrite(array->id, native, memory, space, H5P_DEFAULT, from);
+  else if (result >= 0) result = H5Dread(array->id, native, memory, space, H5P_DEFAULT, to);
   H5Sclose(space);
   H5Sclose(memory);
   return result >= 0;
 }
 
-void hdf5_array_write(Hdf5Array *array, int64_t offset, const float *values, int64_t count) {
+void hdf5_array_write(Hdf5Array *array, int64_t offset, const void *values, int64_t count) {
   if (array->id < 0 || !array_move(array, offset, count, values, NULL)) array->file->failed = true;
 }
 
-Status hdf5_array_read(float *values, const Hdf5Array *array, int64_t offset, int64_t count) {
+Status hdf5_array_read(void *values, const Hdf5Array *array, int64_t offset, int64_t count) {
   if (offset >= 0 && count >= 0 && count <= array->count - offset && array_move(array, offset, count, NULL, values)) return STATUS_OK;
   return status_fail(STATUS_BAD_INPUT, "%s: an array in it cannot be read", array->file->path);
+}
+
+int64_t hdf5_array_place(const Hdf5Array *array) {
+  hid_t properties = H5Dget_create_plist(array->id);
+  bool contiguous = H5Pget_layout(properties) == H5D_CONTIGUOUS && H5Pget_external_count(properties) == 0;
+  H5Pclose(properties);
+  haddr_t place = contiguous ? H5Dget_offset(array->id) : HADDR_UNDEF;
+  return place == HADDR_UNDEF ? -1 : (int64_t)place;
 }
 
 void hdf5_array_close(Hdf5Array *array) {

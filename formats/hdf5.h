@@ -1,4 +1,4 @@
-// HDF5 files of float32 arrays and scalar attributes at the root, through a file driver of our own: HDF5 cannot
+// HDF5 files of one-dimensional arrays and scalar attributes at the root, through a file driver of our own: HDF5 cannot
 // close a file that it could not write (a full disk leaves it open until the process ends, with messages of its own), so
 // this driver keeps the first error, lets the library believe that all went well, and hdf5_close tells the caller.
 // The same content gives the same bytes: no times are stored. Not for several threads at once.
@@ -35,16 +35,23 @@ Status hdf5_read_integer(int64_t *value, const Hdf5File *file, const char *name)
 Status hdf5_read_real(double *value, const Hdf5File *file, const char *name);
 Status hdf5_read_text(char *value, size_t capacity, const Hdf5File *file, const char *name);
 
-// An array [count] f32, written and read in pieces.
+typedef enum Hdf5Type { HDF5_F32, HDF5_I32, HDF5_I64, HDF5_U8 } Hdf5Type;
+
+// An array [count], contiguous and little-endian in the file, written and read in pieces.
 typedef struct Hdf5Array {
   Hdf5File *file;
+  Hdf5Type type;
   int64_t id, count;
 } Hdf5Array;
 
-void hdf5_array_create(Hdf5Array *array, Hdf5File *file, const char *name, int64_t count);
-void hdf5_array_write(Hdf5Array *array, int64_t offset, const float *values, int64_t count);
-Status hdf5_array_open(Hdf5Array *array, Hdf5File *file, const char *name);  // sets count
-Status hdf5_array_read(float *values, const Hdf5Array *array, int64_t offset, int64_t count);
+void hdf5_array_create(Hdf5Array *array, Hdf5File *file, const char *name, Hdf5Type type, int64_t count);
+void hdf5_array_write(Hdf5Array *array, int64_t offset, const void *values, int64_t count);
+// Sets count; STATUS_BAD_INPUT when the array is not there or of another type.
+Status hdf5_array_open(Hdf5Array *array, Hdf5File *file, const char *name, Hdf5Type type);
+Status hdf5_array_read(void *values, const Hdf5Array *array, int64_t offset, int64_t count);
+// Where the elements begin in the file, for who maps it; a multiple of 64 in files that are written here. -1: they do not lie in
+// one piece, as of an empty array.
+int64_t hdf5_array_place(const Hdf5Array *array);
 void hdf5_array_close(Hdf5Array *array);
 
 #endif

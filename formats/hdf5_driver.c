@@ -146,5 +146,6 @@ int64_t hdf5_driver_access(int *error) {
   hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   DriverInfo info = {.error = error};
   if (registered < 0 || access < 0 || H5Pset_driver(access, registered, &info) < 0) return -1;
+  H5Pset_alignment(access, 1, 64);  // so that arrays can be mapped
   return access;
 }

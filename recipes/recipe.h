@@ -193,6 +193,9 @@ Status recipe_fail(const Recipe *recipe, Status code, const char *key, const cha
 // STATUS_USAGE naming the key's position, or STATUS_OK.
 Status recipe_check_trainable(const Recipe *recipe);
 
+// Appends what the recipe says of the shape of rows, a key a line, the same for the same settings: what a cache of rows depends on.
+void recipe_write_row_settings(Buffer *out, const Recipe *recipe);
+
 // Prints docs/recipes.md: every key with type, default and meaning, from the schema table.
 void recipe_print_reference(Buffer *out);
 

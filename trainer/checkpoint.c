@@ -86,7 +86,7 @@ static int64_t piece_length(int64_t count, int64_t offset) { return count - offs
 
 static void array_write(Hdf5File *file, const CheckpointArray *array, float *piece, Backend *backend) {
   Hdf5Array target;
-  hdf5_array_create(&target, file, array->name, array->count);
+  hdf5_array_create(&target, file, array->name, HDF5_F32, array->count);
   for (int64_t offset = 0; offset < array->count; offset += PIECE) {
     int64_t length = piece_length(array->count, offset);
     backend->download(piece, array->data + offset, length * (int64_t)sizeof(float), backend);
@@ -97,7 +97,7 @@ static void array_write(Hdf5File *file, const CheckpointArray *array, float *pie
 
 static Status array_read(const CheckpointArray *array, Hdf5File *file, float *piece, Backend *backend) {
   Hdf5Array source;
-  TRY(hdf5_array_open(&source, file, array->name));
+  TRY(hdf5_array_open(&source, file, array->name, HDF5_F32));
   Status status = STATUS_OK;
   if (source.count != array->count)
     status = status_fail(STATUS_BAD_INPUT, "%s: '%s' has %lld values where this run has %lld: the adapter's rank or targets differ",

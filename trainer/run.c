@@ -20,7 +20,7 @@ static Status check_ids(const RowSet *rows, const Model *model) {
 static Status open_rows(Run *run) {
   if (dataset_needs_tokenizer(run->recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, run->recipe));
   DatasetOptions options = {.pool = run->backend->pool};
-  TRY(dataset_prepare(&run->train_rows, &run->eval_rows, run->recipe, run->tokenizer, &options));
+  TRY(dataset_load(&run->train_rows, &run->eval_rows, run->recipe, run->tokenizer, &options));
   TRY(check_ids(&run->train_rows, run->model));
   TRY(check_ids(&run->eval_rows, run->model));
   Buffer text = {0};
