@@ -235,7 +235,7 @@ Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, con
   *train = *evaluation = (RowSet){0};
   if (!options) options = &plain_options;
   TRY(cache_key(key, recipe, options->skip_bad_rows));
-  char *path = cache_path(recipe->dataset_prepared_path ? recipe->dataset_prepared_path : "last_run_prepared", key);
+  char *path = cache_path(recipe->dataset_prepared_path, key);
   Status status = cache_read(train, evaluation, &found, path, key);
   if (found) log_info("the prepared rows are taken from %s", path);
   if (status == STATUS_OK && !found) status = dataset_prepare(train, evaluation, recipe, tokenizer, options);

@@ -83,7 +83,7 @@ static const SchemaKey recipe_keys[] = {
       "plain text to stream: a path, or a list of one entry as in datasets; needs max_steps"),
   LATER(VALUE_BOOLEAN, streaming, "false", "read the data as training goes; needs max_steps"),
   NUMBER(val_set_size, "0", 0, BIG, "rows held out for evaluation: up to 1 a fraction, above a number of rows"),
-  KEY(VALUE_TEXT, dataset_prepared_path, NULL, "folder of the cache of tokenised rows"),
+  KEY(VALUE_TEXT, dataset_prepared_path, "last_run_prepared", "folder of the cache of tokenised rows; it is used again only where files and settings are the same"),
   KEY(VALUE_BOOLEAN, train_on_inputs, "false", "train on the prompts too"),
   INTEGER(sequence_len, "512", 1, 1 << 24, "longest row in tokens, and the length to pack to"),
   INTEGER(eval_sequence_len, NULL, 1, 1 << 24, "the same for evaluation (default: sequence_len)"),
