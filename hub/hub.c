@@ -68,6 +68,28 @@ static bool is_known_whole(const Resolver *resolver, const char *commit, const H
   return true;
 }
 
+// The length of the part of the names that is the folder of them all: 5 of "data/train.jsonl" and "data/test.jsonl".
+static int common_folder_length(const HubNames *names) {
+  const char *first = names->items[0], *slash = strrchr(first, '/');
+  int length = slash ? (int)(slash - first) + 1 : 0;
+  for (int i = 1; i < names->count && length; i++)
+    while (length && strncmp(first, names->items[i], (size_t)length) != 0) do
+        length--;
+      while (length && first[length - 1] != '/');
+  return length;
+}
+
+static char *result_path(const Resolver *resolver, const char *commit, const HubNames *chosen) {
+  const HubRequest *request = resolver->request;
+  if (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf")) return hub_cache_file(&resolver->cache, commit, chosen->items[0]);
+  char *snapshot = hub_cache_snapshot(&resolver->cache, commit);
+  int length = request->kind == HUB_DATASET && !request->pattern_count ? common_folder_length(chosen) : 0;
+  if (!length) return snapshot;
+  char *path = memory_format("%s/%.*s", snapshot, length - 1, chosen->items[0]);
+  free(snapshot);
+  return path;
+}
+
 // Sets *path when the cache has what was asked for. *whole: and it is known that nothing is missing.
 static void look_in_cache(char **path, bool *whole, const Resolver *resolver) {
   *path = NULL;
@@ -78,8 +100,7 @@ static void look_in_cache(char **path, bool *whole, const Resolver *resolver) {
   hub_cache_list(&all, &resolver->cache, commit);
   if (hub_select(&chosen, &all, resolver->request, resolver->id.repository, resolver->id.file) == STATUS_OK &&
       has_chosen(&resolver->cache, commit, &chosen)) {
-    bool is_file = chosen.count == 1 && text_ends_with(chosen.items[0], ".gguf");
-    *path = is_file ? hub_cache_file(&resolver->cache, commit, chosen.items[0]) : hub_cache_snapshot(&resolver->cache, commit);
+    *path = result_path(resolver, commit, &chosen);
     *whole = is_known_whole(resolver, commit, &chosen);
   }
   hub_names_release(&all);
@@ -161,8 +182,7 @@ static Status fetch_listed(char **path, const Resolver *resolver, const HubRemot
   for (const char *const *name = hub_wanted_names(resolver->request->kind); *name && !resolver->id.file; name++)
     if (!hub_names_have(&listing->files, *name)) TRY_DONE(hub_cache_set_absent(cache, commit, *name));
   TRY_DONE(hub_cache_set_commit(cache, resolver->revision, commit));
-  bool is_file = chosen.count == 1 && text_ends_with(chosen.items[0], ".gguf");
-  *path = is_file ? hub_cache_file(cache, commit, chosen.items[0]) : hub_cache_snapshot(cache, commit);
+  *path = result_path(resolver, commit, &chosen);
 done:
   hub_names_release(&chosen);
   hub_names_release(&shards);

@@ -24,6 +24,7 @@ typedef struct HubRequest {
   const char *id;
   const char *revision;  // NULL: that of the id, or main
   const char *const *patterns;  // of a dataset's files: names, or globs in which '*' also crosses '/'
+  const char *subset;  // of a dataset, when there are no patterns: only what is in folders of this name; NULL or "default": all
   int pattern_count;  // 0: all files of the kind of data that most of them have
   bool cache_only;  // never asks the network; HF_HUB_OFFLINE=1 says so for all
 } HubRequest;
@@ -31,7 +32,8 @@ typedef struct HubRequest {
 // Whether `text` can be an id. What ends like a data or model file ("rows/train.jsonl") is taken for a path.
 bool hub_is_id(const char *text);
 
-// *path: a new string, the folder of the snapshot or the path of the GGUF file in it. Otherwise the message says what is missing and
+// *path: a new string: the folder of the snapshot; the path of the GGUF file in it; of a dataset without patterns the folder in it that
+// all its data files are in. Otherwise the message says what is missing and
 // what to do. STATUS_USAGE: no id; STATUS_BAD_INPUT: it is not there, or not what was asked for; STATUS_FAILED: the network;
 // STATUS_NO_SPACE: the disk.
 Status hub_resolve(char **path, const HubRequest *request);

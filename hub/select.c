@@ -181,13 +181,15 @@ static Status select_patterns(HubNames *chosen, const HubNames *all, const HubRe
   return STATUS_OK;
 }
 
-static Status select_data(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository) {
-  if (request->pattern_count) {
-    TRY(select_patterns(chosen, all, request, repository));
-    bool only_parquet = true;
-    for (int i = 0; i < chosen->count; i++) only_parquet = only_parquet && data_kind(chosen->items[i]) == DATA_PARQUET;
-    return only_parquet ? refuse_parquet(chosen, repository) : STATUS_OK;
-  }
+// Whether one of the folders in the file's name is called so.
+static bool is_in_folder(const char *name, const char *folder) {
+  size_t length = strlen(folder);
+  for (const char *slash; (slash = strchr(name, '/')); name = slash + 1)
+    if ((size_t)(slash - name) == length && memcmp(name, folder, length) == 0) return true;
+  return false;
+}
+
+static Status select_kind(HubNames *chosen, const HubNames *all, const char *repository) {
   DataKind kind = main_kind(all);
   if (kind == DATA_PARQUET) return refuse_parquet(all, repository);
   for (int i = 0; i < all->count && kind != DATA_NONE; i++)
@@ -197,6 +199,28 @@ static Status select_data(HubNames *chosen, const HubNames *all, const HubReques
   Status status =
       status_fail(STATUS_BAD_INPUT, "%s has no data files (.json, .jsonl, .csv, .tsv, .txt); its files are: %s", repository, files);
   free(files);
+  return status;
+}
+
+static Status select_data(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository) {
+  if (request->pattern_count) {
+    TRY(select_patterns(chosen, all, request, repository));
+    bool only_parquet = true;
+    for (int i = 0; i < chosen->count; i++) only_parquet = only_parquet && data_kind(chosen->items[i]) == DATA_PARQUET;
+    return only_parquet ? refuse_parquet(chosen, repository) : STATUS_OK;
+  }
+  if (!request->subset || strcmp(request->subset, "default") == 0) return select_kind(chosen, all, repository);
+  HubNames inside = {0};
+  for (int i = 0; i < all->count; i++)
+    if (is_in_folder(all->items[i], request->subset)) hub_names_add(&inside, all->items[i]);
+  Status status = select_kind(chosen, &inside, repository);
+  if (inside.count == 0) {
+    char *files = list_endings(all, "");
+    status = status_fail(STATUS_BAD_INPUT, "%s has no folder \"%s\" (name); name its files with data_files; they are: %s", repository,
+                         request->subset, files);
+    free(files);
+  }
+  hub_names_release(&inside);
   return status;
 }
 
