@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/hub_files.h"
 #include "cli/model_options.h"
 #include "core/text.h"
 
@@ -25,14 +26,17 @@ static Status export_adapter(const char *path, const ArgumentList *adapters, con
   Backend *backend = NULL;
   Model *model = NULL;
   Adapter *adapter = NULL;
+  char *found = NULL;
   Status status;
   bool gguf = text_ends_with(output, ".gguf");
   TRY(backend_new(&backend, arguments->device, (int)arguments->threads));
-  TRY_DONE(model_open(&model, path, (ModelOptions){0}, backend));
+  TRY_DONE(hub_argument_path(&found, "--model", path, HUB_MODEL));
+  TRY_DONE(model_open(&model, found, (ModelOptions){0}, backend));
   TRY_DONE(adapter_arguments_open(&adapter, model, adapters));
   TRY_DONE(gguf ? adapter_save_gguf(adapter, output) : adapter_save_peft(adapter, output, path));
   print_result(adapter, output, gguf, arguments->json);
 done:
+  free(found);
   adapter_close(adapter);
   model_close(model);
   backend_free(backend);

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/hub_files.h"
 #include "cli/options.h"
 #include "core/thread.h"
 #include "data/batch.h"
@@ -84,7 +85,9 @@ static Status preprocess(const char *path, const Arguments *arguments, const Pre
   RowSet train = {0}, evaluation = {0};
   ThreadPool *pool = NULL;
   Status status = recipe_load(&recipe, path, arguments->overrides, arguments->override_count);
-  if (status == STATUS_OK && (dataset_needs_tokenizer(&recipe) || options->debug)) status = dataset_open_tokenizer(&tokenizer, &recipe);
+  bool tokenizes = dataset_needs_tokenizer(&recipe) || options->debug;
+  if (status == STATUS_OK) status = recipe_fetch(&recipe, tokenizes ? RECIPE_TOKENIZER | RECIPE_DATA : RECIPE_DATA);
+  if (status == STATUS_OK && tokenizes) status = dataset_open_tokenizer(&tokenizer, &recipe);
   if (status == STATUS_OK) {
     pool = pool_new((int)arguments->threads);
     status = dataset_load(&train, &evaluation, &recipe, tokenizer, &(DatasetOptions){pool, options->skip_bad_rows, true});

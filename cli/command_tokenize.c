@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/hub_files.h"
 #include "cli/options.h"
 #include "core/file.h"
 #include "core/memory.h"
@@ -41,18 +42,22 @@ static void print_ids(const Tokenizer *tokenizer, const TokenList *ids, bool jso
 }
 
 static Status tokenize(const char *model, const char *given, const char *file, bool no_special, bool json) {
-  if (!model) return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file or a Hugging Face folder");
+  if (!model)
+    return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
   Buffer text = {0};
+  char *path = NULL;
   Tokenizer *tokenizer = NULL;
   TokenList ids = {0};
   Status status = read_text(&text, given, file);
-  if (status == STATUS_OK) status = tokenizer_open(&tokenizer, model);
+  if (status == STATUS_OK) status = hub_argument_path(&path, "--model", model, HUB_TOKENIZER);
+  if (status == STATUS_OK) status = tokenizer_open(&tokenizer, path);
   int flags = no_special ? 0 : TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL;
   if (status == STATUS_OK) status = tokenizer_encode(&ids, tokenizer, text.data ? text.data : "", text.length, flags);
   if (status == STATUS_OK) print_ids(tokenizer, &ids, json);
   token_list_release(&ids);
   tokenizer_free(tokenizer);
   buffer_release(&text);
+  free(path);
   return status;
 }
 
@@ -64,7 +69,7 @@ Status command_tokenize(int argc, char **argv) {
        .kind = OPTION_STRING,
        .value = &model,
        .argument = "MODEL",
-       .help = "a GGUF file (a vocabulary alone will do) or a folder"},
+       .help = "a GGUF file (a vocabulary alone will do), a folder, or an id of the Hub"},
       {.name = "text", .kind = OPTION_STRING, .value = &text, .argument = "S", .help = "the text"},
       {.name = "file", .kind = OPTION_STRING, .value = &file, .argument = "F", .help = "a file whose bytes are the text, just as they are"},
       {.name = "no-special",

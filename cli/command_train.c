@@ -4,6 +4,7 @@
 
 #include "adapters/merge.h"
 #include "cli/command.h"
+#include "cli/hub_files.h"
 #include "cli/merge_job.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -55,9 +56,11 @@ static Status export_merged(const Recipe *recipe, const Arguments *arguments) {
   return status;
 }
 
-static Status run(const Recipe *recipe, const char *resume, const Arguments *arguments) {
+static Status run(Recipe *recipe, const char *resume, const Arguments *arguments) {
   Backend *backend;
   TRY(check_export(recipe));
+  TRY(recipe_check_trainable(recipe));  // before anything large is downloaded for it
+  TRY(recipe_fetch(recipe, RECIPE_ALL));
   TRY(backend_new(&backend, recipe->device, (int)arguments->threads));
   signal(SIGINT, catch_signal);
   signal(SIGTERM, catch_signal);

@@ -7,44 +7,15 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/hub_files.h"
 #include "cli/options.h"
 #include "core/file.h"
 #include "core/memory.h"
 #include "recipes/recipe.h"
 
-// A path, or a name on the Hub ("org/name"), which only its download can judge.
-static bool is_on_hub(const char *name) {
-  const char *slash = strchr(name, '/');
-  return slash && slash != name && !strchr(slash + 1, '/') && slash[1] && name[0] != '.' && name[0] != '~';
-}
-
-static Status check_path(const Recipe *recipe, const char *key, const char *path) {
-  if (!path || file_exists(path) || directory_exists(path)) return STATUS_OK;
-  if (is_on_hub(path))
-    return recipe_fail(recipe, STATUS_USAGE, key, "\"%s\" is not on this disk; give the path of its folder or file", path);
-  return recipe_fail(recipe, STATUS_USAGE, key, "there is no file or folder \"%s\"; correct the path", path);
-}
-
-static void add_line(Buffer *problems, Status status) {
-  if (status != STATUS_OK) buffer_format(problems, "%s%s", problems->length ? "\n" : "", status_message());
-}
-
-static void check_dataset_paths(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count, Buffer *problems) {
-  for (int i = 0; i < count; i++) {
-    char *key = memory_format("%s.%d.path", list, i);
-    add_line(problems, check_path(recipe, key, datasets[i].path));
-    free(key);
-  }
-}
-
-static Status check_files(const Recipe *recipe) {
+static Status check_files(Recipe *recipe) {
   Buffer problems = {0};
-  add_line(&problems, check_path(recipe, "base_model", recipe->base_model));
-  add_line(&problems, check_path(recipe, "tokenizer_config", recipe->tokenizer_config));
-  add_line(&problems, check_path(recipe, "lora_model_dir", recipe->lora_model_dir));
-  add_line(&problems, check_path(recipe, "pretraining_dataset", recipe->pretraining_dataset_path));
-  check_dataset_paths(recipe, "datasets", recipe->datasets, recipe->dataset_count, &problems);
-  check_dataset_paths(recipe, "test_datasets", recipe->test_datasets, recipe->test_dataset_count, &problems);
+  recipe_look_for_files(recipe, &problems);
   Status status = problems.length ? status_fail(STATUS_USAGE, "%s", problems.data) : STATUS_OK;
   buffer_release(&problems);
   return status;
@@ -103,7 +74,10 @@ static Status print_reference(void) {
 Status command_validate(int argc, char **argv) {
   bool files = false, reference = false;
   const Option options[] = {
-      {.name = "files", .kind = OPTION_FLAG, .value = &files, .help = "look for the model, the adapter and the datasets too"},
+      {.name = "files",
+       .kind = OPTION_FLAG,
+       .value = &files,
+       .help = "look for the model, the adapter and the datasets too, on this disk and in the Hub's cache"},
       {.name = "reference", .kind = OPTION_FLAG, .value = &reference, .help = "print docs/recipes.md: every key of a recipe"},
   };
   const CommandLine line = {

@@ -1,14 +1,22 @@
 #include "cli/loaded_model.h"
 
+#include <stdlib.h>
+
+#include "cli/hub_files.h"
 #include "cli/model_options.h"
 
 Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters,
                          const Arguments *arguments) {
   *loaded = (LoadedModel){0};
-  if (!model) return status_fail(STATUS_USAGE, "%s: --model MODEL is missing: a GGUF file or a Hugging Face folder", command);
+  if (!model)
+    return status_fail(STATUS_USAGE, "%s: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub", command);
   TRY(backend_new(&loaded->backend, arguments->device, (int)arguments->threads));
-  TRY(model_open(&loaded->model, model, (ModelOptions){0}, loaded->backend));
-  TRY(tokenizer_open(&loaded->tokenizer, model));
+  char *path;
+  TRY(hub_argument_path(&path, "--model", model, HUB_MODEL));
+  Status status = model_open(&loaded->model, path, (ModelOptions){0}, loaded->backend);
+  if (status == STATUS_OK) status = tokenizer_open(&loaded->tokenizer, path);
+  free(path);
+  TRY(status);
   return adapter_arguments_open(&loaded->adapter, loaded->model, adapters);
 }
 

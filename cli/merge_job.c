@@ -6,6 +6,7 @@
 
 #include "adapters/divergence.h"
 #include "adapters/merge.h"
+#include "cli/hub_files.h"
 #include "cli/merge_texts.h"
 #include "cli/model_options.h"
 #include "core/log.h"
@@ -89,7 +90,10 @@ static Status judge(const MergeJob *job, const Measured *measured) {
   return STATUS_OK;
 }
 
-Status merge_job_run(const MergeJob *job) {
+Status merge_job_run(const MergeJob *given) {
+  MergeJob found = *given;
+  const MergeJob *job = &found;
+  char *path = NULL;
   Backend *backend = NULL;
   Model *model = NULL;
   Adapter *adapter = NULL;
@@ -100,6 +104,8 @@ Status merge_job_run(const MergeJob *job) {
   Status status;
   TRY(status_context(merge_type_parse(&type, job->type_name), "--type"));
   TRY(backend_new(&backend, job->arguments->device, (int)job->arguments->threads));
+  TRY_DONE(hub_argument_path(&path, "--model", given->model, HUB_MODEL));
+  found.model = path;
   TRY_DONE(model_open(&model, job->model, (ModelOptions){0}, backend));
   TRY_DONE(adapter_arguments_open(&adapter, model, &job->adapters));
   bool gguf = text_ends_with(job->output, ".gguf");
@@ -113,5 +119,6 @@ done:
   adapter_close(adapter);
   model_close(model);
   backend_free(backend);
+  free(path);
   return status;
 }

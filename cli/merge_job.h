@@ -11,6 +11,6 @@ typedef struct MergeJob {
   const Arguments *arguments;
 } MergeJob;
 
-Status merge_job_run(const MergeJob *job);
+Status merge_job_run(const MergeJob *given);
 
 #endif

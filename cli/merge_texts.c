@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/hub_files.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "data/dataset.h"
@@ -63,6 +64,7 @@ static Status texts_from_recipe(MergeTexts *out, const char *model, const char *
   Tokenizer *tokenizer = NULL;
   const RecipeOverride base = {"base_model", model};
   Status status = recipe_load(&recipe, path, &base, 1);
+  if (status == STATUS_OK) status = recipe_fetch(&recipe, RECIPE_TOKENIZER | RECIPE_DATA);
   if (status == STATUS_OK && dataset_needs_tokenizer(&recipe)) status = dataset_open_tokenizer(&tokenizer, &recipe);
   if (status == STATUS_OK && recipe.load_in_4bit && directory_exists(model))
     log_notice("%s: trained over NF4 weights; the adapter is merged into, and compared on, the float weights of %s", path, model);

@@ -5,11 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/hub_files.h"
 #include "core/file.h"
 
 Option model_option(const char **model) {
-  return (Option){
-      .name = "model", .kind = OPTION_STRING, .value = model, .argument = "MODEL", .help = "a GGUF file or a Hugging Face folder"};
+  return (Option){.name = "model",
+                  .kind = OPTION_STRING,
+                  .value = model,
+                  .argument = "MODEL",
+                  .help = "a GGUF file, a Hugging Face folder, or an id of the Hub: org/name, org/name@revision, org/name/FILE.gguf"};
 }
 
 Option adapter_option(ArgumentList *adapters) {
@@ -17,7 +21,7 @@ Option adapter_option(ArgumentList *adapters) {
                   .kind = OPTION_STRINGS,
                   .value = adapters,
                   .argument = "A[:SCALE]",
-                  .help = "a PEFT folder or a GGUF adapter, its effect times SCALE; may be repeated"};
+                  .help = "a PEFT folder, a GGUF adapter, or an id of the Hub; its effect times SCALE; may be repeated"};
 }
 
 char *adapter_argument_path(const char *argument, double *scale) {
@@ -38,7 +42,9 @@ Status adapter_arguments_open(Adapter **out, Model *model, const ArgumentList *l
   double *scales = memory_new((size_t)list->count, sizeof *scales);
   Status status = STATUS_OK;
   for (int i = 0; i < list->count; i++) {
-    paths[i] = adapter_argument_path(list->items[i], &scales[i]);
+    char *given = adapter_argument_path(list->items[i], &scales[i]);
+    if (status == STATUS_OK) status = hub_argument_path(&paths[i], "--adapter", given, HUB_ADAPTER);
+    free(given);
     if (status == STATUS_OK && !file_exists(paths[i]) && !directory_exists(paths[i]))
       status =
           status_fail(STATUS_BAD_INPUT, "--adapter %s: there is no such file or folder; give a PEFT folder or a GGUF adapter", paths[i]);

@@ -107,6 +107,8 @@ void recipe_release(Recipe *recipe) {
   *recipe = (Recipe){0};
 }
 
+const char *recipe_model_name(const Recipe *recipe) { return recipe->base_model_id ? recipe->base_model_id : recipe->base_model; }
+
 RecipePosition recipe_position(const Recipe *recipe, const char *key) {
   const Node *node = recipe->tree, *at = NULL;
   for (const char *p = key; node && *p;) {

@@ -33,6 +33,7 @@ typedef struct RecipePosition {
 typedef struct DatasetRecipe {
   RecipePosition position;
   char *path;
+  char *hub_id;  // what the recipe says where `path` is now a folder of the Hub's cache; else NULL
   char *type;  // "alpaca", "chat_template", ...; NULL: pre-tokenised rows
   // A `type` given as a mapping:
   bool type_is_mapping;
@@ -73,6 +74,7 @@ typedef struct Recipe {
   bool strict;  // false: unknown keys are warnings
 
   // Model and tokenizer
+  char *base_model_id;  // as hub_id of a dataset
   char *base_model, *tokenizer_config, *revision_of_model, *chat_template, *chat_template_jinja, *default_system_message;
   StringPairs special_tokens;  // pad_token, eos_token, bos_token, unk_token
   StringList additional_special_tokens, tokens, eot_tokens;
@@ -184,6 +186,8 @@ Status recipe_load(Recipe *recipe, const char *path, const RecipeOverride *overr
 Status recipe_parse(Recipe *recipe, const char *path, const char *text, size_t length, const RecipeOverride *overrides, int override_count);
 void recipe_release(Recipe *recipe);
 
+// The model as its users know it: its id on the Hub, else base_model.
+const char *recipe_model_name(const Recipe *recipe);
 // Where a key stands, with dots ("datasets.0.path"); line 0 when the recipe does not have it.
 RecipePosition recipe_position(const Recipe *recipe, const char *key);
 // Sets the message "FILE:LINE:COL: key: ..." for a key that turns out wrong later; returns `code`.

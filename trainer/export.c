@@ -20,7 +20,7 @@ static void append_quoted(Buffer *out, const char *text) {
 static void describe_data(Buffer *card, const Run *run) {
   for (int i = 0; i < run->recipe->dataset_count; i++) {
     const DatasetRecipe *dataset = &run->recipe->datasets[i];
-    buffer_format(card, "- `%s` as %s\n", path_name(dataset->path),
+    buffer_format(card, "- `%s` as %s\n", dataset->hub_id ? dataset->hub_id : path_name(dataset->path),
                   dataset->type              ? dataset->type
                   : dataset->type_is_mapping ? "format strings"
                                              : "tokenised rows");
@@ -32,11 +32,11 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
   const Adapter *adapter = run->adapter;
   RowStatistics rows = row_set_statistics(&run->train_rows);
   buffer_append_string(card, "---\nbase_model: ");
-  append_quoted(card, recipe->base_model);
+  append_quoted(card, recipe_model_name(recipe));
   buffer_append_string(card, "\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n- lora\n- base_model:adapter\n---\n\n");
   if (recipe->hub_model_id) buffer_format(card, "# %s\n\nA", recipe->hub_model_id);
   else buffer_append_string(card, "# A");
-  buffer_format(card, " LoRA adapter for %s\n\nTrained with lora.c %s.\n\n## Data\n\n", path_name(recipe->base_model), LORA_VERSION);
+  buffer_format(card, " LoRA adapter for %s\n\nTrained with lora.c %s.\n\n## Data\n\n", path_name(recipe_model_name(recipe)), LORA_VERSION);
   describe_data(card, run);
   buffer_format(card, "\n%lld rows, %lld tokens, %lld of them trained.\n\n## Training\n\n| | |\n|---|---|\n", (long long)rows.rows,
                 (long long)rows.tokens, (long long)rows.trained);
@@ -64,7 +64,7 @@ Status run_export(Run *run, double loss, double eval_loss) {
   Buffer card = {0};
   write_card(&card, run, loss, eval_loss);
   Status status = STATUS_OK;
-  TRY_DONE(adapter_save_peft(run->adapter, folder, run->recipe->base_model));
+  TRY_DONE(adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe)));
   TRY_DONE(adapter_save_gguf(run->adapter, gguf));
   TRY_DONE(file_write_whole(recipe, run->recipe->resolved, strlen(run->recipe->resolved)));
   TRY_DONE(file_write_whole(card_path, card.data, card.length));

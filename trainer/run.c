@@ -124,7 +124,7 @@ static void describe(const Run *run) {
   char base[32], adapter[32], activations[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
-  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", run->recipe->base_model,
+  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
            (long long)model->config.layers, run->adapter->count, model->linear_count, (long long)run->adapter->size);
   log_info("%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", (long long)run->train_rows.count, (long long)rows.tokens,
            (long long)rows.trained, (long long)run->total_steps, (long long)run->schedule.warmup_steps);

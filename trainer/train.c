@@ -79,7 +79,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
 
 static Status write_adapter(const char *folder, void *context) {
   const Run *run = context;
-  return adapter_save_peft(run->adapter, folder, run->recipe->base_model);
+  return adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
 }
 
 static Status save_checkpoint(Loop *loop) {

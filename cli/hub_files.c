@@ -1,0 +1,115 @@
+// One list of what a recipe names, walked for fetching and for looking.
+#include "cli/hub_files.h"
+
+#include <stdlib.h>
+
+#include "core/file.h"
+
+// A value of the recipe that names files.
+typedef struct Wanted {
+  char **value;
+  HubKind kind;
+  const char *revision;
+  const DatasetRecipe *dataset;  // NULL: none
+} Wanted;
+
+static bool is_there(const char *path) { return file_exists(path) || directory_exists(path); }
+
+// A dataset's relative path may also be one beside the recipe.
+static bool is_on_disk(const Recipe *recipe, const Wanted *wanted) {
+  if (is_there(*wanted->value)) return true;
+  if (!wanted->dataset || !recipe->path) return false;
+  char *folder = path_parent(recipe->path), *beside = path_join(folder, *wanted->value);
+  bool there = is_there(beside);
+  free(folder);
+  free(beside);
+  return there;
+}
+
+// Puts the path in place of the id; does nothing to what is on this disk, or cannot be an id.
+static Status resolve(Recipe *recipe, const char *key, const Wanted *wanted, bool cache_only) {
+  const char *given = *wanted->value;
+  if (is_on_disk(recipe, wanted) || !hub_is_id(given)) return STATUS_OK;
+  HubRequest request = {.kind = wanted->kind, .id = given, .revision = wanted->revision, .cache_only = cache_only};
+  if (wanted->dataset) {
+    request.patterns = (const char *const *)wanted->dataset->data_files.items;
+    request.pattern_count = wanted->dataset->data_files.count;
+    request.subset = wanted->dataset->name;
+  }
+  char *path;
+  Status status = hub_resolve(&path, &request);
+  if (status == STATUS_OK) {
+    *wanted->value = arena_copy_string(&recipe->arena, path);
+    free(path);
+    return STATUS_OK;
+  }
+  return recipe_fail(recipe, status, key, "there is no file or folder \"%s\" on this disk, and as an id of the Hub: %s", given,
+                     status_message());
+}
+
+// What stands against one value: for a look at the files everything, for fetching only what the Hub says.
+typedef struct Walk {
+  Recipe *recipe;
+  int files;  // RecipeFiles
+  Buffer *problems;  // NULL: fetch, and stop at the first failure
+} Walk;
+
+static Status visit(const Walk *walk, const char *key, const Wanted *wanted) {
+  if (!*wanted->value) return STATUS_OK;
+  Status status = resolve(walk->recipe, key, wanted, walk->problems != NULL);
+  if (!walk->problems) return status;
+  if (status == STATUS_OK && !is_on_disk(walk->recipe, wanted))
+    status = recipe_fail(walk->recipe, STATUS_USAGE, key, "there is no file or folder \"%s\"; correct the path", *wanted->value);
+  if (status != STATUS_OK) buffer_format(walk->problems, "%s%s", walk->problems->length ? "\n" : "", status_message());
+  return STATUS_OK;
+}
+
+static Status visit_datasets(const Walk *walk, const char *list, DatasetRecipe *datasets, int count) {
+  Status status = STATUS_OK;
+  for (int i = 0; i < count && status == STATUS_OK; i++) {
+    DatasetRecipe *dataset = &datasets[i];
+    char *key = memory_format("%s.%d.path", list, i), *given = dataset->path;
+    Wanted wanted = {.value = &dataset->path, .kind = HUB_DATASET, .revision = dataset->revision, .dataset = dataset};
+    status = visit(walk, key, &wanted);
+    if (dataset->path != given) dataset->hub_id = given;
+    free(key);
+  }
+  return status;
+}
+
+static Status visit_model(const Walk *walk) {
+  Recipe *recipe = walk->recipe;
+  bool weights = walk->files & RECIPE_MODEL, tokenizer = walk->files & RECIPE_TOKENIZER;
+  char *given = recipe->base_model;
+  Wanted model = {.value = &recipe->base_model, .kind = weights ? HUB_MODEL : HUB_TOKENIZER, .revision = recipe->revision_of_model};
+  if (weights || (tokenizer && !recipe->tokenizer_config)) TRY(visit(walk, "base_model", &model));
+  if (recipe->base_model != given) recipe->base_model_id = given;
+  if (tokenizer) TRY(visit(walk, "tokenizer_config", &(Wanted){.value = &recipe->tokenizer_config, .kind = HUB_TOKENIZER}));
+  if (weights) TRY(visit(walk, "lora_model_dir", &(Wanted){.value = &recipe->lora_model_dir, .kind = HUB_ADAPTER}));
+  return STATUS_OK;
+}
+
+static Status walk_files(const Walk *walk) {
+  Recipe *recipe = walk->recipe;
+  TRY(visit_model(walk));
+  if (!(walk->files & RECIPE_DATA)) return STATUS_OK;
+  TRY(visit_datasets(walk, "datasets", recipe->datasets, recipe->dataset_count));
+  return visit_datasets(walk, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
+}
+
+Status recipe_fetch(Recipe *recipe, int files) { return walk_files(&(Walk){.recipe = recipe, .files = files}); }
+
+void recipe_look_for_files(Recipe *recipe, Buffer *problems) {
+  Walk walk = {.recipe = recipe, .files = RECIPE_ALL, .problems = problems};
+  walk_files(&walk);
+  visit(&walk, "pretraining_dataset", &(Wanted){.value = &recipe->pretraining_dataset_path, .kind = HUB_DATASET});
+}
+
+Status hub_argument_path(char **path, const char *option, const char *given, HubKind kind) {
+  if (is_there(given) || !hub_is_id(given)) {
+    *path = memory_copy_string(given);
+    return STATUS_OK;
+  }
+  Status status = hub_resolve(path, &(HubRequest){.kind = kind, .id = given});
+  return status_context(status, "%s %s: there is no such file or folder on this disk, and as an id of the Hub", option, given);
+}

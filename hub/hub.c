@@ -1,0 +1,249 @@
+// The way of an id: parsed; looked for in the cache; the Hub's list of files; the choice among them; each described, then downloaded; the
+// snapshot's folder.
+#include "hub/hub.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "core/memory.h"
+#include "core/text.h"
+#include "hub/download.h"
+#include "hub/name.h"
+#include "hub/select.h"
+
+enum { INDEX_LIMIT = 64 << 20 };
+
+typedef struct Resolver {
+  const HubRequest *request;
+  HubId id;
+  const char *revision;
+  HubSettings settings;
+  HubCache cache;
+  Http *http;
+} Resolver;
+
+// --- the cache ---
+
+static Status read_shards(HubNames *shards, const HubCache *cache, const char *commit) {
+  char *path = hub_cache_file(cache, commit, hub_weight_index);
+  Buffer text = {0};
+  Status status = file_read(&text, path, INDEX_LIMIT);
+  if (status == STATUS_OK) status = hub_select_shards(shards, path, text.data ? text.data : "", text.length);
+  buffer_release(&text);
+  free(path);
+  return status;
+}
+
+static bool has_all(const HubCache *cache, const char *commit, const HubNames *names) {
+  for (int i = 0; i < names->count; i++)
+    if (!hub_cache_has(cache, commit, names->items[i])) return false;
+  return true;
+}
+
+// The chosen files, and for a model with a weight index its shards too.
+static bool has_chosen(const HubCache *cache, const char *commit, const HubNames *chosen) {
+  if (!has_all(cache, commit, chosen)) return false;
+  if (!hub_names_have(chosen, hub_weight_index)) return true;
+  HubNames shards = {0};
+  bool has = read_shards(&shards, cache, commit) == STATUS_OK && has_all(cache, commit, &shards);
+  hub_names_release(&shards);
+  return has;
+}
+
+// Whether nothing can be missing: a snapshot may hold a part of its commit, and an absent chat template would not be noticed.
+static bool is_known_whole(const Resolver *resolver, const char *commit, const HubNames *chosen) {
+  const HubRequest *request = resolver->request;
+  if (resolver->id.file || (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf"))) return true;
+  if (request->kind == HUB_DATASET) {
+    for (int i = 0; i < request->pattern_count; i++)
+      if (!hub_names_have(chosen, request->patterns[i])) return false;
+    return request->pattern_count > 0;
+  }
+  for (const char *const *name = hub_wanted_names(request->kind); *name; name++)
+    if (!hub_names_have(chosen, *name) && !hub_cache_is_absent(&resolver->cache, commit, *name)) return false;
+  return true;
+}
+
+// The length of the part of the names that is the folder of them all: 5 of "data/train.jsonl" and "data/test.jsonl".
+static int common_folder_length(const HubNames *names) {
+  const char *first = names->items[0], *slash = strrchr(first, '/');
+  int length = slash ? (int)(slash - first) + 1 : 0;
+  for (int i = 1; i < names->count && length; i++)
+    while (length && strncmp(first, names->items[i], (size_t)length) != 0) do
+        length--;
+      while (length && first[length - 1] != '/');
+  return length;
+}
+
+static char *result_path(const Resolver *resolver, const char *commit, const HubNames *chosen) {
+  const HubRequest *request = resolver->request;
+  if (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf")) return hub_cache_file(&resolver->cache, commit, chosen->items[0]);
+  char *snapshot = hub_cache_snapshot(&resolver->cache, commit);
+  int length = request->kind == HUB_DATASET && !request->pattern_count ? common_folder_length(chosen) : 0;
+  if (!length) return snapshot;
+  char *path = memory_format("%s/%.*s", snapshot, length - 1, chosen->items[0]);
+  free(snapshot);
+  return path;
+}
+
+// Sets *path when the cache has what was asked for. *whole: and it is known that nothing is missing.
+static void look_in_cache(char **path, bool *whole, const Resolver *resolver) {
+  *path = NULL;
+  *whole = false;
+  char *commit = hub_cache_commit(&resolver->cache, resolver->revision);
+  if (!commit) return;
+  HubNames all = {0}, chosen = {0};
+  hub_cache_list(&all, &resolver->cache, commit);
+  if (hub_select(&chosen, &all, resolver->request, resolver->id.repository, resolver->id.file) == STATUS_OK &&
+      has_chosen(&resolver->cache, commit, &chosen)) {
+    *path = result_path(resolver, commit, &chosen);
+    *whole = is_known_whole(resolver, commit, &chosen);
+  }
+  hub_names_release(&all);
+  hub_names_release(&chosen);
+  free(commit);
+}
+
+// --- the network ---
+
+typedef struct HubFiles {
+  HubFile *items;
+  int count, capacity;
+} HubFiles;
+
+static void files_release(HubFiles *files) {
+  for (int i = 0; i < files->count; i++) hub_file_release(&files->items[i]);
+  free(files->items);
+  *files = (HubFiles){0};
+}
+
+static Status describe_files(HubFiles *files, const Resolver *resolver, const HubRemote *remote, const char *commit,
+                             const HubNames *names) {
+  for (int i = 0; i < names->count; i++) {
+    if (hub_cache_has(&resolver->cache, commit, names->items[i])) continue;
+    HubFile file;
+    Status status = hub_remote_describe(&file, remote, commit, names->items[i]);
+    ARRAY_PUSH(files->items, files->count, files->capacity) = file;
+    TRY(status);
+  }
+  return STATUS_OK;
+}
+
+static Status check_space(const Resolver *resolver, int64_t bytes) {
+  struct statvfs disk;
+  char needed[32], free_bytes[32];
+  TRY(directory_create(resolver->cache.folder));
+  if (statvfs(resolver->cache.folder, &disk) != 0) return STATUS_OK;  // then the write will tell
+  double available = (double)disk.f_bavail * (double)disk.f_frsize;
+  if ((double)bytes <= available) return STATUS_OK;
+  return status_fail(STATUS_NO_SPACE,
+                     "%s: %s are to be downloaded, and %s are free; make room, or set HF_HUB_CACHE to a folder on another disk",
+                     resolver->cache.folder, format_bytes(needed, (double)bytes), format_bytes(free_bytes, available));
+}
+
+// Fetches those of the names that the snapshot does not have yet.
+static Status fetch_names(const Resolver *resolver, const HubRemote *remote, const char *commit, const HubNames *names) {
+  HubFiles files = {0};
+  HubProgress progress = {0};
+  int64_t missing = 0;  // bytes
+  char size[32];
+  Status status = describe_files(&files, resolver, remote, commit, names);
+  for (int i = 0; i < files.count && status == STATUS_OK; i++) {
+    int64_t whole, rest;
+    hub_download_measure(&whole, &rest, &resolver->cache, &files.items[i]);
+    progress.total += whole;
+    missing += rest;
+  }
+  if (status == STATUS_OK) status = check_space(resolver, missing);
+  if (status == STATUS_OK && missing)
+    log_info("%s: downloading %s into %s", resolver->id.repository, format_bytes(size, (double)missing), resolver->cache.folder);
+  progress.started = time_seconds();
+  for (int i = 0; i < files.count && status == STATUS_OK; i++)
+    status = hub_download(remote, &resolver->cache, commit, &files.items[i], &progress);
+  files_release(&files);
+  return status;
+}
+
+static Status fetch_listed(char **path, const Resolver *resolver, const HubRemote *remote, const HubListing *listing) {
+  HubNames chosen = {0}, shards = {0};
+  const HubCache *cache = &resolver->cache;
+  const char *commit = listing->commit;
+  Status status;
+  TRY_DONE(hub_select(&chosen, &listing->files, resolver->request, resolver->id.repository, resolver->id.file));
+  TRY_DONE(fetch_names(resolver, remote, commit, &chosen));
+  if (hub_names_have(&chosen, hub_weight_index)) {
+    TRY_DONE(read_shards(&shards, cache, commit));
+    TRY_DONE(fetch_names(resolver, remote, commit, &shards));
+  }
+  for (const char *const *name = hub_wanted_names(resolver->request->kind); *name && !resolver->id.file; name++)
+    if (!hub_names_have(&listing->files, *name)) TRY_DONE(hub_cache_set_absent(cache, commit, *name));
+  TRY_DONE(hub_cache_set_commit(cache, resolver->revision, commit));
+  *path = result_path(resolver, commit, &chosen);
+done:
+  hub_names_release(&chosen);
+  hub_names_release(&shards);
+  return status;
+}
+
+// `cached`: what the cache has, or NULL; it is used when the Hub cannot be asked.
+static Status fetch(char **path, Resolver *resolver, const char *cached) {
+  HubListing listing = {0};
+  TRY(http_new(&resolver->http));
+  HubRemote remote = {.http = resolver->http,
+                      .settings = &resolver->settings,
+                      .repository = resolver->id.repository,
+                      .revision = resolver->revision,
+                      .is_dataset = resolver->request->kind == HUB_DATASET};
+  bool unreachable = false;
+  Status status = hub_remote_list(&listing, &unreachable, &remote);
+  if (status == STATUS_OK) status = fetch_listed(path, resolver, &remote, &listing);
+  else if (cached && unreachable) {
+    log_notice("%s: taken from the cache as it is there, since the Hub cannot be asked (%s)", resolver->id.repository, status_message());
+    *path = memory_copy_string(cached);
+    status = STATUS_OK;
+  }
+  hub_listing_release(&listing);
+  return status;
+}
+
+static Status refuse_offline(const Resolver *resolver) {
+  const char *what = resolver->request->kind == HUB_DATASET ? "dataset" : "model";
+  char *snapshots = path_join(resolver->cache.folder, "snapshots");
+  bool some = directory_exists(snapshots);
+  free(snapshots);
+  return status_fail(
+      STATUS_BAD_INPUT, "the cache does not have %s of the %s %s at revision %s (%s), and %s", some ? "all that is needed" : "anything",
+      what, resolver->id.repository, resolver->revision, resolver->cache.folder,
+      resolver->request->cache_only ? "only the cache was looked in" : "HF_HUB_OFFLINE forbids to ask the Hub; unset it to download");
+}
+
+Status hub_resolve(char **path, const HubRequest *request) {
+  *path = NULL;
+  Resolver resolver = {.request = request};
+  if (!hub_id_parse(&resolver.id, request->id))
+    return status_fail(STATUS_USAGE, "\"%s\" is no id of the Hub; write org/name, org/name@revision, or org/name/FILE.gguf", request->id);
+  resolver.revision = request->revision ? request->revision : resolver.id.revision ? resolver.id.revision : "main";
+  char *cached = NULL;
+  bool whole = false;
+  Status status = STATUS_OK;
+  if (!hub_revision_is_safe(resolver.revision)) status = status_fail(STATUS_USAGE, "\"%s\" is no branch, tag or commit", resolver.revision);
+  if (status == STATUS_OK) status = hub_settings_read(&resolver.settings);
+  if (status == STATUS_OK) {
+    hub_cache_open(&resolver.cache, resolver.settings.cache, resolver.id.repository, request->kind == HUB_DATASET);
+    look_in_cache(&cached, &whole, &resolver);
+    bool may_ask = !request->cache_only && !resolver.settings.offline;
+    if (cached && (whole || !may_ask)) *path = memory_copy_string(cached);
+    else if (may_ask) status = fetch(path, &resolver, cached);
+    else status = refuse_offline(&resolver);
+  }
+  free(cached);
+  http_free(resolver.http);
+  hub_cache_release(&resolver.cache);
+  hub_settings_release(&resolver.settings);
+  hub_id_release(&resolver.id);
+  return status;
+}

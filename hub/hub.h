@@ -1,0 +1,41 @@
+// Models and datasets by their ids on the Hugging Face Hub: from the local cache, which is shared with huggingface_hub, or by a download
+// into it.
+//
+// An id is "org/name"; "org/name@revision" names a branch, tag or commit; "org/name/path/inside.gguf" one GGUF file of a model.
+//
+// What is in the cache, whole, is used as it is, and nobody is asked whether there is something newer. Of a dataset whose files are
+// chosen by patterns only the Hub knows the whole list: it is asked, and where it cannot be reached, what the cache has is used.
+#ifndef HUB_HUB_H
+#define HUB_HUB_H
+
+#include <stdbool.h>
+
+#include "core/status.h"
+
+typedef enum HubKind {
+  HUB_MODEL,  // config, tokenizer, safetensors weights; or the one GGUF file
+  HUB_TOKENIZER,  // a model without its weights
+  HUB_ADAPTER,  // a PEFT adapter
+  HUB_DATASET,
+} HubKind;
+
+typedef struct HubRequest {
+  HubKind kind;
+  const char *id;
+  const char *revision;  // NULL: that of the id, or main
+  const char *const *patterns;  // of a dataset's files: names, or globs in which '*' also crosses '/'
+  const char *subset;  // of a dataset, when there are no patterns: only what is in folders of this name; NULL or "default": all
+  int pattern_count;  // 0: all files of the kind of data that most of them have
+  bool cache_only;  // never asks the network; HF_HUB_OFFLINE=1 says so for all
+} HubRequest;
+
+// Whether `text` can be an id. What ends like a data or model file ("rows/train.jsonl") is taken for a path.
+bool hub_is_id(const char *text);
+
+// *path: a new string: the folder of the snapshot; the path of the GGUF file in it; of a dataset without patterns the folder in it that
+// all its data files are in. Otherwise the message says what is missing and
+// what to do. STATUS_USAGE: no id; STATUS_BAD_INPUT: it is not there, or not what was asked for; STATUS_FAILED: the network;
+// STATUS_NO_SPACE: the disk.
+Status hub_resolve(char **path, const HubRequest *request);
+
+#endif
