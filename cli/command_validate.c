@@ -42,7 +42,7 @@ static Status check_files(const Recipe *recipe) {
   add_line(&problems, check_path(recipe, "base_model", recipe->base_model));
   add_line(&problems, check_path(recipe, "tokenizer_config", recipe->tokenizer_config));
   add_line(&problems, check_path(recipe, "lora_model_dir", recipe->lora_model_dir));
-  add_line(&problems, check_path(recipe, "pretraining_dataset", recipe->pretraining_dataset_path));
+  add_line(&problems, check_path(recipe, "pretraining_dataset", recipe->pretraining.path));
   check_dataset_paths(recipe, "datasets", recipe->datasets, recipe->dataset_count, &problems);
   check_dataset_paths(recipe, "test_datasets", recipe->test_datasets, recipe->test_dataset_count, &problems);
   Status status = problems.length ? status_fail(STATUS_USAGE, "%s", problems.data) : STATUS_OK;
