@@ -64,14 +64,19 @@ static Status visit(const Walk *walk, const char *key, const Wanted *wanted) {
   return STATUS_OK;
 }
 
+static Status visit_dataset(const Walk *walk, const char *key, DatasetRecipe *dataset) {
+  char *given = dataset->path;
+  Status status =
+      visit(walk, key, &(Wanted){.value = &dataset->path, .kind = HUB_DATASET, .revision = dataset->revision, .dataset = dataset});
+  if (dataset->path != given) dataset->hub_id = given;
+  return status;
+}
+
 static Status visit_datasets(const Walk *walk, const char *list, DatasetRecipe *datasets, int count) {
   Status status = STATUS_OK;
   for (int i = 0; i < count && status == STATUS_OK; i++) {
-    DatasetRecipe *dataset = &datasets[i];
-    char *key = memory_format("%s.%d.path", list, i), *given = dataset->path;
-    Wanted wanted = {.value = &dataset->path, .kind = HUB_DATASET, .revision = dataset->revision, .dataset = dataset};
-    status = visit(walk, key, &wanted);
-    if (dataset->path != given) dataset->hub_id = given;
+    char *key = memory_format("%s.%d.path", list, i);
+    status = visit_dataset(walk, key, &datasets[i]);
     free(key);
   }
   return status;
@@ -94,6 +99,7 @@ static Status walk_files(const Walk *walk) {
   TRY(visit_model(walk));
   if (!(walk->files & RECIPE_DATA)) return STATUS_OK;
   TRY(visit_datasets(walk, "datasets", recipe->datasets, recipe->dataset_count));
+  if (recipe->has_pretraining) TRY(visit_dataset(walk, "pretraining_dataset", &recipe->pretraining));
   return visit_datasets(walk, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
 }
 
@@ -102,7 +108,6 @@ Status recipe_fetch(Recipe *recipe, int files) { return walk_files(&(Walk){.reci
 void recipe_look_for_files(Recipe *recipe, Buffer *problems) {
   Walk walk = {.recipe = recipe, .files = RECIPE_ALL, .problems = problems};
   walk_files(&walk);
-  visit(&walk, "pretraining_dataset", &(Wanted){.value = &recipe->pretraining_dataset_path, .kind = HUB_DATASET});
 }
 
 Status hub_argument_path(char **path, const char *option, const char *given, HubKind kind) {

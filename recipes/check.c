@@ -29,6 +29,50 @@ static void check_not_both(Loader *loader, const char *first, const char *second
   FAIL_KEY(loader, last, "%s and %s exclude each other; keep one", first, second);
 }
 
+// --- what one key asks of others ---
+
+// Ways of one thing, of which Axolotl takes one at most.
+static void check_alternatives(Loader *loader) {
+  static const char *const groups[][5] = {
+      {"flash_attention", "xformers_attention", "sdp_attention", "flex_attention", NULL},
+      {"liger_glu_activation", "liger_swiglu", NULL},
+      {"liger_cross_entropy", "liger_fused_linear_cross_entropy", NULL},
+      {"is_falcon_derived_model", "is_llama_derived_model", "is_mistral_derived_model", "is_qwen_derived_model", NULL},
+      {"s2_attention", "sample_packing", NULL},
+      {"warmup_steps", "warmup_ratio", NULL},
+      {"eval_steps", "evals_per_epoch", NULL},
+      {"save_steps", "saves_per_epoch", NULL},
+      {"gradient_accumulation_steps", "batch_size", NULL},
+  };
+  for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++)
+    for (int i = 0; groups[g][i]; i++)
+      for (int j = i + 1; groups[g][j]; j++) check_not_both(loader, groups[g][i], groups[g][j]);
+}
+
+// An older spelling beside the newer one, with another value.
+static void check_spellings(Loader *loader) {
+  static const char *const pairs[][2] = {{"evaluation_strategy", "eval_strategy"},
+                                         {"dpo_beta", "rl_beta"},
+                                         {"noisy_embedding_alpha", "neftune_noise_alpha"},
+                                         {"overrides_of_model_config", "model_config"}};
+  for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+    const Node *older = node_find(loader->root, pairs[i][0]), *newer = node_find(loader->root, pairs[i][1]);
+    if (node_is_null(older) || node_is_null(newer)) continue;
+    if (older->kind == NODE_SCALAR && newer->kind == NODE_SCALAR && strcmp(older->text, newer->text) == 0) continue;
+    FAIL_KEY(loader, pairs[i][0], "is the older spelling of %s, and they differ; remove this one", pairs[i][1]);
+  }
+}
+
+// Keys that another one needs, or rules out.
+static void check_companions(Loader *loader) {
+  if (has(loader, "peft_layers_pattern") && node_is_null(node_find(loader->root, "peft_layers_to_transform")))
+    FAIL_KEY(loader, "peft_layers_pattern", "needs peft_layers_to_transform; set that too, or remove this one");
+  static const char *const tokens[] = {"special_tokens", "tokens", "added_tokens_overrides", "chat_template"};
+  for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
+    if (has(loader, "tokenizer_use_mistral_common") && has(loader, tokens[i]))
+      FAIL_KEY(loader, tokens[i], "tokenizer_use_mistral_common leaves the tokenizer as it is; remove this key, or that one");
+}
+
 static void check_required(Loader *loader) {
   static const char *const required[] = {"base_model", "learning_rate"};
   for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
@@ -51,7 +95,6 @@ static void check_batch(Loader *loader) {
   if (given < 2)
     FAIL_KEY(loader, keys[missing],
              "at least two of micro_batch_size, gradient_accumulation_steps and batch_size must be set; add this one");
-  check_not_both(loader, "gradient_accumulation_steps", "batch_size");
   if (!has(loader, "batch_size") || has(loader, "gradient_accumulation_steps")) return;
   recipe->gradient_accumulation_steps = recipe->batch_size / recipe->micro_batch_size;
   if (recipe->gradient_accumulation_steps == 0)
@@ -71,7 +114,7 @@ static void check_adapter(Loader *loader) {
   if (qlora && !recipe->load_in_4bit) FAIL_KEY(loader, "adapter", "qlora needs a 4-bit base; set load_in_4bit: true, or adapter: lora");
   if (recipe->load_in_8bit && (qlora || recipe->load_in_4bit))
     FAIL_KEY(loader, "load_in_8bit", "%s takes a 4-bit base, not an 8-bit one; set load_in_8bit: false", qlora ? "qlora" : "load_in_4bit");
-  if (!recipe->adapter) return;
+  if (!recipe->adapter || is_word(recipe->adapter, "llama-adapter")) return;
   if (!recipe->lora_model_dir && recipe->lora_r == 0 && !has(loader, "lora_r"))
     FAIL_KEY(loader, "lora_r", "is missing; an adapter needs its rank, 16 say");
   if (!recipe->lora_model_dir && recipe->lora_alpha == 0 && !has(loader, "lora_alpha"))
@@ -81,7 +124,11 @@ static void check_adapter(Loader *loader) {
     recipe->lora_target_linear = true;
     NOTICE_KEY(loader, "adapter", "neither lora_target_modules nor lora_target_linear is set: every linear is adapted");
   }
-  bool saved = list_holds(&recipe->lora_modules_to_save, "embed_tokens") && list_holds(&recipe->lora_modules_to_save, "lm_head");
+  // Llama's names, and those of Pythia, GPT-2 and Falcon, whose output is the embedding.
+  const StringList *saves = &recipe->lora_modules_to_save;
+  bool saved = (list_holds(saves, "embed_tokens") && list_holds(saves, "lm_head")) ||
+               (list_holds(saves, "embed_in") && list_holds(saves, "embed_out")) || list_holds(saves, "wte") ||
+               list_holds(saves, "word_embeddings");
   if (recipe->tokens.count && !saved && recipe->peft_trainable_token_indices.count == 0)
     FAIL_KEY(loader, "tokens", "added tokens would never be trained; set lora_modules_to_save: [embed_tokens, lm_head]");
 }
@@ -93,25 +140,65 @@ static void check_precision(Loader *loader) {
 }
 
 static void check_chat(Loader *loader) {
-  const Recipe *recipe = loader->recipe;
+  Recipe *recipe = loader->recipe;
+  static char jinja[] = "jinja";
+  if (recipe->chat_template_jinja && !recipe->chat_template) recipe->chat_template = jinja;
+  else if (recipe->chat_template_jinja && !is_word(recipe->chat_template, "jinja"))
+    NOTICE_KEY(loader, "chat_template_jinja", "changes nothing: chat_template is %s; set that to jinja to use it", recipe->chat_template);
   if (is_word(recipe->chat_template, "jinja") && !recipe->chat_template_jinja)
     FAIL_KEY(loader, "chat_template", "is jinja, but there is no template; set chat_template_jinja to a template or its path");
   for (int i = 0; i < recipe->eot_tokens.count; i++)
     if (!recipe->eot_tokens.items[i][0]) FAIL_KEY(loader, "eot_tokens", "holds an empty token; remove it");
 }
 
+// A type of another kind of training than the recipe asks for. Axolotl validates it and stops when it loads the rows.
+static void notice_types(Loader *loader, const char *list, const DatasetRecipe *datasets, int count) {
+  const Node *entries = node_find(loader->root, list);
+  for (int i = 0; i < count; i++) {
+    const char *type = datasets[i].type;
+    if (!type) continue;
+    const char *base = arena_copy_bytes(loader->arena, type, strcspn(type, ":."));
+    const char *key = arena_format(loader->arena, "%s.%d.type", list, i);
+    const Node *at = node_find(entries->items[i], "type");
+    if (!has(loader, "rl") && word_is_in(preference_type_words, type))
+      loader_notice(loader, at, key, "%s is a type of preference training; set rl: dpo, or use type: chat_template", type);
+    else if (loader->recipe->rl && word_is_in(supervised_type_words, base))
+      loader_notice(loader, at, key, "%s has no pairs for rl: %s; use chat_template.default, or remove rl", type, loader->recipe->rl);
+  }
+}
+
 static void check_data(Loader *loader) {
   Recipe *recipe = loader->recipe;
+  notice_types(loader, "datasets", recipe->datasets, recipe->dataset_count);
+  notice_types(loader, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
+  const Node *flattening = node_find(loader->root, "batch_flattening");
+  if (recipe->sample_packing && has(loader, "batch_flattening") && strcmp(flattening->text ? flattening->text : "", "auto") != 0)
+    FAIL_KEY(loader, "batch_flattening", "does for unpacked batches what sample_packing does; remove one");
   if (recipe->sample_packing && has(loader, "rl"))
     FAIL_KEY(loader, "sample_packing", "pairs are not packed; set sample_packing: false with rl");
   if (has(loader, "test_datasets")) check_not_both(loader, "val_set_size", "test_datasets");
   if (recipe->val_set_size > 1 && recipe->val_set_size != floor(recipe->val_set_size))
     FAIL_KEY(loader, "val_set_size", "above 1 it is a number of rows, and must be whole");
-  bool streams = recipe->streaming || recipe->pretraining_dataset_path;
+  bool streams = recipe->streaming || recipe->has_pretraining;
   const char *stream_key = recipe->streaming ? "streaming" : "pretraining_dataset";
   if (streams && recipe->max_steps <= 0) FAIL_KEY(loader, stream_key, "a stream has no length; set max_steps");
   if (streams && recipe->group_by_length) FAIL_KEY(loader, "group_by_length", "a stream cannot be sorted; set group_by_length: false");
-  if (recipe->dataset_count && recipe->pretraining_dataset_path) check_not_both(loader, "datasets", "pretraining_dataset");
+  if (recipe->dataset_count && recipe->has_pretraining) check_not_both(loader, "datasets", "pretraining_dataset");
+}
+
+// Evaluations of Axolotl that generate text: `lora` has other ways for them, and Axolotl its conditions.
+static void check_generation(Loader *loader) {
+  static const char *const metrics[] = {"sacrebleu", "comet", "ter", "chrf", "perplexity", NULL};
+  const Recipe *recipe = loader->recipe;
+  if (has(loader, "eval_table_size") && recipe->sample_packing && recipe->eval_sample_packing != CHOICE_FALSE)
+    FAIL_KEY(loader, "eval_table_size", "does not go with packed evaluation; set eval_sample_packing: false, or remove it");
+  if (has(loader, "do_causal_lm_eval") && recipe->eval_sample_packing == CHOICE_TRUE)
+    FAIL_KEY(loader, "do_causal_lm_eval", "does not go with packed evaluation; set eval_sample_packing: false, or remove it");
+  const Node *asked = node_find(loader->root, "eval_causal_lm_metrics");
+  for (int i = 0; asked && asked->kind == NODE_SEQUENCE && i < asked->count; i++)
+    if (asked->items[i]->kind == NODE_SCALAR && !word_is_in(metrics, asked->items[i]->text))
+      loader_fail(loader, asked->items[i], "eval_causal_lm_metrics", "\"%s\" is not known; give sacrebleu, comet, ter, chrf or perplexity",
+                  asked->items[i]->text);
 }
 
 static bool evaluates(const Loader *loader) { return loader->recipe->val_set_size > 0 || has(loader, "test_datasets"); }
@@ -120,10 +207,14 @@ static void check_evaluation(Loader *loader) {
   const Recipe *recipe = loader->recipe;
   const char *strategy = has(loader, "evaluation_strategy") ? "evaluation_strategy" : "eval_strategy";
   bool never = is_word(recipe->eval_strategy, "no"), by_steps = !recipe->eval_strategy || is_word(recipe->eval_strategy, "steps");
-  check_not_both(loader, "eval_steps", "evals_per_epoch");
   if (!by_steps && !never && has(loader, "eval_steps")) FAIL_KEY(loader, "eval_steps", "goes with %s: steps only; remove one", strategy);
   if (!by_steps && has(loader, "evals_per_epoch")) FAIL_KEY(loader, "evals_per_epoch", "goes with %s: steps only; remove one", strategy);
+  check_generation(loader);
   if (evaluates(loader)) return;
+  if (has(loader, "do_bench_eval"))
+    FAIL_KEY(loader, "do_bench_eval", "there is no evaluation data; set val_set_size or test_datasets, or remove it");
+  if (recipe->load_best_model_at_end)
+    NOTICE_KEY(loader, "load_best_model_at_end", "changes nothing: there is no evaluation data (val_set_size, test_datasets)");
   static const char remedy[] = "there is no evaluation data; set val_set_size or test_datasets, or remove it";
   if (has(loader, "eval_steps") && !never) FAIL_KEY(loader, "eval_steps", "%s", remedy);
   if (recipe->eval_strategy && !never) FAIL_KEY(loader, strategy, "%s", remedy);
@@ -134,7 +225,6 @@ static void check_evaluation(Loader *loader) {
 static void check_saving(Loader *loader) {
   const Recipe *recipe = loader->recipe;
   bool by_steps = !recipe->save_strategy || is_word(recipe->save_strategy, "steps");
-  check_not_both(loader, "save_steps", "saves_per_epoch");
   if (!by_steps && has(loader, "save_steps")) FAIL_KEY(loader, "save_steps", "goes with save_strategy: steps only; remove one");
   if (!by_steps && has(loader, "saves_per_epoch")) FAIL_KEY(loader, "saves_per_epoch", "goes with save_strategy: steps only; remove one");
   if (is_word(recipe->save_strategy, "best") && !recipe->metric_for_best_model)
@@ -180,6 +270,9 @@ static void check_early_stopping(Loader *loader) {
 
 static void check_preference(Loader *loader) {
   const Recipe *recipe = loader->recipe;
+  const StringList *losses = &recipe->dpo_loss_type;
+  if (is_word(recipe->rl, "ipo") && losses->count && !(losses->count == 1 && list_holds(losses, "ipo")))
+    FAIL_KEY(loader, "dpo_loss_type", "rl: ipo is one loss already; write rl: dpo with dpo_loss_type: [ipo, ...], or remove this one");
   if (recipe->dpo_loss_weights.count && recipe->dpo_loss_weights.count != recipe->dpo_loss_type.count)
     FAIL_KEY(loader, "dpo_loss_weights", "must have as many weights as dpo_loss_type has losses (%d)", recipe->dpo_loss_type.count);
   for (int i = 0; i < recipe->dpo_loss_weights.count; i++) {
@@ -193,12 +286,14 @@ void recipe_check(Loader *loader) {
   Recipe *recipe = loader->recipe;
   if (recipe->max_steps < 0) recipe->max_steps = 0;
   check_required(loader);
+  check_alternatives(loader);
+  check_spellings(loader);
+  check_companions(loader);
   check_batch(loader);
   check_adapter(loader);
   check_precision(loader);
   check_chat(loader);
   check_data(loader);
-  check_not_both(loader, "warmup_steps", "warmup_ratio");
   // A value of 0 beside the other key says nothing.
   if (!has(loader, "warmup_steps") && has(loader, "warmup_ratio")) recipe->warmup_steps = -1;
   if (!has(loader, "warmup_ratio") && has(loader, "warmup_steps")) recipe->warmup_ratio = -1;

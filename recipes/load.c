@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/log.h"
 #include "core/text.h"
@@ -39,6 +40,20 @@ void loader_fail(Loader *loader, const Node *at, const char *key, const char *fo
 void loader_notice(Loader *loader, const Node *at, const char *key, const char *format, ...) {
   FORMAT_INTO(text);
   add_remark(loader, true, at, key, text);
+}
+
+void loader_notice_twice(Loader *loader, const Node *node, const char *scope) {
+  if (node->kind == NODE_SCALAR) return;
+  for (int i = 0; i < node->count; i++) {
+    const Node *key = node->keys[i], *item = node->items[i];
+    if (loader->recipe->remark_count == MOST_REMARKS) return;
+    const bool is_container = item->kind != NODE_SCALAR;
+    if (!is_container && !(key && key->overrules_line)) continue;
+    const char *name = key ? arena_format(loader->arena, "%s%s", scope, key->text) : arena_format(loader->arena, "%s%d", scope, i);
+    if (key && key->overrules_line)
+      loader_notice(loader, key, name, "is there twice; this one counts, line %d does not", key->overrules_line);
+    if (is_container) loader_notice_twice(loader, item, arena_format(loader->arena, "%s.", name));
+  }
 }
 
 // --- values by their kind ---
@@ -76,10 +91,25 @@ static void read_number(Loader *loader, const SchemaKey *key, const char *name, 
   else *(double *)target = number;
 }
 
+// Axolotl's schema (pydantic) takes more spellings than YAML has.
+static bool read_truth(const Node *value, bool *truth) {
+  static const char *const letters[] = {"f", "t", "n", "y"};
+  double number;
+  for (int i = 0; i < 4; i++) {
+    if (strcasecmp(value->text, letters[i]) != 0) continue;
+    *truth = i % 2 == 1;
+    return true;
+  }
+  if (node_boolean(value, truth)) return true;
+  if (!node_number(value, &number) || (number != 0 && number != 1)) return false;
+  *truth = number == 1;
+  return true;
+}
+
 static void read_boolean(Loader *loader, const SchemaKey *key, const char *name, const Node *value, void *target) {
   bool truth;
   if (!is_scalar(loader, name, value, "true or false")) return;
-  if (!node_boolean(value, &truth)) {
+  if (!read_truth(value, &truth)) {
     loader_fail(loader, value, name, "must be true or false, not \"%s\"", value->text);
     return;
   }
@@ -204,12 +234,26 @@ static void read_other(Loader *loader, const SchemaKey *key, const Node *name, c
     case KEY_PARALLEL:
       if (!node_number(value, &number) || number > 1) loader_fail(loader, name, name->text, "is refused: %s", key->doc);
       break;
+    case KEY_PENDING: break;
     case KEY_DEAD:
       if (key->meant) loader_notice(loader, name, name->text, "changes nothing: Axolotl ignores it too; did you mean %s?", key->meant);
       else loader_notice(loader, name, name->text, "changes nothing: Axolotl ignores it too; it can go");
       break;
     default: break;
   }
+}
+
+// Whether a value says nothing: Axolotl takes an empty text, or `false` where no truth is asked for, as not set.
+static bool is_absent(const SchemaTable *table, const SchemaKey *key, const Node *value) {
+  static const char *const words[] = {"false", "no", "off"};
+  if (node_is_null(value)) return true;
+  if (table != &schema_recipe || value->kind != NODE_SCALAR) return false;
+  if (value->text[0] == 0) return true;
+  if (value->quoted || key->kind == VALUE_BOOLEAN || key->kind == VALUE_CHOICE || key->read == read_switch) return false;
+  for (int i = 0; i < 3; i++)
+    if (strcasecmp(value->text, words[i]) == 0)
+      return key->kind != VALUE_WORD || !(word_is_in(key->words, "false") || word_is_in(key->words, "no"));
+  return false;
 }
 
 void loader_read_mapping(Loader *loader, const SchemaTable *table, const SchemaTable *others, const Node *mapping, void *target) {
@@ -222,6 +266,6 @@ void loader_read_mapping(Loader *loader, const SchemaTable *table, const SchemaT
     if (!key && others) key = schema_find(others, name->text);
     if (!key) fail_unknown(loader, table, others, name);
     else if (!is_read(key)) read_other(loader, key, name, value);
-    else if (!node_is_null(value)) loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
+    else if (!is_absent(table, key, value)) loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
   }
 }

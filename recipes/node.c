@@ -175,6 +175,20 @@ static Status merge_all(const Reader *reader, Node *node, const Node *merges, Ma
   return STATUS_OK;
 }
 
+// A key that is there twice keeps its last value, as PyYAML has it, and remembers the line that it overrules.
+static void set_pair(const Reader *reader, Node *node, Node *key, Node *value, Map *own) {
+  int64_t index;
+  if (!map_get_string(own, key->text, &index)) {
+    map_set_string(own, key->text, node->count);
+    node_append(reader->arena, node, key, value);
+    return;
+  }
+  key->overrules_line = node->keys[index]->line;
+  node->keys[index] = key;
+  node->items[index] = value;
+  node->weight += key->weight + value->weight;
+}
+
 static Status read_pair(Reader *reader, yaml_event_t *key_event, Node *node, Node *merges, Map *own) {
   Node *key = NULL, *value = NULL;
   TRY(read_node(reader, key_event, &key));
@@ -185,13 +199,8 @@ static Status read_pair(Reader *reader, yaml_event_t *key_event, Node *node, Nod
   if (status == STATUS_OK && !key->quoted && strcmp(key->text, "<<") == 0) {
     node_append(reader->arena, merges, NULL, value);
     status = check_weight(reader, merges, &event);
-  } else if (status == STATUS_OK && map_get_string(own, key->text, NULL)) {
-    const Node *first = node_find_key(node, key->text);
-    status =
-        fail_at(reader, key->line, key->column, "%s: is there twice; it stands on line %d already, remove one", key->text, first->line);
   } else if (status == STATUS_OK) {
-    map_set_string(own, key->text, 1);
-    node_append(reader->arena, node, key, value);
+    set_pair(reader, node, key, value, own);
     status = check_weight(reader, node, &event);
   }
   yaml_event_delete(&event);

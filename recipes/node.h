@@ -2,8 +2,9 @@
 // text is, is the reader's question (node_boolean, node_integer, node_number), so that `2e-5` is a number
 // although YAML 1.1 would call it a string.
 //
-// Aliases share the anchored node's children; merge keys (`<<`) are resolved while reading. Refused: more
-// than one document, duplicate keys, keys that are no scalars, unknown tags, and documents past the limits.
+// Aliases share the anchored node's children; merge keys (`<<`) are resolved while reading. A key that
+// is there twice has its last value. Refused: more than one document, keys that are no scalars, unknown tags, and
+// documents past the limits.
 #ifndef RECIPES_NODE_H
 #define RECIPES_NODE_H
 
@@ -24,6 +25,7 @@ typedef enum NodeKind { NODE_SCALAR, NODE_SEQUENCE, NODE_MAPPING } NodeKind;
 typedef struct Node {
   NodeKind kind;
   int line, column;  // from 1; 0: from the command line or a default
+  int overrules_line;  // of a key: the line of the same key before it; 0: none
   bool quoted;  // a scalar in quotes, or a block scalar: text, whatever it looks like
   char *text;  // of a scalar; never NULL there, NUL-terminated, no NUL inside
   struct Node **keys;  // of a mapping: scalars, beside `items`

@@ -62,6 +62,7 @@ static Status read_tree(Recipe *recipe) {
     return status_fail(STATUS_USAGE, "%s:1:1: is no recipe: it must be a mapping of keys, such as base_model: model.gguf", recipe->path);
   Loader loader = {.recipe = recipe, .arena = &recipe->arena, .root = tree, .strict = true, .scope = ""};
   node_boolean(node_find(tree, "strict"), &loader.strict);
+  loader_notice_twice(&loader, tree, "");
   loader_read_mapping(&loader, &schema_recipe, &schema_others, tree, recipe);
   recipe_check(&loader);
   Buffer text = {0};

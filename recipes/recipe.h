@@ -29,7 +29,7 @@ typedef struct RecipePosition {
   int line, column;
 } RecipePosition;
 
-// One entry of datasets[] or test_datasets[].
+// One entry of datasets[] or test_datasets[], or that of pretraining_dataset.
 typedef struct DatasetRecipe {
   RecipePosition position;
   char *path;
@@ -55,6 +55,7 @@ typedef struct DatasetRecipe {
   char *train_on_eot;  // NULL: as train_on_eos
   Choice drop_system_message, split_thinking;
   int64_t shards, shards_idx;
+  int64_t skip;  // of pretraining_dataset: rows to pass over
 } DatasetRecipe;
 
 // Something that a recipe was told; `key` with its dots, the position of the key or its value.
@@ -83,7 +84,7 @@ typedef struct Recipe {
   Choice resize_token_embeddings_to_32x, trust_remote_code;
 
   // Adapter
-  char *adapter;  // "lora", "qlora" or NULL (full fine-tuning)
+  char *adapter;  // "lora", "qlora", one that is not built yet, or NULL (full fine-tuning)
   bool load_in_4bit, load_in_8bit;
   int64_t lora_r;
   double lora_alpha, lora_dropout;
@@ -96,7 +97,8 @@ typedef struct Recipe {
   bool peft_use_dora, peft_use_rslora;
   int64_t *peft_layers_to_transform;
   int peft_layers_to_transform_count;
-  StringList peft_layers_pattern, peft_trainable_token_indices;
+  StringList peft_layers_pattern;
+  StringList peft_trainable_token_indices;  // ids; of a mapping of modules to ids, that mapping as JSON
   char *peft_init_lora_weights;
   int64_t peft_loftq_bits;  // peft: {loftq_config: {loftq_bits}}; 0: absent
   double loraplus_lr_ratio, loraplus_lr_embedding;  // 0: off
@@ -114,7 +116,8 @@ typedef struct Recipe {
   Choice eval_sample_packing, pad_to_sequence_len;
   int64_t sample_packing_group_size, sample_packing_bin_size;
   int64_t seed;
-  char *pretraining_dataset_path;  // NULL: none
+  bool has_pretraining;
+  DatasetRecipe pretraining;  // of pretraining_dataset: `field` is its text_column, default "text"
   bool streaming;
 
   // Batch and optimiser
@@ -148,7 +151,7 @@ typedef struct Recipe {
   double eval_steps, save_steps;  // 0: absent; below 1 a fraction of all steps
   double evals_per_epoch, saves_per_epoch;  // 0: absent
   char *eval_strategy, *save_strategy;  // NULL: absent
-  int64_t save_total_limit;
+  int64_t save_total_limit;  // 0: no limit
   bool save_only_model, save_first_step, load_best_model_at_end;
   char *metric_for_best_model;
   Choice greater_is_better;

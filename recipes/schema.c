@@ -25,6 +25,7 @@
 #define ENTRY_IDLE(name, doc_)                         {.names = name, .fate = KEY_IDLE, .doc = doc_}
 #define ENTRY_REFUSED(name, doc_)                      {.names = name, .fate = KEY_REFUSED, .doc = doc_}
 #define WORDS(...)                                     (const char *const[]){__VA_ARGS__, NULL}
+#define FILE_TYPES WORDS("json", "jsonl", "csv", "tsv", "text", "parquet", "arrow")
 #define BIG 9e15
 
 
@@ -50,7 +51,8 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_TEXTS, eot_tokens, NULL, "tokens that end a turn (default: eos)"),
   KEY(VALUE_TEXT, default_system_message, NULL, "the system message of rows that have none"),
   SECTION("Adapter"),
-  WORD(adapter, NULL, WORDS("lora", "qlora"), "lora, qlora (over a 4-bit base), or empty: every weight is tuned"),
+  WORD(adapter, NULL, WORDS("lora", "qlora", "llama-adapter", "mora"),
+      "lora, qlora (over a 4-bit base), or empty: every weight is tuned; llama-adapter and mora validate, `train` does not do them yet"),
   KEY(VALUE_BOOLEAN, load_in_4bit, "false", "linear weights become NF4; on a GGUF base quantised blocks stay as they are"),
   LATER(VALUE_BOOLEAN, load_in_8bit, "false", "linear weights become 8-bit"),
   INTEGER(lora_r, NULL, 1, 65536, "rank of the adapter; required with one, unless lora_model_dir names one"),
@@ -61,15 +63,20 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_BOOLEAN, lora_target_linear, "false", "adapt every linear except lm_head"),
   LATER(VALUE_TEXTS, lora_modules_to_save, NULL, "modules to train in full and save beside the adapter: embed_tokens, lm_head"),
   KEY(VALUE_TEXT, lora_model_dir, NULL, "start from this adapter"),
-  LATER(VALUE_PAIRS, lora_rank_pattern, NULL, "{regular expression: rank} for some modules"),
-  LATER(VALUE_PAIRS, lora_alpha_pattern, NULL, "{regular expression: alpha} for some modules"),
+  {.names = "lora_rank_pattern", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .read = read_numbers_by_name,
+   .offset = offsetof(Recipe, lora_rank_pattern), .doc = "{regular expression: rank} for some modules"},
+  {.names = "lora_alpha_pattern", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .read = read_numbers_by_name,
+   .offset = offsetof(Recipe, lora_alpha_pattern), .doc = "{regular expression: alpha} for some modules"},
   LATER(VALUE_BOOLEAN, peft_use_dora, "false", "DoRA: magnitude and direction apart (arXiv:2402.09353)"),
   KEY(VALUE_BOOLEAN, peft_use_rslora, "false", "rsLoRA: scale by lora_alpha / sqrt(lora_r) (arXiv:2312.03732)"),
   SPECIAL("peft_layers_to_transform", KEY_LATER, read_layers, "numbers of the layers to adapt, one or a list"),
   LATER(VALUE_TEXTS, peft_layers_pattern, NULL, "name of the list of layers in the model"),
-  LATER(VALUE_TEXTS, peft_trainable_token_indices, NULL, "ids of the only embedding rows to train"),
-  {.names = "peft_init_lora_weights", .fate = KEY_LATER, .kind = VALUE_WORD, .offset = offsetof(Recipe, peft_init_lora_weights),
-   .words = WORDS("true", "false", "gaussian", "pissa", "olora", "loftq", "eva", "corda", "orthogonal"), .doc = "how the adapter starts"},
+  {.names = "peft_trainable_token_indices", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .read = read_token_indices,
+   .offset = offsetof(Recipe, peft_trainable_token_indices),
+   .doc = "ids of the only embedding rows to train; or {module: [ids]}"},
+  {.names = "peft_init_lora_weights", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, peft_init_lora_weights),
+   .read = read_start,
+   .doc = "how the adapter starts: true (as LoRA does), false, gaussian, pissa, pissa_niter_N, olora, loftq, eva, corda, orthogonal"},
   SPECIAL("peft", KEY_LATER, read_peft, "{loftq_config: {loftq_bits: 4}}: LoftQ initialisation"),
   NUMBER_LATER(loraplus_lr_ratio, "0", 0, 1e6, "LoRA+: B's learning rate over A's (arXiv:2402.12354); 0: off"),
   NUMBER(loraplus_lr_embedding, "1e-6", 0, 1, "LoRA+: learning rate of adapted embeddings"),
@@ -80,7 +87,7 @@ static const SchemaKey recipe_keys[] = {
   {.names = "test_datasets", .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, test_datasets), .read = read_datasets,
       .doc = "list of what to evaluate on, as datasets"},
   SPECIAL("pretraining_dataset", KEY_LATER, read_pretraining,
-      "plain text to stream: a path, or a list of one entry as in datasets; needs max_steps"),
+      "plain text to stream: a path, or a list of one entry; its keys are below; needs max_steps"),
   LATER(VALUE_BOOLEAN, streaming, "false", "read the data as training goes; needs max_steps"),
   NUMBER(val_set_size, "0", 0, BIG, "rows held out for evaluation: up to 1 a fraction, above a number of rows"),
   KEY(VALUE_TEXT, dataset_prepared_path, "last_run_prepared", "folder of the cache of tokenised rows; it is used again only where files and settings are the same"),
@@ -135,10 +142,12 @@ static const SchemaKey recipe_keys[] = {
       .doc = "the older spelling of neftune_noise_alpha"),
   SECTION("Memory and precision"),
   WORD(bf16, "auto", WORDS("auto", "true", "false", "full"), "accepted; adapters, gradients and sums are float32"),
-  KEY(VALUE_BOOLEAN, fp16, "false", "accepted; adapters, gradients and sums are float32"),
-  KEY(VALUE_BOOLEAN, tf32, "false", "accepted; changes nothing on a processor"),
-  WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk"),
-      "true: recompute every layer; false: none; absent: as memory asks"),
+  {.names = "fp16", .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, fp16), .read = read_switch,
+   .doc = "true, false or auto: accepted; adapters, gradients and sums are float32"},
+  {.names = "tf32", .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, tf32), .read = read_switch,
+   .doc = "true, false or auto: accepted; changes nothing on a processor"},
+  WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),
+      "true, and every other way that Axolotl has for it: recompute every layer; false: none; absent: as memory asks"),
   SPECIAL("max_memory", KEY_WORKS, read_max_memory, "most memory to use, in bytes or as 6GiB (default: what is free); not of Axolotl"),
   SPECIAL("device", KEY_WORKS, read_device, "cpu, cuda or cuda:N (default: cpu)"),
   SECTION("Log, evaluation, saving"),
@@ -152,7 +161,7 @@ static const SchemaKey recipe_keys[] = {
   NUMBER(saves_per_epoch, NULL, 0, BIG, "checkpoints in an epoch"),
   NUMBER(save_steps, NULL, 0, BIG, "steps between checkpoints; below 1 a share of all steps"),
   WORD(save_strategy, NULL, WORDS("no", "steps", "epoch", "best"), "when to save (default: epoch)"),
-  INTEGER(save_total_limit, "4", 1, BIG, "checkpoints to keep"),
+  INTEGER(save_total_limit, "4", 0, BIG, "checkpoints to keep; 0: all"),
   KEY(VALUE_BOOLEAN, save_only_model, "false", "checkpoints without the optimiser: they cannot be resumed from"),
   KEY(VALUE_BOOLEAN, save_first_step, "false", "save after the first step too"),
   LATER(VALUE_BOOLEAN, load_best_model_at_end, "false", "end with the checkpoint that was best"),
@@ -171,7 +180,8 @@ static const SchemaKey recipe_keys[] = {
   NUMBER(rl_beta, "0.1", 0, 1e6, "strength of the pull to the reference"),
   ALIAS("dpo_beta", KEY_WORKS, VALUE_NUMBER, rl_beta, .max = 1e6, .doc = "the older spelling of rl_beta"),
   WORD(rl_reference, NULL, WORDS("start", "base"), "start: the policy as it started; base: the bare base model; not of Axolotl"),
-  KEY(VALUE_TEXTS, dpo_loss_type, NULL, "losses of DPO: sigmoid, hinge, robust, ipo, ..."),
+  {.names = "dpo_loss_type", .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, dpo_loss_type), .read = read_losses,
+   .words = dpo_loss_words, .doc = "losses of DPO, one or a list"},
   KEY(VALUE_TEXTS, dpo_loss_weights, NULL, "and their weights"),
   NUMBER(dpo_label_smoothing, "0", 0, 0.5, "share of pairs that are held to be the wrong way round"),
   NUMBER(rpo_alpha, "0", 0, 1e6, "weight of the chosen reply's likelihood beside DPO"),
@@ -192,8 +202,7 @@ static const SchemaKey dataset_keys[] = {
   ENTRY(VALUE_TEXT, path, NULL, "a file, a folder, or a name on the Hub; required"),
   {.names = "type", .kind = VALUE_SPECIAL, .offset = offsetof(DatasetRecipe, type), .words = dataset_type_words, .read = read_dataset_type,
    .doc = "how a row becomes a prompt; a mapping of format strings; absent: rows have input_ids and labels"},
-  ENTRY_WORD(ds_type, WORDS("json", "jsonl", "csv", "tsv", "text", "parquet", "arrow"),
-      "the form of the files, when their names do not tell"),
+  ENTRY_WORD(ds_type, FILE_TYPES, "the form of the files, when their names do not tell"),
   ENTRY(VALUE_TEXTS, data_files, NULL, "files within path"),
   ENTRY(VALUE_TEXT, name, NULL, "configuration of a dataset on the Hub"),
   ENTRY(VALUE_TEXT, split, NULL, "train, or a part of it: train[:5%]"),
@@ -231,6 +240,20 @@ static const SchemaKey dataset_keys[] = {
   ENTRY_REFUSED("logprobs_field temperature", "distillation is not built; remove it"),
 };
 
+static const SchemaKey pretraining_keys[] = {
+  ENTRY(VALUE_TEXT, path, NULL, "a file, a folder, or a name on the Hub; required"),
+  ENTRY(VALUE_TEXT, name, NULL, "configuration of a dataset on the Hub"),
+  ENTRY(VALUE_TEXT, split, "train", "train, or a part of it"),
+  {.names = "text_column", .kind = VALUE_TEXT, .offset = offsetof(DatasetRecipe, field), .fallback = "text", .doc = "where the text is"},
+  {.names = "field", .kind = VALUE_TEXT, .offset = offsetof(DatasetRecipe, field), .doc = "the same"},
+  ENTRY_WORD(type, WORDS("pretrain", "completion"), "pretrain: texts one behind the other (default)"),
+  ENTRY_WORD(ds_type, FILE_TYPES, "the form of the files, when their names do not tell"),
+  ENTRY(VALUE_TEXTS, data_files, NULL, "files within path"),
+  ENTRY(VALUE_TEXT, revision, NULL, "branch, tag or commit on the Hub"),
+  FIELD(DatasetRecipe, KEY_WORKS, skip, .kind = VALUE_INTEGER, .max = BIG, .doc = "rows to pass over at the start"),
+  ENTRY_IDLE("trust_remote_code", "code that comes with a dataset is never run here"),
+};
+
 static const SchemaKey dataset_type_keys[] = {
   ENTRY(VALUE_TEXT, system_prompt, NULL, "the system text of rows that have none"),
   ENTRY(VALUE_TEXT, system_format, NULL, "how the system text is written: {system}"),
@@ -258,3 +281,4 @@ static const SchemaKey dataset_type_keys[] = {
 const SchemaTable schema_recipe = TABLE(recipe_keys);
 const SchemaTable schema_dataset = TABLE(dataset_keys);
 const SchemaTable schema_dataset_type = TABLE(dataset_type_keys);
+const SchemaTable schema_pretraining = TABLE(pretraining_keys);

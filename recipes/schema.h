@@ -11,6 +11,7 @@
 typedef enum KeyFate {
   KEY_WORKS,  // read into the struct
   KEY_LATER,  // the same, but `train` refuses it while it is on: it is not built yet
+  KEY_PENDING,  // of a method that is not built: known, not read, and `train` refuses it while it is on
   KEY_IDLE,  // accepted with a notice: it changes nothing here
   KEY_REFUSED,  // an error while it is on (not null, false, 0 or empty)
   KEY_PARALLEL,  // an error above 1: a number of processes
@@ -54,9 +55,14 @@ typedef struct SchemaTable {
 extern const SchemaTable schema_recipe, schema_others;
 // The keys of an entry of datasets[], and of its `type` where that is a mapping; both fill a DatasetRecipe.
 extern const SchemaTable schema_dataset, schema_dataset_type;
+// The keys of the entry of pretraining_dataset; they fill a DatasetRecipe too.
+extern const SchemaTable schema_pretraining;
 
 // NULL-terminated lists of names.
-extern const char *const optimizer_words[], *const scheduler_words[], *const chat_template_words[], *const dataset_type_words[];
+extern const char *const optimizer_words[], *const scheduler_words[], *const chat_template_words[], *const dataset_type_words[],
+                                                                                                        *const dpo_loss_words[];
+// Those of dataset_type_words that only preference training takes, those that it never takes, and those with a style.
+extern const char *const preference_type_words[], *const supervised_type_words[], *const styled_type_words[];
 
 // The row of a key, or NULL.
 const SchemaKey *schema_find(const SchemaTable *table, const char *name);
@@ -79,6 +85,9 @@ typedef struct Loader {
 void loader_fail(Loader *loader, const Node *at, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 void loader_notice(Loader *loader, const Node *at, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 
+// Notices of all keys that are there twice, in `node` and below.
+void loader_notice_twice(Loader *loader, const Node *node, const char *scope);
+
 // Reads one value into a field by its kind; null values are never passed.
 void loader_read_value(Loader *loader, const SchemaKey *key, const char *name, Node *value, void *target);
 // Sets every field of `table` to its default, then reads the mapping's keys.
@@ -99,6 +108,11 @@ void read_device(Loader *loader, const char *key, Node *value, void *target);
 void read_chat_template(Loader *loader, const char *key, Node *value, void *target);
 void read_roles(Loader *loader, const char *key, Node *value, void *target);
 void read_rl(Loader *loader, const char *key, Node *value, void *target);
+void read_switch(Loader *loader, const char *key, Node *value, void *target);
+void read_start(Loader *loader, const char *key, Node *value, void *target);
+void read_token_indices(Loader *loader, const char *key, Node *value, void *target);
+void read_losses(Loader *loader, const char *key, Node *value, void *target);
+void read_numbers_by_name(Loader *loader, const char *key, Node *value, void *target);
 void read_lr_groups(Loader *loader, const char *key, Node *value, void *target);
 
 // The checks of keys against each other (check.c).

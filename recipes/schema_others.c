@@ -11,6 +11,7 @@
 #define IDLE(names_, why)           {.names = names_, .fate = KEY_IDLE, .doc = why}
 #define REFUSED(names_, remedy)     {.names = names_, .fate = KEY_REFUSED, .doc = remedy}
 #define PARALLEL(names_, remedy)    {.names = names_, .fate = KEY_PARALLEL, .doc = remedy}
+#define PENDING(names_, what)       {.names = names_, .fate = KEY_PENDING, .doc = what}
 #define DEAD(names_, meant_)        {.names = names_, .fate = KEY_DEAD, .meant = meant_}
 
 static const SchemaKey keys[] = {
@@ -108,7 +109,6 @@ static const SchemaKey keys[] = {
   REFUSED("quantize_moe_experts", "use load_in_4bit: true, or a quantised GGUF as base_model, which holds its experts quantised"),
   REFUSED("use_scattermoe use_sonicmoe dense_mixer", "its changes to experts are not built; remove it"),
   REFUSED("lora_target_parameters", "adapters on expert parameters are not built; name linears in lora_target_modules"),
-  REFUSED("mora", "MoRA is not built; use adapter: lora, with peft_use_dora or peft_use_rslora where plain LoRA falls short"),
   REFUSED("relora", "ReLoRA is not built; train with a higher lora_r, or run again with lora_model_dir"),
   REFUSED("lisa_n_layers", "LISA is not built; use adapter: lora"),
   REFUSED("spectrum_model_name spectrum_top_fraction", "Spectrum is not built; use adapter: lora"),
@@ -127,13 +127,11 @@ static const SchemaKey keys[] = {
           "nemo_gym_max_turns nemo_gym_model_name nemo_gym_multi_turn nemo_gym_run_timeout nemo_gym_server_timeout "
        "nemo_gym_verify_timeout hatchery",
           "training in an environment is not built; use rl: dpo, ipo, simpo, orpo or kto"),
-  REFUSED("dpo_norm_loss dpo_use_weighting", "this variant of DPO is not built; remove it"),
   REFUSED("kd_trainer kd_alpha kd_beta kd_ce_alpha kd_normalize_topk kd_online_server kd_online_server_base_url kd_online_timeout "
        "kd_online_topk "
           "kd_temperature kd_temperature_min", "distillation is not built; train on the teacher's replies as text"),
   REFUSED("diffusion", "diffusion training is not built; remove it"),
   REFUSED("use_eaft eaft_alpha eaft_k", "EAFT is not built; remove it"),
-  REFUSED("grokfast_alpha grokfast_lamb", "Grokfast is not built; remove it"),
   REFUSED("use_pose pose_max_context_len pose_num_chunks pose_split_on_token_ids",
        "PoSE is not built; raise sequence_len, and set rope scaling in model_config"),
   REFUSED("rope_scaling", "write it as model_config: {rope_scaling: {...}}"),
@@ -141,11 +139,15 @@ static const SchemaKey keys[] = {
   REFUSED("max_packed_sequence_len", "Axolotl took it out; use sample_packing: true, which packs to sequence_len"),
   REFUSED("role_boundaries", "turns are found by the template itself; use roles_to_train, train_on_eos and train_on_eot in the dataset"),
   REFUSED("dataset_shard_idx dataset_shard_num", "use shards and shards_idx in the dataset's entry"),
-  REFUSED("optim_target_modules qgalore_cos_threshold qgalore_gamma_proj qgalore_proj_bits qgalore_proj_group_size qgalore_proj_quant "
+  // Of methods that are not built yet: they validate, and `train` says so.
+  PENDING("dpo_norm_loss dpo_use_weighting", "a variant of DPO"),
+  PENDING("mora", "MoRA, an adapter with a square matrix (arXiv:2405.12130)"),
+  PENDING("grokfast_alpha grokfast_lamb", "Grokfast, a filter over the gradients (arXiv:2405.20233)"),
+  PENDING("optim_target_modules qgalore_cos_threshold qgalore_gamma_proj qgalore_proj_bits qgalore_proj_group_size qgalore_proj_quant "
           "qgalore_proj_type qgalore_queue_size qgalore_rank qgalore_scale qgalore_update_proj_gap",
-          "GaLore is not built; use adapter: lora, whose gradients are small already"),
-  REFUSED("dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of", "Dion is not built; use optimizer: adamw_torch_fused or muon"),
-  REFUSED("lr_div_factor", "one_cycle's own factor is not built; remove it"),
+          "GaLore, an optimiser of low rank (arXiv:2403.03507)"),
+  PENDING("dion_lr dion_momentum dion_rank_fraction dion_rank_multiple_of", "Dion, an optimiser (arXiv:2504.05295)"),
+  PENDING("lr_div_factor", "how far below its peak the one_cycle schedule begins"),
 
   // Ignored by Axolotl too.
   DEAD("adam_eps", "adam_epsilon"), DEAD("context_parapllel_size", "context_parallel_size"), DEAD("eta_min", "cosine_min_lr_ratio"),

@@ -53,6 +53,8 @@ static void read_dataset(Loader *loader, Node *entry, DatasetRecipe *dataset) {
     loader_fail(loader, entry, "path", "is missing; name a file, a folder or a dataset of the Hub");
   if (dataset->shards_idx && dataset->shards_idx >= dataset->shards)
     loader_fail(loader, node_find(entry, "shards_idx"), "shards_idx", "must be less than shards (%lld)", (long long)dataset->shards);
+  static char jinja[] = "jinja";
+  if (dataset->chat_template_jinja && !dataset->chat_template) dataset->chat_template = jinja;
   if (dataset->chat_template && strcmp(dataset->chat_template, "jinja") == 0 && !dataset->chat_template_jinja &&
       !loader->recipe->chat_template_jinja)
     loader_fail(loader, node_find(entry, "chat_template"), "chat_template", "is jinja, but there is no template; set chat_template_jinja");
@@ -80,15 +82,44 @@ void read_datasets(Loader *loader, const char *key, Node *value, void *target) {
 
 void read_pretraining(Loader *loader, const char *key, Node *value, void *target) {
   (void)target;
-  if (value->kind == NODE_SCALAR) {
-    loader->recipe->pretraining_dataset_path = arena_copy_string(loader->arena, value->text);
-    return;
+  Recipe *recipe = loader->recipe;
+  Node *entry = value;
+  if (value->kind == NODE_SEQUENCE) {
+    if (value->count != 1) {
+      loader_fail(loader, value, key, "takes one entry only; join the files into one dataset");
+      return;
+    }
+    entry = value->items[0];
   }
-  DatasetRecipe *datasets = NULL;
-  int count = 0;
-  read_dataset_list(loader, key, value, &datasets, &count);
-  if (count == 1) loader->recipe->pretraining_dataset_path = datasets[0].path;
-  else if (count > 1) loader_fail(loader, value, key, "takes one entry only; join the files into one dataset");
+  if (entry->kind == NODE_SCALAR) {
+    // A path alone.
+    Node *mapping = node_new(loader->arena, NODE_MAPPING), *name = node_new(loader->arena, NODE_SCALAR);
+    mapping->line = entry->line, mapping->column = entry->column;
+    name->text = arena_copy_string(loader->arena, "path");
+    node_append(loader->arena, mapping, name, entry);
+    entry = mapping;
+  }
+  recipe->has_pretraining = true;
+  recipe->pretraining.position = (RecipePosition){entry->line, entry->column};
+  loader->scope = value->kind == NODE_SEQUENCE ? "pretraining_dataset.0." : "pretraining_dataset.";
+  if (is_mapping(loader, "", entry, "- path: texts.jsonl"))
+    loader_read_mapping(loader, &schema_pretraining, NULL, entry, &recipe->pretraining);
+  if (!recipe->pretraining.path && !recipe->pretraining.data_files.count)
+    loader_fail(loader, entry, "path", "is missing; name a file, a folder or a dataset of the Hub");
+  loader->scope = "";
+}
+
+// The type without ":STYLE" or ".load", where those say what goes without saying: such a type is known as that one.
+static const char *plain_type(Loader *loader, const char *type) {
+  static const char *const styles[] = {"chat", "instruct", "chatml", "phi", NULL};
+  const char *colon = strchr(type, ':');
+  if (colon && word_is_in(styles, colon + 1)) {
+    char *base = arena_copy_bytes(loader->arena, type, (size_t)(colon - type));
+    return strchr(base, '.') || !word_is_in(styled_type_words, base) ? type : base;
+  }
+  if (text_ends_with(type, ".load") && strchr(type, '.') == strrchr(type, '.'))
+    return arena_copy_bytes(loader->arena, type, strlen(type) - strlen(".load"));
+  return type;
 }
 
 void read_dataset_type(Loader *loader, const char *key, Node *value, void *target) {
@@ -114,6 +145,9 @@ void read_dataset_type(Loader *loader, const char *key, Node *value, void *targe
         loader, value, key,
         "sharegpt is no more; use type: chat_template with field_messages: conversations and message_property_mappings: {role: from, "
         "content: value}");
+  else if (text_starts_with(type, "bradley_terry"))
+    loader_fail(loader, value, key, "%s is refused: reward models are not built; rl: dpo and its kin learn from pairs without one", type);
+  else if (word_is_in(dataset_type_words, plain_type(loader, type))) *(char **)target = arena_copy_string(loader->arena, type);
   else loader_read_value(loader, &(SchemaKey){.kind = VALUE_WORD, .words = dataset_type_words}, key, value, target);
 }
 
@@ -229,6 +263,50 @@ void read_peft(Loader *loader, const char *key, Node *value, void *target) {
   if (!node_is_null(bits)) loader_read_value(loader, &bits_key, "peft.loftq_config.loftq_bits", bits, &loader->recipe->peft_loftq_bits);
 }
 
+void read_start(Loader *loader, const char *key, Node *value, void *target) {
+  static const char *const words[] = {"true", "false", "gaussian", "pissa", "olora", "loftq", "eva", "corda", "orthogonal", NULL};
+  static const char iterations[] = "pissa_niter_";
+  const char *text = value->kind == NODE_SCALAR ? value->text : "";
+  const char *count = text_starts_with(text, iterations) ? text + sizeof iterations - 1 : "";
+  if (*count && strspn(count, "0123456789") == strlen(count)) *(char **)target = arena_copy_string(loader->arena, text);
+  else loader_read_value(loader, &(SchemaKey){.kind = VALUE_WORD, .words = words}, key, value, target);
+}
+
+// One id, a list of ids, or {module: [ids]}.
+void read_token_indices(Loader *loader, const char *key, Node *value, void *target) {
+  StringList *indices = target;
+  if (value->kind == NODE_MAPPING) {
+    Buffer json = {0};
+    node_write_json(&json, value);
+    *indices = (StringList){arena_new(loader->arena, 1, sizeof *indices->items), 1};
+    indices->items[0] = arena_copy_string(loader->arena, json.data);
+    buffer_release(&json);
+    return;
+  }
+  *indices = read_list(loader, key, value);
+  for (int i = 0; i < indices->count; i++) {
+    int64_t id;
+    if (!node_integer(&(Node){.kind = NODE_SCALAR, .text = indices->items[i]}, &id) || id < 0)
+      loader_fail(loader, value, key, "must be ids of tokens (whole numbers), not \"%s\"", indices->items[i]);
+  }
+}
+
+// {name: number}
+void read_numbers_by_name(Loader *loader, const char *key, Node *value, void *target) {
+  loader_read_value(loader, &(SchemaKey){.kind = VALUE_PAIRS}, key, value, target);
+  for (int i = 0; value->kind == NODE_MAPPING && i < value->count; i++) {
+    double number;
+    if (node_is_null(value->items[i]) || (node_number(value->items[i], &number) && number > 0)) continue;
+    loader_fail(loader, value->items[i], arena_format(loader->arena, "%s.%s", key, value->keys[i]->text), "must be a number above 0");
+  }
+}
+
+// true or false; auto leaves it to the machine, and nothing depends on it here.
+void read_switch(Loader *loader, const char *key, Node *value, void *target) {
+  if (value->kind == NODE_SCALAR && strcmp(value->text, "auto") == 0) return;
+  loader_read_value(loader, &(SchemaKey){.kind = VALUE_BOOLEAN}, key, value, target);
+}
+
 void read_lr_groups(Loader *loader, const char *key, Node *value, void *target) {
   (void)target;
   if (value->kind != NODE_SEQUENCE) {
@@ -259,6 +337,17 @@ void read_rl(Loader *loader, const char *key, Node *value, void *target) {
   else loader_read_value(loader, &(SchemaKey){.kind = VALUE_WORD, .words = methods}, key, value, target);
 }
 
+void read_losses(Loader *loader, const char *key, Node *value, void *target) {
+  const StringList *losses = target;
+  *(StringList *)target = read_list(loader, key, value);
+  for (int i = 0; i < losses->count; i++) {
+    Node *at = value->kind == NODE_SEQUENCE && losses->count == value->count ? value->items[i] : value;
+    Node loss = {.kind = NODE_SCALAR, .line = at->line, .column = at->column, .text = losses->items[i]};
+    char *known;
+    loader_read_value(loader, &(SchemaKey){.kind = VALUE_WORD, .words = dpo_loss_words}, key, &loss, &known);
+  }
+}
+
 // --- machine and files ---
 
 void read_max_memory(Loader *loader, const char *key, Node *value, void *target) {
@@ -268,6 +357,14 @@ void read_max_memory(Loader *loader, const char *key, Node *value, void *target)
   } units[] = {{"", 1},         {"B", 1},    {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
                {"TiB", 0x1p40}, {"KB", 1e3}, {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12}};
   (void)target;
+  if (value->kind == NODE_MAPPING) {
+    // Axolotl's form, a size for each device: that of ours counts.
+    const Node *device = node_find(loader->root, "device");
+    const char *name = device && device->kind == NODE_SCALAR ? device->text : "cpu";
+    const char *number = text_starts_with(name, "cuda:") ? name + strlen("cuda:") : text_starts_with(name, "cuda") ? "0" : "cpu";
+    value = node_find(value, number);
+    if (node_is_null(value)) return;
+  }
   if (value->kind == NODE_SCALAR) {
     size_t digits = strspn(value->text, "0123456789._e+");
     Node number = {.kind = NODE_SCALAR, .text = arena_copy_bytes(loader->arena, value->text, digits)};

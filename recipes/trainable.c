@@ -8,11 +8,11 @@
 
 // Every AdamW keeps its state in float32: true if a notice is due, for the recipe asks for less.
 static bool is_adamw(const char *optimizer, bool *low_precision) {
-  static const char *const plain[] = {"adamw_torch",        "adamw_torch_fused", "adamw_hf", "adamw_apex_fused",
-                                      "adamw_anyprecision", "paged_adamw_32bit", NULL};
-  static const char *const low[] = {"adamw_bnb_8bit",   "adamw_8bit",       "adamw_torch_8bit",
-                                    "adamw_torch_4bit", "paged_adamw_8bit", "ao_adamw_4bit",
-                                    "ao_adamw_8bit",    "ao_adamw_fp8",     NULL};
+  static const char *const plain[] = {"adamw_torch",           "adamw_torch_fused", "adamw_hf",    "adamw_apex_fused",
+                                      "adamw_anyprecision",    "paged_adamw_32bit", "paged_adamw", "adamw_torch_xla",
+                                      "adamw_torch_npu_fused", "optimi_adamw",      NULL};
+  static const char *const low[] = {"adamw_bnb_8bit", "adamw_8bit",    "adamw_torch_8bit", "adamw_torch_4bit", "paged_adamw_8bit",
+                                    "ao_adamw_4bit",  "ao_adamw_8bit", "ao_adamw_fp8",     "flash_adamw",      NULL};
   *low_precision = word_is_in(low, optimizer);
   return *low_precision || word_is_in(plain, optimizer);
 }
@@ -24,8 +24,7 @@ static bool is_type_built(const DatasetRecipe *dataset) {
   if (!dataset->type || dataset->type_is_mapping) return true;
   char base[32];  // the type without its variant: prompts of one base are built together
   size_t length = strcspn(dataset->type, ":.");
-  bool preference = strcmp(dataset->type, "chat_template") != 0 && text_starts_with(dataset->type, "chat_template");
-  if (preference || length >= sizeof base) return false;
+  if (word_is_in(preference_type_words, dataset->type) || length >= sizeof base) return false;
   snprintf(base, sizeof base, "%.*s", (int)length, dataset->type);
   return word_is_in(built, base);
 }
@@ -44,7 +43,7 @@ static Status check_types(const Recipe *recipe, const char *list, const DatasetR
 
 // A key of the schema that waits for its feature, and asks for it.
 static bool asks_for_more(const SchemaKey *key, const char *name, const Node *value) {
-  if (key->fate != KEY_LATER || node_is_off(value)) return false;
+  if ((key->fate != KEY_LATER && key->fate != KEY_PENDING) || node_is_off(value)) return false;
   // The way every adapter starts.
   if (strcmp(name, "peft_init_lora_weights") == 0) return value->kind != NODE_SCALAR || strcmp(value->text, "true") != 0;
   return true;
@@ -56,11 +55,14 @@ Status recipe_check_trainable(const Recipe *recipe) {
   for (int i = 0; i < tree->count; i++) {
     const char *name = tree->keys[i]->text;
     const SchemaKey *key = schema_find(&schema_recipe, name);
+    if (!key) key = schema_find(&schema_others, name);
     if (key && asks_for_more(key, name, tree->items[i]))
       return recipe_fail(recipe, STATUS_USAGE, name, "is not built yet in this version (%s); remove it to train without", key->doc);
   }
   if (!recipe->adapter)
     return recipe_fail(recipe, STATUS_USAGE, "adapter", "full fine-tuning is not built yet in this version; set adapter: lora or qlora");
+  if (strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
+    return recipe_fail(recipe, STATUS_USAGE, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
   bool low_precision;
   if (!is_adamw(recipe->optimizer, &low_precision))
     return recipe_fail(recipe, STATUS_USAGE, "optimizer", "%s is not built yet in this version; use adamw_torch_fused", recipe->optimizer);

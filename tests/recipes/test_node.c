@@ -76,10 +76,21 @@ static void aliases_and_merge_keys_bring_their_values(void **state) {
   assert_int_equal(node_find(root, "same")->line, 6);
 }
 
+static void a_key_that_is_there_twice_has_its_last_value(void **state) {
+  (void)state;
+  Node *root;
+  assert_ok(parse(&root, "a: 1\nb: 2\na: 3\nc: {x: 1, x: 2}\n"));
+  assert_int_equal(root->count, 3);
+  assert_string_equal(node_find(root, "a")->text, "3");
+  assert_int_equal(node_find_key(root, "a")->overrules_line, 1);
+  assert_int_equal(node_find_key(root, "a")->line, 3);
+  assert_int_equal(node_find_key(root, "b")->overrules_line, 0);
+  assert_string_equal(node_find(node_find(root, "c"), "x")->text, "2");
+}
+
 static void what_is_no_plain_tree_is_refused_with_its_place(void **state) {
   (void)state;
   Node *root;
-  assert_fails(STATUS_USAGE, parse(&root, "a: 1\nb: 2\na: 3\n"), "r.yml:3:1", "a:", "line 1");
   assert_fails(STATUS_USAGE, parse(&root, "a: [1, 2\nb: 3\n"), "r.yml:", "malformed YAML");
   assert_fails(STATUS_USAGE, parse(&root, "a: 1\n\tb: 2\n"), "r.yml:2", "malformed YAML");
   assert_fails(STATUS_USAGE, parse(&root, "a: *b\n"), "r.yml:1:4", "anchor");
@@ -185,6 +196,7 @@ int main(void) {
       cmocka_unit_test(a_whole_number_has_no_fraction),
       cmocka_unit_test(empty_values_are_null_and_quoted_ones_are_text),
       cmocka_unit_test(aliases_and_merge_keys_bring_their_values),
+      cmocka_unit_test(a_key_that_is_there_twice_has_its_last_value),
       cmocka_unit_test(what_is_no_plain_tree_is_refused_with_its_place),
       cmocka_unit_test(nesting_size_and_alias_expansion_have_limits),
       cmocka_unit_test(a_path_with_dots_sets_without_touching_what_an_alias_shares),

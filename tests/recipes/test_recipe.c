@@ -195,7 +195,7 @@ static void values_of_their_own_form_are_checked(void **state) {
     const char *line, *key;
   } cases[] = {
       {"device: gpu\n", "device"},
-      {"max_memory: {0: 6GiB}\n", "max_memory"},
+      {"max_memory: {cpu: lots}\n", "max_memory"},
       {"max_memory: much\n", "max_memory"},
       {"export: {ggufs: [q8_0]}\n", "export.ggufs"},
       {"special_tokens: {pad: x}\n", "special_tokens.pad"},
