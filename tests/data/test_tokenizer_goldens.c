@@ -14,12 +14,13 @@ static void compare_text(const Tokenizer *tokenizer, const char *name, int numbe
                          size_t line_length) {
   TokenList ids = {0};
   Buffer mine = {0}, decoded = {0};
+  for (; line_length && *line == ' '; line_length--) line++;
   while (line_length && line[line_length - 1] == ' ') line_length--;
   assert_ok(tokenizer_encode(&ids, tokenizer, text, length, 0));
   buffer_append(&mine, "", 0);
-  for (int64_t i = 0; i < ids.count; i++) buffer_format(&mine, " %d", ids.ids[i]);
+  for (int64_t i = 0; i < ids.count; i++) buffer_format(&mine, i ? " %d" : "%d", ids.ids[i]);
   if (mine.length != line_length || memcmp(mine.data, line, line_length) != 0) {
-    fail_msg("%s, text %d:%s, expected%.*s", name, number, mine.data, (int)line_length, line);
+    fail_msg("%s, text %d: %s, expected %.*s", name, number, mine.data, (int)line_length, line);
   }
   tokenizer_decode(&decoded, tokenizer, ids.ids, ids.count, true);
   assert_int_equal(decoded.length, length);
