@@ -3,7 +3,8 @@
 //
 // Short words are scanned for the lowest rank after each merge. Long ones (a text without pre-tokenisation is one word) keep their
 // pairs in a heap of rank << 32 | position over a linked list of symbols: n log n. An entry is stale when the symbol at its
-// position has another rank by now; equal ranks mean the same pair.
+// position has another rank by now: what counts is the present rank of a position, so an entry may as well serve a later pair of
+// the same rank.
 #include <string.h>
 
 #include "core/text.h"
@@ -12,9 +13,12 @@
 enum { SHORT_WORD = 32, CACHE_SLOTS = 1 << 15, CACHE_WORD = 30, CACHE_IDS = 6 };
 
 void model_release(Model *model) {
-  pair_table_release(&model->ranks);
+  pair_table_release(&model->merges);
+  pair_table_release(&model->space_joins);
+  map_release(&model->loose_ids);
   free(model->merged);
-  model->merged = NULL;
+  free(model->ranks);
+  free(model->loose);
 }
 
 // ---- The cache: words of natural text repeat, so most are looked up. One cache line a word, a newer word replaces an older. ----
@@ -46,12 +50,20 @@ static uint64_t word_hash(const char *word, size_t length) {
 
 // ---- Merging ----
 
-static int32_t pair_rank(const Model *model, int32_t left, int32_t right) {
-  return pair_table_get(&model->ranks, (uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+// Sets the rank of a symbol's merge with its right neighbour; true where they have one.
+static bool rank_pair(const Model *model, Symbol *left, int32_t right_id) {
+  left->merge = pair_table_get(&model->merges, (uint64_t)(uint32_t)left->id << 32 | (uint32_t)right_id);
+  left->rank = model->ranks && left->merge >= 0 ? model->ranks[left->merge] : left->merge;
+  return left->merge >= 0;
+}
+
+static void rank_at(const Model *model, Symbol *symbols, size_t i, size_t count) {
+  symbols[i].rank = -1;
+  if (i + 1 < count) rank_pair(model, &symbols[i], symbols[i + 1].id);
 }
 
 static size_t merge_short(const Model *model, Symbol *symbols, size_t count) {
-  for (size_t i = 0; i < count; i++) symbols[i].rank = i + 1 < count ? pair_rank(model, symbols[i].id, symbols[i + 1].id) : -1;
+  for (size_t i = 0; i < count; i++) rank_at(model, symbols, i, count);
   for (;;) {
     size_t best = count;
     uint32_t best_rank = UINT32_MAX;  // as unsigned, -1 is the highest
@@ -59,11 +71,11 @@ static size_t merge_short(const Model *model, Symbol *symbols, size_t count) {
       if ((uint32_t)symbols[i].rank < best_rank) best_rank = (uint32_t)symbols[best = i].rank;
     }
     if (best == count) return count;
-    symbols[best].id = model->merged[best_rank];
+    symbols[best].id = model->merged[symbols[best].merge];
     memmove(symbols + best + 1, symbols + best + 2, (count - best - 2) * sizeof *symbols);
     count--;
-    symbols[best].rank = best + 1 < count ? pair_rank(model, symbols[best].id, symbols[best + 1].id) : -1;
-    if (best > 0) symbols[best - 1].rank = pair_rank(model, symbols[best - 1].id, symbols[best].id);
+    rank_at(model, symbols, best, count);
+    if (best > 0) rank_at(model, symbols, best - 1, count);
   }
 }
 
@@ -92,11 +104,10 @@ static uint64_t heap_pop(Workspace *workspace) {
   return top;
 }
 
-// Sets the rank of the symbol with its next one; true where they have a merge.
-static bool rank_pair(const Model *model, Symbol *symbols, int32_t position) {
+static bool rank_linked(const Model *model, Symbol *symbols, int32_t position) {
   Symbol *symbol = &symbols[position];
-  symbol->rank = symbol->next < 0 ? -1 : pair_rank(model, symbol->id, symbols[symbol->next].id);
-  return symbol->rank >= 0;
+  symbol->rank = -1;
+  return symbol->next >= 0 && rank_pair(model, symbol, symbols[symbol->next].id);
 }
 
 static size_t merge_long(const Model *model, Workspace *workspace, size_t count) {
@@ -105,7 +116,7 @@ static size_t merge_long(const Model *model, Workspace *workspace, size_t count)
   for (size_t i = 0; i < count; i++) {
     symbols[i].previous = (int32_t)i - 1;
     symbols[i].next = i + 1 < count ? (int32_t)i + 1 : -1;
-    if (!rank_pair(model, symbols, (int32_t)i)) continue;
+    if (!rank_linked(model, symbols, (int32_t)i)) continue;
     ARRAY_PUSH(workspace->heap, workspace->heap_count, workspace->heap_capacity) = (uint64_t)symbols[i].rank << 32 | i;
   }
   for (size_t i = workspace->heap_count / 2; i-- > 0;) heap_sink(workspace->heap, workspace->heap_count, i);
@@ -115,13 +126,13 @@ static size_t merge_long(const Model *model, Workspace *workspace, size_t count)
     Symbol *left = &symbols[position];
     if (left->rank != (int32_t)(entry >> 32)) continue;
     Symbol *right = &symbols[left->next];
-    left->id = model->merged[left->rank];
+    left->id = model->merged[left->merge];
     left->next = right->next;
     right->rank = -1;
     if (left->next >= 0) symbols[left->next].previous = position;
-    if (rank_pair(model, symbols, position)) heap_push(workspace, (uint64_t)left->rank << 32 | (uint32_t)position);
+    if (rank_linked(model, symbols, position)) heap_push(workspace, (uint64_t)left->rank << 32 | (uint32_t)position);
     if (left->previous < 0) continue;
-    if (rank_pair(model, symbols, left->previous)) {
+    if (rank_linked(model, symbols, left->previous)) {
       heap_push(workspace, (uint64_t)symbols[left->previous].rank << 32 | (uint32_t)left->previous);
     }
   }
@@ -155,18 +166,20 @@ static void push_unknown(SymbolList *list, const Model *model) {
   list->pending = true;
 }
 
-static void push_character(SymbolList *list, const Tokenizer *tokenizer, const char *text, size_t length) {
+int32_t model_character_id(const Tokenizer *tokenizer, const char *text, size_t length) {
   const Model *model = &tokenizer->model;
   int64_t id = -1;
-  if (length == 1) {
-    id = model->ascii_ids[(uint8_t)text[0] & 127];
+  if (length == 1 && !((uint8_t)text[0] & 128)) {
+    id = model->ascii_ids[(uint8_t)text[0]];
   } else {
     map_get(&tokenizer->ids, text, length, &id);
   }
-  if (id >= 0) {
-    push_known(list, model, (int32_t)id);
-    return;
-  }
+  if (id < 0 && model->loose_count && map_get(&model->loose_ids, text, length, &id)) id += tokenizer->size;
+  return (int32_t)id;
+}
+
+// What stands for a character that is no token: its bytes where all of them are tokens, else the unknown token.
+static void push_fallback(SymbolList *list, const Model *model, const char *text, size_t length) {
   bool all = model->byte_fallback;
   for (size_t i = 0; i < length; i++) all = all && model->byte_ids[(uint8_t)text[i]] >= 0;
   if (!all) {
@@ -174,6 +187,19 @@ static void push_character(SymbolList *list, const Tokenizer *tokenizer, const c
     return;
   }
   for (size_t i = 0; i < length; i++) push_known(list, model, model->byte_ids[(uint8_t)text[i]]);
+}
+
+// A character of a word with its affixes: the id of the token that they are together.
+static int32_t affixed_id(const Tokenizer *tokenizer, const char *text, size_t length, bool first, bool last) {
+  const Model *model = &tokenizer->model;
+  Buffer whole = {0};
+  int64_t id = -1;
+  if (model->prefix && !first) buffer_append_string(&whole, model->prefix);
+  buffer_append(&whole, text, length);
+  if (model->suffix && last) buffer_append_string(&whole, model->suffix);
+  map_get(&tokenizer->ids, whole.data, whole.length, &id);
+  buffer_release(&whole);
+  return (int32_t)id;
 }
 
 static size_t first_symbols(const Tokenizer *tokenizer, Symbol *symbols, const char *word, size_t length) {
@@ -191,7 +217,13 @@ static size_t first_symbols(const Tokenizer *tokenizer, Symbol *symbols, const c
   } else {
     for (size_t i = 0, step; i < length; i += step) {
       step = (size_t)utf8_length((const unsigned char *)word + i, length - i);
-      push_character(&list, tokenizer, word + i, step);
+      int32_t id = model->prefix || model->suffix ? affixed_id(tokenizer, word + i, step, i == 0, i + step == length)
+                                                  : model_character_id(tokenizer, word + i, step);
+      if (id >= 0) {
+        push_known(&list, model, id);
+      } else {
+        push_fallback(&list, model, word + i, step);
+      }
     }
   }
   flush_unknown(&list, model);
@@ -214,6 +246,15 @@ static int32_t whole_word(const Tokenizer *tokenizer, const char *word, size_t l
   return (int32_t)id;
 }
 
+// A character of no token that found no partner.
+static void push_loose(TokenList *out, const Model *model, const LooseCharacter *character) {
+  Symbol symbols[4];
+  SymbolList list = {.symbols = symbols};
+  push_fallback(&list, model, character->text, character->length);
+  flush_unknown(&list, model);
+  for (size_t i = 0; i < list.count; i++) token_list_push(out, symbols[i].id);
+}
+
 static Status encode_uncached(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length) {
   const Model *model = &tokenizer->model;
   if (model->ignore_merges) {
@@ -234,7 +275,14 @@ static Status encode_uncached(TokenList *out, const Tokenizer *tokenizer, Worksp
   } else {
     count = merge_long(model, workspace, count);
   }
-  for (size_t i = 0; i < count; i++) token_list_push(out, workspace->symbols[i].id);
+  for (size_t i = 0; i < count; i++) {
+    int32_t id = workspace->symbols[i].id;
+    if (id < tokenizer->size) {
+      token_list_push(out, id);
+    } else {
+      push_loose(out, model, &model->loose[id - tokenizer->size]);
+    }
+  }
   return STATUS_OK;
 }
 

@@ -29,32 +29,31 @@ bool tokenizer_key_is_exported(const char *key) {
 // ---- A folder's tokenizer as GGUF keys ----
 
 static bool stages_are(const Tokenizer *tokenizer, const PreRule *rule) {
-  int count = 0;
-  while (count < (int)(sizeof rule->patterns / sizeof *rule->patterns) && rule->patterns[count]) count++;
-  if (count != tokenizer->stage_count) return false;
-  for (int i = 0; i < count; i++) {
-    const Stage *stage = &tokenizer->stages[i];
-    if (stage->kind != STAGE_SPLIT || stage->behavior != SPLIT_ISOLATED || stage->invert || strcmp(stage->pattern, rule->patterns[i]) != 0)
-      return false;
+  int steps = pre_rule_steps(rule), alphabet = rule->alphabet_after;
+  if (tokenizer->stage_count != steps + (alphabet != 0)) return false;
+  const Stage *stage = tokenizer->stages;
+  for (int i = 0; i < steps; i++, stage++) {
+    if (alphabet && i == alphabet && (stage++)->kind != STAGE_ALPHABET) return false;
+    if (stage->kind != STAGE_SPLIT || stage->invert || stage->behavior != rule->steps[i].behavior) return false;
+    if (strcmp(stage->pattern, rule->steps[i].pattern) != 0) return false;
   }
   return true;
 }
 
 // GGUF's name for how this tokenizer normalises and cuts text: every part of the rule must be the tokenizer's own.
-static Status find_pre(const char **name, const Tokenizer *tokenizer) {
-  static const char *const names[] = {"smollm", "gpt-2", "llama-bpe", "qwen2"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    const PreRule *rule = pre_rule_find(names[i]);
+static Status find_pre(char **name, Tokenizer *tokenizer) {
+  const PreRule *rule;
+  for (size_t i = 0; (rule = pre_rule_at(i)); i++) {
     bool nfc = tokenizer->step_count == 1 && tokenizer->steps[0].kind == NORMALIZE_UNICODE && tokenizer->steps[0].form == UNICODE_NFC;
     bool normalises_so = rule->nfc ? nfc : tokenizer->step_count == 0;
-    if (tokenizer->model.kind != MODEL_BPE_BYTES || !normalises_so || tokenizer->model.ignore_merges != rule->ignore_merges) continue;
+    if (!tokenizer->decode.byte_level || !normalises_so || tokenizer->model.ignore_merges != rule->ignore_merges) continue;
     if (!stages_are(tokenizer, rule)) continue;
-    *name = names[i];
+    *name = arena_copy_bytes(&tokenizer->arena, rule->names, strcspn(rule->names, " "));
     return STATUS_OK;
   }
   return status_fail(STATUS_BAD_INPUT,
-                     "%s: how this tokenizer cuts words is none of GGUF's pre-tokenizers that are known here (gpt-2, smollm, llama-bpe, "
-                     "qwen2); write a Hugging Face folder instead of a GGUF (an output that does not end in .gguf)",
+                     "%s: how this tokenizer cuts words is none of GGUF's pre-tokenizers that are known here; write a Hugging Face folder "
+                     "instead of a GGUF (an output that does not end in .gguf)",
                      tokenizer->source);
 }
 
@@ -146,7 +145,7 @@ static Status read_json(json_t **out, const char *folder, const char *file) {
 Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows) {
   json_t *root = NULL, *settings = NULL;
   Tokenizer *tokenizer = NULL;
-  const char *pre = NULL;
+  char *pre = NULL;
   Status status = STATUS_OK;
   TRY_DONE(read_json(&root, folder, "tokenizer.json"));
   if (!root) {

@@ -129,7 +129,7 @@ static Status read_merges(Tokenizer *tokenizer, const json_t *merges) {
   if (!json_is_array(merges)) return fail(tokenizer, "model.merges", "not an array");
   size_t i, count = json_array_size(merges);
   if (count > INT32_MAX) return fail(tokenizer, "model.merges", "too many merges");
-  tokenizer->model.rank_count = (int32_t)count;
+  tokenizer->model.merge_count = (int32_t)count;
   tokenizer->model.merged = memory_new(count, sizeof *tokenizer->model.merged);
   json_t *merge;
   json_array_foreach(merges, i, merge) {
@@ -214,7 +214,7 @@ static Status get_behavior(const Tokenizer *tokenizer, const json_t *component, 
   const json_t *value = json_object_get(component, "behavior");
   *behavior = otherwise;
   if (is_absent(value)) return STATUS_OK;
-  for (int i = SPLIT_REMOVED; i <= SPLIT_CONTIGUOUS; i++) {
+  for (int i = SPLIT_ISOLATED; i <= SPLIT_CONTIGUOUS; i++) {
     *behavior = (SplitBehavior)i;
     if (strcmp(names[i], get_string(component, "behavior")) == 0) return STATUS_OK;
   }

@@ -4,7 +4,7 @@
 //        -> normalisation of what is between      (normalize.c)
 //        -> added tokens out of the normal text   (match.c)
 //        -> words, by a list of stages            (split.c)
-//        -> each word to ids by the model         (bpe.c)
+//        -> each word to ids by the model         (words.c, bpe.c; the merges of SentencePiece from spm.c)
 //
 // This order is that of Hugging Face's tokenizers library (tokenizers/src/tokenizer/added_vocabulary.rs, pre_tokenizer.rs).
 #ifndef DATA_TOKENIZER_PARTS_H
@@ -42,16 +42,30 @@ typedef enum ModelKind {
   MODEL_BPE_CHARACTERS,  // symbols are its characters, or bytes <0xXX> where the vocabulary has no such character
 } ModelKind;
 
+// A character that is no token, though tokens contain it: SentencePiece merges it like any other symbol.
+typedef struct LooseCharacter {
+  char text[4];
+  uint8_t length;
+} LooseCharacter;
+
 typedef struct Model {
   ModelKind kind;
-  PairTable ranks;  // left << 32 | right -> the merge's rank
-  int32_t *merged;  // [rank_count] the id that the merge makes
-  int32_t rank_count;
+  PairTable merges;  // left << 32 | right -> the merge's number
+  int32_t *merged;  // [merge_count] the id that the merge makes
+  int32_t *ranks;  // [merge_count] which merge goes first; NULL: its number is its rank
+  int32_t merge_count;
+  LooseCharacter *loose;  // their symbols have the ids from the vocabulary's size on
+  size_t loose_count, loose_capacity;
+  Map loose_ids;  // text -> index
   int32_t byte_ids[256];  // -1 where the vocabulary has none
   int32_t ascii_ids[128];  // of one-character tokens
+  const char *prefix, *suffix;  // of symbols that continue a word, and of the last one; NULL: none
+  const char *space;  // U+2581 where a word may be cut before it, else NULL (words.c)
+  PairTable space_joins;  // the characters that stand before the space inside a token
   uint32_t longest;  // bytes of the longest token's text
   int32_t unknown;  // -1: characters outside the vocabulary vanish
   bool byte_fallback, fuse_unknown;
+  bool merges_stand_ins;  // some merge takes a byte token or the unknown one, which stand for characters that are not in their text
   bool ignore_merges;  // a word that stands in the vocabulary is that token, whatever the merges say
 } Model;
 
@@ -61,6 +75,7 @@ enum { STAGES_MAX = 12 };
 typedef struct Symbol {
   int32_t id, previous, next;
   int32_t rank;  // of the merge with the next symbol; -1 for none
+  int32_t merge;  // its number
 } Symbol;
 
 typedef struct Workspace {
@@ -124,11 +139,12 @@ typedef enum StageKind {
   STAGE_SPLIT,  // cuts the text by a pattern
   STAGE_PREFIX_SPACE,  // puts a space before a text that does not begin with one
   STAGE_METASPACE,  // spaces become U+2581, and one may be put first
+  STAGE_ALPHABET,  // bytes become characters of GPT-2's alphabet, for stages that cut those
 } StageKind;
 
 typedef enum SplitBehavior {
-  SPLIT_REMOVED,
   SPLIT_ISOLATED,
+  SPLIT_REMOVED,
   SPLIT_MERGED_WITH_PREVIOUS,
   SPLIT_MERGED_WITH_NEXT,
   SPLIT_CONTIGUOUS
@@ -151,15 +167,24 @@ Status tokenizer_add_stage(Tokenizer *tokenizer, Stage stage);
 Status regex_translate(Buffer *out, const char *pattern);
 
 // The rules of the vocabularies that a GGUF file names by tokenizer.ggml.pre.
+enum { PRE_STEPS_MAX = 6 };
+
 typedef struct PreRule {
-  const char *name;
-  const char *patterns[4];  // each splits the pieces of the one before; matches are isolated
+  const char *names;  // with a space between
+  struct {
+    const char *pattern;
+    SplitBehavior behavior;
+  } steps[PRE_STEPS_MAX];  // each cuts the pieces of the one before
+  int alphabet_after;  // the steps from this one on see GPT-2's alphabet of bytes; 0: none does
   bool ignore_merges, adds_bos;
-  bool nfc;  // the text is normalised to NFC first
+  bool nfc;  // the model's tokenizer normalises texts to NFC first
+  bool nfc_left_out;  // but the runtimes of GGUF files agree that they do not
 } PreRule;
 
-extern const char pattern_gpt2[];
+extern const char pattern_gpt2[], pattern_punctuation[], pattern_lines[];
 const PreRule *pre_rule_find(const char *name);  // NULL when we do not know it
+const PreRule *pre_rule_at(size_t index);  // NULL behind the last
+int pre_rule_steps(const PreRule *rule);
 void pre_rule_names(Buffer *out);  // all names, for a message
 
 // Calls `word` for each word of valid UTF-8. `first`: the text begins the input.
@@ -202,7 +227,8 @@ struct Tokenizer {
 Tokenizer *tokenizer_new(const char *source);
 // Sets the text and type of an id below tokenizer->size; refuses a text that another id has.
 Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, size_t length, TokenType type);
-// After the tokens: byte and character tables of the model, added tokens into their matchers, end tokens.
+void tokenizer_fill_tables(Tokenizer *tokenizer);  // after the tokens: the model's ids of bytes and of single characters
+// After tokens and merges: added tokens into their matchers, end tokens.
 Status tokenizer_finish(Tokenizer *tokenizer);
 void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
 // A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.
@@ -214,6 +240,14 @@ bool alphabet_to_bytes(Buffer *out, const char *text,
                        size_t length);  // false, with `out` as it was, when a character is not of the alphabet
 int32_t byte_token_value(const Token *token);  // 0 to 255 for <0xXX>, else -1
 
+// SentencePiece's merges: of two neighbours whose texts together are a token, by that token's score. After the tokens.
+Status spm_set_merges(Tokenizer *tokenizer, const float *scores);
+// Where words of this vocabulary may be cut before a space without a change of ids. After the merges.
+void words_find_cuts(Tokenizer *tokenizer);
+// Appends the ids of one word, which may be a whole text, of valid UTF-8.
+Status words_encode(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length);
+
+int32_t model_character_id(const Tokenizer *tokenizer, const char *text, size_t length);  // -1 when there is no such symbol
 // Appends the ids of one word of valid UTF-8; and of one byte that is not.
 Status model_encode_word(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length);
 void model_encode_byte(TokenList *out, const Tokenizer *tokenizer, uint8_t byte);

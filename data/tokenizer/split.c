@@ -4,33 +4,6 @@
 
 #include "data/tokenizer/parts.h"
 
-// GPT-2's own (openai/gpt-2, encoder.py), and those that came after it, as the models' tokenizer.json state them.
-const char pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-static const char pattern_llama3[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-static const char pattern_qwen2[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
-static const PreRule pre_rules[] = {
-    {.name = "gpt-2", .patterns = {pattern_gpt2}},
-    {.name = "smollm", .patterns = {"\\p{N}", pattern_gpt2}},
-    {.name = "llama-bpe", .patterns = {pattern_llama3}, .ignore_merges = true, .adds_bos = true},
-    {.name = "llama3", .patterns = {pattern_llama3}, .ignore_merges = true, .adds_bos = true},
-    {.name = "llama-v3", .patterns = {pattern_llama3}, .ignore_merges = true, .adds_bos = true},
-    {.name = "qwen2", .patterns = {pattern_qwen2}, .nfc = true},
-};
-
-const PreRule *pre_rule_find(const char *name) {
-  for (size_t i = 0; i < sizeof pre_rules / sizeof *pre_rules; i++) {
-    if (strcmp(pre_rules[i].name, name) == 0) return &pre_rules[i];
-  }
-  return NULL;
-}
-
-void pre_rule_names(Buffer *out) {
-  for (size_t i = 0; i < sizeof pre_rules / sizeof *pre_rules; i++) buffer_format(out, "%s%s", i ? ", " : "", pre_rules[i].name);
-}
-
 Status tokenizer_add_stage(Tokenizer *tokenizer, Stage stage) {
   if (tokenizer->stage_count == STAGES_MAX) {
     pcre2_code_free(stage.code);
@@ -97,12 +70,12 @@ typedef struct Pieces {
 static Status flush_piece(Pieces *pieces) {
   if (!pieces->waiting) return STATUS_OK;
   pieces->waiting = false;
+  if (pieces->begin == pieces->end) return STATUS_OK;
   bool first = pieces->first && pieces->begin == 0;
   return run_stage(pieces->split, pieces->stage + 1, pieces->text + pieces->begin, pieces->end - pieces->begin, first);
 }
 
 static Status push_piece(Pieces *pieces, const Stage *stage, size_t begin, size_t end, bool is_match) {
-  if (begin == end) return STATUS_OK;
   is_match = is_match != stage->invert;
   bool join = false, previous = pieces->previous_match;
   switch (stage->behavior) {
@@ -132,7 +105,8 @@ static Status run_split(const Split *split, int index, const char *text, size_t 
   const PCRE2_SIZE *range = pcre2_get_ovector_pointer(match);
   Pieces pieces = {.split = split, .stage = index, .text = text, .first = first};
   size_t done = 0, from = 0;
-  while (from < length) {
+  bool matched = false;
+  while (from <= length) {
     int count = pcre2_match(stage->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, match, split->workspace->context);
     if (count == PCRE2_ERROR_NOMATCH) break;
     if (count < 0) {
@@ -141,16 +115,18 @@ static Status run_split(const Split *split, int index, const char *text, size_t 
       return status_fail(STATUS_FAILED, "the pre-tokenizer's `%s` on a text of %zu bytes: %s", stage->pattern, length, message);
     }
     size_t begin = range[0], end = range[1];
-    if (end <= begin) {  // an empty match cuts nothing off: the next try begins a character later
+    from = end;
+    if (end <= begin) {  // an empty match: the next try begins a character later
       from = end + 1;
       while (from < length && ((uint8_t)text[from] & 0xC0) == 0x80) from++;
-      continue;
+      if (end < begin || (matched && begin == done)) continue;  // right behind another match it is none
     }
-    TRY(push_piece(&pieces, stage, done, begin, false));
+    if (done < begin) TRY(push_piece(&pieces, stage, done, begin, false));
     TRY(push_piece(&pieces, stage, begin, end, true));
-    done = from = end;
+    done = end;
+    matched = true;
   }
-  TRY(push_piece(&pieces, stage, done, length, false));
+  if (done < length) TRY(push_piece(&pieces, stage, done, length, false));
   return flush_piece(&pieces);
 }
 
@@ -182,12 +158,23 @@ static Status run_metaspace(const Split *split, int index, const char *text, siz
   return run_stage(split, index + 1, out->data, out->length, first);
 }
 
+static Status run_alphabet(const Split *split, int index, const char *text, size_t length, bool first) {
+  Buffer *out = &split->workspace->rewritten[index];
+  out->length = 0;
+  for (size_t i = 0; i < length; i++) {
+    char character[4];
+    buffer_append(out, character, (size_t)byte_to_alphabet(character, (uint8_t)text[i]));
+  }
+  return run_stage(split, index + 1, out->data, out->length, first);
+}
+
 static Status run_stage(const Split *split, int index, const char *text, size_t length, bool first) {
   if (index == split->tokenizer->stage_count) return split->word(split->argument, text, length);
   switch (split->tokenizer->stages[index].kind) {
     case STAGE_SPLIT: return run_split(split, index, text, length, first);
     case STAGE_PREFIX_SPACE: return run_prefix_space(split, index, text, length, first);
     case STAGE_METASPACE: return run_metaspace(split, index, text, length, first);
+    case STAGE_ALPHABET: return run_alphabet(split, index, text, length, first);
   }
   return STATUS_OK;
 }

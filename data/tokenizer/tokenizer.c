@@ -143,8 +143,12 @@ Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_l
                        (long long)number, (int)(left_length < 64 ? left_length : 64), left, (int)(right_length < 64 ? right_length : 64),
                        right);
   }
-  pair_table_set(&model->ranks, (uint64_t)first << 32 | (uint64_t)second, (int32_t)number);
+  pair_table_set(&model->merges, (uint64_t)first << 32 | (uint64_t)second, (int32_t)number);
   model->merged[number] = (int32_t)whole;
+  const int64_t parts[] = {first, second};
+  for (int i = 0; i < 2; i++) {
+    if (tokenizer->tokens[parts[i]].type == TOKEN_BYTE || parts[i] == model->unknown) model->merges_stand_ins = true;
+  }
   return STATUS_OK;
 }
 
@@ -152,7 +156,7 @@ void tokenizer_add_end(Tokenizer *tokenizer, int32_t id) {
   if (id >= 0 && !tokenizer_is_end(tokenizer, id)) token_list_push(&tokenizer->ends, id);
 }
 
-static void fill_model_tables(Tokenizer *tokenizer) {
+void tokenizer_fill_tables(Tokenizer *tokenizer) {
   Model *model = &tokenizer->model;
   for (int byte = 0; byte < 256; byte++) {
     char text[8] = "";
@@ -214,7 +218,8 @@ static void fill_ends(Tokenizer *tokenizer) {
 }
 
 Status tokenizer_finish(Tokenizer *tokenizer) {
-  fill_model_tables(tokenizer);
+  tokenizer_fill_tables(tokenizer);
+  words_find_cuts(tokenizer);
   for (int64_t id = 0; id < tokenizer->size; id++) {
     const Token *token = &tokenizer->tokens[id];
     if (token->text && token->added) TRY(add_to_matcher(tokenizer, (int32_t)id));
@@ -249,7 +254,7 @@ typedef struct Encoding {
 
 static Status encode_word(void *argument, const char *word, size_t length) {
   Encoding *encoding = argument;
-  return model_encode_word(encoding->out, encoding->tokenizer, encoding->workspace, word, length);
+  return words_encode(encoding->out, encoding->tokenizer, encoding->workspace, word, length);
 }
 
 static Status encode_normal(Encoding *encoding, const char *text, size_t length, bool first) {

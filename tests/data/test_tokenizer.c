@@ -1,5 +1,5 @@
-// The tokenizer against Hugging Face's library on hard strings (tests/tools/make_tokenizer_cases.py), the golden ids of llama.cpp's
-// vocabularies where the shared data is there, and its own promises: round trips, time, threads.
+// The tokenizer against Hugging Face's library on hard strings (tests/tools/make_tokenizer_cases.py), and its own promises: round trips,
+// time, threads.
 #include <jansson.h>
 
 #include "core/file.h"
@@ -369,62 +369,6 @@ static void command_prints_ids_on_one_line(void **state) {
 
 // ---- Shared data ----
 
-// Texts split by a separator line, a line of ids for each.
-static void compare_golden(const char *name) {
-  static const char separator[] = "\n__ggml_vocab_test__\n";
-  char *relative = memory_format("data/vocab/ggml-vocab-%s.gguf", name), *path = shared_path(relative);
-  free(relative);
-  if (!path) skip_test("no shared vocabulary %s", name);
-  char *input = memory_format("%s.inp", path), *output = memory_format("%s.out", path);
-  Buffer texts = {0}, lines = {0};
-  Tokenizer *tokenizer;
-  assert_ok(file_read(&texts, input, 1 << 20));
-  assert_ok(file_read(&lines, output, 1 << 20));
-  assert_ok(tokenizer_open(&tokenizer, path));
-  const char *text = texts.data, *line = lines.data;
-  int compared = 0;
-  for (const char *end; (end = strstr(text, separator)); text = end + strlen(separator), compared++) {
-    TokenList ids = {0};
-    assert_ok(tokenizer_encode(&ids, tokenizer, text, (size_t)(end - text), 0));
-    const char *stop = strchr(line, '\n');
-    Buffer mine = {0}, decoded = {0};
-    buffer_append(&mine, "", 0);
-    for (int64_t i = 0; i < ids.count; i++) buffer_format(&mine, " %d", ids.ids[i]);
-    if (mine.length != (size_t)(stop - line) || memcmp(mine.data, line, mine.length) != 0) {
-      fail_msg("%s, text %d:%s, expected%.*s", name, compared, mine.data, (int)(stop - line), line);
-    }
-    tokenizer_decode(&decoded, tokenizer, ids.ids, ids.count, true);
-    assert_int_equal(decoded.length, end - text);
-    assert_memory_equal(decoded.data, text, decoded.length);
-    buffer_release(&mine);
-    buffer_release(&decoded);
-    token_list_release(&ids);
-    line = stop + 1;
-  }
-  assert_int_equal(compared, 46);
-  tokenizer_free(tokenizer);
-  buffer_release(&texts);
-  buffer_release(&lines);
-  free(input);
-  free(output);
-  free(path);
-}
-
-static void gpt_2_reproduces_its_golden_ids(void **state) {
-  (void)state;
-  compare_golden("gpt-2");
-}
-
-static void llama_bpe_reproduces_its_golden_ids(void **state) {
-  (void)state;
-  compare_golden("llama-bpe");
-}
-
-static void qwen2_reproduces_its_golden_ids(void **state) {
-  (void)state;
-  compare_golden("qwen2");
-}
-
 static void story_folder_tokenizes_with_its_start_token(void **state) {
   (void)state;
   char *path = shared_path("data/story");
@@ -460,9 +404,6 @@ int main(void) {
       cmocka_unit_test(recipes_can_name_special_tokens),
       cmocka_unit_test(pieces_keep_the_space_that_a_whole_text_drops),
       cmocka_unit_test(command_prints_ids_on_one_line),
-      cmocka_unit_test(gpt_2_reproduces_its_golden_ids),
-      cmocka_unit_test(llama_bpe_reproduces_its_golden_ids),
-      cmocka_unit_test(qwen2_reproduces_its_golden_ids),
       cmocka_unit_test(story_folder_tokenizes_with_its_start_token),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

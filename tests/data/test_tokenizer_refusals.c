@@ -246,7 +246,9 @@ static void gguf_vocabularies_are_checked(void **state) {
   assert_fails(STATUS_BAD_INPUT, open_gguf(NULL, "gpt-2", "a b", 1, -1), "t.gguf", "tokenizer.ggml.model");
   assert_fails(STATUS_BAD_INPUT, open_gguf("bert", "gpt-2", "a b", 1, -1), "bert", "tokenizer.json");
   assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", NULL, "a b", 1, -1), "tokenizer.ggml.pre", "convert");
-  assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "viking", "a b", 1, -1), "viking", "known: gpt-2");
+  assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "gpt-3", "a b", 1, -1), "`gpt-3`", "known: gpt-2");
+  assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "gpt-2 phi-2", "a b", 1, -1), "gpt-2 phi-2", "known");
+  assert_fails(STATUS_BAD_INPUT, open_gguf("t5", "default", "a b", 1, -1), "t5", "tokenizer.json");
   assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "gpt-2", "ab", 1, -1), "merges[0]");
   assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "gpt-2", "b a", 1, -1), "merge 0", "outside the vocabulary");
   assert_fails(STATUS_BAD_INPUT, open_gguf("gpt2", "gpt-2", "a b", 7, -1), "token_type", "token 3");
