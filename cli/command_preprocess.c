@@ -9,9 +9,10 @@
 #include "cli/command.h"
 #include "cli/hub_files.h"
 #include "cli/options.h"
+#include "core/log.h"
 #include "core/thread.h"
 #include "data/batch.h"
-#include "data/dataset.h"
+#include "data/dataset_stream.h"
 
 typedef struct PreprocessOptions {
   int64_t debug;  // rows to show
@@ -79,6 +80,16 @@ static Status print_sets(const RowSet *train, const RowSet *evaluation, const Re
   return status;
 }
 
+// Of data that are streamed, the first chunk stands for all.
+static Status read_chunk(RowSet *train, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options) {
+  DatasetStream *stream;
+  TRY(dataset_stream_open(&stream, recipe, tokenizer, options));
+  Status status = dataset_stream_read(train, stream, 0);
+  dataset_stream_close(stream);
+  log_notice("the data are streamed: this is the first chunk of them");
+  return status;
+}
+
 static Status preprocess(const char *path, const Arguments *arguments, const PreprocessOptions *options) {
   Recipe recipe;
   Tokenizer *tokenizer = NULL;
@@ -90,7 +101,9 @@ static Status preprocess(const char *path, const Arguments *arguments, const Pre
   if (status == STATUS_OK && tokenizes) status = dataset_open_tokenizer(&tokenizer, &recipe);
   if (status == STATUS_OK) {
     pool = pool_new((int)arguments->threads);
-    status = dataset_load(&train, &evaluation, &recipe, tokenizer, &(DatasetOptions){pool, options->skip_bad_rows, true});
+    DatasetOptions how = {pool, options->skip_bad_rows, true};
+    status = dataset_load(&train, &evaluation, &recipe, tokenizer, &how);
+    if (status == STATUS_OK && dataset_is_streamed(&recipe)) status = read_chunk(&train, &recipe, tokenizer, &how);
   }
   if (status == STATUS_OK) status = print_sets(&train, &evaluation, &recipe, tokenizer, options);
   pool_free(pool);

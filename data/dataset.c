@@ -15,7 +15,10 @@
 #include "data/source/dataset_paths.h"
 #include "data/source/split.h"
 
+bool dataset_is_streamed(const Recipe *recipe) { return recipe->has_pretraining || recipe->streaming; }
+
 bool dataset_needs_tokenizer(const Recipe *recipe) {
+  if (recipe->has_pretraining) return true;
   for (int i = 0; i < recipe->dataset_count; i++)
     if (recipe->datasets[i].type_is_mapping || recipe->datasets[i].type) return true;
   for (int i = 0; i < recipe->test_dataset_count; i++)
@@ -185,15 +188,20 @@ static Status read_all(RowSet *set, const DatasetRecipe *datasets, int count, co
   return STATUS_OK;
 }
 
-static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options,
-                      UniqueRows *unique) {
+static Status prepare_training(RowSet *train, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options,
+                               UniqueRows *unique) {
   if (recipe->dataset_count == 0) return status_fail(STATUS_USAGE, "datasets: the recipe has none");
   TRY(read_all(train, recipe->datasets, recipe->dataset_count, recipe, tokenizer, options));
   if (recipe->shuffle_merged_datasets && !recipe->curriculum_sampling) shuffle_rows(train, recipe->seed);
   TRY(row_filter(train, recipe, recipe->sequence_len));
   if (recipe->dataset_exact_deduplication) row_filter_duplicates(train, unique);
-  TRY(check_any(train, "datasets"));
-  int64_t eval_length = recipe->eval_sequence_len ? recipe->eval_sequence_len : recipe->sequence_len;
+  return check_any(train, "datasets");
+}
+
+// The evaluation rows: those of test_datasets, or the tail of the training rows.
+static Status prepare_evaluation(RowSet *evaluation, RowSet *train, const Recipe *recipe, const Tokenizer *tokenizer,
+                                 const DatasetOptions *options, UniqueRows *unique) {
+  int64_t longest = recipe->eval_sequence_len ? recipe->eval_sequence_len : recipe->sequence_len;
   if (recipe->test_dataset_count == 0) {
     TRY(split_evaluation(train, evaluation, recipe->val_set_size));
     evaluation->report.read = evaluation->count;
@@ -201,21 +209,24 @@ static Status prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, c
     TRY(read_all(evaluation, recipe->test_datasets, recipe->test_dataset_count, recipe, tokenizer, options));
   }
   bool any = evaluation->count > 0 || recipe->test_dataset_count > 0;
-  TRY(row_filter(evaluation, recipe, eval_length));
+  TRY(row_filter(evaluation, recipe, longest));
   if (recipe->dataset_exact_deduplication) row_filter_duplicates(evaluation, unique);
-  if (any) TRY(check_any(evaluation, recipe->test_dataset_count ? "test_datasets" : "val_set_size"));
-  train->report.fates[ROW_KEPT] = train->count + train->report.held_out - train->report.fates[ROW_CUT];
-  evaluation->report.fates[ROW_KEPT] = evaluation->count - evaluation->report.fates[ROW_CUT];
-  return STATUS_OK;
+  return any ? check_any(evaluation, recipe->test_dataset_count ? "test_datasets" : "val_set_size") : STATUS_OK;
 }
+
+static void count_kept(RowSet *set) { set->report.fates[ROW_KEPT] = set->count + set->report.held_out - set->report.fates[ROW_CUT]; }
 
 static const DatasetOptions plain_options = {0};
 
 Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options) {
   UniqueRows unique = {0};
   *train = *evaluation = (RowSet){0};
-  Status status = prepare(train, evaluation, recipe, tokenizer, options ? options : &plain_options, &unique);
+  if (!options) options = &plain_options;
+  Status status = dataset_is_streamed(recipe) ? STATUS_OK : prepare_training(train, recipe, tokenizer, options, &unique);
+  if (status == STATUS_OK) status = prepare_evaluation(evaluation, train, recipe, tokenizer, options, &unique);
   unique_rows_release(&unique);
+  count_kept(train);
+  count_kept(evaluation);
   return status;
 }
 
@@ -234,6 +245,7 @@ Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, con
   bool found;
   *train = *evaluation = (RowSet){0};
   if (!options) options = &plain_options;
+  if (dataset_is_streamed(recipe)) return dataset_prepare(train, evaluation, recipe, tokenizer, options);
   TRY(cache_key(key, recipe, options->skip_bad_rows));
   char *path = cache_path(recipe->dataset_prepared_path, key);
   Status status = cache_read(train, evaluation, &found, path, key);

@@ -19,6 +19,8 @@ typedef struct DatasetOptions {
   bool must_cache;  // a cache that cannot be written is an error, not a warning
 } DatasetOptions;
 
+// Whether the training rows are read while training goes (data/dataset_stream.h): then the functions below leave them out.
+bool dataset_is_streamed(const Recipe *recipe);
 // Whether any dataset has a `type`: those without one are tokens already.
 bool dataset_needs_tokenizer(const Recipe *recipe);
 const char *dataset_tokenizer_path(const Recipe *recipe);  // tokenizer_config or base_model

@@ -119,6 +119,7 @@ typedef struct Recipe {
   bool has_pretraining;
   DatasetRecipe pretraining;  // of pretraining_dataset: `field` is its text_column, default "text"
   bool streaming;
+  int64_t streaming_multipack_buffer_size;  // rows of a chunk
 
   // Batch and optimiser
   int64_t batch_size;  // micro_batch_size * gradient_accumulation_steps, when it was given; else 0

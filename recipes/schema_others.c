@@ -62,8 +62,8 @@ static const SchemaKey keys[] = {
   IDLE("dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor dataset_keep_in_memory "
        "dataset_num_proc "
        "dataset_processes preprocess_iterable is_preprocess skip_prepare_dataset num_dataset_shards_to_save multipack_real_batches "
-       "sample_packing_eff_est sample_packing_mp_start_method pretrain_multipack_attn pretrain_multipack_buffer_size "
-       "pretraining_sample_concatenation streaming_multipack_buffer_size remove_unused_columns batch_flattening pad_to_multiple_of",
+       "sample_packing_eff_est sample_packing_mp_start_method pretrain_multipack_attn "
+       "pretraining_sample_concatenation remove_unused_columns batch_flattening pad_to_multiple_of",
        "a matter of speed; data is prepared in parallel here, and never padded"),
   IDLE("push_dataset_to_hub hub_revision hub_strategy", "nothing is uploaded; `huggingface-cli upload` does that from output_dir"),
   IDLE("hf_use_auth_token", "the token is taken from HF_TOKEN"),

@@ -17,19 +17,36 @@ static Status check_ids(const RowSet *rows, const Model *model) {
                      model->path, (long long)model->config.vocabulary);
 }
 
-static Status open_rows(Run *run) {
-  if (dataset_needs_tokenizer(run->recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, run->recipe));
-  DatasetOptions options = {.pool = run->backend->pool};
-  TRY(dataset_load(&run->train_rows, &run->eval_rows, run->recipe, run->tokenizer, &options));
-  TRY(check_ids(&run->train_rows, run->model));
-  TRY(check_ids(&run->eval_rows, run->model));
+static void tell_rows(const RowSet *rows, int64_t events) {
   Buffer text = {0};
-  row_set_describe(&text, &run->train_rows, 5);
-  while (text.length && text.data[text.length - 1] == 10) text.data[--text.length] = 0;
+  row_set_describe(&text, rows, events);
+  while (text.length && text.data[text.length - 1] == '\n') text.data[--text.length] = 0;
   if (text.length) log_info("%s", text.data);
   buffer_release(&text);
-  run->batch_options = batch_options_from_recipe(run->recipe, false);
-  run->eval_options = batch_options_from_recipe(run->recipe, true);
+}
+
+Status run_read_rows(Run *run, int64_t epoch) {
+  if (!run->stream) return STATUS_OK;
+  TRY(dataset_stream_read(&run->train_rows, run->stream, epoch));
+  if (run->train_rows.report.event_count) tell_rows(&run->train_rows, 5);
+  return check_ids(&run->train_rows, run->model);
+}
+
+static Status open_rows(Run *run) {
+  const Recipe *recipe = run->recipe;
+  if (dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
+  DatasetOptions options = {.pool = run->backend->pool};
+  TRY(dataset_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
+  TRY(check_ids(&run->eval_rows, run->model));
+  if (dataset_is_streamed(recipe)) {
+    TRY(dataset_stream_open(&run->stream, recipe, run->tokenizer, &options));
+    TRY(run_read_rows(run, 0));
+  } else {
+    TRY(check_ids(&run->train_rows, run->model));
+    tell_rows(&run->train_rows, 5);
+  }
+  run->batch_options = batch_options_from_recipe(recipe, false);
+  run->eval_options = batch_options_from_recipe(recipe, true);
   return STATUS_OK;
 }
 
@@ -64,6 +81,24 @@ static Status open_optimizer(Run *run) {
       .beta1 = recipe->adam_beta1, .beta2 = recipe->adam_beta2, .epsilon = recipe->adam_epsilon, .max_grad_norm = recipe->max_grad_norm};
   ParameterGroup group = {.begin = 0, .end = run->adapter->size, .weight_decay = recipe->weight_decay, .rate_multiplier = 1};
   return optimizer_new(&run->optimizer, method, settings, run->adapter->size, &group, 1, run->backend);
+}
+
+// While streaming, what later chunks hold is not known: the largest micro-batch is one of full sequences.
+static Status plan_stream(Run *run) {
+  const Recipe *recipe = run->recipe;
+  int64_t length = recipe->sequence_len, capacity = 0;
+  int32_t *ids = memory_new((size_t)length, sizeof *ids);
+  RowSet full = {0};
+  for (int64_t i = 0; i < recipe->micro_batch_size; i++) row_set_add(&full, ids, ids, length, "");
+  BatchPlan plan;
+  Status status = batch_plan_create(&plan, &full, &run->batch_options, 0);
+  if (status == STATUS_OK) batch_fill(&run->largest, &plan, 0);
+  batch_plan_release(&plan);
+  row_set_release(&full);
+  free(ids);
+  run->total_steps = recipe->max_steps;
+  ARRAY_PUSH(run->epoch_steps, run->epochs, capacity) = run->total_steps;
+  return status;
 }
 
 // Every epoch is packed anew, so each has its own number of micro-batches. A part of an epoch counts by its share.
@@ -126,8 +161,9 @@ static void describe(const Run *run) {
   RowStatistics rows = row_set_statistics(&run->train_rows);
   log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
            (long long)model->config.layers, run->adapter->count, model->linear_count, (long long)run->adapter->size);
-  log_info("%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", (long long)run->train_rows.count, (long long)rows.tokens,
-           (long long)rows.trained, (long long)run->total_steps, (long long)run->schedule.warmup_steps);
+  log_info("%s%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", run->stream ? "streaming; the first chunk: " : "",
+           (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
+           (long long)run->schedule.warmup_steps);
   int64_t arrays = 2 + run->optimizer->method->state_count;  // values and gradients, and the optimiser's
   format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
   format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
@@ -144,7 +180,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(open_rows(run));
   TRY(open_adapter(run));
   TRY(open_optimizer(run));
-  TRY(plan_epochs(run));
+  TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
   step_new(&run->step, run->model, checkpointing(recipe), activation_budget(run));
   TRY(step_reserve(&run->step, &run->largest));
@@ -157,6 +193,7 @@ void run_close(Run *run) {
   optimizer_free(run->optimizer);
   adapter_close(run->adapter);
   batch_release(&run->largest);
+  dataset_stream_close(run->stream);
   row_set_release(&run->train_rows);
   row_set_release(&run->eval_rows);
   tokenizer_free(run->tokenizer);

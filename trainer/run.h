@@ -4,6 +4,7 @@
 
 #include "adapters/adapter.h"
 #include "data/batch.h"
+#include "data/dataset_stream.h"
 #include "data/tokenizer/tokenizer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
@@ -19,6 +20,7 @@ typedef struct Run {
   Model *model;
   Tokenizer *tokenizer;  // NULL when every row is tokenised already
   RowSet train_rows, eval_rows;
+  DatasetStream *stream;  // train_rows are its present chunk; NULL: they are all rows
   BatchOptions batch_options, eval_options;
   Adapter *adapter;
   Optimizer *optimizer;
@@ -33,6 +35,8 @@ typedef struct Run {
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend);
 void run_close(Run *run);
+// The training rows of an epoch; while streaming, those of the chunk of that number.
+Status run_read_rows(Run *run, int64_t epoch);
 // Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.
 Status run_resume(TrainerState *state, Run *run);
 enum { RUN_ARRAYS = 1 + OPTIMIZER_STATE_LIMIT };

@@ -34,8 +34,16 @@ static int64_t fill_batches(Loop *loop, int64_t *trained, int64_t *tokens) {
   return count;
 }
 
+// While streaming, an epoch is a chunk; one that has no row left after the filters is passed over.
 static Status open_epoch(Loop *loop) {
   batch_plan_release(&loop->plan);
+  int64_t pass = loop->run->stream ? dataset_stream_pass(loop->run->stream) : 0;
+  TRY(run_read_rows(loop->run, (int64_t)loop->state.epoch));
+  while (loop->run->stream && loop->run->train_rows.count == 0) {
+    if (dataset_stream_pass(loop->run->stream) > pass + 1) return status_fail(STATUS_BAD_INPUT, "no row of the data is left to train on");
+    loop->state.epoch++;
+    TRY(run_read_rows(loop->run, (int64_t)loop->state.epoch));
+  }
   TRY(batch_plan_create(&loop->plan, &loop->run->train_rows, &loop->run->batch_options, (int64_t)loop->state.epoch));
   for (int64_t i = 0; i < loop->run->recipe->gradient_accumulation_steps; i++) batch_reserve(&loop->batches[i], &loop->plan);
   return STATUS_OK;
@@ -66,7 +74,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   loop->state.tokens += tokens;
   loop->state.trained_tokens += trained;
   *metrics = (StepMetrics){.step = loop->state.step,
-                           .epoch = loop->state.epoch + epoch_share,
+                           .epoch = run->stream ? (double)dataset_stream_pass(run->stream) : (double)loop->state.epoch + epoch_share,
                            .loss = loop->loss,
                            .grad_norm = report.gradient_norm,
                            .learning_rate = rate,

@@ -44,8 +44,8 @@ static char *write_recipe(const char *name, const char *base, const char *output
       "true\ndatasets:\n  - path: %s\n"
       "sequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 8\nsave_steps: 4\nlearning_rate: 1e-2\noptimizer: "
       "adamw_torch\n"
-      "val_set_size: 2\neval_steps: 4\nlr_scheduler: cosine\noutput_dir: %s/%s\n%s",
-      base, data, folder, output, more);
+      "val_set_size: 2\neval_steps: 4\nlr_scheduler: cosine\ndataset_prepared_path: %s/prepared\noutput_dir: %s/%s\n%s",
+      base, data, folder, folder, output, more);
   char *path = write_file(name, text);
   buffer_release(&rows);
   free(data);
@@ -177,6 +177,30 @@ static int interrupt(const char *recipe, const char *more, const char *signal, l
   buffer_release(&metrics);
   free(command);
   return WEXITSTATUS(status);
+}
+
+// Overrides take out what streaming cannot have; the rest of the recipe is the same.
+static void streaming_trains_on_the_same_rows_and_resumes_exactly(void **state) {
+  (void)state;
+  static const char in_order[] = "--val_set_size 0 --eval_steps null --curriculum_sampling true --max_steps 6 --save_steps 2";
+  char *recipe = write_recipe("recipe.yml", tiny, "whole", ""), *streamed, *chunks, *resumed;
+  streamed = memory_format("%s --streaming true --output_dir %s/streamed", in_order, folder);
+  assert_runs("train %s %s", recipe, in_order);
+  assert_runs("train %s %s", recipe, streamed);
+  assert_same_file("whole/adapter_model.safetensors", "streamed/adapter_model.safetensors");
+  // Chunks of 5 of the 12 rows: the checkpoint lies in a later one.
+  chunks = memory_format("%s --streaming true --streaming_multipack_buffer_size 5 --output_dir %s/chunks", in_order, folder);
+  resumed = memory_format("%s --streaming true --streaming_multipack_buffer_size 5 --output_dir %s/chunks --resume %s/chunks/checkpoint-4",
+                          in_order, folder, folder);
+  assert_runs("train %s %s", recipe, chunks);
+  Buffer first = {0}, second = {0};
+  read_whole(&first, "chunks/adapter_model.safetensors");
+  assert_runs("train %s %s", recipe, resumed);
+  read_whole(&second, "chunks/adapter_model.safetensors");
+  assert_int_equal(first.length, second.length);
+  assert_memory_equal(first.data, second.data, first.length);
+  buffer_release(&first), buffer_release(&second);
+  free(recipe), free(streamed), free(chunks), free(resumed);
 }
 
 static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **state) {
@@ -356,6 +380,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(streaming_trains_on_the_same_rows_and_resumes_exactly, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
