@@ -57,7 +57,7 @@ static bool has_chosen(const HubCache *cache, const char *commit, const HubNames
 // Whether nothing can be missing: a snapshot may hold a part of its commit, and an absent chat template would not be noticed.
 static bool is_known_whole(const Resolver *resolver, const char *commit, const HubNames *chosen) {
   const HubRequest *request = resolver->request;
-  if (resolver->id.file || (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf"))) return true;
+  if (resolver->id.file) return true;
   if (request->kind == HUB_DATASET) {
     for (int i = 0; i < request->pattern_count; i++)
       if (!hub_names_have(chosen, request->patterns[i])) return false;
