@@ -6,6 +6,9 @@
 #include "hub/name.h"
 #include "hub/remote.h"
 #include "hub/select.h"
+#include "hub/tree.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void must(bool holds) {
   if (!holds) abort();
@@ -32,7 +35,7 @@ static void select_all(const HubNames *names) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   HubListing listing;
-  HubNames shards = {0};
+  HubNames shards = {0}, listed = {0};
   HubId id;
   char *text = memory_new(size + 1, 1);
   memcpy(text, data, size);
@@ -45,6 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (hub_select_shards(&shards, "index", text, size) == STATUS_OK)
     for (int i = 0; i < shards.count; i++) check_name(shards.items[i]);
   hub_names_release(&shards);
+  if (hub_tree_parse(&listed, text, size))
+    for (int i = 0; i < listed.count; i++) check_name(listed.items[i]);
+  hub_names_release(&listed);
   if (hub_id_parse(&id, text)) {
     check_name(id.repository);
     if (id.revision) check_name(id.revision);

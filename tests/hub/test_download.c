@@ -163,23 +163,49 @@ static void a_tokenizer_comes_without_the_weights(void **state) {
   assert_int_equal(hub_server_count(test.server, "GET", "/tokenizer.json"), 1);
 }
 
+static void drop_marks(void) {
+  char *absences = in_cache("models--org--tiny/.no_exist"), *trees = in_cache("models--org--tiny/trees");
+  assert_ok(directory_remove(absences));
+  assert_ok(directory_remove(trees));
+  free(absences), free(trees);
+}
+
 static void a_snapshot_that_may_lack_files_is_asked_for_and_used_when_the_hub_is_down(void **state) {
   (void)state;
   add_model();
   assert_ok(resolve(HUB_MODEL, "org/tiny"));
-  char *absences = in_cache("models--org--tiny/.no_exist");  // as if huggingface_hub had made it
-  assert_ok(directory_remove(absences));
-  free(absences);
+  drop_marks();  // as an old huggingface_hub leaves it
   hub_server_forget(test.server);
   assert_ok(resolve(HUB_MODEL, "org/tiny"));
   assert_int_equal(hub_server_seen_count(test.server), 1);  // the list alone
-  absences = in_cache("models--org--tiny/.no_exist");
-  assert_ok(directory_remove(absences));
-  free(absences);
+  drop_marks();
   hub_server_stop(test.server);
   test.server = NULL;
   assert_ok(resolve(HUB_MODEL, "org/tiny"));
   assert_fails(STATUS_FAILED, resolve(HUB_MODEL, "org/other"), "127.0.0.1");
+}
+
+static void a_mirror_that_lists_names_alone_will_do(void **state) {
+  (void)state;
+  add_model();
+  hub_server_list_plainly(test.server);
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  hub_server_forget(test.server);
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  assert_int_equal(hub_server_seen_count(test.server), 0);  // it is known which files there are not
+}
+
+// A snapshot with its list, of which a file is not there.
+static void a_hole_in_a_snapshot_is_filled(void **state) {
+  (void)state;
+  add_model();
+  add("tokenizer_config.json", "{}");
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  char *settings = path_join(test.path, "tokenizer_config.json");
+  unlink(settings);
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  assert_true(file_exists(settings));
+  free(settings);
 }
 
 static void shards_are_those_of_the_index(void **state) {
@@ -484,6 +510,9 @@ static void data_files_are_of_the_kind_that_most_have(void **state) {
   assert_int_equal(count_files(test.path, ".jsonl"), 2);
   assert_int_equal(hub_server_count(test.server, NULL, "extra.csv"), 0);
   assert_non_null(strstr(test.path, "/hub/datasets--org--rows/snapshots/"));
+  hub_server_forget(test.server);
+  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_int_equal(hub_server_seen_count(test.server), 0);
 }
 
 static void data_files_and_subsets_choose(void **state) {
@@ -512,7 +541,11 @@ static void parquet_is_refused_with_the_command_that_converts_it(void **state) {
 static void a_dataset_in_the_cache_is_used_when_the_hub_is_down(void **state) {
   (void)state;
   add_data("rows.jsonl", "{}");
+  hub_server_list_plainly(test.server);  // so that only the Hub knows whether this is all
   assert_ok(resolve_data(NULL, 0, NULL));
+  hub_server_forget(test.server);
+  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_int_equal(hub_server_seen_count(test.server), 1);
   hub_server_stop(test.server);
   test.server = NULL;
   assert_ok(resolve_data(NULL, 0, NULL));
@@ -555,6 +588,8 @@ int main(void) {
       hub_test(the_second_time_nobody_is_asked),
       hub_test(a_tokenizer_comes_without_the_weights),
       hub_test(a_snapshot_that_may_lack_files_is_asked_for_and_used_when_the_hub_is_down),
+      hub_test(a_mirror_that_lists_names_alone_will_do),
+      hub_test(a_hole_in_a_snapshot_is_filled),
       hub_test(shards_are_those_of_the_index),
       hub_test(revisions_are_branches_tags_and_commits),
       hub_test(one_gguf_file_is_named_in_the_id),

@@ -49,7 +49,7 @@ struct HubServer {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
   int connections;
-  bool stopping, released;
+  bool stopping, released, plain_lists;
 };
 
 // --- contents ---
@@ -198,7 +198,15 @@ static void answer_list(Connection *connection, const Repository *repository, co
   }
   Buffer body = {0};
   buffer_format(&body, "{\"id\": \"%s\", \"sha\": \"%s\", \"siblings\": [", repository->name, repository->commit);
-  for (int i = 0; i < repository->count; i++) buffer_format(&body, "%s{\"rfilename\": \"%s\"}", i ? ", " : "", repository->files[i].name);
+  for (int i = 0; i < repository->count; i++) {
+    const ServedFile *file = &repository->files[i];
+    buffer_format(&body, "%s{\"rfilename\": \"%s\"", i ? ", " : "", file->name);
+    if (!connection->server->plain_lists) {
+      buffer_format(&body, ", \"size\": %zu, \"blobId\": \"%.40s\"", file->length, file->etag);
+      if (file->lfs) buffer_format(&body, ", \"lfs\": {\"sha256\": \"%s\", \"size\": %zu, \"pointerSize\": 130}", file->etag, file->length);
+    }
+    buffer_append_string(&body, "}");
+  }
   buffer_append_string(&body, "]}");
   answer(connection, 200, "Content-Type: application/json\r\n", body.data, body.length);
   buffer_release(&body);
@@ -378,6 +386,8 @@ void hub_server_require_token(HubServer *server, const char *token, const char *
   server->token = token;
   server->token_error = error_code;
 }
+
+void hub_server_list_plainly(HubServer *server) { server->plain_lists = true; }
 
 void hub_server_redirect_cdn(HubServer *server, const char *url) { server->cdn = url; }
 

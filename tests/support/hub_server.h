@@ -44,6 +44,7 @@ void hub_server_add_file(HubServer *server, const char *kind, const char *reposi
 void hub_server_set_revision(HubServer *server, const char *kind, const char *repository, const char *revision);
 const char *hub_server_commit(const HubServer *server, const char *kind, const char *repository);
 void hub_server_require_token(HubServer *server, const char *token, const char *error_code);  // of all but /cdn/
+void hub_server_list_plainly(HubServer *server);  // names alone, as some mirrors do
 void hub_server_redirect_cdn(HubServer *server, const char *url);  // /cdn/ is at another server, which has the same files
 void hub_server_fault(HubServer *server, HubFault fault);  // strings are not copied
 void hub_server_release(HubServer *server);
