@@ -160,6 +160,9 @@ static Status check_space(const Resolver *resolver, int64_t bytes) {
                      resolver->cache.folder, format_bytes(needed, (double)bytes), format_bytes(free_bytes, available));
 }
 
+// A server may tell any size.
+static int64_t add_bytes(int64_t sum, int64_t more) { return more > INT64_MAX - sum ? INT64_MAX : sum + more; }
+
 // Fetches those of the names that the snapshot does not have yet.
 static Status fetch_names(const Resolver *resolver, const HubRemote *remote, const char *commit, const HubNames *names) {
   HubFiles files = {0};
@@ -170,8 +173,8 @@ static Status fetch_names(const Resolver *resolver, const HubRemote *remote, con
   for (int i = 0; i < files.count && status == STATUS_OK; i++) {
     int64_t whole, rest;
     hub_download_measure(&whole, &rest, &resolver->cache, &files.items[i]);
-    progress.total += whole;
-    missing += rest;
+    progress.total = add_bytes(progress.total, whole);
+    missing = add_bytes(missing, rest);
   }
   if (status == STATUS_OK) status = check_space(resolver, missing);
   if (status == STATUS_OK && missing)

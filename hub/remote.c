@@ -43,7 +43,7 @@ Status hub_listing_parse(HubListing *listing, const char *text, size_t length) {
   *listing = (HubListing){0};
   json_error_t error;
   json_t *answer = json_loadb(text, length, 0, &error);
-  if (!answer) return status_fail(STATUS_BAD_INPUT, "the answer is not JSON: %s", error.text);
+  if (!answer) return status_fail(STATUS_BAD_INPUT, "the answer is not JSON (line %d); does HF_ENDPOINT name a Hub?", error.line);
   const char *commit = json_string_value(json_object_get(answer, "sha"));
   Status status = STATUS_OK;
   if (!commit || !hub_is_commit(commit)) status = status_fail(STATUS_BAD_INPUT, "the answer names no commit");

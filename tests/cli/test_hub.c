@@ -161,6 +161,28 @@ static void validate_looks_in_the_cache_and_asks_nobody(void **state) {
   free(recipe);
 }
 
+static void processes_share_one_download(void **state) {
+  (void)state;
+  enum { PROCESSES = 3 };
+  FILE *pipes[PROCESSES];
+  hub_server_fault(server, (HubFault){.path = "/cdn/", .hold = true});
+  for (int i = 0; i < PROCESSES; i++) {
+    pipes[i] = popen("'" LORA_PROGRAM "' tokenize --model org/tiny --text Hello 2>&1", "r");
+    assert_non_null(pipes[i]);
+  }
+  // The first is in the middle of its download when the others want the same file.
+  for (int i = 0; i < 500 && hub_server_count(server, "HEAD", "/tokenizer_config.json") < PROCESSES; i++) usleep(10000);
+  usleep(200000);
+  hub_server_release(server);
+  char lines[PROCESSES][256] = {{0}}, bytes[256];
+  for (int i = 0; i < PROCESSES; i++) {
+    while (fgets(bytes, sizeof bytes, pipes[i])) memcpy(lines[i], bytes, sizeof bytes);  // the last line: the ids
+    assert_int_equal(pclose(pipes[i]), 0);
+    assert_string_equal(lines[i], lines[0]);
+  }
+  assert_int_equal(hub_server_count(server, "GET", "/cdn/"), 1);
+}
+
 #define hub_test(function) cmocka_unit_test_setup_teardown(function, start, stop)
 
 int main(void) {
@@ -170,6 +192,7 @@ int main(void) {
       hub_test(commands_take_ids_of_models_and_adapters),
       hub_test(what_is_on_this_disk_wins),
       hub_test(messages_name_both_the_path_and_the_id),
+      hub_test(processes_share_one_download),
       hub_test(validate_looks_in_the_cache_and_asks_nobody),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -327,6 +326,45 @@ static void a_good_beginning_is_kept(void **state) {
   free(partial), free(blobs);
 }
 
+static void a_server_without_ranges_sends_all_of_it_again(void **state) {
+  (void)state;
+  add_model();
+  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .times = 1, .cut_after = 100000});
+  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .times = 1, .ignores_range = true});
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  assert_content(test.path, "model.safetensors", test.weights, WEIGHTS);
+}
+
+static void a_range_that_is_refused_is_given_up(void **state) {
+  (void)state;
+  add_model();
+  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .times = 1, .cut_after = 100000});
+  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .times = 1, .code = 416});
+  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .times = 1, .code = 206, .headers = "Content-Range: bytes 5-11/12\r\n"});
+  assert_fails(STATUS_FAILED, resolve(HUB_MODEL, "org/tiny"), "another part");
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  assert_content(test.path, "model.safetensors", test.weights, WEIGHTS);
+}
+
+static void an_empty_file_is_a_file(void **state) {
+  (void)state;
+  add_model();
+  add("merges.txt", "");
+  assert_ok(resolve(HUB_MODEL, "org/tiny"));
+  assert_content(test.path, "merges.txt", "", 0);
+}
+
+static void what_the_disk_cannot_hold_is_refused_before_it_comes(void **state) {
+  (void)state;
+  add_model();
+  hub_server_fault(test.server, (HubFault){.path = "/resolve/",
+                                           .code = 302,
+                                           .headers = "Location: /cdn/x\r\nX-Linked-Size: 4000000000000000000\r\nX-Linked-Etag: "
+                                                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n"});
+  assert_fails(STATUS_NO_SPACE, resolve(HUB_MODEL, "org/tiny"), "make room", "HF_HUB_CACHE");
+  assert_int_equal(hub_server_count(test.server, NULL, "/cdn/"), 0);
+}
+
 static void wrong_content_is_refused_and_not_kept(void **state) {
   (void)state;
   add_model();
@@ -552,34 +590,6 @@ static void a_dataset_in_the_cache_is_used_when_the_hub_is_down(void **state) {
   assert_content(test.path, "rows.jsonl", "{}", 2);
 }
 
-// --- two at once ---
-
-static void two_processes_share_one_download(void **state) {
-  (void)state;
-  add_model();
-  hub_server_fault(test.server, (HubFault){.path = "/cdn/", .hold = true});
-  pid_t children[3];
-  for (int i = 0; i < 3; i++) {
-    children[i] = fork();
-    if (children[i] == 0) {
-      Status status = resolve(HUB_MODEL, "org/tiny");
-      _exit(status);
-    }
-  }
-  // The first is in the middle of its download when the others want the same file.
-  for (int i = 0; i < 200 && hub_server_count(test.server, "HEAD", "/model.safetensors") < 3; i++) usleep(10000);
-  usleep(100000);
-  hub_server_release(test.server);
-  for (int i = 0; i < 3; i++) {
-    int code;
-    assert_int_equal(waitpid(children[i], &code, 0), children[i]);
-    assert_int_equal(code, 0);
-  }
-  assert_int_equal(hub_server_count(test.server, "GET", "/cdn/"), 1);
-  assert_ok(resolve(HUB_MODEL, "org/tiny"));
-  assert_content(test.path, "model.safetensors", test.weights, WEIGHTS);
-}
-
 #define hub_test(function) cmocka_unit_test_setup_teardown(function, start, stop)
 
 int main(void) {
@@ -598,6 +608,10 @@ int main(void) {
       hub_test(a_broken_connection_is_taken_up_where_it_broke),
       hub_test(an_old_beginning_that_does_not_fit_is_dropped),
       hub_test(a_good_beginning_is_kept),
+      hub_test(a_server_without_ranges_sends_all_of_it_again),
+      hub_test(a_range_that_is_refused_is_given_up),
+      hub_test(an_empty_file_is_a_file),
+      hub_test(what_the_disk_cannot_hold_is_refused_before_it_comes),
       hub_test(wrong_content_is_refused_and_not_kept),
       hub_test(wrong_content_of_a_small_file_is_refused),
       hub_test(content_that_stays_short_is_refused),
@@ -616,7 +630,6 @@ int main(void) {
       hub_test(data_files_and_subsets_choose),
       hub_test(parquet_is_refused_with_the_command_that_converts_it),
       hub_test(a_dataset_in_the_cache_is_used_when_the_hub_is_down),
-      hub_test(two_processes_share_one_download),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

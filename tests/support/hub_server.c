@@ -147,7 +147,7 @@ static void answer(Connection *connection, int code, const char *headers, const 
 
 static void answer_content(Connection *connection, const ServedFile *file, const char *headers) {
   char more[1024];
-  int64_t from = connection->seen.from;
+  int64_t from = connection->fault.ignores_range ? -1 : connection->seen.from;
   if (from < 0) {
     answer(connection, 200, headers, file->bytes, file->length);
   } else if ((size_t)from >= file->length) {

@@ -22,6 +22,7 @@ typedef struct HubFault {
   const char *headers;  // more lines, each with "\r\n"
   int64_t cut_after;  // the connection breaks after so many bytes of the body; 0: not
   bool corrupt;  // the first byte of the body is another
+  bool ignores_range;  // all of the file is sent, whatever was asked for
   int stall_seconds;  // silence before the body
   bool hold;  // waits until hub_server_release
 } HubFault;
