@@ -198,6 +198,8 @@ static Status exchange(HttpResponse *response, Http *http, const HttpRequest *re
   struct curl_slist *headers = request_headers(request, with_token);
   curl_easy_reset(curl);  // keeps the connections
   http->error[0] = 0;
+  response->code = 0;
+  clear_headers(response);
   curl_easy_setopt(curl, CURLOPT_URL, url);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, http->error);
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
