@@ -4,6 +4,7 @@
 //     refs/<revision>              the commit, 40 hexadecimal digits
 //     blobs/<etag>                 a file's content; its SHA-256 when it is in LFS, else its git blob id; <etag>.incomplete: a part of it
 //     snapshots/<commit>/<name>    a relative symbolic link to its blob
+//     trees/<commit>.json          the list of the commit's files (hub/tree.h)
 //     .no_exist/<commit>/<name>    an empty file: the commit has no file of this name
 //   .locks/models--org--name/<etag>.lock   held by flock while the blob is being downloaded
 #ifndef HUB_CACHE_H

@@ -48,10 +48,12 @@ static Status begin_answer(Download *download, const HttpResponse *response) {
 }
 
 static void show_progress(const Download *download) {
-  const HubProgress *progress = download->progress;
+  HubProgress *progress = download->progress;
   const int64_t unit = 1 << 20;
   char speed[32];
-  double seconds = time_seconds() - progress->started;
+  double now = time_seconds(), seconds = now - progress->started;
+  if (now - progress->shown < 0.1) return;
+  progress->shown = now;
   format_bytes(speed, seconds > 0 ? (double)progress->received / seconds : 0);
   progress_show((progress->done + download->length) / unit, progress->total / unit, "MiB, %s/s, %s", speed, download->file->name);
 }

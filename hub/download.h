@@ -11,7 +11,7 @@ typedef struct HubProgress {
   int64_t total;  // bytes of all that are not in the cache
   int64_t done;  // of the files that are finished
   int64_t received;  // by this process
-  double started;  // seconds
+  double started, shown;  // seconds: when, and when the bar was last drawn
 } HubProgress;
 
 // The file's size, and how many of its bytes are still to come; both 0 when the cache has it or the size is not known.

@@ -198,6 +198,8 @@ static Status exchange(HttpResponse *response, Http *http, const HttpRequest *re
   struct curl_slist *headers = request_headers(request, with_token);
   curl_easy_reset(curl);  // keeps the connections
   http->error[0] = 0;
+  response->code = 0;
+  clear_headers(response);
   curl_easy_setopt(curl, CURLOPT_URL, url);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, http->error);
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -223,7 +225,10 @@ static Status exchange(HttpResponse *response, Http *http, const HttpRequest *re
   response->outcome = transfer.status == STATUS_OK ? outcome_of(curl, code) : HTTP_REFUSED;
   if (transfer.status != STATUS_OK) return transfer.status;
   if (code == CURLE_OK) return STATUS_OK;
-  return status_fail(STATUS_FAILED, "%s: %s", origin, http->error[0] ? http->error : curl_easy_strerror(code));
+  return status_fail(STATUS_FAILED, "%s: %s%s", origin, http->error[0] ? http->error : curl_easy_strerror(code),
+                     code == CURLE_PEER_FAILED_VERIFICATION
+                         ? "; where a proxy has certificates of its own, set CURL_CA_BUNDLE to a file with its authority's"
+                         : "");
 }
 
 static bool is_redirect(int code) { return code == 301 || code == 302 || code == 303 || code == 307 || code == 308; }

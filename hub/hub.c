@@ -14,6 +14,7 @@
 #include "hub/download.h"
 #include "hub/name.h"
 #include "hub/select.h"
+#include "hub/tree.h"
 
 enum { INDEX_LIMIT = 64 << 20 };
 
@@ -54,10 +55,10 @@ static bool has_chosen(const HubCache *cache, const char *commit, const HubNames
   return has;
 }
 
-// Whether nothing can be missing: a snapshot may hold a part of its commit, and an absent chat template would not be noticed.
+// Whether nothing can be missing though there is no list of the commit's files: a snapshot may hold a part of its commit, and an absent chat template would not be noticed.
 static bool is_known_whole(const Resolver *resolver, const char *commit, const HubNames *chosen) {
   const HubRequest *request = resolver->request;
-  if (resolver->id.file || (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf"))) return true;
+  if (resolver->id.file) return true;
   if (request->kind == HUB_DATASET) {
     for (int i = 0; i < request->pattern_count; i++)
       if (!hub_names_have(chosen, request->patterns[i])) return false;
@@ -90,21 +91,35 @@ static char *result_path(const Resolver *resolver, const char *commit, const Hub
   return path;
 }
 
+// Sets *path to where the files are that are chosen among `all`, if the snapshot has them; it stays NULL otherwise.
+static void look_for_chosen(char **path, bool *whole, const Resolver *resolver, const char *commit, const HubNames *all) {
+  HubNames chosen = {0};
+  if (hub_select(&chosen, all, resolver->request, resolver->id.repository, resolver->id.file) == STATUS_OK &&
+      has_chosen(&resolver->cache, commit, &chosen)) {
+    *path = result_path(resolver, commit, &chosen);
+    *whole = is_known_whole(resolver, commit, &chosen);
+  }
+  hub_names_release(&chosen);
+}
+
 // Sets *path when the cache has what was asked for. *whole: and it is known that nothing is missing.
 static void look_in_cache(char **path, bool *whole, const Resolver *resolver) {
   *path = NULL;
   *whole = false;
   char *commit = hub_cache_commit(&resolver->cache, resolver->revision);
   if (!commit) return;
-  HubNames all = {0}, chosen = {0};
-  hub_cache_list(&all, &resolver->cache, commit);
-  if (hub_select(&chosen, &all, resolver->request, resolver->id.repository, resolver->id.file) == STATUS_OK &&
-      has_chosen(&resolver->cache, commit, &chosen)) {
-    *path = result_path(resolver, commit, &chosen);
-    *whole = is_known_whole(resolver, commit, &chosen);
+  HubNames listed = {0}, present = {0};
+  bool has_list = hub_tree_read(&listed, &resolver->cache, commit);
+  if (has_list) look_for_chosen(path, whole, resolver, commit, &listed);
+  if (*path) {
+    *whole = true;
+  } else {
+    hub_cache_list(&present, &resolver->cache, commit);
+    look_for_chosen(path, whole, resolver, commit, &present);
+    if (has_list) *whole = false;  // something of the list is not there
   }
-  hub_names_release(&all);
-  hub_names_release(&chosen);
+  hub_names_release(&listed);
+  hub_names_release(&present);
   free(commit);
 }
 
@@ -145,6 +160,9 @@ static Status check_space(const Resolver *resolver, int64_t bytes) {
                      resolver->cache.folder, format_bytes(needed, (double)bytes), format_bytes(free_bytes, available));
 }
 
+// A server may tell any size.
+static int64_t add_bytes(int64_t sum, int64_t more) { return more > INT64_MAX - sum ? INT64_MAX : sum + more; }
+
 // Fetches those of the names that the snapshot does not have yet.
 static Status fetch_names(const Resolver *resolver, const HubRemote *remote, const char *commit, const HubNames *names) {
   HubFiles files = {0};
@@ -155,8 +173,8 @@ static Status fetch_names(const Resolver *resolver, const HubRemote *remote, con
   for (int i = 0; i < files.count && status == STATUS_OK; i++) {
     int64_t whole, rest;
     hub_download_measure(&whole, &rest, &resolver->cache, &files.items[i]);
-    progress.total += whole;
-    missing += rest;
+    progress.total = add_bytes(progress.total, whole);
+    missing = add_bytes(missing, rest);
   }
   if (status == STATUS_OK) status = check_space(resolver, missing);
   if (status == STATUS_OK && missing)
@@ -181,6 +199,7 @@ static Status fetch_listed(char **path, const Resolver *resolver, const HubRemot
   }
   for (const char *const *name = hub_wanted_names(resolver->request->kind); *name && !resolver->id.file; name++)
     if (!hub_names_have(&listing->files, *name)) TRY_DONE(hub_cache_set_absent(cache, commit, *name));
+  if (listing->tree) TRY_DONE(hub_tree_write(cache, commit, listing->tree));
   TRY_DONE(hub_cache_set_commit(cache, resolver->revision, commit));
   *path = result_path(resolver, commit, &chosen);
 done:

@@ -3,8 +3,8 @@
 //
 // An id is "org/name"; "org/name@revision" names a branch, tag or commit; "org/name/path/inside.gguf" one GGUF file of a model.
 //
-// What is in the cache, whole, is used as it is, and nobody is asked whether there is something newer. Of a dataset whose files are
-// chosen by patterns only the Hub knows the whole list: it is asked, and where it cannot be reached, what the cache has is used.
+// What is in the cache, and known to be whole, is used as it is, and nobody is asked whether there is something newer. Otherwise the Hub
+// is asked, and where it cannot be reached, what the cache has is used if it is enough.
 #ifndef HUB_HUB_H
 #define HUB_HUB_H
 

@@ -9,10 +9,12 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "hub/name.h"
+#include "hub/tree.h"
 
 void hub_listing_release(HubListing *listing) {
   free(listing->commit);
   hub_names_release(&listing->files);
+  json_decref(listing->tree);
   *listing = (HubListing){0};
 }
 
@@ -41,12 +43,15 @@ Status hub_listing_parse(HubListing *listing, const char *text, size_t length) {
   *listing = (HubListing){0};
   json_error_t error;
   json_t *answer = json_loadb(text, length, 0, &error);
-  if (!answer) return status_fail(STATUS_BAD_INPUT, "the answer is not JSON: %s", error.text);
+  if (!answer) return status_fail(STATUS_BAD_INPUT, "the answer is not JSON (line %d); does HF_ENDPOINT name a Hub?", error.line);
   const char *commit = json_string_value(json_object_get(answer, "sha"));
   Status status = STATUS_OK;
   if (!commit || !hub_is_commit(commit)) status = status_fail(STATUS_BAD_INPUT, "the answer names no commit");
   else status = take_names(listing, json_object_get(answer, "siblings"));
-  if (status == STATUS_OK) listing->commit = memory_copy_string(commit);
+  if (status == STATUS_OK) {
+    listing->commit = memory_copy_string(commit);
+    listing->tree = hub_tree_from_siblings(json_object_get(answer, "siblings"));
+  }
   json_decref(answer);
   return status;
 }
@@ -94,6 +99,7 @@ static char *listing_url(const HubRemote *remote) {
   Buffer url = {0};
   buffer_format(&url, "%s/api/%s/%s/revision/", remote->settings->endpoint, remote->is_dataset ? "datasets" : "models", remote->repository);
   url_append(&url, remote->revision, false);
+  buffer_append_string(&url, "?blobs=true");
   return url.data;
 }
 

@@ -1,7 +1,9 @@
 // What the Hub's HTTP interface is asked: the files of a repository at a revision, and one file's size and digest.
 //
-//   GET  {endpoint}/api/models/{id}/revision/{revision}   {"sha": commit, "siblings": [{"rfilename": name}, ...]}
-//   HEAD {endpoint}/{id}/resolve/{commit}/{name}          x-repo-commit; x-linked-etag and x-linked-size, or etag and content-length
+//   GET  {endpoint}/api/models/{id}/revision/{revision}?blobs=true
+//       {"sha": commit, "siblings": [{"rfilename": name, "size": .., "blobId": .., "lfs": {..}}, ...]}
+//   HEAD {endpoint}/{id}/resolve/{commit}/{name}
+//       x-repo-commit; x-linked-etag and x-linked-size, or etag and content-length
 //
 // with api/datasets and datasets/{id} for datasets.
 #ifndef HUB_REMOTE_H
@@ -9,6 +11,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#include <jansson.h>
 
 #include "core/status.h"
 #include "hub/cache.h"
@@ -25,6 +29,7 @@ typedef struct HubRemote {
 typedef struct HubListing {
   char *commit;
   HubNames files;
+  json_t *tree;  // for hub_tree_write; NULL: the server does not tell enough
 } HubListing;
 
 typedef struct HubFile {

@@ -246,7 +246,7 @@ Status hub_select(HubNames *chosen, const HubNames *all, const HubRequest *reque
 Status hub_select_shards(HubNames *shards, const char *path, const char *text, size_t length) {
   json_error_t error;
   json_t *index = json_loadb(text, length, 0, &error);
-  if (!index) return status_fail(STATUS_BAD_INPUT, "%s:%d: %s", path, error.line, error.text);
+  if (!index) return status_fail(STATUS_BAD_INPUT, "%s:%d: is not JSON; remove it to have it downloaded again", path, error.line);
   Status status = STATUS_OK;
   const char *key, *last = "";
   json_t *value;
