@@ -38,7 +38,8 @@ static const SchemaKey recipe_keys[] = {
   SPECIAL("special_tokens", KEY_WORKS, read_special_tokens,
       "{pad,eos,bos,unk}_token and additional_special_tokens; no pad token: `</s>` for Llama tokenizers, else eos"),
   LATER(VALUE_TEXTS, tokens, NULL, "tokens to add to the vocabulary"),
-  LATER(VALUE_PAIRS, added_tokens_overrides, NULL, "{id: text}: reserved tokens that get a new text"),
+  {.names = "added_tokens_overrides", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .read = read_token_texts,
+   .offset = offsetof(Recipe, added_tokens_overrides), .doc = "{id: text}: reserved tokens that get a new text"},
   FIELD(Recipe, KEY_LATER, model_config, .kind = VALUE_PAIRS, .doc = "keys of the model's config.json to override"),
   ALIAS("overrides_of_model_config", KEY_LATER, VALUE_PAIRS, model_config, .doc = "the older spelling of model_config"),
   LATER(VALUE_CHOICE, resize_token_embeddings_to_32x, NULL, "round the vocabulary up to a multiple of 32"),
@@ -118,7 +119,8 @@ static const SchemaKey recipe_keys[] = {
   NUMBER(num_epochs, "1", 1e-9, 1e9, "passes over the data"),
   INTEGER(max_steps, NULL, -1, BIG, "optimiser steps; wins over num_epochs"),
   WORD(optimizer, "adamw_torch_fused", optimizer_words, "every spelling of AdamW keeps its state in float32 here"),
-  LATER(VALUE_PAIRS, optim_args, NULL, "further arguments of the optimiser"),
+  {.names = "optim_args", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .offset = offsetof(Recipe, optim_args), .read = read_arguments,
+   .doc = "further arguments of the optimiser: a mapping, or name=value, name=value"},
   NUMBER(learning_rate, NULL, 0, 1e3, "required; 2e-5 is a number"),
   NUMBER(weight_decay, "0", 0, 1e3, "decoupled weight decay"),
   NUMBER(max_grad_norm, "1", 0, 1e9, "gradients are clipped to this norm; 0: never"),
@@ -238,20 +240,16 @@ static const SchemaKey dataset_keys[] = {
   ENTRY_IDLE("field_human field_model", "of the prompt styles of long ago; message_property_mappings and roles say it now"),
   ENTRY_REFUSED("input_format input_transform", "transformations of rows are not built; use a `type` with format strings"),
   ENTRY_REFUSED("logprobs_field temperature", "distillation is not built; remove it"),
+  ENTRY_REFUSED("step_separator max_completion_length train_on_last_step_only", "process reward models are not built; remove it"),
 };
 
+// Beside the keys of an entry of datasets.
 static const SchemaKey pretraining_keys[] = {
-  ENTRY(VALUE_TEXT, path, NULL, "a file, a folder, or a name on the Hub; required"),
-  ENTRY(VALUE_TEXT, name, NULL, "configuration of a dataset on the Hub"),
-  ENTRY(VALUE_TEXT, split, "train", "train, or a part of it"),
+  {.names = "type", .kind = VALUE_SPECIAL, .offset = offsetof(DatasetRecipe, type), .read = read_pretraining_type,
+   .doc = "pretrain: texts one behind the other (default); or a type of datasets"},
   {.names = "text_column", .kind = VALUE_TEXT, .offset = offsetof(DatasetRecipe, field), .fallback = "text", .doc = "where the text is"},
-  {.names = "field", .kind = VALUE_TEXT, .offset = offsetof(DatasetRecipe, field), .doc = "the same"},
-  ENTRY_WORD(type, WORDS("pretrain", "completion"), "pretrain: texts one behind the other (default)"),
-  ENTRY_WORD(ds_type, FILE_TYPES, "the form of the files, when their names do not tell"),
-  ENTRY(VALUE_TEXTS, data_files, NULL, "files within path"),
-  ENTRY(VALUE_TEXT, revision, NULL, "branch, tag or commit on the Hub"),
+  ENTRY(VALUE_TEXT, split, "train", "train, or a part of it"),
   FIELD(DatasetRecipe, KEY_WORKS, skip, .kind = VALUE_INTEGER, .max = BIG, .doc = "rows to pass over at the start"),
-  ENTRY_IDLE("trust_remote_code", "code that comes with a dataset is never run here"),
 };
 
 static const SchemaKey dataset_type_keys[] = {

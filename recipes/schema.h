@@ -55,7 +55,7 @@ typedef struct SchemaTable {
 extern const SchemaTable schema_recipe, schema_others;
 // The keys of an entry of datasets[], and of its `type` where that is a mapping; both fill a DatasetRecipe.
 extern const SchemaTable schema_dataset, schema_dataset_type;
-// The keys of the entry of pretraining_dataset; they fill a DatasetRecipe too.
+// The keys of the entry of pretraining_dataset, beside those of datasets[]; they fill a DatasetRecipe too.
 extern const SchemaTable schema_pretraining;
 
 // NULL-terminated lists of names.
@@ -102,6 +102,8 @@ void read_layers(Loader *loader, const char *key, Node *value, void *target);
 void read_quantiser(Loader *loader, const char *key, Node *value, void *target);
 void read_peft(Loader *loader, const char *key, Node *value, void *target);
 void read_pretraining(Loader *loader, const char *key, Node *value, void *target);
+void read_pretraining_type(Loader *loader, const char *key, Node *value, void *target);
+void read_arguments(Loader *loader, const char *key, Node *value, void *target);
 void read_max_memory(Loader *loader, const char *key, Node *value, void *target);
 void read_export(Loader *loader, const char *key, Node *value, void *target);
 void read_device(Loader *loader, const char *key, Node *value, void *target);
@@ -111,6 +113,7 @@ void read_rl(Loader *loader, const char *key, Node *value, void *target);
 void read_switch(Loader *loader, const char *key, Node *value, void *target);
 void read_start(Loader *loader, const char *key, Node *value, void *target);
 void read_token_indices(Loader *loader, const char *key, Node *value, void *target);
+void read_token_texts(Loader *loader, const char *key, Node *value, void *target);
 void read_losses(Loader *loader, const char *key, Node *value, void *target);
 void read_numbers_by_name(Loader *loader, const char *key, Node *value, void *target);
 void read_lr_groups(Loader *loader, const char *key, Node *value, void *target);
