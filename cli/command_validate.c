@@ -18,48 +18,68 @@ static bool is_on_hub(const char *name) {
   return slash && slash != name && !strchr(slash + 1, '/') && slash[1] && name[0] != '.' && name[0] != '~';
 }
 
-static Status check_path(const Recipe *recipe, const char *key, const char *path) {
-  if (!path || file_exists(path) || directory_exists(path)) return STATUS_OK;
-  if (is_on_hub(path))
-    return recipe_fail(recipe, STATUS_USAGE, key, "\"%s\" is not on this disk; give the path of its folder or file", path);
-  return recipe_fail(recipe, STATUS_USAGE, key, "there is no file or folder \"%s\"; correct the path", path);
+// What is found missing on this disk, as lines for people and as entries for programs.
+typedef struct Missing {
+  const Recipe *recipe;
+  Buffer lines;
+  json_t *entries;
+} Missing;
+
+static json_t *entry_new(RecipePosition at, const char *key, const char *message) {
+  return json_pack("{s:i, s:i, s:s, s:s}", "line", at.line, "column", at.column, "key", key, "message", message);
 }
 
-static void add_line(Buffer *problems, Status status) {
-  if (status != STATUS_OK) buffer_format(problems, "%s%s", problems->length ? "\n" : "", status_message());
+static void check_path(Missing *missing, const char *key, const char *path) {
+  if (!path || file_exists(path) || directory_exists(path)) return;
+  char *text = is_on_hub(path) ? memory_format("\"%s\" is not on this disk; give the path of its folder or file", path)
+                               : memory_format("there is no file or folder \"%s\"; correct the path", path);
+  recipe_fail(missing->recipe, STATUS_USAGE, key, "%s", text);
+  buffer_format(&missing->lines, "%s%s", missing->lines.length ? "\n" : "", status_message());
+  json_array_append_new(missing->entries, entry_new(recipe_position(missing->recipe, key), key, text));
+  free(text);
 }
 
-static void check_dataset_paths(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count, Buffer *problems) {
+static void check_dataset_paths(Missing *missing, const char *list, const DatasetRecipe *datasets, int count) {
   for (int i = 0; i < count; i++) {
     char *key = memory_format("%s.%d.path", list, i);
-    add_line(problems, check_path(recipe, key, datasets[i].path));
+    check_path(missing, key, datasets[i].path);
     free(key);
   }
 }
 
-static Status check_files(const Recipe *recipe) {
-  Buffer problems = {0};
-  add_line(&problems, check_path(recipe, "base_model", recipe->base_model));
-  add_line(&problems, check_path(recipe, "tokenizer_config", recipe->tokenizer_config));
-  add_line(&problems, check_path(recipe, "lora_model_dir", recipe->lora_model_dir));
-  add_line(&problems, check_path(recipe, "pretraining_dataset", recipe->pretraining.path));
-  check_dataset_paths(recipe, "datasets", recipe->datasets, recipe->dataset_count, &problems);
-  check_dataset_paths(recipe, "test_datasets", recipe->test_datasets, recipe->test_dataset_count, &problems);
-  Status status = problems.length ? status_fail(STATUS_USAGE, "%s", problems.data) : STATUS_OK;
-  buffer_release(&problems);
+static Status check_files(const Recipe *recipe, json_t *entries) {
+  Missing missing = {.recipe = recipe, .entries = entries};
+  check_path(&missing, "base_model", recipe->base_model);
+  check_path(&missing, "tokenizer_config", recipe->tokenizer_config);
+  check_path(&missing, "lora_model_dir", recipe->lora_model_dir);
+  check_path(&missing, "pretraining_dataset", recipe->pretraining.path);
+  check_dataset_paths(&missing, "datasets", recipe->datasets, recipe->dataset_count);
+  check_dataset_paths(&missing, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
+  Status status = missing.lines.length ? status_fail(STATUS_USAGE, "%s", missing.lines.data) : STATUS_OK;
+  buffer_release(&missing.lines);
   return status;
 }
 
-// One recipe's result: {"file", "valid", "message", "problems": [{line, column, key, message}], "notices": [...]}.
-static json_t *describe(const char *path, const Recipe *recipe, Status status) {
-  json_t *problems = json_array(), *notices = json_array();
+// Of a file that is no YAML or cannot be read, the message is all there is: "PATH:LINE:COLUMN: text", or text.
+static json_t *entry_of_message(const Recipe *recipe, const char *message) {
+  RecipePosition at = {0, 0};
+  size_t length = recipe->path ? strlen(recipe->path) : 0;
+  int used = 0;
+  if (length && strncmp(message, recipe->path, length) == 0 && sscanf(message + length, ":%d:%d: %n", &at.line, &at.column, &used) == 2)
+    message += length + (size_t)used;
+  return entry_new(at, "", message);
+}
+
+// One recipe's result: {"file", "valid", "message", "problems": [{line, column, key, message}], "notices": [...]};
+// `missing` (its reference is taken) has the problems that --files found.
+static json_t *describe(const char *path, const Recipe *recipe, Status status, json_t *missing) {
+  json_t *problems = missing, *notices = json_array();
   for (int i = 0; i < recipe->remark_count; i++) {
     const RecipeRemark *remark = &recipe->remarks[i];
-    json_t *entry = json_pack("{s:i, s:i, s:s, s:s}", "line", remark->position.line, "column", remark->position.column, "key", remark->key,
-                              "message", remark->message);
-    json_array_append_new(remark->is_notice ? notices : problems, entry);
+    json_array_append_new(remark->is_notice ? notices : problems, entry_new(remark->position, remark->key, remark->message));
   }
   const char *message = status == STATUS_OK ? "" : status_message();
+  if (status != STATUS_OK && json_array_size(problems) == 0) json_array_append_new(problems, entry_of_message(recipe, message));
   return json_pack("{s:s, s:b, s:s, s:o, s:o}", "file", path, "valid", status == STATUS_OK, "message", message, "problems", problems,
                    "notices", notices);
 }
@@ -77,10 +97,12 @@ static Status validate_all(const Arguments *arguments, bool files) {
     const char *path = arguments->positional.items[i];
     Recipe recipe;
     Status status = recipe_load(&recipe, path, arguments->overrides, arguments->override_count);
-    if (status == STATUS_OK && files) status = check_files(&recipe);
+    json_t *missing = json_array();
+    if (status == STATUS_OK && files) status = check_files(&recipe, missing);
     if (status != STATUS_OK) refused++;
-    if (results) json_array_append_new(results, describe(path, &recipe, status));
+    if (results) json_array_append_new(results, describe(path, &recipe, status, json_incref(missing)));
     else print_result(path, &recipe, status);
+    json_decref(missing);
     recipe_release(&recipe);
   }
   if (results) {

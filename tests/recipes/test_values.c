@@ -7,7 +7,7 @@
 #include "recipes/schema.h"
 #include "tests/support/test.h"
 
-#define HEAD                                                                                                              \
+#define HEAD                                                                                                            \
   "base_model: m\nlearning_rate: 2e-5\nmicro_batch_size: 2\ngradient_accumulation_steps: 4\nadapter: lora\nlora_r: 8\n" \
   "lora_alpha: 16\nlora_target_linear: true\n"
 #define DATA "datasets: [{path: d.jsonl, type: alpaca}]\n"
@@ -107,10 +107,12 @@ static void idle_and_dead_keys_get_one_notice_and_refused_ones_a_problem_while_t
 }
 
 static const char *const *spellings(const SchemaKey *row) {
-  static const char *const truths[] = {"true", "True", "TRUE", "false", "yes", "No", "on", "off", "'true'", "\"false\"", "1", "0", "1.0", "t", "n", NULL};
+  static const char *const truths[] = {"true",   "True",      "TRUE", "false", "yes", "No", "on", "off",
+                                       "'true'", "\"false\"", "1",    "0",     "1.0", "t",  "n",  NULL};
   static const char *const wholes[] = {"2", "2.0", "'2'", "+2", "2e0", "0x2", "2_0", NULL};
   static const char *const numbers[] = {"0.5", ".5", "5e-1", "'0.5'", "5E-1", "+0.5", NULL};
-  static const char *const texts[] = {"word", "'quoted'", "\"with: colon\"", "5", "|\n  two\n  lines", ">-\n  one\n  line", "'{{ x }}'", NULL};
+  static const char *const texts[] = {"word",      "'quoted'", "\"with: colon\"", "5", "|\n  two\n  lines", ">-\n  one\n  line",
+                                      "'{{ x }}'", NULL};
   static const char *const lists[] = {"one", "[one, two]", "\n  - one\n  - 'two'", "[]", "[one,\n   two]", "\n- one\n- two", NULL};
   static const char *const mappings[] = {"{a: 1}", "\n  a: 1\n  b: [x]", "{}", "[]", "{'a b': {c: d}}", NULL};
   switch (row->kind) {
@@ -133,7 +135,8 @@ static void check_spellings(const SchemaKey *row, const char *key) {
   for (const char *const *value = spellings(row); value && *value; value++) {
     // Only what is said about the form counts here; the weights of losses are numbers, which their kind does not tell.
     Told told = tell(key, *value);
-    if (told.problems && is_of_form(told.message) && !strstr(told.message, "must be numbers")) fail_msg("%s: %s: %s", key, *value, told.message);
+    if (told.problems && is_of_form(told.message) && !strstr(told.message, "must be numbers"))
+      fail_msg("%s: %s: %s", key, *value, told.message);
   }
 }
 
@@ -144,8 +147,8 @@ static void every_spelling_of_a_value_is_read(void **state) {
 
 static void check_wrong(const SchemaKey *row, const char *key) {
   static const char *const wrong[][2] = {
-      [VALUE_TEXT] = {"[a]", "{a: 1}"},   [VALUE_BOOLEAN] = {"maybe", "[true]"}, [VALUE_CHOICE] = {"maybe", "{a: 1}"},
-      [VALUE_INTEGER] = {"2.5", "many"},  [VALUE_NUMBER] = {"much", "[1]"},      [VALUE_WORD] = {"qwertz", "[a]"},
+      [VALUE_TEXT] = {"[a]", "{a: 1}"},    [VALUE_BOOLEAN] = {"maybe", "[true]"}, [VALUE_CHOICE] = {"maybe", "{a: 1}"},
+      [VALUE_INTEGER] = {"2.5", "many"},   [VALUE_NUMBER] = {"much", "[1]"},      [VALUE_WORD] = {"qwertz", "[a]"},
       [VALUE_TEXTS] = {"{a: 1}", "[[a]]"}, [VALUE_PAIRS] = {"word", "[a]"},
   };
   if (row->kind == VALUE_SPECIAL || (row->fate != KEY_WORKS && row->fate != KEY_LATER)) return;
@@ -224,7 +227,8 @@ static void forms_of_special_values_are_read(void **state) {
 
 static void a_key_that_is_there_twice_is_noticed_wherever_it_stands(void **state) {
   (void)state;
-  assert_ok(parse(HEAD "datasets:\n  - path: a\n    path: b\n    type: alpaca\nspecial_tokens: {pad_token: x, pad_token: y}\nlora_r: 32\n"));
+  assert_ok(
+      parse(HEAD "datasets:\n  - path: a\n    path: b\n    type: alpaca\nspecial_tokens: {pad_token: x, pad_token: y}\nlora_r: 32\n"));
   assert_int_equal(recipe.lora_r, 32);
   assert_string_equal(recipe.datasets[0].path, "b");
   assert_int_equal(recipe.remark_count, 3);
@@ -245,14 +249,46 @@ static Status parse_type(const char *type, const char *more) {
 
 static void types_that_are_built_validate_and_train(void **state) {
   (void)state;
-  static const char *const types[] = {
-      "alpaca", "alpaca:chat", "alpaca:instruct", "alpaca:chatml", "alpaca:phi", "alpaca_chat", "alpaca_chat.load", "alpaca_chat.load_qa",
-      "alpaca_chat.load_concise", "alpaca_chat.load_camel_ai", "alpaca_chat.load_no_prompt", "alpaca_instruct", "alpaca_instruct.load",
-      "alpaca_instruct.load_no_prompt", "alpaca_w_system", "alpaca_w_system.load", "alpaca_w_system.load_chat",
-      "alpaca_w_system.load_instruct", "alpaca_w_system.load_open_orca", "alpaca_w_system.load_open_orca_chatml", "chat_template",
-      "chat_template.default", "completion", "completion.load", "concisechoice", "concisechoice:chat", "explainchoice",
-      "explainchoice:chat", "gpteacher", "gpteacher:chat", "input_output", "jeopardy", "jeopardy:instruct", "oasst", "oasst:chat",
-      "summarizetldr", "summarizetldr:chat", "", "~", "{format: 'Q: {instruction}'}"};
+  static const char *const types[] = {"alpaca",
+                                      "alpaca:chat",
+                                      "alpaca:instruct",
+                                      "alpaca:chatml",
+                                      "alpaca:phi",
+                                      "alpaca_chat",
+                                      "alpaca_chat.load",
+                                      "alpaca_chat.load_qa",
+                                      "alpaca_chat.load_concise",
+                                      "alpaca_chat.load_camel_ai",
+                                      "alpaca_chat.load_no_prompt",
+                                      "alpaca_instruct",
+                                      "alpaca_instruct.load",
+                                      "alpaca_instruct.load_no_prompt",
+                                      "alpaca_w_system",
+                                      "alpaca_w_system.load",
+                                      "alpaca_w_system.load_chat",
+                                      "alpaca_w_system.load_instruct",
+                                      "alpaca_w_system.load_open_orca",
+                                      "alpaca_w_system.load_open_orca_chatml",
+                                      "chat_template",
+                                      "chat_template.default",
+                                      "completion",
+                                      "completion.load",
+                                      "concisechoice",
+                                      "concisechoice:chat",
+                                      "explainchoice",
+                                      "explainchoice:chat",
+                                      "gpteacher",
+                                      "gpteacher:chat",
+                                      "input_output",
+                                      "jeopardy",
+                                      "jeopardy:instruct",
+                                      "oasst",
+                                      "oasst:chat",
+                                      "summarizetldr",
+                                      "summarizetldr:chat",
+                                      "",
+                                      "~",
+                                      "{format: 'Q: {instruction}'}"};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     assert_ok(parse_type(types[i], ""));
     assert_ok(recipe_check_trainable(&recipe));
@@ -262,9 +298,21 @@ static void types_that_are_built_validate_and_train(void **state) {
 
 static void types_that_are_not_built_validate_and_train_names_them(void **state) {
   (void)state;
-  static const char *const types[] = {"reflection", "reflection:chat", "context_qa", "context_qa.load_404", "context_qa.load_v2",
-                                      "creative_acr.load_answer", "creative_acr.load_critique", "creative_acr.load_revise", "llama2_chat",
-                                      "llama2_chat.load", "messages.chat", "metharme", "metharme.load", "orcamini", "pygmalion",
+  static const char *const types[] = {"reflection",
+                                      "reflection:chat",
+                                      "context_qa",
+                                      "context_qa.load_404",
+                                      "context_qa.load_v2",
+                                      "creative_acr.load_answer",
+                                      "creative_acr.load_critique",
+                                      "creative_acr.load_revise",
+                                      "llama2_chat",
+                                      "llama2_chat.load",
+                                      "messages.chat",
+                                      "metharme",
+                                      "metharme.load",
+                                      "orcamini",
+                                      "pygmalion",
                                       "stepwise_supervised"};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     assert_ok(parse_type(types[i], ""));
@@ -289,9 +337,10 @@ static void types_of_preference_training_validate_with_rl_and_are_noticed_withou
 
 static void types_that_nobody_has_are_refused(void **state) {
   (void)state;
-  static const char *const types[][2] = {{"alpacca", "alpaca"},          {"chat-template", "chat_template"}, {"alpaca:chatt", "alpaca:"},
-                                         {"input_ouput", "input_output"}, {"chatml.intell", "chatml.intel"},  {"completion:text", "completion"},
-                                         {"[alpaca]", "one word"},        {"gpteachr", "gpteacher"}};
+  static const char *const types[][2] = {
+      {"alpacca", "alpaca"},           {"chat-template", "chat_template"}, {"alpaca:chatt", "alpaca:"},
+      {"input_ouput", "input_output"}, {"chatml.intell", "chatml.intel"},  {"completion:text", "completion"},
+      {"[alpaca]", "one word"},        {"gpteachr", "gpteacher"}};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
     assert_fails(STATUS_USAGE, parse_type(types[i][0], ""), "r.yml:9:34: datasets.0.type: ", types[i][1]);
 }
