@@ -42,6 +42,7 @@ typedef struct SchemaKey {
   double min, max;
   const char *const *words;  // NULL-terminated
   void (*read)(struct Loader *loader, const char *key, Node *value, void *target);
+  const char *form;  // of a VALUE_SPECIAL, for the reference page: what its value looks like
   const char *doc;  // what it means; why it changes nothing; why it is refused, and what to do
   const char *meant;  // of a dead key: the key that the author may have meant
 } SchemaKey;
@@ -63,6 +64,11 @@ extern const char *const optimizer_words[], *const scheduler_words[], *const cha
                                                                                                         *const dpo_loss_words[];
 // Those of dataset_type_words that only preference training takes, those that it never takes, and those with a style.
 extern const char *const preference_type_words[], *const supervised_type_words[], *const styled_type_words[];
+
+// What `train` can do: of AdamW, whether the recipe asks for a state of low precision, which stays float32 here.
+bool optimizer_is_built(const char *optimizer, bool *low_precision);
+bool scheduler_is_built(const char *scheduler);
+bool dataset_type_is_built(const char *type);
 
 // The row of a key, or NULL.
 const SchemaKey *schema_find(const SchemaTable *table, const char *name);
