@@ -135,6 +135,10 @@ static void check_adapter(Loader *loader) {
 
 static void check_precision(Loader *loader) {
   const Recipe *recipe = loader->recipe;
+  if (recipe->gradient_checkpointing && !is_word(recipe->gradient_checkpointing, "true") &&
+      !is_word(recipe->gradient_checkpointing, "false"))
+    NOTICE_KEY(loader, "gradient_checkpointing", "%s does what true does: layers are computed anew, and nothing is moved away",
+               recipe->gradient_checkpointing);
   bool bf16 = is_word(recipe->bf16, "true") || is_word(recipe->bf16, "full");
   if (bf16 && recipe->fp16) FAIL_KEY(loader, "fp16", "bf16 and fp16 exclude each other; keep one");
 }

@@ -267,6 +267,10 @@ void loader_read_mapping(Loader *loader, const SchemaTable *table, const SchemaT
     if (!key && others) key = schema_find(others, name->text);
     if (!key) fail_unknown(loader, table, others, name, value);
     else if (!is_read(key)) read_other(loader, key, name, value);
-    else if (!is_absent(table, key, value)) loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
+    else if (!is_absent(table, key, value)) {
+      loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
+      bool automatic = value->kind == NODE_SCALAR && strcmp(value->text, "auto") == 0;
+      if (key->idle && !node_is_off(value) && !automatic) loader_notice(loader, name, name->text, "changes nothing here: %s", key->idle);
+    }
   }
 }

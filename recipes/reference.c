@@ -97,7 +97,8 @@ static void print_rows(Buffer *out, const SchemaTable *table) {
     buffer_format(out, "| `%s` | ", key->names);
     print_type(out, key);
     const char *fallback = key->fallback && strcmp(key->fallback, "-1") != 0 ? key->fallback : "";
-    buffer_format(out, " | %s | %s%s |\n", fallback, key->fate == KEY_LATER ? "*not yet*: " : "", key->doc);
+    buffer_format(out, " | %s | %s%s%s%s |\n", fallback, key->fate == KEY_LATER ? "*not yet*: " : "", key->doc, key->idle ? ": " : "",
+                  key->idle ? key->idle : "");
   }
 }
 

@@ -26,6 +26,8 @@
 #define ENTRY_IDLE(name, doc_)                         {.names = name, .fate = KEY_IDLE, .doc = doc_}
 #define ENTRY_REFUSED(name, doc_)                      {.names = name, .fate = KEY_REFUSED, .doc = doc_}
 #define WORDS(...)                                     (const char *const[]){__VA_ARGS__, NULL}
+#define IDLE_KEY(field, ...)                           FIELD(Recipe, KEY_WORKS, field, .doc = "accepted; changes nothing", __VA_ARGS__)
+#define FLOATS                                         "weights keep their type; adapters, gradients and sums are float32"
 #define FILE_TYPES WORDS("json", "jsonl", "csv", "tsv", "text", "parquet", "arrow")
 #define BIG 9e15
 
@@ -35,7 +37,7 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_TEXT, base_model, NULL, "the model to tune: a GGUF file, trained on as it is, or a Hugging Face folder or name; required"),
   KEY(VALUE_TEXT, tokenizer_config, NULL, "where the tokenizer is, when not with base_model"),
   KEY(VALUE_TEXT, revision_of_model, NULL, "branch, tag or commit of base_model on the Hub"),
-  KEY(VALUE_CHOICE, trust_remote_code, NULL, "accepted; code that comes with a model is never run here"),
+  IDLE_KEY(trust_remote_code, .kind = VALUE_CHOICE, .idle = "code that comes with a model is never run"),
   SPECIAL("special_tokens", KEY_WORKS, "mapping", read_special_tokens,
       "{pad,eos,bos,unk}_token and additional_special_tokens; no pad token: `</s>` for Llama tokenizers, else eos"),
   LATER(VALUE_TEXTS, tokens, NULL, "tokens to add to the vocabulary"),
@@ -111,7 +113,7 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_BOOLEAN, sample_packing_sequentially, "false", "pack rows in their order"),
   INTEGER(sample_packing_group_size, "100000", 1, BIG, "rows that are packed together"),
   INTEGER(sample_packing_bin_size, "200", 1, BIG, "most rows in one sequence"),
-  KEY(VALUE_CHOICE, pad_to_sequence_len, NULL, "accepted; padding is never computed here"),
+  IDLE_KEY(pad_to_sequence_len, .kind = VALUE_CHOICE, .idle = "padding is never computed"),
   SECTION("Batch and optimiser"),
   INTEGER(micro_batch_size, "1", 1, 1 << 20, "sequences in one forward pass"),
   INTEGER(gradient_accumulation_steps, "1", 1, 1 << 20, "forward passes in one optimiser step"),
@@ -144,11 +146,9 @@ static const SchemaKey recipe_keys[] = {
   ALIAS("noisy_embedding_alpha", KEY_LATER, VALUE_NUMBER, neftune_noise_alpha, .max = 1e6,
       .doc = "the older spelling of neftune_noise_alpha"),
   SECTION("Memory and precision"),
-  WORD(bf16, "auto", WORDS("auto", "true", "false", "full"), "accepted; adapters, gradients and sums are float32"),
-  {.names = "fp16", .kind = VALUE_SPECIAL, .form = "true, false, auto", .offset = offsetof(Recipe, fp16), .read = read_switch,
-   .doc = "true, false or auto: accepted; adapters, gradients and sums are float32"},
-  {.names = "tf32", .kind = VALUE_SPECIAL, .form = "true, false, auto", .offset = offsetof(Recipe, tf32), .read = read_switch,
-   .doc = "true, false or auto: accepted; changes nothing on a processor"},
+  IDLE_KEY(bf16, .kind = VALUE_WORD, .words = WORDS("auto", "true", "false", "full"), .fallback = "auto", .idle = FLOATS),
+  IDLE_KEY(fp16, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = FLOATS),
+  IDLE_KEY(tf32, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = "products are summed in float32"),
   WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),
       "true, and every other way that Axolotl has for it: recompute every layer; false: none; absent: as memory asks"),
   SPECIAL("max_memory", KEY_WORKS, "size, or mapping", read_max_memory, "most memory to use, in bytes or as 6GiB (default: what is free); not of Axolotl"),
@@ -233,7 +233,8 @@ static const SchemaKey dataset_keys[] = {
   ENTRY(VALUE_CHOICE, drop_system_message, NULL, "leave the system message out"),
   ENTRY(VALUE_TEXT, field_chosen, NULL, "where the better reply is"),
   ENTRY(VALUE_TEXT, field_rejected, NULL, "where the worse reply is"),
-  ENTRY(VALUE_TEXT, conversation, NULL, "accepted; Axolotl reads it no more: use chat_template"),
+  FIELD(DatasetRecipe, KEY_WORKS, conversation, .kind = VALUE_TEXT, .doc = "accepted; changes nothing",
+        .idle = "Axolotl reads it no more; use chat_template"),
   FIELD(DatasetRecipe, KEY_WORKS, shards, .kind = VALUE_INTEGER, .min = 1, .max = BIG, .doc = "cut the dataset into so many parts"),
   FIELD(DatasetRecipe, KEY_WORKS, shards_idx, .kind = VALUE_INTEGER, .max = BIG, .doc = "and take this one, from 0"),
   ENTRY_IDLE("preprocess_shards", "rows are read in one pass"),

@@ -44,6 +44,7 @@ typedef struct SchemaKey {
   void (*read)(struct Loader *loader, const char *key, Node *value, void *target);
   const char *form;  // of a VALUE_SPECIAL, for the reference page: what its value looks like
   const char *doc;  // what it means; why it changes nothing; why it is refused, and what to do
+  const char *idle;  // of a key that is read: why it changes nothing here, said while it is on and not auto
   const char *meant;  // of a dead key: the key that the author may have meant
 } SchemaKey;
 
