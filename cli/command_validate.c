@@ -13,24 +13,52 @@
 #include "core/memory.h"
 #include "recipes/recipe.h"
 
-static Status check_files(Recipe *recipe) {
-  Buffer problems = {0};
-  recipe_look_for_files(recipe, &problems);
-  Status status = problems.length ? status_fail(STATUS_USAGE, "%s", problems.data) : STATUS_OK;
-  buffer_release(&problems);
+// What is found missing on this disk, as lines for people and as entries for programs.
+typedef struct Missing {
+  const Recipe *recipe;
+  Buffer lines;
+  json_t *entries;
+} Missing;
+
+static json_t *entry_new(RecipePosition at, const char *key, const char *message) {
+  return json_pack("{s:i, s:i, s:s, s:s}", "line", at.line, "column", at.column, "key", key, "message", message);
+}
+
+static void add_missing(void *argument, const char *key, const char *message) {
+  Missing *missing = argument;
+  recipe_fail(missing->recipe, STATUS_USAGE, key, "%s", message);
+  buffer_format(&missing->lines, "%s%s", missing->lines.length ? "\n" : "", status_message());
+  json_array_append_new(missing->entries, entry_new(recipe_position(missing->recipe, key), key, message));
+}
+
+static Status check_files(Recipe *recipe, json_t *entries) {
+  Missing missing = {.recipe = recipe, .entries = entries};
+  recipe_look_for_files(recipe, add_missing, &missing);
+  Status status = missing.lines.length ? status_fail(STATUS_USAGE, "%s", missing.lines.data) : STATUS_OK;
+  buffer_release(&missing.lines);
   return status;
 }
 
-// One recipe's result: {"file", "valid", "message", "problems": [{line, column, key, message}], "notices": [...]}.
-static json_t *describe(const char *path, const Recipe *recipe, Status status) {
-  json_t *problems = json_array(), *notices = json_array();
+// Of a file that is no YAML or cannot be read, the message is all there is: "PATH:LINE:COLUMN: text", or text.
+static json_t *entry_of_message(const Recipe *recipe, const char *message) {
+  RecipePosition at = {0, 0};
+  size_t length = recipe->path ? strlen(recipe->path) : 0;
+  int used = 0;
+  if (length && strncmp(message, recipe->path, length) == 0 && sscanf(message + length, ":%d:%d: %n", &at.line, &at.column, &used) == 2)
+    message += length + (size_t)used;
+  return entry_new(at, "", message);
+}
+
+// One recipe's result: {"file", "valid", "message", "problems": [{line, column, key, message}], "notices": [...]};
+// `missing` (its reference is taken) has the problems that --files found.
+static json_t *describe(const char *path, const Recipe *recipe, Status status, json_t *missing) {
+  json_t *problems = missing, *notices = json_array();
   for (int i = 0; i < recipe->remark_count; i++) {
     const RecipeRemark *remark = &recipe->remarks[i];
-    json_t *entry = json_pack("{s:i, s:i, s:s, s:s}", "line", remark->position.line, "column", remark->position.column, "key", remark->key,
-                              "message", remark->message);
-    json_array_append_new(remark->is_notice ? notices : problems, entry);
+    json_array_append_new(remark->is_notice ? notices : problems, entry_new(remark->position, remark->key, remark->message));
   }
   const char *message = status == STATUS_OK ? "" : status_message();
+  if (status != STATUS_OK && json_array_size(problems) == 0) json_array_append_new(problems, entry_of_message(recipe, message));
   return json_pack("{s:s, s:b, s:s, s:o, s:o}", "file", path, "valid", status == STATUS_OK, "message", message, "problems", problems,
                    "notices", notices);
 }
@@ -48,10 +76,12 @@ static Status validate_all(const Arguments *arguments, bool files) {
     const char *path = arguments->positional.items[i];
     Recipe recipe;
     Status status = recipe_load(&recipe, path, arguments->overrides, arguments->override_count);
-    if (status == STATUS_OK && files) status = check_files(&recipe);
+    json_t *missing = json_array();
+    if (status == STATUS_OK && files) status = check_files(&recipe, missing);
     if (status != STATUS_OK) refused++;
-    if (results) json_array_append_new(results, describe(path, &recipe, status));
+    if (results) json_array_append_new(results, describe(path, &recipe, status, json_incref(missing)));
     else print_result(path, &recipe, status);
+    json_decref(missing);
     recipe_release(&recipe);
   }
   if (results) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/file.h"
+#include "data/source/dataset_paths.h"
 
 // A value of the recipe that names files.
 typedef struct Wanted {
@@ -15,19 +16,13 @@ typedef struct Wanted {
 
 static bool is_there(const char *path) { return file_exists(path) || directory_exists(path); }
 
-// A dataset's relative path may also be one beside the recipe.
+// A dataset may also be named beside the recipe, by a pattern, or by its data_files alone.
 static bool is_on_disk(const Recipe *recipe, const Wanted *wanted) {
-  if (is_there(*wanted->value)) return true;
-  if (!wanted->dataset || !recipe->path) return false;
-  char *folder = path_parent(recipe->path), *beside = path_join(folder, *wanted->value);
-  bool there = is_there(beside);
-  free(folder);
-  free(beside);
-  return there;
+  return wanted->dataset ? dataset_is_on_disk(wanted->dataset, recipe) : is_there(*wanted->value);
 }
 
 // Puts the path in place of the id; does nothing to what is on this disk, or cannot be an id.
-static Status resolve(Recipe *recipe, const char *key, const Wanted *wanted, bool cache_only) {
+static Status resolve(Recipe *recipe, const Wanted *wanted, bool cache_only) {
   const char *given = *wanted->value;
   if (is_on_disk(recipe, wanted) || !hub_is_id(given)) return STATUS_OK;
   HubRequest request = {.kind = wanted->kind, .id = given, .revision = wanted->revision, .cache_only = cache_only};
@@ -43,24 +38,38 @@ static Status resolve(Recipe *recipe, const char *key, const Wanted *wanted, boo
     free(path);
     return STATUS_OK;
   }
-  return recipe_fail(recipe, status, key, "there is no file or folder \"%s\" on this disk, and as an id of the Hub: %s", given,
-                     status_message());
+  return status_context(status, "there is no file or folder \"%s\" on this disk, and as an id of the Hub", given);
 }
 
-// What stands against one value: for a look at the files everything, for fetching only what the Hub says.
+// Over all that a recipe names: to fetch it, or, with `missing`, to look for it.
 typedef struct Walk {
   Recipe *recipe;
   int files;  // RecipeFiles
-  Buffer *problems;  // NULL: fetch, and stop at the first failure
+  MissingFunction missing;  // NULL: fetch, and stop at the first failure
+  void *argument;
 } Walk;
 
+static Status look(const Recipe *recipe, const Wanted *wanted) {
+  if (wanted->dataset) {
+    PathList paths;
+    TRY(dataset_paths(&paths, wanted->dataset, recipe));
+    path_list_release(&paths);
+    return STATUS_OK;
+  }
+  if (is_there(*wanted->value)) return STATUS_OK;
+  return status_fail(STATUS_USAGE, "there is no file or folder \"%s\"; correct the path", *wanted->value);
+}
+
 static Status visit(const Walk *walk, const char *key, const Wanted *wanted) {
-  if (!*wanted->value) return STATUS_OK;
-  Status status = resolve(walk->recipe, key, wanted, walk->problems != NULL);
-  if (!walk->problems) return status;
-  if (status == STATUS_OK && !is_on_disk(walk->recipe, wanted))
-    status = recipe_fail(walk->recipe, STATUS_USAGE, key, "there is no file or folder \"%s\"; correct the path", *wanted->value);
-  if (status != STATUS_OK) buffer_format(walk->problems, "%s%s", walk->problems->length ? "\n" : "", status_message());
+  if (!*wanted->value && !wanted->dataset) return STATUS_OK;
+  Status status = *wanted->value ? resolve(walk->recipe, wanted, walk->missing != NULL) : STATUS_OK;
+  if (!walk->missing) return status == STATUS_OK ? status : recipe_fail(walk->recipe, status, key, "%s", status_message());
+  if (status == STATUS_OK) status = look(walk->recipe, wanted);
+  if (status != STATUS_OK) {
+    char *message = memory_copy_string(status_message());
+    walk->missing(walk->argument, key, message);
+    free(message);
+  }
   return STATUS_OK;
 }
 
@@ -105,9 +114,8 @@ static Status walk_files(const Walk *walk) {
 
 Status recipe_fetch(Recipe *recipe, int files) { return walk_files(&(Walk){.recipe = recipe, .files = files}); }
 
-void recipe_look_for_files(Recipe *recipe, Buffer *problems) {
-  Walk walk = {.recipe = recipe, .files = RECIPE_ALL, .problems = problems};
-  walk_files(&walk);
+void recipe_look_for_files(Recipe *recipe, MissingFunction missing, void *argument) {
+  walk_files(&(Walk){.recipe = recipe, .files = RECIPE_ALL, .missing = missing, .argument = argument});
 }
 
 Status hub_argument_path(char **path, const char *option, const char *given, HubKind kind) {

@@ -19,8 +19,9 @@ typedef enum RecipeFiles {
 // Puts paths in place of the ids: base_model (its id is kept in base_model_id), tokenizer_config, lora_model_dir, and the datasets' path
 // (kept in hub_id). A failure names the key's place.
 Status recipe_fetch(Recipe *recipe, int files);
-// Looks for the files on this disk and in the cache, not on the network, and appends a line for each that is not there.
-void recipe_look_for_files(Recipe *recipe, Buffer *problems);
+// Looks for the files on this disk and in the cache, not on the network, and calls `missing` for each key whose files are not there.
+typedef void (*MissingFunction)(void *argument, const char *key, const char *message);
+void recipe_look_for_files(Recipe *recipe, MissingFunction missing, void *argument);
 
 // *path: a new string: `given` itself, or where the Hub's files are. What is neither is left to whoever opens it. `option` is for the
 // message.

@@ -115,9 +115,9 @@ static void check_adapter(Loader *loader) {
   if (recipe->load_in_8bit && (qlora || recipe->load_in_4bit))
     FAIL_KEY(loader, "load_in_8bit", "%s takes a 4-bit base, not an 8-bit one; set load_in_8bit: false", qlora ? "qlora" : "load_in_4bit");
   if (!recipe->adapter || is_word(recipe->adapter, "llama-adapter")) return;
-  if (!recipe->lora_model_dir && recipe->lora_r == 0 && !has(loader, "lora_r"))
+  if (!recipe->lora_model_dir && node_is_null(node_find(loader->root, "lora_r")))
     FAIL_KEY(loader, "lora_r", "is missing; an adapter needs its rank, 16 say");
-  if (!recipe->lora_model_dir && recipe->lora_alpha == 0 && !has(loader, "lora_alpha"))
+  if (!recipe->lora_model_dir && node_is_null(node_find(loader->root, "lora_alpha")))
     FAIL_KEY(loader, "lora_alpha", "is missing; an adapter needs its scale, twice lora_r say");
   bool targets = recipe->lora_target_linear || recipe->lora_target_modules.count || recipe->lora_target_modules_regex;
   if (!targets && !recipe->lora_model_dir && !has(loader, "lora_target_parameters")) {
@@ -135,6 +135,10 @@ static void check_adapter(Loader *loader) {
 
 static void check_precision(Loader *loader) {
   const Recipe *recipe = loader->recipe;
+  if (recipe->gradient_checkpointing && !is_word(recipe->gradient_checkpointing, "true") &&
+      !is_word(recipe->gradient_checkpointing, "false"))
+    NOTICE_KEY(loader, "gradient_checkpointing", "%s does what true does: layers are computed anew, and nothing is moved away",
+               recipe->gradient_checkpointing);
   bool bf16 = is_word(recipe->bf16, "true") || is_word(recipe->bf16, "full");
   if (bf16 && recipe->fp16) FAIL_KEY(loader, "fp16", "bf16 and fp16 exclude each other; keep one");
 }

@@ -212,7 +212,7 @@ static void set_default(const SchemaKey *key, Loader *loader, void *target) {
   loader_read_value(loader, &unranged, key->names, &value, target);
 }
 
-static void fail_unknown(Loader *loader, const SchemaTable *table, const SchemaTable *others, const Node *key) {
+static void fail_unknown(Loader *loader, const SchemaTable *table, const SchemaTable *others, const Node *key, const Node *value) {
   char found[64];
   if (loader->recipe->problem_count >= MOST_REMARKS) {
     loader->recipe->problem_count++;
@@ -221,7 +221,8 @@ static void fail_unknown(Loader *loader, const SchemaTable *table, const SchemaT
   const char *nearest = schema_nearest(table, others, key->text, found);
   const char *meant =
       nearest ? arena_format(loader->arena, "did you mean %s?", nearest) : "remove it, or see docs/recipes.md for every key";
-  if (loader->strict) loader_fail(loader, key, key->text, "unknown key; %s", meant);
+  if (node_is_null(value)) loader_notice(loader, key, key->text, "unknown key, without a value; %s", meant);
+  else if (loader->strict) loader_fail(loader, key, key->text, "unknown key; %s", meant);
   else loader_notice(loader, key, key->text, "unknown key, ignored because of strict: false; %s", meant);
 }
 
@@ -264,8 +265,12 @@ void loader_read_mapping(Loader *loader, const SchemaTable *table, const SchemaT
     Node *value = mapping->items[i];
     const SchemaKey *key = schema_find(table, name->text);
     if (!key && others) key = schema_find(others, name->text);
-    if (!key) fail_unknown(loader, table, others, name);
+    if (!key) fail_unknown(loader, table, others, name, value);
     else if (!is_read(key)) read_other(loader, key, name, value);
-    else if (!is_absent(table, key, value)) loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
+    else if (!is_absent(table, key, value)) {
+      loader_read_value(loader, key, name->text, value, (char *)target + key->offset);
+      bool automatic = value->kind == NODE_SCALAR && strcmp(value->text, "auto") == 0;
+      if (key->idle && !node_is_off(value) && !automatic) loader_notice(loader, name, name->text, "changes nothing here: %s", key->idle);
+    }
   }
 }

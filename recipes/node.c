@@ -273,6 +273,8 @@ Status node_parse(Node **root, Arena *arena, const char *name, const char *text,
   if (length > NODE_MAX_BYTES) return fail_at(&reader, 1, 1, "%zu bytes, more than the %d of any recipe", length, NODE_MAX_BYTES);
   if (!yaml_parser_initialize(&reader.parser)) return status_fail(STATUS_NO_SPACE, "out of memory while reading %s", name);
   yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
+  // Windows' editors put a byte order mark in front; libyaml takes it for the first character of a key.
+  if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) text += 3, length -= 3;
   yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
   Status status = read_stream(&reader, root);
   if (status != STATUS_OK) *root = NULL;

@@ -42,7 +42,9 @@ typedef struct SchemaKey {
   double min, max;
   const char *const *words;  // NULL-terminated
   void (*read)(struct Loader *loader, const char *key, Node *value, void *target);
+  const char *form;  // of a VALUE_SPECIAL, for the reference page: what its value looks like
   const char *doc;  // what it means; why it changes nothing; why it is refused, and what to do
+  const char *idle;  // of a key that is read: why it changes nothing here, said while it is on and not auto
   const char *meant;  // of a dead key: the key that the author may have meant
 } SchemaKey;
 
@@ -55,7 +57,7 @@ typedef struct SchemaTable {
 extern const SchemaTable schema_recipe, schema_others;
 // The keys of an entry of datasets[], and of its `type` where that is a mapping; both fill a DatasetRecipe.
 extern const SchemaTable schema_dataset, schema_dataset_type;
-// The keys of the entry of pretraining_dataset; they fill a DatasetRecipe too.
+// The keys of the entry of pretraining_dataset, beside those of datasets[]; they fill a DatasetRecipe too.
 extern const SchemaTable schema_pretraining;
 
 // NULL-terminated lists of names.
@@ -63,6 +65,11 @@ extern const char *const optimizer_words[], *const scheduler_words[], *const cha
                                                                                                         *const dpo_loss_words[];
 // Those of dataset_type_words that only preference training takes, those that it never takes, and those with a style.
 extern const char *const preference_type_words[], *const supervised_type_words[], *const styled_type_words[];
+
+// What `train` can do: of AdamW, whether the recipe asks for a state of low precision, which stays float32 here.
+bool optimizer_is_built(const char *optimizer, bool *low_precision);
+bool scheduler_is_built(const char *scheduler);
+bool dataset_type_is_built(const char *type);
 
 // The row of a key, or NULL.
 const SchemaKey *schema_find(const SchemaTable *table, const char *name);
@@ -102,6 +109,8 @@ void read_layers(Loader *loader, const char *key, Node *value, void *target);
 void read_quantiser(Loader *loader, const char *key, Node *value, void *target);
 void read_peft(Loader *loader, const char *key, Node *value, void *target);
 void read_pretraining(Loader *loader, const char *key, Node *value, void *target);
+void read_pretraining_type(Loader *loader, const char *key, Node *value, void *target);
+void read_arguments(Loader *loader, const char *key, Node *value, void *target);
 void read_max_memory(Loader *loader, const char *key, Node *value, void *target);
 void read_export(Loader *loader, const char *key, Node *value, void *target);
 void read_device(Loader *loader, const char *key, Node *value, void *target);
@@ -111,6 +120,7 @@ void read_rl(Loader *loader, const char *key, Node *value, void *target);
 void read_switch(Loader *loader, const char *key, Node *value, void *target);
 void read_start(Loader *loader, const char *key, Node *value, void *target);
 void read_token_indices(Loader *loader, const char *key, Node *value, void *target);
+void read_token_texts(Loader *loader, const char *key, Node *value, void *target);
 void read_losses(Loader *loader, const char *key, Node *value, void *target);
 void read_numbers_by_name(Loader *loader, const char *key, Node *value, void *target);
 void read_lr_groups(Loader *loader, const char *key, Node *value, void *target);

@@ -51,6 +51,9 @@ static void read_dataset(Loader *loader, Node *entry, DatasetRecipe *dataset) {
   add_mapping(loader, entry, dataset, "content", dataset->message_field_content, "message_field_content");
   if (!dataset->path && !dataset->data_files.count)
     loader_fail(loader, entry, "path", "is missing; name a file, a folder or a dataset of the Hub");
+  const Node *chunks = node_find(entry, "preprocess_shards");
+  if (dataset->shards && !node_is_off(chunks))
+    loader_fail(loader, chunks, "preprocess_shards", "and shards exclude each other; remove this one, rows are read in one pass");
   if (dataset->shards_idx && dataset->shards_idx >= dataset->shards)
     loader_fail(loader, node_find(entry, "shards_idx"), "shards_idx", "must be less than shards (%lld)", (long long)dataset->shards);
   static char jinja[] = "jinja";
@@ -80,33 +83,39 @@ void read_datasets(Loader *loader, const char *key, Node *value, void *target) {
   read_dataset_list(loader, key, value, target, training ? &recipe->dataset_count : &recipe->test_dataset_count);
 }
 
+// The entry of pretraining_dataset: a path alone, a mapping, or a list of one of these.
+static Node *pretraining_entry(Loader *loader, Node *value) {
+  Node *entry = value->kind == NODE_SEQUENCE ? value->items[0] : value;
+  if (entry->kind != NODE_SCALAR) return entry;
+  Node *mapping = node_new(loader->arena, NODE_MAPPING), *name = node_new(loader->arena, NODE_SCALAR);
+  mapping->line = entry->line, mapping->column = entry->column;
+  name->text = arena_copy_string(loader->arena, "path");
+  node_append(loader->arena, mapping, name, entry);
+  return mapping;
+}
+
 void read_pretraining(Loader *loader, const char *key, Node *value, void *target) {
   (void)target;
-  Recipe *recipe = loader->recipe;
-  Node *entry = value;
-  if (value->kind == NODE_SEQUENCE) {
-    if (value->count != 1) {
-      loader_fail(loader, value, key, "takes one entry only; join the files into one dataset");
-      return;
-    }
-    entry = value->items[0];
+  DatasetRecipe *dataset = &loader->recipe->pretraining;
+  if (value->kind == NODE_SEQUENCE && value->count != 1) {
+    if (value->count) loader_fail(loader, value, key, "takes one entry only; join the files into one dataset");
+    return;
   }
-  if (entry->kind == NODE_SCALAR) {
-    // A path alone.
-    Node *mapping = node_new(loader->arena, NODE_MAPPING), *name = node_new(loader->arena, NODE_SCALAR);
-    mapping->line = entry->line, mapping->column = entry->column;
-    name->text = arena_copy_string(loader->arena, "path");
-    node_append(loader->arena, mapping, name, entry);
-    entry = mapping;
-  }
-  recipe->has_pretraining = true;
-  recipe->pretraining.position = (RecipePosition){entry->line, entry->column};
+  Node *entry = pretraining_entry(loader, value), nothing = {.kind = NODE_MAPPING};
+  loader->recipe->has_pretraining = true;
   loader->scope = value->kind == NODE_SEQUENCE ? "pretraining_dataset.0." : "pretraining_dataset.";
+  loader_read_mapping(loader, &schema_dataset, NULL, &nothing, dataset);  // the defaults
   if (is_mapping(loader, "", entry, "- path: texts.jsonl"))
-    loader_read_mapping(loader, &schema_pretraining, NULL, entry, &recipe->pretraining);
-  if (!recipe->pretraining.path && !recipe->pretraining.data_files.count)
+    loader_read_mapping(loader, &schema_pretraining, &schema_dataset, entry, dataset);
+  dataset->position = (RecipePosition){entry->line, entry->column};
+  if (!dataset->path && !dataset->data_files.count)
     loader_fail(loader, entry, "path", "is missing; name a file, a folder or a dataset of the Hub");
   loader->scope = "";
+}
+
+void read_pretraining_type(Loader *loader, const char *key, Node *value, void *target) {
+  if (value->kind == NODE_SCALAR && strcmp(value->text, "pretrain") == 0) *(char **)target = arena_copy_string(loader->arena, "pretrain");
+  else read_dataset_type(loader, key, value, target);
 }
 
 // The type without ":STYLE" or ".load", where those say what goes without saying: such a type is known as that one.
@@ -291,6 +300,17 @@ void read_token_indices(Loader *loader, const char *key, Node *value, void *targ
   }
 }
 
+// {id: text}
+void read_token_texts(Loader *loader, const char *key, Node *value, void *target) {
+  loader_read_value(loader, &(SchemaKey){.kind = VALUE_PAIRS}, key, value, target);
+  for (int i = 0; value->kind == NODE_MAPPING && i < value->count; i++) {
+    int64_t id;
+    if (node_integer(value->keys[i], &id) && id >= 0) continue;
+    loader_fail(loader, value->keys[i], arena_format(loader->arena, "%s.%s", key, value->keys[i]->text),
+                "must be the number of a token: {128003: \"<|tool|>\"}");
+  }
+}
+
 // {name: number}
 void read_numbers_by_name(Loader *loader, const char *key, Node *value, void *target) {
   loader_read_value(loader, &(SchemaKey){.kind = VALUE_PAIRS}, key, value, target);
@@ -326,6 +346,27 @@ void read_lr_groups(Loader *loader, const char *key, Node *value, void *target) 
     groups->items[groups->count++] = arena_copy_string(loader->arena, json.data);
     buffer_release(&json);
   }
+}
+
+// {name: value}, or the text "name=value, name=value".
+void read_arguments(Loader *loader, const char *key, Node *value, void *target) {
+  Node *mapping = value;
+  if (value->kind == NODE_SCALAR) {
+    mapping = node_new(loader->arena, NODE_MAPPING);
+    char *save = NULL, *text = arena_copy_string(loader->arena, value->text);
+    for (char *part = strtok_r(text, ", ", &save); part; part = strtok_r(NULL, ", ", &save)) {
+      char *sign = strchr(part, '=');
+      if (!sign || sign == part) {
+        loader_fail(loader, value, key, "must be a mapping (name: value), or text of the form name=value, not \"%s\"", part);
+        return;
+      }
+      Node *name = node_new(loader->arena, NODE_SCALAR), *item = node_new(loader->arena, NODE_SCALAR);
+      name->text = arena_copy_bytes(loader->arena, part, (size_t)(sign - part));
+      item->text = arena_copy_string(loader->arena, sign + 1);
+      node_append(loader->arena, mapping, name, item);
+    }
+  }
+  loader_read_value(loader, &(SchemaKey){.kind = VALUE_PAIRS}, key, mapping, target);
 }
 
 void read_rl(Loader *loader, const char *key, Node *value, void *target) {

@@ -6,8 +6,8 @@
 #include "core/text.h"
 #include "recipes/schema.h"
 
-// Every AdamW keeps its state in float32: true if a notice is due, for the recipe asks for less.
-static bool is_adamw(const char *optimizer, bool *low_precision) {
+// Every AdamW keeps its state in float32: a notice is due where the recipe asks for less.
+bool optimizer_is_built(const char *optimizer, bool *low_precision) {
   static const char *const plain[] = {"adamw_torch",           "adamw_torch_fused", "adamw_hf",    "adamw_apex_fused",
                                       "adamw_anyprecision",    "paged_adamw_32bit", "paged_adamw", "adamw_torch_xla",
                                       "adamw_torch_npu_fused", "optimi_adamw",      NULL};
@@ -17,21 +17,25 @@ static bool is_adamw(const char *optimizer, bool *low_precision) {
   return *low_precision || word_is_in(plain, optimizer);
 }
 
-static bool is_type_built(const DatasetRecipe *dataset) {
+bool scheduler_is_built(const char *scheduler) {
+  static const char *const built[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
+  return word_is_in(built, scheduler);
+}
+
+bool dataset_type_is_built(const char *type) {
   static const char *const built[] = {
       "alpaca",        "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "chat_template", "completion",    "concisechoice",
       "explainchoice", "gpteacher",   "input_output",    "jeopardy",        "oasst",         "summarizetldr", NULL};
-  if (!dataset->type || dataset->type_is_mapping) return true;
   char base[32];  // the type without its variant: prompts of one base are built together
-  size_t length = strcspn(dataset->type, ":.");
-  if (word_is_in(preference_type_words, dataset->type) || length >= sizeof base) return false;
-  snprintf(base, sizeof base, "%.*s", (int)length, dataset->type);
+  size_t length = strcspn(type, ":.");
+  if (word_is_in(preference_type_words, type) || length >= sizeof base) return false;
+  snprintf(base, sizeof base, "%.*s", (int)length, type);
   return word_is_in(built, base);
 }
 
 static Status check_types(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count) {
   for (int i = 0; i < count; i++) {
-    if (is_type_built(&datasets[i])) continue;
+    if (!datasets[i].type || datasets[i].type_is_mapping || dataset_type_is_built(datasets[i].type)) continue;
     char key[64];
     snprintf(key, sizeof key, "%s.%d.type", list, i);
     return recipe_fail(recipe, STATUS_USAGE, key,
@@ -50,7 +54,6 @@ static bool asks_for_more(const SchemaKey *key, const char *name, const Node *va
 }
 
 Status recipe_check_trainable(const Recipe *recipe) {
-  static const char *const schedules[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
   const Node *tree = recipe->tree;
   for (int i = 0; i < tree->count; i++) {
     const char *name = tree->keys[i]->text;
@@ -64,9 +67,9 @@ Status recipe_check_trainable(const Recipe *recipe) {
   if (strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
     return recipe_fail(recipe, STATUS_USAGE, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
   bool low_precision;
-  if (!is_adamw(recipe->optimizer, &low_precision))
+  if (!optimizer_is_built(recipe->optimizer, &low_precision))
     return recipe_fail(recipe, STATUS_USAGE, "optimizer", "%s is not built yet in this version; use adamw_torch_fused", recipe->optimizer);
-  if (!word_is_in(schedules, recipe->lr_scheduler))
+  if (!scheduler_is_built(recipe->lr_scheduler))
     return recipe_fail(recipe, STATUS_USAGE, "lr_scheduler",
                        "%s is not built yet in this version; use cosine, linear, constant or constant_with_warmup", recipe->lr_scheduler);
   if (recipe->save_strategy && strcmp(recipe->save_strategy, "best") == 0)

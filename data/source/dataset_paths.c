@@ -320,6 +320,15 @@ Status dataset_paths(PathList *paths, const DatasetRecipe *dataset, const Recipe
   return status;
 }
 
+bool dataset_is_on_disk(const DatasetRecipe *dataset, const Recipe *recipe) {
+  PathList paths = {0};
+  Status status;
+  if (!dataset->path || (dataset->data_files.count && is_format_name(dataset->path))) return true;
+  bool found = add_found(&status, &paths, dataset->path, dataset, recipe);
+  path_list_release(&paths);
+  return found;
+}
+
 void path_list_release(PathList *paths) {
   for (int64_t i = 0; i < paths->count; i++) free(paths->items[i].path);
   free(paths->items);

@@ -19,6 +19,8 @@ typedef struct PathList {
 
 // STATUS_BAD_INPUT with the remedy: nothing there, no file of the split, a kind that is not read (Parquet, archives).
 Status dataset_paths(PathList *paths, const DatasetRecipe *dataset, const Recipe *recipe);
+// Whether there is something where `path` or one of the data_files points, whatever it is.
+bool dataset_is_on_disk(const DatasetRecipe *dataset, const Recipe *recipe);
 void path_list_release(PathList *paths);
 
 #endif

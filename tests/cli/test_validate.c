@@ -1,5 +1,6 @@
 // The command line as its user meets it: commands, options, `lora validate`, and the reference page.
 #include <dirent.h>
+#include <jansson.h>
 
 #include "cli/options.h"
 #include "core/file.h"
@@ -87,7 +88,7 @@ static void every_recipe_in_the_manner_of_the_wild_validates(void **state) {
     recipes++;
   }
   closedir(directory);
-  assert_true(recipes >= 15);
+  assert_true(recipes >= 56);
 }
 
 static void problems_are_lines_on_stdout_and_the_exit_code_is_2(void **state) {
@@ -103,6 +104,75 @@ static void problems_are_lines_on_stdout_and_the_exit_code_is_2(void **state) {
   assert_ok(directory_remove(folder));
   free(path);
   free(folder);
+}
+
+static json_t *read_results(int expected, const char *arguments) {
+  Buffer output = {0};
+  assert_int_equal(run_program(&output, "validate --json --quiet %s 2>/dev/null #", arguments), expected);
+  json_error_t error;
+  json_t *results = json_loads(output.data, 0, &error);
+  if (!results) fail_msg("not JSON: %s in %s", error.text, output.data);
+  buffer_release(&output);
+  return results;
+}
+
+static const char *text_of(const json_t *entry, const char *key) { return json_string_value(json_object_get(entry, key)); }
+
+static long number_of(const json_t *entry, const char *key) { return (long)json_integer_value(json_object_get(entry, key)); }
+
+static void several_recipes_give_a_result_each_for_programs(void **state) {
+  (void)state;
+  static const char good[] = TESTS_DIR "/recipes/data/good/mistral-qlora.yml";
+  char *folder = temporary_folder(), *bad = path_join(folder, "bad.yml"), *broken = path_join(folder, "broken.yml");
+  const char *text = "learning_rate: 1\nlora_rr: 1\nadapter: lorra\nwandb_project: x\n", *yaml = "a: 1\n b: 2\n";
+  assert_ok(file_write_whole(bad, text, strlen(text)));
+  assert_ok(file_write_whole(broken, yaml, strlen(yaml)));
+  char *arguments = memory_format("'%s' '%s' '%s' '%s/none.yml'", good, bad, broken, folder);
+  json_t *results = read_results(2, arguments);
+  assert_int_equal(json_array_size(results), 4);
+  const json_t *first = json_array_get(results, 0), *second = json_array_get(results, 1), *third = json_array_get(results, 2);
+  assert_true(json_is_true(json_object_get(first, "valid")));
+  assert_string_equal(text_of(first, "file"), good);
+  assert_int_equal(json_array_size(json_object_get(first, "problems")), 0);
+  assert_true(json_is_false(json_object_get(second, "valid")));
+  const json_t *problem = json_array_get(json_object_get(second, "problems"), 0);
+  assert_string_equal(text_of(problem, "key"), "lora_rr");
+  assert_int_equal(number_of(problem, "line"), 2);
+  assert_int_equal(number_of(problem, "column"), 1);
+  assert_string_equal(text_of(problem, "message"), "unknown key; did you mean lora_r?");
+  assert_string_equal(text_of(json_array_get(json_object_get(second, "notices"), 0), "key"), "wandb_project");
+  problem = json_array_get(json_object_get(third, "problems"), 0);
+  assert_int_equal(number_of(problem, "line"), 2);
+  assert_non_null(strstr(text_of(problem, "message"), "malformed YAML"));
+  problem = json_array_get(json_object_get(json_array_get(results, 3), "problems"), 0);
+  assert_non_null(strstr(text_of(problem, "message"), "none.yml"));
+  json_decref(results);
+  free(arguments);
+  arguments = memory_format("--files '%s' --base_model nowhere.gguf", good);
+  results = read_results(2, arguments);
+  problem = json_array_get(json_object_get(json_array_get(results, 0), "problems"), 0);
+  assert_string_equal(text_of(problem, "key"), "base_model");
+  assert_non_null(strstr(text_of(problem, "message"), "nowhere.gguf"));
+  json_decref(results);
+  assert_ok(directory_remove(folder));
+  free(arguments);
+  free(bad);
+  free(broken);
+  free(folder);
+}
+
+static void a_recipe_may_come_from_standard_input(void **state) {
+  (void)state;
+  static const char good[] = TESTS_DIR "/recipes/data/good/mistral-qlora.yml";
+  Buffer output = {0};
+  int status = run_program(&output, "validate --quiet - < '%s'", good);
+  assert_says(0, status, &output, "-: valid: qlora");
+  status = run_program(&output, "validate --quiet - --lora_r 0 < '%s' 2>/dev/null", good);
+  assert_says(2, status, &output, "--lora_r: 0 is too small");
+  status = run_program(&output, "validate --quiet - < /dev/null 2>/dev/null");
+  assert_says(2, status, &output, "(stdin):1:1: is no recipe");
+  status = run_program(&output, "validate --quiet '%s' '%s' --json 2>/dev/null", good, good);
+  assert_says(0, status, &output, "\"valid\": true");
 }
 
 static void overrides_and_files_are_looked_at(void **state) {
@@ -138,6 +208,8 @@ int main(void) {
       cmocka_unit_test(options_that_are_no_recipe_keys_are_refused_where_none_are_taken),
       cmocka_unit_test(every_recipe_in_the_manner_of_the_wild_validates),
       cmocka_unit_test(problems_are_lines_on_stdout_and_the_exit_code_is_2),
+      cmocka_unit_test(several_recipes_give_a_result_each_for_programs),
+      cmocka_unit_test(a_recipe_may_come_from_standard_input),
       cmocka_unit_test(overrides_and_files_are_looked_at),
       cmocka_unit_test(the_reference_page_is_what_the_schema_prints),
   };
