@@ -98,8 +98,8 @@ static Status get_behavior(const Tokenizer *tokenizer, const json_t *component, 
                      json_get_text(component, "behavior"));
 }
 
-// Whitespace's, in the syntax of Rust's regex library, whose \\w is Unicode's: PCRE2's own properties.
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"
+// Whitespace's \w+|[^\w\s]+ is read by Rust's regex library, whose \w has the two joiners.
+#define WORD REGEX_WORD "\\x{200c}\\x{200d}"
 static const char pattern_words[] = "[" WORD "]+|[^" WORD REGEX_SPACES "]+";
 
 // A string as the regular expression that matches it alone.

@@ -97,6 +97,10 @@ typedef struct Workspace {
 // The ranges of Unicode's White_Space, for a set.
 #define REGEX_SPACES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
+// Unicode's alphabetic characters, marks, decimal digits and connecting punctuation (old versions of PCRE2 have no \p{Alphabetic}).
+#define REGEX_WORD \
+  "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+
 Status regex_translate(Buffer *out, const char *pattern);  // from Oniguruma's syntax, which tokenizer.json uses, to PCRE2's
 Status regex_compile(pcre2_code **code, const char *pattern);  // translated first
 Status regex_compile_plain(pcre2_code **code, const char *pattern);  // as PCRE2 reads it

@@ -1,7 +1,7 @@
 // Regular expressions of tokenizer.json (Oniguruma, Ruby's syntax, Unicode) as PCRE2 reads them (UTF, UCP). Most of it is the same
 // text. What differs is rewritten:
 //   \s    PCRE2 counts U+180E, Unicode no longer does        -> the ranges of White_Space
-//   \w    PCRE2 leaves out marks                             -> \p{L}\p{M}\p{Nd}\p{Pc}
+//   \w    PCRE2 leaves out marks and letterlike numbers        -> \p{L}\p{Nl}\p{M}\p{Nd}\p{Pc} and some
 //   \p{Han}  PCRE2 takes a script's name for Script_Extensions -> \p{sc:Han}
 //   \uHHHH                                                    -> \x{HHHH}
 //   \b    between those characters and others
@@ -14,7 +14,8 @@
 
 #include "data/tokenizer/parts.h"
 
-#define WORD_RANGES "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+// Oniguruma counts the Latin-1 superscripts and fractions too.
+#define WORD_RANGES REGEX_WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 typedef struct Translation {
   Buffer *out;
