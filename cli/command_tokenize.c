@@ -1,4 +1,4 @@
-// `lora tokenize`: a text's token ids, on one line.
+// `lora tokenize`: a text's token ids, on one line; or how long it takes to find them.
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +8,7 @@
 #include "cli/hub_files.h"
 #include "cli/options.h"
 #include "core/file.h"
+#include "core/log.h"
 #include "core/memory.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -41,19 +42,53 @@ static void print_ids(const Tokenizer *tokenizer, const TokenList *ids, bool jso
   json_decref(result);
 }
 
-static Status tokenize(const char *model, const char *given, const char *file, bool no_special, bool json) {
-  if (!model)
-    return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
+// Encodes the text as a whole, then line by line (with the line feeds), and prints the seconds that each took.
+static Status print_times(const Tokenizer *tokenizer, const Buffer *text, int flags) {
+  TokenList ids = {0};
+  const char *line = text->data, *end = text->data + text->length;
+  double start = time_seconds();
+  Status status = tokenizer_encode(&ids, tokenizer, text->data, text->length, flags);
+  double whole = time_seconds() - start;
+  int64_t count = ids.count;
+  start = time_seconds();
+  while (line < end && status == STATUS_OK) {
+    const char *feed = memchr(line, '\n', (size_t)(end - line));
+    size_t length = feed ? (size_t)(feed - line) + 1 : (size_t)(end - line);
+    ids.count = 0;
+    status = tokenizer_encode(&ids, tokenizer, line, length, flags);
+    line += length;
+  }
+  double lines = time_seconds() - start;
+  if (status == STATUS_OK)
+    printf("{\"bytes\": %zu, \"tokens\": %lld, \"seconds_whole\": %.6f, \"seconds_lines\": %.6f}\n", text->length, (long long)count, whole,
+           lines);
+  token_list_release(&ids);
+  return status;
+}
+
+typedef struct TokenizeOptions {
+  const char *model, *text, *file;
+  bool no_special, time;
+} TokenizeOptions;
+
+static Status tokenize(const TokenizeOptions *options, bool json) {
+  const char *model = options->model;
+  if (!model) return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
   Buffer text = {0};
   char *path = NULL;
   Tokenizer *tokenizer = NULL;
   TokenList ids = {0};
-  Status status = read_text(&text, given, file);
+  Status status = read_text(&text, options->text, options->file);
+  buffer_reserve(&text, 1);
   if (status == STATUS_OK) status = hub_argument_path(&path, "--model", model, HUB_TOKENIZER);
   if (status == STATUS_OK) status = tokenizer_open(&tokenizer, path);
-  int flags = no_special ? 0 : TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL;
-  if (status == STATUS_OK) status = tokenizer_encode(&ids, tokenizer, text.data ? text.data : "", text.length, flags);
-  if (status == STATUS_OK) print_ids(tokenizer, &ids, json);
+  int flags = options->no_special ? 0 : TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL;
+  if (status == STATUS_OK && options->time) {
+    status = print_times(tokenizer, &text, flags);
+  } else if (status == STATUS_OK) {
+    status = tokenizer_encode(&ids, tokenizer, text.data, text.length, flags);
+    if (status == STATUS_OK) print_ids(tokenizer, &ids, json);
+  }
   token_list_release(&ids);
   tokenizer_free(tokenizer);
   buffer_release(&text);
@@ -62,30 +97,33 @@ static Status tokenize(const char *model, const char *given, const char *file, b
 }
 
 Status command_tokenize(int argc, char **argv) {
-  const char *model = NULL, *text = NULL, *file = NULL;
-  bool no_special = false;
+  TokenizeOptions given = {0};
   const Option options[] = {
       {.name = "model",
        .kind = OPTION_STRING,
-       .value = &model,
+       .value = &given.model,
        .argument = "MODEL",
        .help = "a GGUF file (a vocabulary alone will do), a folder, or an id of the Hub"},
-      {.name = "text", .kind = OPTION_STRING, .value = &text, .argument = "S", .help = "the text"},
-      {.name = "file", .kind = OPTION_STRING, .value = &file, .argument = "F", .help = "a file whose bytes are the text, just as they are"},
+      {.name = "text", .kind = OPTION_STRING, .value = &given.text, .argument = "S", .help = "the text"},
+      {.name = "file", .kind = OPTION_STRING, .value = &given.file, .argument = "F", .help = "a file whose bytes are the text, just as they are"},
       {.name = "no-special",
        .kind = OPTION_FLAG,
-       .value = &no_special,
+       .value = &given.no_special,
        .help = "add no BOS or EOS, and read control tokens in the text as plain text"},
+      {.name = "time",
+       .kind = OPTION_FLAG,
+       .value = &given.time,
+       .help = "print how long the text took as a whole and line by line, as JSON, instead of the ids"},
   };
   const CommandLine line = {
       .name = "tokenize",
-      .usage = "--model MODEL (--text S | --file F) [--no-special]",
+      .usage = "--model MODEL (--text S | --file F) [--no-special] [--time]",
       .summary = "Prints the token ids of a text on one line; with --json also the tokens as they stand in the vocabulary.",
       .options = options,
       .option_count = sizeof options / sizeof options[0]};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
-  if (status == STATUS_OK && !arguments.help) status = tokenize(model, text, file, no_special, arguments.json);
+  if (status == STATUS_OK && !arguments.help) status = tokenize(&given, arguments.json);
   arguments_release(&arguments);
   return status;
 }

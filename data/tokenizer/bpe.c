@@ -189,17 +189,24 @@ static void push_fallback(SymbolList *list, const Model *model, const char *text
   for (size_t i = 0; i < length; i++) push_known(list, model, model->byte_ids[(uint8_t)text[i]]);
 }
 
-// A character of a word with its affixes: the id of the token that they are together.
-static int32_t affixed_id(const Tokenizer *tokenizer, const char *text, size_t length, bool first, bool last) {
+// One character of a word, with the affixes of its place.
+static void push_character(SymbolList *list, const Tokenizer *tokenizer, const char *text, size_t length, bool first, bool last) {
   const Model *model = &tokenizer->model;
   Buffer whole = {0};
-  int64_t id = -1;
-  if (model->prefix && !first) buffer_append_string(&whole, model->prefix);
-  buffer_append(&whole, text, length);
-  if (model->suffix && last) buffer_append_string(&whole, model->suffix);
-  map_get(&tokenizer->ids, whole.data, whole.length, &id);
+  if (model->prefix || model->suffix) {
+    if (model->prefix && !first) buffer_append_string(&whole, model->prefix);
+    buffer_append(&whole, text, length);
+    if (model->suffix && last) buffer_append_string(&whole, model->suffix);
+    text = whole.data;
+    length = whole.length;
+  }
+  int32_t id = model_character_id(tokenizer, text, length);
+  if (id >= 0) {
+    push_known(list, model, id);
+  } else {
+    push_fallback(list, model, text, length);
+  }
   buffer_release(&whole);
-  return (int32_t)id;
 }
 
 static size_t first_symbols(const Tokenizer *tokenizer, Symbol *symbols, const char *word, size_t length) {
@@ -217,13 +224,7 @@ static size_t first_symbols(const Tokenizer *tokenizer, Symbol *symbols, const c
   } else {
     for (size_t i = 0, step; i < length; i += step) {
       step = (size_t)utf8_length((const unsigned char *)word + i, length - i);
-      int32_t id = model->prefix || model->suffix ? affixed_id(tokenizer, word + i, step, i == 0, i + step == length)
-                                                  : model_character_id(tokenizer, word + i, step);
-      if (id >= 0) {
-        push_known(&list, model, id);
-      } else {
-        push_fallback(&list, model, word + i, step);
-      }
+      push_character(&list, tokenizer, word + i, step, i == 0, i + step == length);
     }
   }
   flush_unknown(&list, model);
@@ -265,8 +266,11 @@ static Status encode_uncached(TokenList *out, const Tokenizer *tokenizer, Worksp
     }
   }
   if (length > INT32_MAX - 1) return status_fail(STATUS_BAD_INPUT, "a word of %zu bytes is longer than 2 GiB: split the text", length);
-  if (workspace->symbol_capacity < length + 1) {
-    workspace->symbol_capacity = length * 2 + SHORT_WORD;
+  size_t room = length + 1;  // an affix may fall back to bytes
+  if (model->prefix) room *= strlen(model->prefix) + 1;
+  if (model->suffix) room += strlen(model->suffix);
+  if (workspace->symbol_capacity < room) {
+    workspace->symbol_capacity = room * 2 + SHORT_WORD;
     workspace->symbols = memory_grow(workspace->symbols, workspace->symbol_capacity, sizeof *workspace->symbols);
   }
   size_t count = first_symbols(tokenizer, workspace->symbols, word, length);

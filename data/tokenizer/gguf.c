@@ -43,7 +43,7 @@ static void add_step(Tokenizer *tokenizer, NormalizeStep step) {
 static Status apply_rule(Tokenizer *tokenizer, const PreRule *rule) {
   tokenizer->model.kind = rule->alphabet_after ? MODEL_BPE_CHARACTERS : MODEL_BPE_BYTES;
   tokenizer->model.ignore_merges = rule->ignore_merges;
-  tokenizer->decode.byte_level = true;
+  tokenizer->decode = (DecodeRule){.byte_level = true, .steps = {{.kind = DECODE_ALPHABET}}, .count = 1};
   if (rule->nfc && !rule->nfc_left_out) add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_UNICODE, .form = UNICODE_NFC});
   for (int i = 0; i < pre_rule_steps(rule); i++) {
     if (rule->alphabet_after && i == rule->alphabet_after) TRY(tokenizer_add_stage(tokenizer, (Stage){.kind = STAGE_ALPHABET}));
@@ -83,7 +83,7 @@ static void set_spaces(Tokenizer *tokenizer, bool prefix) {
   Model *model = &tokenizer->model;
   model->kind = MODEL_BPE_CHARACTERS;
   model->byte_fallback = model->fuse_unknown = true;
-  tokenizer->decode = (DecodeRule){.byte_fallback = true, .space = space, .strip_leading_space = prefix};
+  tokenizer_set_space_decoding(tokenizer, space, prefix);
   if (prefix) add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = space});
   add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE, .from = " ", .to = space});
 }

@@ -1,4 +1,4 @@
-// Reading tokenizer.json and the files beside it, for data/tokenizer_*.c alone.
+// Reading tokenizer.json and the files beside it, for data/tokenizer/ alone.
 #ifndef DATA_TOKENIZER_JSON_H
 #define DATA_TOKENIZER_JSON_H
 
@@ -10,6 +10,18 @@
 Status json_parse(json_t **out, const char *name, const char *text, size_t length);
 // A whole number from 0 to limit - 1; false for anything else.
 bool json_get_id(const json_t *value, int64_t limit, int32_t *id);
+bool json_is_absent(const json_t *value);  // missing or null
+bool json_is_flag(const json_t *object, const char *key);  // true stands there
+const char *json_get_text(const json_t *object, const char *key);  // "" when there is no such string
+
+// The parts of a tokenizer.json (json_stages.c, json_ends.c), after its model. Each takes null for a part that is not there.
+Status json_read_normalizer(Tokenizer *tokenizer, const json_t *component);
+Status json_read_pre_tokenizer(Tokenizer *tokenizer, const json_t *component);
+Status json_read_post_processor(Tokenizer *tokenizer, const json_t *component);
+Status json_read_decoder(Tokenizer *tokenizer, const json_t *component);
+Status json_fail(const Tokenizer *tokenizer, const char *place, const char *what);
+Status json_refuse_type(const Tokenizer *tokenizer, const char *place, const json_t *component);
+
 // Fills a new tokenizer from the top level of a tokenizer.json; tokenizer_finish comes after it.
 Status tokenizer_read_json(Tokenizer *tokenizer, const json_t *root);
 

@@ -59,12 +59,16 @@ static bool find_plain(Match *match, const Matcher *matcher, const Tokenizer *to
   return false;
 }
 
-// \w of a regular expression: letters, marks, decimal digits and connecting punctuation.
+// \w of Rust's regular expressions: alphabetic characters (letters, letterlike numbers, enclosed letters), marks, decimal digits,
+// connecting punctuation and the two joiners.
 static bool is_word_character(const char *text, size_t length) {
   utf8proc_int32_t point;
   if (utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &point) <= 0) return false;
   utf8proc_category_t category = utf8proc_category(point);
-  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_ND) || category == UTF8PROC_CATEGORY_PC;
+  bool enclosed = (point >= 0x24B6 && point <= 0x24E9) || (point >= 0x1F130 && point <= 0x1F149) ||
+                  (point >= 0x1F150 && point <= 0x1F169) || (point >= 0x1F170 && point <= 0x1F189);
+  bool joiner = point == 0x200C || point == 0x200D;
+  return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC || enclosed || joiner;
 }
 
 static bool is_space(const char *text, size_t length) {

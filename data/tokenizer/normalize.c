@@ -1,5 +1,5 @@
-// Normalisation of a text before it is cut into words: prepended and replaced strings, and the four forms of Unicode (UAX 15) by
-// utf8proc. ASCII is every form of itself.
+// Normalisation of a text before it is cut into words: prepended and replaced strings, the four forms of Unicode (UAX 15) by utf8proc,
+// and what a look at each character decides (normalize_characters.c). ASCII is every form of itself.
 #include <string.h>
 
 #include <utf8proc.h>
@@ -60,10 +60,26 @@ void append_replaced(Buffer *out, const char *from, const char *to, const char *
   buffer_append(out, text, (size_t)(end - text));
 }
 
+static Status replace_pattern(Buffer *out, const NormalizeStep *step, Workspace *workspace, const Buffer *in) {
+  RegexScan scan = {.code = step->code, .pattern = step->from, .text = in->data, .length = in->length};
+  size_t done = 0;
+  for (;;) {
+    bool found;
+    TRY(regex_next(&found, &scan, workspace));
+    if (!found) break;
+    buffer_append(out, in->data + done, scan.begin - done);
+    buffer_append_string(out, step->to);
+    done = scan.end;
+  }
+  buffer_append(out, in->data + done, in->length - done);
+  return STATUS_OK;
+}
+
 Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int count, const char *text, size_t length, bool at_start) {
   Buffer *in = &workspace->normal, *out = &workspace->normal_other;
   in->length = 0;
   buffer_append(in, text, length);
+  buffer_reserve(out, 1);
   for (int i = 0; i < count; i++) {
     const NormalizeStep *step = &steps[i];
     out->length = 0;
@@ -73,7 +89,9 @@ Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int
         buffer_append(out, in->data, in->length);
         break;
       case NORMALIZE_REPLACE: append_replaced(out, step->from, step->to, in->data, in->length); break;
+      case NORMALIZE_REPLACE_PATTERN: TRY(replace_pattern(out, step, workspace, in)); break;
       case NORMALIZE_UNICODE: TRY(normalize_unicode(out, step->form, in->data, in->length)); break;
+      default: normalize_characters(out, step, in->data, in->length);
     }
     if (out->length / GROWTH_MAX > length + REPLACEMENT_MAX) {
       return status_fail(STATUS_BAD_INPUT, "normalisation makes %zu bytes of %zu: the tokenizer's normalizer is not sane", out->length,

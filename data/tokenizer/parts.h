@@ -92,21 +92,61 @@ typedef struct Workspace {
   pcre2_jit_stack *stack;
 } Workspace;
 
+// ---- Regular expressions ----
+
+// The ranges of Unicode's White_Space, for a set.
+#define REGEX_SPACES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
+// Unicode's alphabetic characters, marks, decimal digits and connecting punctuation (old versions of PCRE2 have no \p{Alphabetic}).
+#define REGEX_WORD "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+
+Status regex_translate(Buffer *out, const char *pattern);  // from Oniguruma's syntax, which tokenizer.json uses, to PCRE2's
+Status regex_compile(pcre2_code **code, const char *pattern);  // translated first
+Status regex_compile_plain(pcre2_code **code, const char *pattern);  // as PCRE2 reads it
+
+// The matches of a pattern in a text, one after another; an empty match counts unless it touches the one before.
+typedef struct RegexScan {
+  const pcre2_code *code;
+  const char *pattern, *text;
+  size_t length, from, begin, end;  // the match, once there is one
+  bool matched;
+} RegexScan;
+
+Status regex_next(bool *found, RegexScan *scan, Workspace *workspace);
+
 // ---- Normalisation ----
 
-typedef enum NormalizeKind { NORMALIZE_PREPEND, NORMALIZE_REPLACE, NORMALIZE_UNICODE } NormalizeKind;
+typedef enum NormalizeKind {
+  NORMALIZE_PREPEND,  // `to` comes first, unless the text is empty
+  NORMALIZE_REPLACE,  // every `from` becomes `to`
+  NORMALIZE_REPLACE_PATTERN,  // every match of `code` becomes `to`
+  NORMALIZE_UNICODE,  // one of the four forms
+  NORMALIZE_LOWERCASE,  // character by character
+  NORMALIZE_STRIP,  // white space at the ends
+  NORMALIZE_STRIP_MARKS,  // all marks go
+  NORMALIZE_STRIP_NONSPACING,  // nonspacing marks go
+  NORMALIZE_CLEAN,  // BERT's: controls go, white space becomes spaces
+  NORMALIZE_SPACE_CHINESE,  // BERT's: Chinese characters stand between spaces
+  NORMALIZE_NMT,  // SentencePiece's for translation: some controls go, some become spaces
+  NORMALIZE_ALPHABET,  // bytes become characters of GPT-2's alphabet
+} NormalizeKind;
 typedef enum UnicodeForm { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD } UnicodeForm;
 
 typedef struct NormalizeStep {
   NormalizeKind kind;
   UnicodeForm form;
-  const char *from, *to;  // replace: every `from` becomes `to`; prepend: `to` comes first unless the text is empty
+  const char *from, *to;
+  pcre2_code *code;
+  bool left, right;  // the ends that are stripped
 } NormalizeStep;
 
 enum { NORMALIZE_STEPS_MAX = 16, REPLACEMENT_MAX = 256, GROWTH_MAX = 64 };  // so that a hostile file cannot ask for terabytes
 
 // Puts the normal form of valid UTF-8 into workspace->normal. `at_start`: nothing of the segment came before (for prepend).
 Status tokenizer_normalize(Workspace *workspace, const NormalizeStep *steps, int count, const char *text, size_t length, bool at_start);
+
+// The kinds of steps that look at each character alone: appends what valid UTF-8 becomes.
+void normalize_characters(Buffer *out, const NormalizeStep *step, const char *text, size_t length);
 
 // Appends the text with every `from` (not empty) as `to`.
 void append_replaced(Buffer *out, const char *from, const char *to, const char *text, size_t length);
@@ -164,7 +204,8 @@ typedef struct Stage {
 // something else in PCRE2 is translated or refused.
 Status tokenizer_add_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert);
 Status tokenizer_add_stage(Tokenizer *tokenizer, Stage stage);
-Status regex_translate(Buffer *out, const char *pattern);
+// The same in PCRE2's own syntax.
+Status tokenizer_add_plain_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert);
 
 // The rules of the vocabularies that a GGUF file names by tokenizer.ggml.pre.
 enum { PRE_STEPS_MAX = 6 };
@@ -194,11 +235,27 @@ Status tokenizer_split(const Tokenizer *tokenizer, Workspace *workspace, const c
 
 // ---- The tokenizer ----
 
+enum { DECODE_STEPS_MAX = 12 };
+
+typedef enum DecodeKind {
+  DECODE_ALPHABET,  // a text in GPT-2's alphabet becomes bytes
+  DECODE_BYTE_FALLBACK,  // <0xXX> is a byte
+  DECODE_REPLACE,  // every `from` becomes `to`
+  DECODE_STRIP,  // up to `start` times `from` goes from the beginning, up to `stop` times from the end
+} DecodeKind;
+
+typedef struct DecodeStep {
+  DecodeKind kind;
+  const char *from, *to;
+  int32_t start, stop;
+  bool whole;  // acts on the joined texts of all tokens, not on each
+} DecodeStep;
+
 typedef struct DecodeRule {
-  bool byte_level;  // texts are in GPT-2's alphabet of bytes
-  bool byte_fallback;  // <0xXX> is a byte
-  const char *space;  // what stands for a space in the texts (U+2581), or NULL
-  bool strip_leading_space;  // one space at the beginning of the whole text is dropped
+  DecodeStep steps[DECODE_STEPS_MAX];
+  int count;
+  bool fused;  // while it is read: the steps that follow act on the whole
+  bool byte_level;  // tokens are in GPT-2's alphabet of bytes
 } DecodeRule;
 
 struct Tokenizer {
@@ -234,6 +291,10 @@ void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
 // A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.
 Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_length, const char *right, size_t right_length,
                            int64_t number);
+
+// The decoder of SentencePiece's vocabularies: `space` (which must live as long) stands for one, <0xXX> for a byte; with `prefix` a text
+// has one space before it that is dropped.
+void tokenizer_set_space_decoding(Tokenizer *tokenizer, const char *space, bool prefix);
 
 int byte_to_alphabet(char out[4], uint8_t byte);  // GPT-2's character for a byte, as UTF-8; its length
 bool alphabet_to_bytes(Buffer *out, const char *text,

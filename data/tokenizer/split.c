@@ -13,32 +13,25 @@ Status tokenizer_add_stage(Tokenizer *tokenizer, Stage stage) {
   return STATUS_OK;
 }
 
-Status tokenizer_add_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert) {
-  Buffer translated = {0};
-  Status status = regex_translate(&translated, pattern);
-  pcre2_code *code = NULL;
-  if (status == STATUS_OK) {
-    int error;
-    PCRE2_SIZE offset;
-    uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE;
-    code = pcre2_compile((PCRE2_SPTR)translated.data, translated.length, options, &error, &offset, NULL);
-    if (!code) {
-      char message[256] = "";
-      pcre2_get_error_message(error, (PCRE2_UCHAR *)message, sizeof message);
-      status = status_fail(STATUS_BAD_INPUT, "the regular expression `%s`: %s", pattern, message);
-    }
-  }
-  buffer_release(&translated);
-  if (status != STATUS_OK) return status;
-  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT, pcre2_match interprets
+static Status add_compiled(Tokenizer *tokenizer, const char *pattern, pcre2_code *code, SplitBehavior behavior, bool invert) {
   Stage stage = {
       .kind = STAGE_SPLIT, .behavior = behavior, .invert = invert, .pattern = arena_copy_string(&tokenizer->arena, pattern), .code = code};
   return tokenizer_add_stage(tokenizer, stage);
 }
 
-// ---- Running ----
+Status tokenizer_add_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert) {
+  pcre2_code *code;
+  TRY(regex_compile(&code, pattern));
+  return add_compiled(tokenizer, pattern, code, behavior, invert);
+}
 
-enum { JIT_STACK_FIRST = 32 << 10, JIT_STACK_MOST = 4 << 20, MATCH_LIMIT = 10000000 };
+Status tokenizer_add_plain_split(Tokenizer *tokenizer, const char *pattern, SplitBehavior behavior, bool invert) {
+  pcre2_code *code;
+  TRY(regex_compile_plain(&code, pattern));
+  return add_compiled(tokenizer, pattern, code, behavior, invert);
+}
+
+// ---- Running ----
 
 typedef struct Split {
   const Tokenizer *tokenizer;
@@ -48,15 +41,6 @@ typedef struct Split {
 } Split;
 
 static Status run_stage(const Split *split, int stage, const char *text, size_t length, bool first);
-
-static void prepare_matching(Workspace *workspace) {
-  if (workspace->match) return;
-  workspace->match = pcre2_match_data_create(1, NULL);
-  workspace->context = pcre2_match_context_create(NULL);
-  workspace->stack = pcre2_jit_stack_create(JIT_STACK_FIRST, JIT_STACK_MOST, NULL);
-  pcre2_set_match_limit(workspace->context, MATCH_LIMIT);
-  pcre2_jit_stack_assign(workspace->context, NULL, workspace->stack);
-}
 
 // The pieces of one stage: the last one waits, because the next may join it.
 typedef struct Pieces {
@@ -100,31 +84,16 @@ static Status push_piece(Pieces *pieces, const Stage *stage, size_t begin, size_
 
 static Status run_split(const Split *split, int index, const char *text, size_t length, bool first) {
   const Stage *stage = &split->tokenizer->stages[index];
-  prepare_matching(split->workspace);
-  pcre2_match_data *match = split->workspace->match;
-  const PCRE2_SIZE *range = pcre2_get_ovector_pointer(match);
   Pieces pieces = {.split = split, .stage = index, .text = text, .first = first};
-  size_t done = 0, from = 0;
-  bool matched = false;
-  while (from <= length) {
-    int count = pcre2_match(stage->code, (PCRE2_SPTR)text, length, from, PCRE2_NO_UTF_CHECK, match, split->workspace->context);
-    if (count == PCRE2_ERROR_NOMATCH) break;
-    if (count < 0) {
-      char message[256] = "";
-      pcre2_get_error_message(count, (PCRE2_UCHAR *)message, sizeof message);
-      return status_fail(STATUS_FAILED, "the pre-tokenizer's `%s` on a text of %zu bytes: %s", stage->pattern, length, message);
-    }
-    size_t begin = range[0], end = range[1];
-    from = end;
-    if (end <= begin) {  // an empty match: the next try begins a character later
-      from = end + 1;
-      while (from < length && ((uint8_t)text[from] & 0xC0) == 0x80) from++;
-      if (end < begin || (matched && begin == done)) continue;  // right behind another match it is none
-    }
-    if (done < begin) TRY(push_piece(&pieces, stage, done, begin, false));
-    TRY(push_piece(&pieces, stage, begin, end, true));
-    done = end;
-    matched = true;
+  RegexScan scan = {.code = stage->code, .pattern = stage->pattern, .text = text, .length = length};
+  size_t done = 0;
+  for (;;) {
+    bool found;
+    TRY(regex_next(&found, &scan, split->workspace));
+    if (!found) break;
+    if (done < scan.begin) TRY(push_piece(&pieces, stage, done, scan.begin, false));
+    TRY(push_piece(&pieces, stage, scan.begin, scan.end, true));
+    done = scan.end;
   }
   if (done < length) TRY(push_piece(&pieces, stage, done, length, false));
   return flush_piece(&pieces);

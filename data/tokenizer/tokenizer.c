@@ -91,6 +91,7 @@ void tokenizer_free(Tokenizer *tokenizer) {
   token_list_release(&tokenizer->prefix);
   token_list_release(&tokenizer->suffix);
   token_list_release(&tokenizer->ends);
+  for (int i = 0; i < tokenizer->step_count; i++) pcre2_code_free(tokenizer->steps[i].code);
   free(tokenizer->tokens);
   free(tokenizer->steps);
   arena_release(&tokenizer->arena);
@@ -133,8 +134,10 @@ Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_l
   Model *model = &tokenizer->model;
   int64_t first, second, whole;
   Buffer text = {0};
+  size_t prefix = model->prefix ? strlen(model->prefix) : 0;  // of a symbol that continues a word, which the whole has in front alone
+  if (right_length < prefix || (prefix && memcmp(right, model->prefix, prefix) != 0)) prefix = 0;
   buffer_append(&text, left, left_length);
-  buffer_append(&text, right, right_length);
+  buffer_append(&text, right + prefix, right_length - prefix);
   bool known = map_get(&tokenizer->ids, left, left_length, &first) && map_get(&tokenizer->ids, right, right_length, &second) &&
                map_get(&tokenizer->ids, text.data, text.length, &whole);
   buffer_release(&text);
@@ -325,42 +328,6 @@ void token_list_push(TokenList *list, int32_t id) { ARRAY_PUSH(list->ids, list->
 void token_list_release(TokenList *list) {
   free(list->ids);
   *list = (TokenList){0};
-}
-
-// ---- Decoding ----
-
-void tokenizer_decode_piece(Buffer *out, const Tokenizer *tokenizer, int32_t id, bool with_special) {
-  if (!tokenizer_text(tokenizer, id)) return;
-  const Token *token = &tokenizer->tokens[id];
-  const DecodeRule *rule = &tokenizer->decode;
-  if (tokenizer_is_special(tokenizer, id)) {
-    if (with_special) buffer_append(out, token->text, token->length);
-    return;
-  }
-  if (!token->added) {
-    if (rule->byte_level && alphabet_to_bytes(out, token->text, token->length)) return;
-    int32_t byte = rule->byte_fallback ? byte_token_value(token) : -1;
-    if (byte >= 0) {
-      buffer_append(out, &(char){(char)byte}, 1);
-      return;
-    }
-    if (rule->space) {
-      append_replaced(out, rule->space, " ", token->text, token->length);
-      return;
-    }
-  }
-  buffer_append(out, token->text, token->length);
-}
-
-void tokenizer_decode(Buffer *out, const Tokenizer *tokenizer, const int32_t *ids, int64_t count, bool with_special) {
-  buffer_reserve(out, 0);
-  size_t before = out->length;
-  for (int64_t i = 0; i < count; i++) tokenizer_decode_piece(out, tokenizer, ids[i], with_special);
-  if (tokenizer->decode.strip_leading_space && out->length > before && out->data[before] == ' ') {
-    memmove(out->data + before, out->data + before + 1, out->length - before);  // with the NUL behind it
-    out->length--;
-  }
-  out->data[out->length] = 0;
 }
 
 // ---- Questions ----

@@ -52,8 +52,7 @@ static void bad_vocabularies_are_refused(void **state) {
       {"{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}", "merges[0]"},
       {"{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a a\"]}", "outside the vocabulary"},
       {"{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"unk_token\": \"u\"}", "unk_token"},
-      {"{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"dropout\": 0.1}", "dropout"},
-      {"{\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"end_of_word_suffix\": \"</w>\"}", "affixes"},
+      {"{\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}", "WordLevel"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char *text = memory_format("{\"model\": %s, " BYTES "}", cases[i].model);
@@ -68,20 +67,24 @@ static void unknown_components_are_refused_by_name(void **state) {
     const char *components, *word;
   } cases[] = {
       {"\"normalizer\": {\"type\": \"Precompiled\"}, " BYTES, "Precompiled"},
-      {"\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}, " BYTES, "Lowercase"},
-      {"\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"a\"}, \"content\": \"b\"}, " BYTES, "String"},
+      {"\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Uppercase\"}]}, " BYTES, "Uppercase"},
+      {"\"normalizer\": {\"type\": \"Replace\", \"pattern\": {}, \"content\": \"b\"}, " BYTES, "pattern"},
+      {"\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"(a\"}, \"content\": \"b\"}, " BYTES, "(a"},
       {"\"normalizer\": 7, " BYTES, "normalizer"},
-      {"\"pre_tokenizer\": {\"type\": \"Whitespace\"}", "Whitespace"},
+      {"\"pre_tokenizer\": {\"type\": \"Whitespace\"}", "decoder"},
+      {"\"pre_tokenizer\": {\"type\": \"CharDelimiterSplit\"}", "delimiter"},
       {"\"pre_tokenizer\": {\"type\": \"UnicodeScripts\"}", "UnicodeScripts"},
       {"\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {}}", "pattern"},
       {"\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"Sideways\"}", "Sideways"},
       {"\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}}", "(a"},
-      {"\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}",
-       "behind ByteLevel"},
       {"\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"__\"}", "one character"},
       {"\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\", \"prepend_scheme\": \"last\"}", "prepend_scheme"},
       {"\"decoder\": {\"type\": \"WordPiece\"}", "WordPiece"},
-      {"\"decoder\": {\"type\": \"Strip\", \"content\": \" \", \"start\": 2, \"stop\": 0}", "Strip"},
+      {"\"decoder\": {\"type\": \"CTC\"}", "CTC"},
+      {"\"decoder\": {\"type\": \"Strip\", \"content\": \" \", \"start\": -2, \"stop\": 0}", "Strip"},
+      {"\"decoder\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"a\"}, \"content\": \"b\"}", "String"},
+      {"\"decoder\": {\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"bbbbbbbbbbbbbbbbb\"}", "16 bytes"},
+      {"\"decoder\": {\"type\": \"BPEDecoder\"}", "suffix"},
       {"\"decoder\": {\"type\": \"ByteLevel\"}", "ByteLevel"},
       {"\"decoder\": null", "decoder"},
       {BYTES ", \"post_processor\": {\"type\": \"Magic\"}", "Magic"},
@@ -271,6 +274,8 @@ static void regular_expressions_are_translated(void **state) {
       {"\\u4e00\\x41\\x{1F600}", "\\x{4e00}\\x{41}\\x{1F600}"},
       {"a{2,3}\\d[\\d]", "a{2,3}\\p{Nd}[\\p{Nd}]"},
       {"é[–-—]", "é[–-—]"},
+      {"[^(\\s|[.,]|a])]",
+       "[^(\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}|.,|a])]"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     Buffer out = {0};
@@ -282,9 +287,9 @@ static void regular_expressions_are_translated(void **state) {
 
 static void regular_expressions_that_mean_something_else_are_refused(void **state) {
   (void)state;
-  static const char *const patterns[] = {"[a&&b]",  "[[:alpha:]]", "(a)\\1", "\\h",       "(?m:a)", "(?<n>a)",
-                                         "a{1,2}+", "\\p{Alpha1}", "\\pL",   "[\\S]",     "\\R",    "\\xFF",
-                                         "\\u12",   "\\",          "[]a]",   "(*ACCEPT)", "\\b",    "\\G"};
+  static const char *const patterns[] = {"[a&&b]",  "[[:alpha:]]", "(a)\\1",    "\\h",   "(?m:a)", "(?<n>a)", "[a[^b]]",
+                                         "a{1,2}+", "\\p{Alpha1}", "\\pL",      "[\\S]", "\\R",    "\\xFF",   "\\u12",
+                                         "\\",      "[]a]",        "(*ACCEPT)", "[\\b]", "\\G"};
   for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
     Buffer out = {0};
     assert_fails(STATUS_BAD_INPUT, regex_translate(&out, patterns[i]), patterns[i], "byte");

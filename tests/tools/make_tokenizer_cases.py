@@ -2,15 +2,16 @@
 """Makes tests/data/tokenizer_cases.json: what Hugging Face's tokenizers library gives for hard strings.
 
 Each case is a patch of the top level of tests/data/tiny-hf/tokenizer.json (another pre_tokenizer, normalizer, ...), with the ids
-of each string (special tokens added), and what they decode to (null where the bytes are no valid UTF-8 there). The cases `prepend`
-and `metaspace` bring a vocabulary of characters with byte fallback, trained here on tests/tools/tiny_corpus.txt.
+of each string (special tokens added), and what they decode to (null where the bytes are no valid UTF-8 there, or where we mean to give
+the text back and the library does not). The cases `prepend` and `metaspace` bring a vocabulary of characters with byte fallback, `suffix`
+and `prefix` ones with affixes, trained here on tests/tools/tiny_corpus.txt.
 
     python3 tests/tools/make_tokenizer_cases.py     (needs tokenizers)
 """
 import json
 import pathlib
 
-from tokenizers import Tokenizer, models, normalizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
@@ -67,6 +68,63 @@ def character_model():
     return model, [special, mark]
 
 
+def affix_model(**affix):
+    """A vocabulary of lower-case words whose subwords carry an affix."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **affix))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    lines = [line.lower() for line in (HERE / "tiny_corpus.txt").read_text(encoding="utf-8").splitlines() if line.isascii()]
+    tokenizer.train_from_iterator(lines[:200], trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False, **affix))
+    unknown = {"id": 0, "content": "<unk>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"model": json.loads(tokenizer.to_str())["model"], "added_tokens": [unknown]}
+
+
+def more_cases(character, replace, sentence_decoder):
+    """Every kind of component that the cases above do not have."""
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    plain = {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]}
+    upper, lower = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+    o200k = (rf"[^\r\n\p{{L}}\p{{N}}]?[{upper}]*[{lower}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{{L}}\p{{N}}]?[{upper}]+[{lower}]*"
+             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    falcon = sequence({"type": "Punctuation", "behavior": "Contiguous"}, BYTES | {"use_regex": True},
+                      {"type": "Digits", "individual_digits": False}, split("[0-9][0-9][0-9]"))
+
+    def normal(*steps):
+        return {"normalizer": {"type": "Sequence", "normalizers": list(steps)}, "pre_tokenizer": BYTES | {"use_regex": True}}
+
+    bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    suffix, prefix = affix_model(end_of_word_suffix="</w>"), affix_model(continuing_subword_prefix="##")
+    word_decoder = {"type": "BPEDecoder", "suffix": "</w>"}
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    return {
+        "lowercase": normal({"type": "Lowercase"}),
+        "strip": normal({"type": "Strip", "strip_left": True, "strip_right": True}),
+        "strip_right": normal({"type": "Strip", "strip_left": False, "strip_right": True}, {"type": "NFKD"}, {"type": "StripAccents"}),
+        "nmt": normal({"type": "Nmt"}, {"type": "NFKC"}),
+        "replace_pattern": normal({"type": "Replace", "pattern": {"Regex": r"\s+|(?<=l)"}, "content": "_"}),
+        "bert": {"normalizer": bert, "pre_tokenizer": sequence({"type": "BertPreTokenizer"}, BYTES)},
+        "bert_cased": normal(bert | {"lowercase": False, "strip_accents": True, "clean_text": False}),
+        "bytes_normalized": {"normalizer": {"type": "ByteLevel"}, "pre_tokenizer": split("Ġ", "MergedWithNext", kind="String")},
+        "whitespace": {"pre_tokenizer": sequence({"type": "Whitespace"}, BYTES)},
+        "delimiter": {"pre_tokenizer": sequence({"type": "CharDelimiterSplit", "delimiter": "-"}, BYTES)},
+        "falcon": {"pre_tokenizer": falcon},
+        "gpt_4o": {"pre_tokenizer": sequence(split(o200k), BYTES)},
+        "bloom": {"pre_tokenizer": sequence(split(" ?[^(\\s|[.,!?…。，、।۔،])]+"), BYTES)},
+        "boundaries": {"pre_tokenizer": sequence(split(r"\d{1,3}(?=(?:\d{3})*\b)|\B-"), BYTES)},
+        "empty_matches": {"pre_tokenizer": sequence(split(r"\p{N}+"), split(r"(?=(\d{3})+(?!\d))"), split("l*", "MergedWithNext"), BYTES)},
+        "suffix": suffix | {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": word_decoder},
+        "suffix_bytes": suffix | {"pre_tokenizer": BYTES | {"use_regex": True}, "decoder": {"type": "Sequence", "decoders": [BYTES, space]}},
+        "prefix": prefix | {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"}, "decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Replace", "pattern": {"String": "##"}, "content": ""}]}},
+        "gemma": character | {"normalizer": replace, "pre_tokenizer": split(" ", "MergedWithPrevious", kind="String"), "decoder": plain},
+        "no_pre_tokenizer": character | {"normalizer": {"type": "Sequence", "normalizers": [prepend, replace]}, "pre_tokenizer": None, "decoder": sentence_decoder, "post_processor": None},
+        "dropped_unknown": character | {"model": {"byte_fallback": False, "unk_token": None, "dropout": 0.0}, "normalizer": replace, "pre_tokenizer": None, "decoder": plain},
+        "single_unknown": character | {"model": {"byte_fallback": False, "fuse_unk": False}, "normalizer": replace, "pre_tokenizer": None, "decoder": plain},
+        "old_metaspace": character | {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}, "decoder": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}},
+        "never_metaspace": character | {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True}, "decoder": plain},
+        "strip_decoder": character | {"normalizer": replace, "pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 2, "stop": 0}]}},
+        "bert_ends": {"post_processor": {"type": "BertProcessing", "sep": ["<|im_end|>", 2], "cls": ["<|im_start|>", 1]}},
+    }
+
+
 def make_cases(base):
     model, tokens = character_model()
     sentence_decoder = {
@@ -80,7 +138,7 @@ def make_cases(base):
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     character = {"model": model, "added_tokens": tokens}
     flags = added(base, ("<sep>", ["lstrip"]), ("<mask>", ["lstrip", "rstrip", "special"]), ("day", ["single_word", "normalized"]), ("wor", []))
-    return {
+    cases = {
         "smollm": {},
         "prefix_space": {"pre_tokenizer": BYTES | {"add_prefix_space": True, "use_regex": True}},
         "llama3": {
@@ -105,6 +163,11 @@ def make_cases(base):
         "metaspace_first": character | {"pre_tokenizer": metaspace | {"prepend_scheme": "first", "split": False}, "decoder": metaspace | {"prepend_scheme": "first", "split": False}},
         "unknown": character | {"model": model | {"byte_fallback": False}, "pre_tokenizer": metaspace, "decoder": metaspace},
     }
+    more = more_cases(character, replace, sentence_decoder)
+    for patch in more.values():  # a model's settings stand for the character model with them
+        if "model" in patch and "vocab" not in patch["model"]:
+            patch["model"] = model | patch["model"]
+    return cases | more
 
 
 def main():
@@ -116,9 +179,11 @@ def main():
         ids = [tokenizer.encode(string).ids for string in STRINGS]
         texts = [tokenizer.decode(tokenizer.encode(string, add_special_tokens=False).ids, skip_special_tokens=False) for string in STRINGS]
         texts = [None if "\ufffd" in text else text for text in texts]
+        if name == "old_metaspace":  # the library drops every space of the first token there
+            texts = [None if string.startswith((" ", "▁")) else text for string, text in zip(STRINGS, texts)]
         # A patch of the model's settings alone does not repeat the vocabulary.
-        if name in ("metaspace", "metaspace_first", "unknown"):
-            shared = made["prepend"]["model"]
+        shared = made["prepend"]["model"]
+        if name != "prepend" and "model" in patch and patch["model"]["vocab"] == shared["vocab"]:
             patch = patch | {"model": {key: value for key, value in patch["model"].items() if shared[key] != value} | {"same_as": "prepend"}}
         elif "model" in patch:
             patch = patch | {"model": {key: value for key, value in patch["model"].items() if base["model"][key] != value}}
