@@ -73,7 +73,8 @@ typedef struct TokenizeOptions {
 
 static Status tokenize(const TokenizeOptions *options, bool json) {
   const char *model = options->model;
-  if (!model) return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
+  if (!model)
+    return status_fail(STATUS_USAGE, "tokenize: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
   Buffer text = {0};
   char *path = NULL;
   Tokenizer *tokenizer = NULL;
@@ -105,7 +106,11 @@ Status command_tokenize(int argc, char **argv) {
        .argument = "MODEL",
        .help = "a GGUF file (a vocabulary alone will do), a folder, or an id of the Hub"},
       {.name = "text", .kind = OPTION_STRING, .value = &given.text, .argument = "S", .help = "the text"},
-      {.name = "file", .kind = OPTION_STRING, .value = &given.file, .argument = "F", .help = "a file whose bytes are the text, just as they are"},
+      {.name = "file",
+       .kind = OPTION_STRING,
+       .value = &given.file,
+       .argument = "F",
+       .help = "a file whose bytes are the text, just as they are"},
       {.name = "no-special",
        .kind = OPTION_FLAG,
        .value = &given.no_special,
