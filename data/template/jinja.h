@@ -37,6 +37,7 @@ typedef struct JinjaInput {
   const JinjaMark *marks;  // [mark_count] in any order
   size_t mark_count;
   time_t now;  // for strftime_now, shown in local time
+  int64_t max_steps;  // 0: 100 million, a few seconds
 } JinjaInput;
 
 typedef struct JinjaText {
