@@ -19,6 +19,7 @@ static const Command commands[] = {
     {"generate", command_generate, "text from a model and its adapters"},
     {"export", command_export, "an adapter as a GGUF file or a PEFT folder"},
     {"merge", command_merge, "a model with its adapters merged into the weights, and how far it is from them"},
+    {"template", command_template, "a conversation as a chat template renders it"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"perplexity", command_perplexity, "how well a model foretells a text"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},

@@ -117,11 +117,13 @@ static void check_rendering(const json_t *item) {
   const json_t *messages = json_object_get(item, "messages");
   assert_ok(chat_template_render(&text, chat, messages, NULL, json_is_true(json_object_get(item, "prompt"))));
   assert_string_equal(text.text.data, json_string_value(json_object_get(item, "text")));
-  for (int64_t s = 0; s < text.count; s++) {  // every span is a part of its message's content, its trimmed front left out
+  for (int64_t s = 0; s < text.count; s++) {  // every byte that is said to be of a content is that content's
     const ChatSpan *span = &text.spans[s];
-    if (span->message < 0) continue;
-    const json_t *content = json_object_get(json_array_get(messages, (size_t)span->message), "content");
-    assert_memory_equal(text.text.data + span->begin, json_string_value(content) + span->cut, span->end - span->begin);
+    const char *content = json_string_value(json_object_get(json_array_get(messages, (size_t)span->message), "content"));
+    for (size_t at = span->begin; at < span->end; at++) {
+      assert_true(text.offsets[at] >= 0);
+      assert_int_equal(text.text.data[at], content[text.offsets[at]]);
+    }
   }
   chat_text_release(&text);
   chat_template_free(chat);
@@ -135,62 +137,6 @@ static void templates_print_what_transformers_prints(void **state) {
   json_t *item;
   assert_true(json_array_size(json_object_get(golden, "templates")) >= 32);
   json_array_foreach(json_object_get(golden, "templates"), i, item) check_rendering(item);
-}
-
-static void unknown_templates_are_refused_with_the_remedy(void **state) {
-  (void)state;
-  static const char *const sources[] = {
-      "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}{{ add_generation_prompt }}",
-      // ChatML at first sight, but it cuts thoughts out of replies
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}{{ "
-      "add_generation_prompt }}",
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",  // no generation prompt
-  };
-  for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
-    Tokenizer *tokenizer = tokenizer_with_template(sources[i]);
-    ChatTemplate *chat;
-    assert_fails(STATUS_BAD_INPUT, chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer), "chat_template: chatml");
-    tokenizer_free(tokenizer);
-  }
-}
-
-static void published_templates_that_are_not_built_in_are_refused(void **state) {
-  (void)state;
-  static const char *const files[] = {"HuggingFaceTB-SmolLM3-3B",
-                                      "Qwen-Qwen3-0.6B",
-                                      "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
-                                      "google-gemma-2-2b-it",
-                                      "meta-llama-Llama-3.1-8B-Instruct",
-                                      "meta-llama-Llama-3.2-3B-Instruct",
-                                      "microsoft-Phi-3.5-mini-instruct",
-                                      "mistralai-Mistral-Nemo-Instruct-2407"};
-  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    char *name = memory_format("data/templates/%s.jinja", files[i]), *path = shared_path(name);
-    free(name);
-    if (!path) skip_test("data/templates is not here");
-    ChatTemplate *chat;
-    assert_fails(STATUS_BAD_INPUT, chat_template_open(&chat, &(ChatTemplateOptions){.name = "jinja", .jinja = path}, NULL), "built in");
-    free(path);
-  }
-}
-
-static void tools_are_refused_where_the_model_would_print_them(void **state) {
-  (void)state;
-  const char *source =
-      "{% if tools %}<tools>{{ tools }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + "
-      "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-  Tokenizer *tokenizer = tokenizer_with_template(source);
-  ChatTemplate *chat;
-  assert_ok(chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer));
-  json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi"), *tools = json_pack("[{}]");
-  ChatText text = {0};
-  assert_fails(STATUS_BAD_INPUT, chat_template_render(&text, chat, messages, tools, false), "tools");
-  assert_ok(chat_template_render(&text, chat, messages, NULL, false));
-  chat_text_release(&text);
-  json_decref(messages);
-  json_decref(tools);
-  chat_template_free(chat);
-  tokenizer_free(tokenizer);
 }
 
 static void details_train_only_their_characters(void **state) {
@@ -265,9 +211,6 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(rows_of_every_type_equal_the_golden_tokens_and_labels),
       cmocka_unit_test(templates_print_what_transformers_prints),
-      cmocka_unit_test(unknown_templates_are_refused_with_the_remedy),
-      cmocka_unit_test(published_templates_that_are_not_built_in_are_refused),
-      cmocka_unit_test(tools_are_refused_where_the_model_would_print_them),
       cmocka_unit_test(details_train_only_their_characters),
       cmocka_unit_test(bad_rows_are_told_with_their_place_and_what_they_lack),
       cmocka_unit_test(unknown_types_are_refused_with_the_nearest_known_one),
