@@ -85,6 +85,7 @@ static json_t *fixed_variables(const ChatTemplateOptions *options, const Tokeniz
     set_token(variables, "bos_token", tokenizer, tokenizer_bos(tokenizer));
     set_token(variables, "eos_token", tokenizer, tokenizer_eos(tokenizer));
     set_token(variables, "pad_token", tokenizer, tokenizer_pad(tokenizer));
+    set_token(variables, "unk_token", tokenizer, tokenizer_unknown(tokenizer));
   }
   for (int i = 0; options->variables && i < options->variables->count; i++)
     json_object_set_new(variables, options->variables->keys[i], read_value(options->variables->values[i]));
@@ -169,28 +170,31 @@ Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_
 
 // ---- What can be known of a template by trying it
 
-static json_t *trial_messages(void) {
-  return json_pack("[{s:s, s:s}, {s:s, s:s}]", "role", "user", "content", "\xE2\x98\x83q", "role", "assistant", "content",
-                   "\xE2\x98\x83"
-                   "a");
-}
-
-// What stands behind the last message; NULL where the template refuses so short a conversation.
-static char *text_behind_reply(const ChatTemplate *chat) {
-  json_t *messages = trial_messages();
+// What stands behind the replies of a conversation: of the last one, and of the one before it (NULL where the template refuses a
+// second exchange). False where it refuses even one.
+static bool try_conversation(char **last, char **before, const ChatTemplate *chat, int exchanges) {
+  static const char *const roles[] = {"user", "assistant"}, *const contents[] = {"\xE2\x98\x83q", "\xE2\x98\x83r"};
+  json_t *messages = json_array();
+  for (int i = 0; i < 2 * exchanges; i++)
+    json_array_append_new(messages, json_pack("{s:s, s:s}", "role", roles[i % 2], "content", contents[i % 2]));
   ChatText text = {0};
-  char *behind = NULL;
-  if (chat_template_render(&text, chat, messages, NULL, false) == STATUS_OK && text.count) {
-    const ChatSpan *last = &text.spans[text.count - 1];
-    if (last->message == 1) behind = memory_copy_string(text.text.data + last->end);
-  }
+  bool good = chat_template_render(&text, chat, messages, NULL, false) == STATUS_OK && text.count == 2 * exchanges;
+  *last = *before = NULL;
+  if (good) *last = memory_copy_string(text.text.data + text.spans[text.count - 1].end);
+  if (good && exchanges > 1)
+    *before = memory_format("%.*s", (int)(text.spans[2].begin - text.spans[1].end), text.text.data + text.spans[1].end);
   chat_text_release(&text);
   json_decref(messages);
-  return behind;
+  return good;
 }
 
-// The first end of turn that the vocabulary knows, else its first control token, else the first word.
-static char *find_stop(const ChatTemplate *chat, const char *behind, const Tokenizer *tokenizer) {
+static bool has_stop(const ChatTemplate *chat, const char *text) {
+  size_t begin, end;
+  return stop_list_find(&begin, &end, &chat->stops, text, 0, strlen(text));
+}
+
+// The first end of turn that the vocabulary knows, else its first control token; else NULL.
+static char *find_token(const ChatTemplate *chat, const char *behind, const Tokenizer *tokenizer) {
   size_t begin, end, length = strlen(behind);
   if (stop_list_find(&begin, &end, &chat->stops, behind, 0, length)) return memory_format("%.*s", (int)(end - begin), behind + begin);
   TokenList ids = {0};
@@ -199,15 +203,31 @@ static char *find_stop(const ChatTemplate *chat, const char *behind, const Token
   for (int64_t i = 0; i < ids.count && !stop; i++)
     if (tokenizer_is_special(tokenizer, ids.ids[i])) stop = memory_copy_string(tokenizer_text(tokenizer, ids.ids[i]));
   token_list_release(&ids);
-  begin = strspn(behind, " \t\r\n");
-  return stop ? stop : memory_format("%.*s", (int)strcspn(behind + begin, " \t\r\n"), behind + begin);
+  return stop;
 }
 
+// The first word behind a reply, where it is the same behind both.
+static char *find_word(const char *last, const char *before) {
+  size_t skip = strspn(last, " \t\r\n"), length = strcspn(last + skip, " \t\r\n");
+  if (before && strncmp(last, before, skip + length) != 0) return memory_copy_string("");
+  return memory_format("%.*s", (int)length, last + skip);
+}
+
+// How turns end: a token of the vocabulary, or a text that this vocabulary has no token for. A marker that stands behind the last
+// turn alone ends a conversation, and another one its turns.
 static void try_stop(ChatTemplate *chat, const Tokenizer *tokenizer) {
-  char *behind = text_behind_reply(chat);
-  chat->stop = behind ? find_stop(chat, behind, tokenizer) : memory_copy_string("");
-  if (*chat->stop) stop_list_add(&chat->stops, chat->stop);
-  free(behind);
+  char *last, *before;
+  if (!try_conversation(&last, &before, chat, 2)) try_conversation(&last, &before, chat, 1);
+  chat->stop = last ? find_token(chat, last, tokenizer) : NULL;
+  if (chat->stop) stop_list_add(&chat->stops, chat->stop);
+  if (last && (!chat->stop || (before && !has_stop(chat, before)))) {
+    free(chat->stop);
+    chat->stop = find_word(last, before);
+    stop_list_add(&chat->stops, chat->stop);
+  }
+  if (!chat->stop) chat->stop = memory_copy_string("");
+  free(last);
+  free(before);
 }
 
 static bool renders_arguments(const ChatTemplate *chat, json_t *arguments) {

@@ -352,6 +352,7 @@ bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id) {
 int32_t tokenizer_bos(const Tokenizer *tokenizer) { return tokenizer->bos; }
 int32_t tokenizer_eos(const Tokenizer *tokenizer) { return tokenizer->eos; }
 int32_t tokenizer_pad(const Tokenizer *tokenizer) { return tokenizer->pad; }
+int32_t tokenizer_unknown(const Tokenizer *tokenizer) { return tokenizer->unknown; }
 int32_t tokenizer_eot(const Tokenizer *tokenizer) { return tokenizer->eot; }
 
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id) {

@@ -46,9 +46,10 @@ int64_t tokenizer_size(const Tokenizer *tokenizer);  // ids are 0 .. size-1
 int32_t tokenizer_find(const Tokenizer *tokenizer, const char *token);  // the id of a token by its text; -1 when absent
 const char *tokenizer_text(const Tokenizer *tokenizer, int32_t id);  // as it stands in the vocabulary; NULL out of range or in a hole
 bool tokenizer_is_special(const Tokenizer *tokenizer, int32_t id);  // a control token
-int32_t tokenizer_bos(const Tokenizer *tokenizer);  // -1 when there is none; so the next three
+int32_t tokenizer_bos(const Tokenizer *tokenizer);  // -1 when there is none; so the next four
 int32_t tokenizer_eos(const Tokenizer *tokenizer);
 int32_t tokenizer_pad(const Tokenizer *tokenizer);
+int32_t tokenizer_unknown(const Tokenizer *tokenizer);
 int32_t tokenizer_eot(const Tokenizer *tokenizer);  // end of turn, where the file names one
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);  // EOS, end of turn, or another end-of-generation token
 bool tokenizer_adds_bos(const Tokenizer *tokenizer);
