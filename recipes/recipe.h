@@ -193,7 +193,7 @@ RecipePosition recipe_position(const Recipe *recipe, const char *key);
 Status recipe_fail(const Recipe *recipe, Status code, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 
 // What `train` says before it starts about keys that validate but are not built yet (rl, dora, optimisers...);
-// STATUS_USAGE naming the key's position, or STATUS_OK.
+// STATUS_USAGE with a line for each, its position and what works instead, or STATUS_OK.
 Status recipe_check_trainable(const Recipe *recipe);
 
 // Prints docs/recipes.md: every key with type, default and meaning, from the schema table.
