@@ -198,7 +198,7 @@ RecipePosition recipe_position(const Recipe *recipe, const char *key);
 Status recipe_fail(const Recipe *recipe, Status code, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 
 // What `train` says before it starts about keys that validate but are not built yet (rl, dora, optimisers...);
-// STATUS_USAGE naming the key's position, or STATUS_OK.
+// STATUS_USAGE with a line for each, its position and what works instead, or STATUS_OK.
 Status recipe_check_trainable(const Recipe *recipe);
 
 // Appends what the recipe says of the shape of rows, a key a line, the same for the same settings: what a cache of rows depends on.

@@ -66,6 +66,9 @@ extern const char *const optimizer_words[], *const scheduler_words[], *const cha
 // Those of dataset_type_words that only preference training takes, those that it never takes, and those with a style.
 extern const char *const preference_type_words[], *const supervised_type_words[], *const styled_type_words[];
 
+// {name elsewhere, key here}, up to NULL.
+extern const char *const foreign_names[][2];
+
 // What `train` can do: of AdamW, whether the recipe asks for a state of low precision, which stays float32 here.
 bool optimizer_is_built(const char *optimizer, bool *low_precision);
 bool scheduler_is_built(const char *scheduler);

@@ -211,12 +211,37 @@ static void look_nearer(const SchemaTable *table, const char *name, char found[L
   }
 }
 
+// Copies the shortest key that has `name` as some of its whole words: peft_use_dora for use_dora.
+static void look_around(const SchemaTable *table, const char *name, char found[LONGEST_NAME], size_t *shortest) {
+  size_t wanted = strlen(name);
+  for (int i = 0; i < table->count; i++) {
+    for (const char *p = table->keys[i].names; p && *p;) {
+      size_t length = strcspn(p, " ");
+      for (size_t at = 0; at + wanted <= length && length < *shortest; at++) {
+        bool begins = at == 0 || p[at - 1] == '_', ends = at + wanted == length || p[at + wanted] == '_';
+        if (!begins || !ends || memcmp(p + at, name, wanted) != 0) continue;
+        memcpy(found, p, length);
+        found[length] = 0;
+        *shortest = length;
+      }
+      p += length;
+      p += strspn(p, " ");
+    }
+  }
+}
+
 const char *schema_nearest(const SchemaTable *first, const SchemaTable *second, const char *name, char found[LONGEST_NAME]) {
   // The rule of nearest_name: a third of the letters may differ, and one more.
+  enum { CLOSE = 3, LONG_ENOUGH = 5 };
   int distance = (int)strlen(name) / 3 + 2;
+  size_t shortest = LONGEST_NAME;
   found[0] = 0;
   if (strlen(name) >= LONGEST_NAME) return NULL;
+  for (int i = 0; foreign_names[i][0]; i++)
+    if (strcmp(foreign_names[i][0], name) == 0 && schema_find(first, foreign_names[i][1])) return foreign_names[i][1];
   look_nearer(first, name, found, &distance);
   if (second) look_nearer(second, name, found, &distance);
+  if (found[0] && distance < CLOSE) return found;
+  if (strlen(name) >= LONG_ENOUGH) look_around(first, name, found, &shortest);
   return found[0] ? found : NULL;
 }

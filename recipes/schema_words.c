@@ -77,6 +77,32 @@ const char *const chat_template_words[] = {"alpaca",
                                            "tokenizer_default",
                                            NULL};
 
+// What other programs, and older versions of Axolotl, call a key.
+const char *const foreign_names[][2] = {{"model_name_or_path", "base_model"},
+                                        {"model_revision", "revision_of_model"},
+                                        {"max_seq_length", "sequence_len"},
+                                        {"max_length", "sequence_len"},
+                                        {"seq_len", "sequence_len"},
+                                        {"cutoff_len", "sequence_len"},
+                                        {"per_device_train_batch_size", "micro_batch_size"},
+                                        {"per_device_eval_batch_size", "eval_batch_size"},
+                                        {"num_train_epochs", "num_epochs"},
+                                        {"lr", "learning_rate"},
+                                        {"lr_scheduler_type", "lr_scheduler"},
+                                        {"optim", "optimizer"},
+                                        {"gradient_clipping", "max_grad_norm"},
+                                        {"packing", "sample_packing"},
+                                        {"rank", "lora_r"},
+                                        {"target_modules", "lora_target_modules"},
+                                        {"modules_to_save", "lora_modules_to_save"},
+                                        {"dataset_path", "datasets"},
+                                        {"train_dataset", "datasets"},
+                                        {"val_dataset", "test_datasets"},
+                                        {"eval_dataset", "test_datasets"},
+                                        {"push_to_hub_model_id", "hub_model_id"},
+                                        {"eval_table_max_new_tokens", "eval_max_new_tokens"},
+                                        {NULL, NULL}};
+
 // clang-format off
 // Types of the prompt styles: each also takes one of :chat, :instruct, :chatml and :phi (read_dataset_type).
 #define STYLED_TYPES "alpaca", "concisechoice", "explainchoice", "gpteacher", "jeopardy", "oasst", "reflection", "summarizetldr"

@@ -1,4 +1,5 @@
 // What validates and cannot be trained yet in this version.
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,16 +34,53 @@ bool dataset_type_is_built(const char *type) {
   return word_is_in(built, base);
 }
 
-static Status check_types(const Recipe *recipe, const char *list, const DatasetRecipe *datasets, int count) {
+// What `train` refuses: all of it in one go, a line each.
+typedef struct Refusals {
+  const Recipe *recipe;
+  Buffer lines;
+} Refusals;
+
+static PRINTF_LIKE(3, 4) void refuse(Refusals *refusals, const char *key, const char *format, ...) {
+  char text[1024];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  recipe_fail(refusals->recipe, STATUS_USAGE, key, "%s", text);
+  buffer_format(&refusals->lines, "%s%s", refusals->lines.length ? "\n" : "", status_message());
+}
+
+static void check_types(Refusals *refusals, const char *list, const DatasetRecipe *datasets, int count) {
   for (int i = 0; i < count; i++) {
-    if (!datasets[i].type || datasets[i].type_is_mapping || dataset_type_is_built(datasets[i].type)) continue;
+    const char *type = datasets[i].type;
+    if (!type || datasets[i].type_is_mapping || dataset_type_is_built(type)) continue;
     char key[64];
     snprintf(key, sizeof key, "%s.%d.type", list, i);
-    return recipe_fail(recipe, STATUS_USAGE, key,
-                       "the type %s is not built yet in this version; give format strings in its place: type: {format: ...}",
-                       datasets[i].type);
+    if (word_is_in(preference_type_words, type))
+      refuse(refusals, key, "the type %s is not built yet in this version; use chat_template, on the better replies alone", type);
+    else refuse(refusals, key, "the type %s is not built yet in this version; give format strings in its place: type: {format: ...}", type);
   }
-  return STATUS_OK;
+}
+
+// What works in place of a key that waits; of the others, training without.
+static const char *find_instead(const char *key) {
+  static const char *const table[][2] = {
+      {"rl", "train on the better replies alone, with type: chat_template"},
+      {"load_in_8bit", "use load_in_4bit: true, or neither"},
+      {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
+      {"pretraining_dataset", "use datasets with type: completion"},
+      {"streaming", "remove it; rows are read before the first step"},
+      {"tokens", "use a base_model that has them"},
+      {"added_tokens_overrides", "use a base_model that has them"},
+      {"cosine_min_lr_ratio", "remove it; cosine falls to 0"},
+      {"early_stopping_patience", "set num_epochs or max_steps"},
+      {"load_best_model_at_end", "remove it; save_total_limit keeps checkpoints to choose from"},
+      {"lora_rank_pattern", "use lora_r for all"},
+      {"lora_alpha_pattern", "use lora_alpha for all"},
+  };
+  for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+    if (strcmp(table[i][0], key) == 0) return table[i][1];
+  return "remove it to train without";
 }
 
 // A key of the schema that waits for its feature, and asks for it.
@@ -53,29 +91,40 @@ static bool asks_for_more(const SchemaKey *key, const char *name, const Node *va
   return true;
 }
 
-Status recipe_check_trainable(const Recipe *recipe) {
-  const Node *tree = recipe->tree;
+static void check_keys(Refusals *refusals) {
+  const Node *tree = refusals->recipe->tree;
   for (int i = 0; i < tree->count; i++) {
     const char *name = tree->keys[i]->text;
     const SchemaKey *key = schema_find(&schema_recipe, name);
     if (!key) key = schema_find(&schema_others, name);
     if (key && asks_for_more(key, name, tree->items[i]))
-      return recipe_fail(recipe, STATUS_USAGE, name, "is not built yet in this version (%s); remove it to train without", key->doc);
+      refuse(refusals, name, "is not built yet in this version (%s); %s", key->doc, find_instead(name));
   }
-  if (!recipe->adapter)
-    return recipe_fail(recipe, STATUS_USAGE, "adapter", "full fine-tuning is not built yet in this version; set adapter: lora or qlora");
-  if (strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
-    return recipe_fail(recipe, STATUS_USAGE, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
-  bool low_precision;
-  if (!optimizer_is_built(recipe->optimizer, &low_precision))
-    return recipe_fail(recipe, STATUS_USAGE, "optimizer", "%s is not built yet in this version; use adamw_torch_fused", recipe->optimizer);
+}
+
+static void check_names(Refusals *refusals, bool *low_precision) {
+  const Recipe *recipe = refusals->recipe;
+  if (!recipe->adapter) refuse(refusals, "adapter", "full fine-tuning is not built yet in this version; set adapter: lora or qlora");
+  else if (strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
+    refuse(refusals, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
+  if (!optimizer_is_built(recipe->optimizer, low_precision))
+    refuse(refusals, "optimizer", "%s is not built yet in this version; use adamw_torch_fused", recipe->optimizer);
   if (!scheduler_is_built(recipe->lr_scheduler))
-    return recipe_fail(recipe, STATUS_USAGE, "lr_scheduler",
-                       "%s is not built yet in this version; use cosine, linear, constant or constant_with_warmup", recipe->lr_scheduler);
+    refuse(refusals, "lr_scheduler", "%s is not built yet in this version; use cosine, linear, constant or constant_with_warmup",
+           recipe->lr_scheduler);
   if (recipe->save_strategy && strcmp(recipe->save_strategy, "best") == 0)
-    return recipe_fail(recipe, STATUS_USAGE, "save_strategy", "best is not built yet in this version; use steps or epoch");
-  TRY(check_types(recipe, "datasets", recipe->datasets, recipe->dataset_count));
-  TRY(check_types(recipe, "test_datasets", recipe->test_datasets, recipe->test_dataset_count));
-  if (low_precision) log_notice("optimizer: %s: runs as AdamW with its state in float32", recipe->optimizer);
-  return STATUS_OK;
+    refuse(refusals, "save_strategy", "best is not built yet in this version; use steps or epoch");
+}
+
+Status recipe_check_trainable(const Recipe *recipe) {
+  Refusals refusals = {.recipe = recipe};
+  bool low_precision = false;
+  check_keys(&refusals);
+  check_names(&refusals, &low_precision);
+  check_types(&refusals, "datasets", recipe->datasets, recipe->dataset_count);
+  check_types(&refusals, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
+  Status status = refusals.lines.length ? status_fail(STATUS_USAGE, "%s", refusals.lines.data) : STATUS_OK;
+  buffer_release(&refusals.lines);
+  if (status == STATUS_OK && low_precision) log_notice("optimizer: %s: runs as AdamW with its state in float32", recipe->optimizer);
+  return status;
 }
