@@ -124,16 +124,19 @@ static Status render(JinjaText *out, const ChatTemplate *chat, const json_t *mes
   return status;
 }
 
-// Where a reply begins whose first bytes may be the template's: behind all that a prompt for it would hold. False when the text does
-// not go on from that prompt.
+// Where a reply begins whose first bytes may be the template's: behind what a prompt for it has in common with the text. Where the
+// prompt goes on in another way (it opens a thought, say), back to where a word or a mark ends.
 static bool prompt_end(size_t *end, const ChatTemplate *chat, const json_t *messages, const json_t *tools, int64_t message,
                        const Buffer *text) {
   JinjaText prompt = {0};
   json_t *before = json_array();
   for (int64_t i = 0; i < message; i++) json_array_append(before, json_array_get(messages, (size_t)i));
   bool good = message > 0 && render(&prompt, chat, before, tools, true, NULL) == STATUS_OK;
-  good = good && prompt.text.length <= text->length && memcmp(prompt.text.data, text->data, prompt.text.length) == 0;
-  *end = prompt.text.length;
+  size_t common = 0;
+  while (good && common < prompt.text.length && common < text->length && prompt.text.data[common] == text->data[common]) common++;
+  if (common < prompt.text.length)
+    while (common > 0 && !strchr(" \n>]", text->data[common - 1])) common--;
+  *end = common;
   jinja_text_release(&prompt);
   json_decref(before);
   return good;

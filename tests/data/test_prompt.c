@@ -77,7 +77,9 @@ static void check_case(const json_t *item) {
   const char *name = json_string_value(json_object_get(item, "name"));
   char *rows = json_dumps(json_object_get(item, "row"), 0);
   DataTest test;
-  data_test_start(&test, rows, json_string_value(json_object_get(item, "dataset")), json_string_value(json_object_get(item, "top")));
+  char *top = memory_format("sequence_len: 2048\n%s", json_string_value(json_object_get(item, "top")));
+  data_test_start(&test, rows, json_string_value(json_object_get(item, "dataset")), top);
+  free(top);
   test.tokenizer = case_tokenizer(item);
   if (test.tokenizer) {
     assert_ok(data_test_prepare(&test));

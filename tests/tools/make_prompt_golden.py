@@ -159,6 +159,83 @@ case("chat drops the system message", own + "\ndrop_system_message: true", row, 
 case("chat by message flags", own + "\nroles_to_train: []\nmessage_field_training: train",
      {"messages": [{**m, "train": i == 4} for i, m in enumerate(talk)]}, chat("tiny", "chatml", talk, {4}, {4}))
 
+# ---- Tools, thoughts and generation blocks, by the built-in templates. What a model has to write is what follows the header of its
+# turn, up to the end of that.
+
+def builtin(form):
+    return open(os.path.join(here, "..", "..", "data", "template", "builtin", form + ".jinja")).read()
+
+
+def by_header(form, messages, trained, tools=None, source=None, opened=""):
+    """`opened`: what the template's prompt holds behind the header where a reply begins with a thought."""
+    header, stop = TURNS[form]
+    text = tiny.apply_chat_template(messages, chat_template=source or builtin(form), tokenize=False, tools=tools)
+    mask, at = [False] * len(text), 0
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        begin = at = text.index(header, at) + len(header)
+        if message.get("reasoning_content"):
+            assert text[begin:].startswith(opened)
+            begin += len(opened)
+        if not (message.get("tool_calls") or message.get("reasoning_content")):
+            whole = text.find(message["content"], begin)
+            begin = whole if whole >= 0 else text.index(message["content"].strip(), begin)
+        at = text.index(stop, begin) + len(stop)
+        if i in trained:
+            mask[begin:at] = [True] * (at - begin)
+    e = tiny(text, add_special_tokens=False, return_offsets_mapping=True)
+    return e.input_ids, [i if any(mask[b:f]) else -100 for i, (b, f) in zip(e.input_ids, e.offset_mapping)]
+
+
+def copy(value):
+    return json.loads(json.dumps(value))
+
+
+tools = [{"type": "function", "function": {"name": "weather", "description": "The weather of a place.", "parameters": {
+    "type": "object", "properties": {"place": {"type": "string", "description": "caf\u00e9 <b>\"x\"</b>"}}, "required": ["place"]}}}]
+called = [{"role": "user", "content": "Weather in \u00c5s?"},
+          {"role": "assistant", "content": "", "tool_calls": [{"id": "call12345", "type": "function", "function": {
+              "name": "weather", "arguments": {"place": "\u00c5s \"now\"", "days": 2}}}]},
+          {"role": "tool", "name": "weather", "tool_call_id": "call12345", "content": "{\"rain\": true}"},
+          {"role": "assistant", "content": "It rains."}]
+spoken = copy(called)
+spoken[1]["content"] = "Let me look."
+twice = copy(called)
+twice[1]["tool_calls"].append(copy(twice[1]["tool_calls"][0]))
+twice[1]["tool_calls"][1]["id"] = "call12346"
+as_text = copy(called)
+as_text[1]["tool_calls"][0]["function"]["arguments"] = json.dumps(called[1]["tool_calls"][0]["function"]["arguments"])
+TURNS = dict(qwen_25=("<|im_start|>assistant\n", "<|im_end|>"), gemma=("<start_of_turn>model\n", "<end_of_turn>"),
+             phi_4=("<|im_start|>assistant<|im_sep|>", "<|im_end|>"))
+TURNS.update(qwen3=TURNS["qwen_25"], gemma3=TURNS["gemma"])
+for form in ("qwen_25", "qwen3"):
+    for label, messages in dict(a_call=called, words_and_a_call=spoken, two_calls=twice).items():
+        case(f"{form} trains {label}", f"type: chat_template\nchat_template: {form}", {"messages": messages, "tools": tools},
+             by_header(form, messages, {1, 3}, tools))
+    case(f"{form} takes arguments as text", f"type: chat_template\nchat_template: {form}", {"messages": as_text, "tools": json.dumps(tools)},
+         by_header(form, called, {1, 3}, tools))
+thought = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "reasoning_content": "It is four.\nYes.", "content": "4"}]
+case("qwen3 trains thoughts", "type: chat_template\nchat_template: qwen3", {"messages": thought}, by_header("qwen3", thought, {1}, opened="<think>\n"))
+case("qwen3 splits thoughts", "type: chat_template\nchat_template: qwen3\nsplit_thinking: true",
+     {"messages": [thought[0], {"role": "assistant", "content": "<think>\nIt is four.\nYes.\n</think>\n\n4"}]}, by_header("qwen3", thought, {1}, opened="<think>\n"))
+case("qwen3 takes thoughts from a field", "type: chat_template\nchat_template: qwen3\nfield_thinking: why",
+     {"messages": [thought[0], {"role": "assistant", "why": "It is four.\nYes.", "content": "4"}]}, by_header("qwen3", thought, {1}, opened="<think>\n"))
+case("qwen3 leaves the empty thought untrained", "type: chat_template\nchat_template: qwen3", {"messages": [thought[0], {"role": "assistant", "content": "4"}]},
+     by_header("qwen3", [thought[0], {"role": "assistant", "content": "4"}], {1}))
+THOUGHTS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n{% endif %}" \
+           "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+case("the marks of thoughts train where the prompt does not hold them", own, {"messages": thought},
+     by_header("qwen3", thought, {1}, source=THOUGHTS), template=THOUGHTS)
+plain = [m for m in talk if m["role"] != "system"]
+for form in ("gemma", "gemma3", "phi_4"):
+    case(f"chat {form}", f"type: chat_template\nchat_template: {form}", {"messages": plain}, by_header(form, plain, {1, 3}))
+GENERATION = "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.role == 'assistant' %}{% generation %}{{ message.content }}" \
+             "<|im_end|>\n{% endgeneration %}{% else %}{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
+blocks = tiny.apply_chat_template(talk, chat_template=GENERATION, return_dict=True, return_assistant_tokens_mask=True)
+case("chat by generation blocks", own, row, (list(blocks["input_ids"]), [i if m else -100 for i, m in zip(blocks["input_ids"], blocks["assistant_masks"])]),
+     template=GENERATION)
+
 templates = []
 conversations = [talk, talk[1:], [talk[1]], [{"role": "user", "content": "  spaced\u00a0 \n"}, {"role": "assistant", "content": "\n\nyes\t"}]]
 published = {"Qwen2.5": "Qwen-Qwen2.5-7B-Instruct.jinja"} if shared else {}
@@ -172,5 +249,6 @@ for name, source in sources.items():
                                   source=None if name in published or name == "alpaca" else source, messages=messages, prompt=prompt,
                                   text=render(tiny, source, messages, prompt)))
 out = os.path.join(here, "..", "data", "prompts", "golden.json")
-json.dump(dict(cases=cases, templates=templates), open(out, "w"), indent=0, ensure_ascii=True)
+lines = {key: ",\n".join(json.dumps(item) for item in items) for key, items in dict(cases=cases, templates=templates).items()}
+open(out, "w").write('{"cases": [\n%(cases)s\n], "templates": [\n%(templates)s\n]}\n' % lines)
 print(len(cases), "cases,", len(templates), "renderings,", os.path.getsize(out), "bytes")
