@@ -26,16 +26,20 @@ bool dataset_needs_tokenizer(const Recipe *recipe) {
   return false;
 }
 
+static Status check_tokens(const Tokenizer *tokenizer, const char *key, const StringList *tokens) {
+  for (int i = 0; i < tokens->count; i++)
+    if (tokenizer_find(tokenizer, tokens->items[i]) < 0)
+      return status_fail(STATUS_USAGE, "%s: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", key,
+                         tokens->items[i]);
+  return STATUS_OK;
+}
+
 static Status set_special_tokens(Tokenizer *tokenizer, const Recipe *recipe) {
   for (int i = 0; i < recipe->special_tokens.count; i++)
-    TRY(tokenizer_set_special(tokenizer, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]));
-  for (int i = 0; i < recipe->additional_special_tokens.count; i++) {
-    const char *token = recipe->additional_special_tokens.items[i];
-    if (tokenizer_find(tokenizer, token) < 0)
-      return status_fail(STATUS_USAGE,
-                         "additional_special_tokens: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", token);
-  }
-  return STATUS_OK;
+    TRY(status_context(tokenizer_set_special(tokenizer, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]),
+                       "special_tokens"));
+  TRY(check_tokens(tokenizer, "additional_special_tokens", &recipe->additional_special_tokens));
+  return check_tokens(tokenizer, "tokens", &recipe->tokens);
 }
 
 const char *dataset_tokenizer_path(const Recipe *recipe) {
@@ -48,7 +52,7 @@ Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
   if (status == STATUS_OK) return STATUS_OK;
   tokenizer_free(*out);
   *out = NULL;
-  return status_context(status, "special_tokens");
+  return status;
 }
 
 // ---- Which rows of a dataset

@@ -158,6 +158,95 @@ static void details_train_only_their_characters(void **state) {
   data_test_end(&test);
 }
 
+// A conversation by a template of its own, as marked text; the message where it is refused.
+static char *marked(const char *template, const char *row, const char *dataset) {
+  DataTest test;
+  Buffer text = {0};
+  char *keys = memory_format("    type: chat_template\n%s", dataset);
+  data_test_start(&test, row, keys, "");
+  free(keys);
+  test.tokenizer = tokenizer_with_template(template);
+  if (data_test_prepare(&test) == STATUS_OK) row_show(&text, &test.train.rows[0], test.tokenizer, false, false);
+  else buffer_append_string(&text, status_message());
+  data_test_end(&test);
+  return text.data;
+}
+
+static void assert_marked(const char *template, const char *row, const char *dataset, const char *expected) {
+  char *text = marked(template, row, dataset);
+  assert_string_equal(text, expected);
+  free(text);
+}
+
+static void assert_marked_holds(const char *template, const char *row, const char *dataset, const char *word, const char *other) {
+  char *text = marked(template, row, dataset);
+  if (!strstr(text, word) || !strstr(text, other)) fail_msg("no \"%s\" or no \"%s\" in: %s", word, other, text);
+  free(text);
+}
+
+static const char short_talk[] =
+    "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"one\"}, "
+    "{\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", \"content\": \"two\"}]}";
+
+static void a_turn_whose_end_cannot_be_learnt_stops_with_the_row(void **state) {
+  (void)state;
+  static const char endless[] = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}";
+  static const char once[] = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}{{ eos_token }}";
+  assert_marked_holds(endless, short_talk, "", "rows.jsonl:1: message 2", "train_on_eos: none");
+  assert_marked(endless, short_talk, "    train_on_eos: none\n", "user:q\nassistant:[[one]]\nuser:r\nassistant:[[two]]\n\n");
+  assert_marked_holds(once, short_talk, "", "rows.jsonl:1: message 2", "writes no end of turn");
+  assert_marked(once, short_talk, "    train_on_eos: last\n", "user:q\nassistant:[[one]]\nuser:r\nassistant:[[two\n<|im_end|>]]\n");
+}
+
+static void a_message_that_is_not_printed_stops_with_the_row(void **state) {
+  (void)state;
+  static const char last_only[] = "{{ messages[-1].role }}:{{ messages[-1].content }}<|im_end|>";
+  static const char length_only[] = "{% for m in messages %}{{ m.role }}:{{ m.content | length }}<|im_end|>\n{% endfor %}";
+  assert_marked_holds(last_only, short_talk, "", "rows.jsonl:1: message 2 is to be trained", "does not print it");
+  assert_marked_holds(length_only, short_talk, "", "message 2 is to be trained", "does not print it");
+}
+
+// What a template does to a content on its way does not lose it.
+static void contents_are_followed_through_what_a_template_does_to_them(void **state) {
+  (void)state;
+  static const struct {
+    const char *expression, *reply;
+  } cases[] = {{"m.content | trim | upper", "ONE"},
+               {"('[' ~ m['content'] ~ ']')[1:-1]", "one"},
+               {"m.content.replace('n', 'nn')", "onne"},
+               {"'<%s>' % m.content", "one"},
+               {"m.content.split('n')[0] + 'n' + m.content[2:]", "one"},
+               {"m.content | tojson", "one"},
+               {"[m.content, ''] | join(' ') | trim", "one"},
+               {"namespace(x=m.content).x", "one"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char *template = memory_format(
+        "{%% for m in messages %%}{{ m.role }}:{%% if m.role == 'user' %%}{{ m.content }}{%% else %%}{{ %s "
+        "}}{%% endif %%}<|im_end|>\n{%% endfor %%}",
+        cases[i].expression);
+    char *text = marked(template, short_talk, "    train_on_eos: none\n"), *begin = strstr(text, "[["),
+         *wanted = memory_format("[[%s", cases[i].reply);
+    if (!begin || strncmp(begin, wanted, strlen(wanted)) != 0) fail_msg("%s: %s", cases[i].expression, text);
+    free(template), free(text), free(wanted);
+  }
+}
+
+static void templates_take_their_variables_from_the_recipe(void **state) {
+  (void)state;
+  static const char template[] =
+      "{{ style }} {{ deep.list[1] }} {{ enable is false }}{% for m in messages %} {{ m.content }}<|im_end|>{% endfor %}";
+  DataTest test;
+  data_test_start(&test, short_talk, "    type: chat_template\n",
+                  "chat_template_kwargs: {style: plain, enable: false, deep: {list: [1, x]}}\n");
+  test.tokenizer = tokenizer_with_template(template);
+  assert_ok(data_test_prepare(&test));
+  Buffer text = {0};
+  row_show(&text, &test.train.rows[0], test.tokenizer, false, false);
+  assert_string_equal(text.data, "plain x True q<|im_end|>[[ one<|im_end|>]] r<|im_end|>[[ two<|im_end|>]]\n");
+  buffer_release(&text);
+  data_test_end(&test);
+}
+
 static void check_refused_row(const char *row, const char *dataset, const char *word, const char *other) {
   DataTest test;
   data_test_start(&test, row, dataset, "");
@@ -214,6 +303,10 @@ int main(void) {
       cmocka_unit_test(rows_of_every_type_equal_the_golden_tokens_and_labels),
       cmocka_unit_test(templates_print_what_transformers_prints),
       cmocka_unit_test(details_train_only_their_characters),
+      cmocka_unit_test(a_turn_whose_end_cannot_be_learnt_stops_with_the_row),
+      cmocka_unit_test(a_message_that_is_not_printed_stops_with_the_row),
+      cmocka_unit_test(contents_are_followed_through_what_a_template_does_to_them),
+      cmocka_unit_test(templates_take_their_variables_from_the_recipe),
       cmocka_unit_test(bad_rows_are_told_with_their_place_and_what_they_lack),
       cmocka_unit_test(unknown_types_are_refused_with_the_nearest_known_one),
   };
