@@ -10,6 +10,11 @@ typedef struct MergeType {
   BlockType type;  // else of all matrices
 } MergeType;
 
+typedef struct MergeOptions {
+  MergeType type;
+  const char *chat_template;  // written in place of the base's; NULL: the base's
+} MergeOptions;
+
 typedef struct MergeReport {
   int64_t tensors, adapted;
   int64_t bytes;  // of tensor data
@@ -32,11 +37,11 @@ Status merge_matrix(void *out, BlockType type, const Linear *linear, const Model
 // Writes the model with the adapters in its slots as a GGUF file. From a GGUF base every metadata key is carried over byte for byte,
 // but for general.file_type, and tensors stay in their order; from a folder all keys of the format are made, those of the tokenizer
 // too. STATUS_USAGE when `path` is the base itself; STATUS_BAD_INPUT when the tokenizer has no name in GGUF.
-Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeType type);
+Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options);
 
 // Writes it as a Hugging Face folder (config.json, model.safetensors, generation_config.json, the tokenizer's files), seen whole or
-// not at all. `type` is F32, F16 or BF16; `same` of a GGUF base with quantised tensors is F16. A folder that is there already is
+// not at all. The type is F32, F16 or BF16; `same` of a GGUF base with quantised tensors is F16. A folder that is there already is
 // replaced if it is empty or holds nothing but such files; else STATUS_USAGE.
-Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeType type);
+Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options);
 
 #endif

@@ -41,6 +41,7 @@ typedef struct Pieces {
   const Model *model;
   bool same;  // each in the base's own type (a folder base)
   BlockType type;  // else; and what config.json says
+  const char *chat_template;  // NULL: the base's
   Linear embedding;
   Piece *items;
   int64_t count, capacity;
@@ -237,10 +238,19 @@ static Status write_tokenizer(const char *folder, const Model *model) {
   return STATUS_OK;
 }
 
+// chat_template.jinja comes before what tokenizer_config.json says.
+static Status write_template(const char *folder, const char *source) {
+  char *path = path_join(folder, "chat_template.jinja");
+  Status status = file_write_whole(path, source, strlen(source));
+  free(path);
+  return status;
+}
+
 static Status write_all(MergeReport *report, const Pieces *pieces, const char *folder) {
   TRY(directory_create(folder));
   TRY(config_json_write(folder, pieces->model, pieces->type));
   TRY(write_tokenizer(folder, pieces->model));
+  if (pieces->chat_template) TRY(write_template(folder, pieces->chat_template));
   TRY(write_tensors(report, pieces, folder));
   return directory_sync(folder);
 }
@@ -302,7 +312,8 @@ static Status write_pieces(MergeReport *report, const Pieces *pieces, const char
   return status;
 }
 
-Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeType type) {
+Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
+  MergeType type = options.type;
   if (!type.same && block_traits(type.type)->elements > 1)
     return status_fail(STATUS_USAGE,
                        "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others",
@@ -310,6 +321,7 @@ Status merge_write_folder(MergeReport *report, const Model *model, const char *p
   TRY(check_place(model, path));
   Pieces pieces = {.model = model, .same = type.same && !model->is_gguf, .type = type.same ? float_type(model) : type.type};
   pieces.embedding = (Linear){.weight = model->embedding, .name = "model.embed_tokens"};
+  pieces.chat_template = options.chat_template;
   if (model->is_gguf) pieces_from_gguf(&pieces);
   else pieces_from_folder(&pieces);
   if (type.same && model->is_gguf)

@@ -24,6 +24,7 @@ typedef struct Entry {
 typedef struct Plan {
   const Model *model;
   MergeType wanted;
+  const char *chat_template;  // NULL: the base's
   Linear embedding;
   Entry *entries;
   int64_t count, capacity;
@@ -189,16 +190,19 @@ static void tell_substitutes(const Plan *plan) {
 
 // ---- Metadata ----
 
-static void put_carried(GgufWriter *writer, const Model *model, int file_type, bool changed) {
-  const Gguf *gguf = &model->gguf;
+static void put_carried(GgufWriter *writer, const Plan *plan, int file_type, bool changed) {
+  const Gguf *gguf = &plan->model->gguf;
+  const char *template = plan->chat_template;
   bool put = false;
   for (int64_t i = 0; i < gguf->value_count; i++) {
     bool is_file_type = strcmp(gguf->values[i].key, "general.file_type") == 0;
+    if (template && strcmp(gguf->values[i].key, "tokenizer.chat_template") == 0) continue;
     if (is_file_type && changed) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
     else gguf_put_value(writer, &gguf->values[i]);
     put |= is_file_type;
   }
   if (!put) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+  if (template) gguf_put_string(writer, "tokenizer.chat_template", template, strlen(template));
 }
 
 static void put_dimension(GgufWriter *writer, const Model *model, const char *key, int64_t value) {
@@ -221,7 +225,8 @@ static void put_name(GgufWriter *writer, const Model *model) {
   free(path);
 }
 
-static Status put_made(GgufWriter *writer, const Model *model, int file_type) {
+static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
+  const Model *model = plan->model;
   const ModelConfig *c = &model->config;
   const char *architecture = model->family->gguf;
   gguf_put_string(writer, "general.architecture", architecture, strlen(architecture));
@@ -275,8 +280,8 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
   GgufWriter writer;
   gguf_writer_new(&writer);
   Status status = STATUS_OK;
-  if (model->is_gguf) put_carried(&writer, model, file_type, changed);
-  else TRY_DONE(put_made(&writer, model, file_type));
+  if (model->is_gguf) put_carried(&writer, plan, file_type, changed);
+  else TRY_DONE(put_made(&writer, plan, file_type));
   for (int64_t i = 0; i < plan->count; i++)
     gguf_declare_tensor(&writer, plan->entries[i].name, plan->entries[i].type, plan->entries[i].dimensions, plan->entries[i].shape);
   TRY_DONE(gguf_writer_open(&writer, path));
@@ -293,10 +298,12 @@ done:
   return status;
 }
 
-Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeType type) {
+Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   TRY(merge_check_output(model, path));
-  Plan plan = {
-      .model = model, .wanted = type, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
+  Plan plan = {.model = model,
+               .wanted = options.type,
+               .chat_template = options.chat_template,
+               .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
   Status status = STATUS_OK;
   if (model->is_gguf) status = plan_from_gguf(&plan);
   else plan_from_folder(&plan);

@@ -25,7 +25,6 @@ typedef struct Conversation {
   const ChatCommand *command;
   LoadedModel loaded;
   Session *session;
-  ChatTemplate *chat;
   json_t *messages;
   int64_t turn;  // each turn draws from a seed of its own
 } Conversation;
@@ -43,12 +42,12 @@ static Status conversation_begin(Conversation *talk, const char *system) {
   return system && *system ? message_append(talk->messages, "system", system, strlen(system)) : STATUS_OK;
 }
 
-static Status conversation_open(Conversation *talk, const ChatCommand *command, const Arguments *arguments) {
+static Status conversation_open(Conversation *talk, ChatCommand *command, const Arguments *arguments) {
   *talk = (Conversation){.command = command, .messages = json_array()};
   for (int i = 0; i < command->stops.count; i++)
     if (!*command->stops.items[i]) return status_fail(STATUS_USAGE, "chat: --stop must not be empty");
   TRY(loaded_model_open(&talk->loaded, "chat", command->model, &command->adapters, arguments));
-  TRY(chat_template_open(&talk->chat, &(ChatTemplateOptions){0}, talk->loaded.tokenizer));
+  TRY(loaded_model_open_chat(&talk->loaded, &command->stops));
   int64_t made_for = talk->loaded.model->config.context_length;
   int64_t context = command->context > 0 ? command->context : made_for < CHAT_CONTEXT ? made_for : CHAT_CONTEXT;
   TRY(session_new(&talk->session, talk->loaded.model, context, 0));
@@ -57,7 +56,6 @@ static Status conversation_open(Conversation *talk, const ChatCommand *command, 
 
 static void conversation_close(Conversation *talk) {
   session_free(talk->session);
-  chat_template_free(talk->chat);
   json_decref(talk->messages);
   loaded_model_release(&talk->loaded);
 }
@@ -75,7 +73,7 @@ static Status answer(Conversation *talk, const char *text, size_t length) {
   options.sampling.seed += (uint64_t)talk->turn;
   size_t before = json_array_size(talk->messages);
   Status status = message_append(talk->messages, "user", text, length);
-  if (status == STATUS_OK) status = messages_encode(&ids, talk->messages, talk->chat, talk->loaded.tokenizer);
+  if (status == STATUS_OK) status = messages_encode(&ids, talk->messages, talk->loaded.chat, talk->loaded.tokenizer);
   if (status == STATUS_OK) status = generate(&result, talk->session, talk->loaded.tokenizer, ids.ids, ids.count, &options);
   if (result.text.length || status == STATUS_OK) printf("\n");
   fflush(stdout);
@@ -133,7 +131,7 @@ static Status converse(Conversation *talk) {
   return status;
 }
 
-static Status run(const ChatCommand *command, const Arguments *arguments) {
+static Status run(ChatCommand *command, const Arguments *arguments) {
   Conversation talk;
   Status status = conversation_open(&talk, command, arguments);
   if (status == STATUS_OK && isatty(STDIN_FILENO)) log_info("/help lists the commands");

@@ -42,23 +42,20 @@ static Status read_prompt(Buffer *text, const GenerateCommand *command) {
 }
 
 // One user message in the model's chat template.
-static Status encode_message(TokenList *ids, const Buffer *text, const char *system, const Tokenizer *tokenizer) {
-  ChatTemplate *chat = NULL;
+static Status encode_message(TokenList *ids, const Buffer *text, const char *system, const LoadedModel *loaded) {
   json_t *messages = json_array();
   Status status = system ? message_append(messages, "system", system, strlen(system)) : STATUS_OK;
   if (status == STATUS_OK) status = message_append(messages, "user", text->data ? text->data : "", text->length);
-  if (status == STATUS_OK) status = chat_template_open(&chat, &(ChatTemplateOptions){0}, tokenizer);
-  if (status == STATUS_OK) status = messages_encode(ids, messages, chat, tokenizer);
-  chat_template_free(chat);
+  if (status == STATUS_OK) status = messages_encode(ids, messages, loaded->chat, loaded->tokenizer);
   json_decref(messages);
   return status;
 }
 
-static Status encode_prompt(TokenList *ids, const GenerateCommand *command, const Tokenizer *tokenizer) {
+static Status encode_prompt(TokenList *ids, const GenerateCommand *command, const LoadedModel *loaded) {
   Buffer text = {0};
   Status status = read_prompt(&text, command);
-  if (status == STATUS_OK && command->chat) status = encode_message(ids, &text, command->system, tokenizer);
-  else if (status == STATUS_OK) status = generate_encode(ids, tokenizer, text.data ? text.data : "", text.length);
+  if (status == STATUS_OK && command->chat) status = encode_message(ids, &text, command->system, loaded);
+  else if (status == STATUS_OK) status = generate_encode(ids, loaded->tokenizer, text.data ? text.data : "", text.length);
   buffer_release(&text);
   return status;
 }
@@ -108,12 +105,13 @@ static Status check(const GenerateCommand *command) {
   return STATUS_OK;
 }
 
-static Status run(const GenerateCommand *command, const Arguments *arguments) {
+static Status run(GenerateCommand *command, const Arguments *arguments) {
   LoadedModel loaded = {0};
   TokenList prompt = {0};
   Status status = check(command);
   if (status == STATUS_OK) status = loaded_model_open(&loaded, "generate", command->model, &command->adapters, arguments);
-  if (status == STATUS_OK) status = encode_prompt(&prompt, command, loaded.tokenizer);
+  if (status == STATUS_OK && command->chat) status = loaded_model_open_chat(&loaded, &command->stops);
+  if (status == STATUS_OK) status = encode_prompt(&prompt, command, &loaded);
   if (status == STATUS_OK) status = write_answer(command, &loaded, &prompt, arguments->json);
   token_list_release(&prompt);
   loaded_model_release(&loaded);

@@ -17,12 +17,26 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
   if (status == STATUS_OK) status = tokenizer_open(&loaded->tokenizer, path);
   free(path);
   TRY(status);
-  return adapter_arguments_open(&loaded->adapter, loaded->model, adapters);
+  char *template;
+  status = adapter_arguments_open(&loaded->adapter, &template, loaded->model, adapters);
+  if (template) tokenizer_set_chat_template(loaded->tokenizer, template);
+  free(template);
+  return status;
+}
+
+Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops) {
+  TRY(chat_template_open(&loaded->chat, &(ChatTemplateOptions){0}, loaded->tokenizer));
+  const char *stop = chat_template_stop(loaded->chat);
+  if (!*stop) return STATUS_OK;
+  if (tokenizer_find(loaded->tokenizer, stop) >= 0) return tokenizer_set_special(loaded->tokenizer, "stop", stop);
+  ARRAY_PUSH(stops->items, stops->count, stops->capacity) = stop;
+  return STATUS_OK;
 }
 
 void loaded_model_release(LoadedModel *loaded) {
   if (loaded->adapter) adapter_close(loaded->adapter);
   if (loaded->model) model_close(loaded->model);
+  chat_template_free(loaded->chat);
   tokenizer_free(loaded->tokenizer);
   if (loaded->backend) backend_free(loaded->backend);
   *loaded = (LoadedModel){0};

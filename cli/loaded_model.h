@@ -4,18 +4,22 @@
 
 #include "adapters/adapter.h"
 #include "cli/options.h"
-#include "data/tokenizer/tokenizer.h"
+#include "data/template/chat_template.h"
 
 typedef struct LoadedModel {
   Backend *backend;
   Tokenizer *tokenizer;
   Model *model;
   Adapter *adapter;  // NULL: the base alone
+  ChatTemplate *chat;  // NULL until loaded_model_open_chat
 } LoadedModel;
 
 // `adapters`: words of the form PATH or PATH:SCALE. Release `loaded` in any case.
 Status loaded_model_open(LoadedModel *loaded, const char *command, const char *model, const ArgumentList *adapters,
                          const Arguments *arguments);
+// The adapter's chat template, or else the model's. Where it ends a turn, text will end: by a token, or by a text that is added to
+// `stops` and lives as long as `loaded`.
+Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops);
 void loaded_model_release(LoadedModel *loaded);
 
 #endif

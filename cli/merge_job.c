@@ -93,23 +93,24 @@ static Status judge(const MergeJob *job, const Measured *measured) {
 Status merge_job_run(const MergeJob *given) {
   MergeJob found = *given;
   const MergeJob *job = &found;
-  char *path = NULL;
+  char *path = NULL, *template = NULL;
   Backend *backend = NULL;
   Model *model = NULL;
   Adapter *adapter = NULL;
   MergeTexts texts = {0};
   MergeReport report;
   Measured measured;
-  MergeType type;
+  MergeOptions options = {0};
   Status status;
-  TRY(status_context(merge_type_parse(&type, job->type_name), "--type"));
+  TRY(status_context(merge_type_parse(&options.type, job->type_name), "--type"));
   TRY(backend_new(&backend, job->arguments->device, (int)job->arguments->threads));
   TRY_DONE(hub_argument_path(&path, "--model", given->model, HUB_MODEL));
   found.model = path;
   TRY_DONE(model_open(&model, job->model, (ModelOptions){0}, backend));
-  TRY_DONE(adapter_arguments_open(&adapter, model, &job->adapters));
+  TRY_DONE(adapter_arguments_open(&adapter, &template, model, &job->adapters));
   bool gguf = text_ends_with(job->output, ".gguf");
-  TRY_DONE(gguf ? merge_write_gguf(&report, model, job->output, type) : merge_write_folder(&report, model, job->output, type));
+  options.chat_template = template;
+  TRY_DONE(gguf ? merge_write_gguf(&report, model, job->output, options) : merge_write_folder(&report, model, job->output, options));
   TRY_DONE(measure(&measured, &texts, model, job));
   print_result(job, &report, &measured);
   warn_of_distance(job, &report, &measured);
@@ -120,5 +121,6 @@ done:
   model_close(model);
   backend_free(backend);
   free(path);
+  free(template);
   return status;
 }

@@ -35,8 +35,23 @@ char *adapter_argument_path(const char *argument, double *scale) {
   return memory_format("%.*s", (int)(colon - argument), argument);
 }
 
-Status adapter_arguments_open(Adapter **out, Model *model, const ArgumentList *list) {
+// The chat template that an adapter was trained with lies beside it.
+static Status read_template(char **source, char *const *paths, int count) {
+  Status status = STATUS_OK;
+  for (int i = 0; i < count && !*source && status == STATUS_OK; i++) {
+    char *path = path_join(paths[i], "chat_template.jinja");
+    Buffer text = {0};
+    if (file_exists(path)) status = file_read(&text, path, 1 << 22);
+    if (text.length) *source = memory_copy_string(text.data);
+    buffer_release(&text);
+    free(path);
+  }
+  return status;
+}
+
+Status adapter_arguments_open(Adapter **out, char **chat_template, Model *model, const ArgumentList *list) {
   *out = NULL;
+  *chat_template = NULL;
   if (list->count == 0) return STATUS_OK;
   char **paths = memory_new((size_t)list->count, sizeof *paths);
   double *scales = memory_new((size_t)list->count, sizeof *scales);
@@ -49,6 +64,7 @@ Status adapter_arguments_open(Adapter **out, Model *model, const ArgumentList *l
       status =
           status_fail(STATUS_BAD_INPUT, "--adapter %s: there is no such file or folder; give a PEFT folder or a GGUF adapter", paths[i]);
   }
+  if (status == STATUS_OK) status = read_template(chat_template, paths, list->count);
   if (status == STATUS_OK) status = adapter_open(out, model, (const char *const *)paths, scales, list->count, false);
   for (int i = 0; i < list->count; i++) free(paths[i]);
   free(paths);

@@ -9,8 +9,9 @@ Option model_option(const char **model);
 Option adapter_option(ArgumentList *adapters);
 
 // Opens all of them into the model's slots, each with its scale (1 when none is given). The scale stands behind the last ':', unless
-// the whole word is the name of a file or folder. *out is NULL when the list is empty.
-Status adapter_arguments_open(Adapter **out, Model *model, const ArgumentList *list);
+// the whole word is the name of a file or folder. *out is NULL when the list is empty. *chat_template, a new string: the template that
+// lies beside the first adapter that has one, which it was trained with; else NULL.
+Status adapter_arguments_open(Adapter **out, char **chat_template, Model *model, const ArgumentList *list);
 // The path without its scale; a new string.
 char *adapter_argument_path(const char *argument, double *scale);
 

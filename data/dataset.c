@@ -8,12 +8,14 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/text.h"
 #include "data/cache.h"
 #include "data/prompt/prompt.h"
 #include "data/row_filter.h"
 #include "data/row_reader.h"
 #include "data/source/dataset_paths.h"
 #include "data/source/split.h"
+#include "data/template/chat_template.h"
 
 bool dataset_is_streamed(const Recipe *recipe) { return recipe->has_pretraining || recipe->streaming; }
 
@@ -53,6 +55,20 @@ Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe) {
   tokenizer_free(*out);
   *out = NULL;
   return status;
+}
+
+Status dataset_chat_template(char **source, const Recipe *recipe, const Tokenizer *tokenizer) {
+  *source = NULL;
+  for (int i = 0; i < recipe->dataset_count && !*source; i++) {
+    const DatasetRecipe *dataset = &recipe->datasets[i];
+    if (dataset->type_is_mapping || !dataset->type || !text_starts_with(dataset->type, "chat_template")) continue;
+    ChatTemplate *chat;
+    ChatTemplateOptions options = chat_template_options(recipe, dataset);
+    TRY(chat_template_open(&chat, &options, tokenizer));
+    *source = memory_copy_string(chat_template_source(chat));
+    chat_template_free(chat);
+  }
+  return STATUS_OK;
 }
 
 // ---- Which rows of a dataset

@@ -27,6 +27,9 @@ const char *dataset_tokenizer_path(const Recipe *recipe);  // tokenizer_config o
 // The tokenizer there, with the recipe's special_tokens.
 Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe);
 
+// The chat template that the first conversations of the recipe are rendered by, as a new string; NULL where it has none.
+Status dataset_chat_template(char **source, const Recipe *recipe, const Tokenizer *tokenizer);
+
 // Fills both sets; release them in any case. `tokenizer` may be NULL when no dataset needs one.
 // STATUS_BAD_INPUT, with files and lines: bad rows (unless skipped), no rows at all, all of them dropped.
 // `options` may be NULL.

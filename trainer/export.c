@@ -58,6 +58,17 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
       "lora merge --model BASE --adapter . --output merged.gguf\n```\n\n`recipe.yml` is the whole recipe as it was run.\n");
 }
 
+// The template of the conversations, for whoever talks to the adapter: the base may have another, or none.
+static Status write_chat_template(const Run *run) {
+  char *source;
+  TRY(dataset_chat_template(&source, run->recipe, run->tokenizer));
+  char *path = path_join(run->recipe->output_dir, "chat_template.jinja");
+  Status status = source ? file_write_whole(path, source, strlen(source)) : STATUS_OK;
+  free(path);
+  free(source);
+  return status;
+}
+
 Status run_export(Run *run, double loss, double eval_loss) {
   const char *folder = run->recipe->output_dir;
   char *gguf = path_join(folder, "adapter.gguf"), *recipe = path_join(folder, "recipe.yml"), *card_path = path_join(folder, "README.md");
@@ -68,6 +79,7 @@ Status run_export(Run *run, double loss, double eval_loss) {
   TRY_DONE(adapter_save_gguf(run->adapter, gguf));
   TRY_DONE(file_write_whole(recipe, run->recipe->resolved, strlen(run->recipe->resolved)));
   TRY_DONE(file_write_whole(card_path, card.data, card.length));
+  TRY_DONE(write_chat_template(run));
   log_info("the adapter is in %s", folder);
 done:
   buffer_release(&card);

@@ -98,22 +98,12 @@ static Status open_turn_ends(Prompt *prompt, const DatasetRecipe *dataset, const
   return read_turn_ends(&state->eot_ends, "train_on_eot", text_or(dataset->train_on_eot, eos));
 }
 
-static Status open_template(ChatPrompt *state, const DatasetRecipe *dataset, const Recipe *recipe, const Tokenizer *tokenizer) {
-  bool own = dataset->chat_template != NULL;
-  ChatTemplateOptions options = {.name = own ? dataset->chat_template : recipe->chat_template,
-                                 .jinja = dataset->chat_template_jinja ? dataset->chat_template_jinja : recipe->chat_template_jinja,
-                                 .default_system = recipe->default_system_message,
-                                 .variables = &recipe->chat_template_kwargs,
-                                 .stops = &recipe->eot_tokens};
-  if (!options.name && options.jinja) options.name = "jinja";
-  return chat_template_open(&state->chat, &options, tokenizer);
-}
-
 static Status chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   ChatPrompt *state = prompt->state = memory_new(1, sizeof *state);
   if (*prompt->variant && strcmp(prompt->variant, "default") != 0)
     return status_fail(STATUS_USAGE, "type: chat_template.%s is one of preference training; use `type: chat_template`", prompt->variant);
-  TRY(open_template(state, dataset, recipe, prompt->tokenizer));
+  ChatTemplateOptions options = chat_template_options(recipe, dataset);
+  TRY(chat_template_open(&state->chat, &options, prompt->tokenizer));
   Arena *arena = &state->arena;
   state->field_messages = arena_copy_string(arena, text_or(dataset->field_messages, "messages"));
   state->field_system = arena_copy_string(arena, text_or(dataset->field_system, "system"));

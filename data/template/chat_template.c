@@ -13,7 +13,7 @@
 #include "data/template/jinja.h"
 
 struct ChatTemplate {
-  char *name;
+  char *name, *source;
   Jinja *jinja;
   json_t *variables;  // special tokens and chat_template_kwargs
   char *default_system;  // NULL: none
@@ -26,6 +26,7 @@ struct ChatTemplate {
 
 static Status compile(ChatTemplate *chat, const char *name, const char *source) {
   chat->name = memory_copy_string(name);
+  chat->source = memory_copy_string(source);
   return status_context(jinja_compile(&chat->jinja, name, source, strlen(source)), "chat template");
 }
 
@@ -256,6 +257,17 @@ static void list_stops(StopList *stops, const ChatTemplateOptions *options, cons
     if (tokenizer_is_end(tokenizer, (int32_t)id)) stop_list_add(stops, tokenizer_text(tokenizer, (int32_t)id));
 }
 
+ChatTemplateOptions chat_template_options(const Recipe *recipe, const DatasetRecipe *dataset) {
+  bool own = dataset->chat_template != NULL;
+  ChatTemplateOptions options = {.name = own ? dataset->chat_template : recipe->chat_template,
+                                 .jinja = dataset->chat_template_jinja ? dataset->chat_template_jinja : recipe->chat_template_jinja,
+                                 .default_system = recipe->default_system_message,
+                                 .variables = &recipe->chat_template_kwargs,
+                                 .stops = &recipe->eot_tokens};
+  if (!options.name && options.jinja) options.name = "jinja";
+  return options;
+}
+
 Status chat_template_open(ChatTemplate **out, const ChatTemplateOptions *options, const Tokenizer *tokenizer) {
   ChatTemplate *chat = memory_new(1, sizeof *chat);
   *out = NULL;
@@ -280,10 +292,12 @@ void chat_template_free(ChatTemplate *chat) {
   stop_list_release(&chat->stops);
   free(chat->default_system);
   free(chat->stop);
+  free(chat->source);
   free(chat->name);
   free(chat);
 }
 
+const char *chat_template_source(const ChatTemplate *chat) { return chat->source; }
 const char *chat_template_name(const ChatTemplate *chat) { return chat->name; }
 const char *chat_template_stop(const ChatTemplate *chat) { return chat->stop; }
 bool chat_template_knows_tools(const ChatTemplate *chat) { return jinja_reads(chat->jinja, "tools"); }

@@ -45,6 +45,9 @@ typedef struct ChatTemplateOptions {
   const StringList *stops;  // texts that end a turn beside those that the vocabulary knows; NULL: none
 } ChatTemplateOptions;
 
+// What a recipe says for one of its datasets.
+ChatTemplateOptions chat_template_options(const Recipe *recipe, const DatasetRecipe *dataset);
+
 // STATUS_BAD_INPUT with the remedy where there is no template, or with name and line where it is no Jinja. `tokenizer` gives the
 // model's own template, its special tokens and its ends of turns; it may be NULL, and is not kept.
 Status chat_template_open(ChatTemplate **out, const ChatTemplateOptions *options, const Tokenizer *tokenizer);
@@ -55,6 +58,7 @@ void chat_template_free(ChatTemplate *chat);
 Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt);
 void chat_text_release(ChatText *text);
 
+const char *chat_template_source(const ChatTemplate *chat);  // the Jinja itself
 const char *chat_template_name(const ChatTemplate *chat);  // for messages: "the chatml template"
 const char *chat_template_stop(const ChatTemplate *chat);  // what it writes behind an assistant's message: "<|im_end|>"; "" for nothing
 bool chat_template_knows_tools(const ChatTemplate *chat);  // it reads `tools`

@@ -368,6 +368,10 @@ bool tokenizer_adds_bos(const Tokenizer *tokenizer) {
 
 const char *tokenizer_chat_template(const Tokenizer *tokenizer) { return tokenizer->chat_template; }
 
+void tokenizer_set_chat_template(Tokenizer *tokenizer, const char *source) {
+  tokenizer->chat_template = arena_copy_string(&tokenizer->arena, source);
+}
+
 static void replace_id(TokenList *list, int32_t old, int32_t id) {
   for (int64_t i = 0; i < list->count; i++) {
     if (list->ids[i] == old) list->ids[i] = id;

@@ -54,6 +54,7 @@ int32_t tokenizer_eot(const Tokenizer *tokenizer);  // end of turn, where the fi
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);  // EOS, end of turn, or another end-of-generation token
 bool tokenizer_adds_bos(const Tokenizer *tokenizer);
 const char *tokenizer_chat_template(const Tokenizer *tokenizer);  // NULL when there is none
+void tokenizer_set_chat_template(Tokenizer *tokenizer, const char *source);  // in place of the model's own
 // Makes `text` (which must be in the vocabulary, else STATUS_USAGE) the token of a role, as a recipe's special_tokens ask: bos, eos, pad,
 // unk (each also with _token behind it), or adds a `stop` token. Before the tokenizer is shared between threads.
 Status tokenizer_set_special(Tokenizer *tokenizer, const char *role, const char *text);

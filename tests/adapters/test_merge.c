@@ -86,9 +86,9 @@ static void assert_same_logits(const Bench *bench, const char *path, const float
 }
 
 static Status write_merged(MergeReport *report, const Model *model, const char *path, const char *type) {
-  MergeType wanted;
-  TRY(merge_type_parse(&wanted, type));
-  return strstr(path, ".gguf") ? merge_write_gguf(report, model, path, wanted) : merge_write_folder(report, model, path, wanted);
+  MergeOptions options = {0};
+  TRY(merge_type_parse(&options.type, type));
+  return strstr(path, ".gguf") ? merge_write_gguf(report, model, path, options) : merge_write_folder(report, model, path, options);
 }
 
 // Merges a random adapter into `base`, writes f32, and compares logits; the base alone must be another model.
@@ -388,7 +388,7 @@ static void outputs_that_would_destroy_something_are_refused(void **state) {
   assert_ok(file_write_whole(file, "dear", 4));
   assert_fails(STATUS_USAGE, write_merged(&report, model, folder, "f32"), "diary.txt");
   assert_true(file_exists(file));
-  assert_fails(STATUS_USAGE, merge_write_folder(&report, model, folder, (MergeType){.type = BLOCK_Q8_0}), "f16");
+  assert_fails(STATUS_USAGE, merge_write_folder(&report, model, folder, (MergeOptions){.type = {.type = BLOCK_Q8_0}}), "f16");
   model_close(model);
   free(folder);
   free(file);
