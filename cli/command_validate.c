@@ -115,7 +115,7 @@ Status command_validate(int argc, char **argv) {
       .usage = "RECIPE... [options] [--KEY VALUE...]",
       .summary =
           "Checks recipes: every key, its type and range, and the keys against each other. Exit code 0: nothing stands\n"
-          "against them; 2: refused, a line a problem: FILE:LINE:COL: key: what is wrong, and what to do.",
+          "against them; 2: refused, a line a problem: FILE:LINE:COL: key: what is wrong, and what to do. RECIPE - is standard input.",
       .options = options,
       .option_count = sizeof options / sizeof options[0],
       .max_positional = -1,

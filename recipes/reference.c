@@ -53,7 +53,8 @@ static const char *const checks[] = {
     "and "
     "`liger_swiglu`, `liger_cross_entropy` and `liger_fused_linear_cross_entropy`, and the `is_..._derived_model`.",
     "An older spelling beside the newer one must say the same.",
-    "In a dataset: `shards_idx` is less than `shards`, which excludes `preprocess_shards`; `message_field_role` and "
+    "In a dataset: `no_input_format` has no `{input}`; `shards_idx` is less than `shards`, which excludes `preprocess_shards`; "
+    "`message_field_role` and "
     "`message_field_content` agree with `message_property_mappings`.",
     "A type of preference training without `rl`, or one without pairs beside it, is noticed.",
 };

@@ -140,6 +140,9 @@ void read_dataset_type(Loader *loader, const char *key, Node *value, void *targe
     // Fields that both tables have keep the entry's value where the type says nothing.
     DatasetRecipe type = {0};
     loader_read_mapping(loader, &schema_dataset_type, NULL, value, &type);
+    if (type.no_input_format && strstr(type.no_input_format, "{input}"))
+      loader_fail(loader, node_find(value, "no_input_format"), "no_input_format",
+                  "is for rows without an input, and has {input}; take that out, or put it into format");
     for (int i = 0; i < schema_dataset_type.count; i++) {
       size_t offset = schema_dataset_type.keys[i].offset;
       char *field = *(char **)((char *)&type + offset);
