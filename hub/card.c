@@ -90,15 +90,15 @@ static Status find_config(yaml_node_t **found, const Card *card, yaml_node_t *co
   return status;
 }
 
-static Status read_configs(Card *card, const char *config, const char *split) {
+static Status read_configs(Card *card, char **folder, const char *config, const char *split) {
   yaml_node_t *configs = find_key(card, yaml_document_get_root_node(card->document), "configs"), *chosen;
   if (!configs || configs->type != YAML_SEQUENCE_NODE) return STATUS_OK;
   TRY(find_config(&chosen, card, configs, config));
   yaml_node_t *files = find_key(card, chosen, "data_files");
-  const char *folder = scalar_text(find_key(card, chosen, "data_dir"));
-  card->prefix = folder ? folder : "";
+  const char *prefix = scalar_text(find_key(card, chosen, "data_dir"));
+  card->prefix = prefix ? prefix : "";
   if (files) return take_files(card, files, split);
-  if (folder) add_pattern(card, "**");
+  if (prefix) *folder = memory_copy_string(prefix);
   return STATUS_OK;
 }
 
@@ -110,18 +110,17 @@ static size_t head_length(const char *text, size_t length) {
   return 0;
 }
 
-Status hub_card_patterns(HubNames *patterns, bool *found, const char *text, size_t length, const char *config, const char *split) {
+Status hub_card_patterns(HubNames *patterns, char **folder, const char *text, size_t length, const char *config, const char *split) {
   yaml_parser_t parser;
   yaml_document_t document;
   Status status = STATUS_OK;
   size_t head = head_length(text, length);
-  *found = false;
+  *folder = NULL;
   if (!head || !yaml_parser_initialize(&parser)) return STATUS_OK;
   yaml_parser_set_input_string(&parser, (const unsigned char *)text + 4, head);
   if (yaml_parser_load(&parser, &document)) {  // a card that is no YAML says nothing
     Card card = {.document = &document, .patterns = patterns};
-    status = read_configs(&card, config, split);
-    *found = patterns->count > 0;
+    status = read_configs(&card, folder, config, split);
     yaml_document_delete(&document);
   }
   yaml_parser_delete(&parser);

@@ -595,13 +595,14 @@ static void the_card_says_which_files_are_what(void **state) {
            "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: [a.jsonl, more/*.jsonl]\n  - "
            "split: test\n    path: b.jsonl\n- config_name: small\n  data_dir: small\n- config_name: plain\n  data_files: b.jsonl\n---\n# "
            "Rows\n");
-  add_data("a.jsonl", "a"), add_data("b.jsonl", "b"), add_data("more/c.jsonl", "c"), add_data("small/s.jsonl", "s");
+  add_data("a.jsonl", "a"), add_data("b.jsonl", "b"), add_data("more/c.jsonl", "c"), add_data("small/train.jsonl", "s"),
+      add_data("small/dev.jsonl", "s");
   assert_ok(resolve_data(NULL, 0, NULL, NULL));
   assert_names("a.jsonl", "more/c.jsonl");
   assert_ok(resolve_data(NULL, 0, "default", "test[:5]"));
   assert_names("b.jsonl");
   assert_ok(resolve_data(NULL, 0, "small", "train"));
-  assert_names("small/s.jsonl");
+  assert_names("small/train.jsonl");
   hub_server_forget(test.server);
   assert_ok(resolve_data(NULL, 0, "plain", NULL));
   assert_names("b.jsonl");
