@@ -5,13 +5,14 @@
 
 #include "core/file.h"
 #include "data/source/dataset_paths.h"
+#include "hub/cache.h"
 
 // A value of the recipe that names files.
 typedef struct Wanted {
   char **value;
   HubKind kind;
   const char *revision;
-  const DatasetRecipe *dataset;  // NULL: none
+  DatasetRecipe *dataset;  // NULL: none
 } Wanted;
 
 static bool is_there(const char *path) { return file_exists(path) || directory_exists(path); }
@@ -19,6 +20,12 @@ static bool is_there(const char *path) { return file_exists(path) || directory_e
 // A dataset may also be named beside the recipe, by a pattern, or by its data_files alone.
 static bool is_on_disk(const Recipe *recipe, const Wanted *wanted) {
   return wanted->dataset ? dataset_is_on_disk(wanted->dataset, recipe) : is_there(*wanted->value);
+}
+
+// Which of the snapshot's files the dataset is: what the Hub's rules chose, since the snapshot may hold others.
+static void set_data_files(Recipe *recipe, DatasetRecipe *dataset, const HubNames *names) {
+  dataset->data_files = (StringList){arena_new(&recipe->arena, (size_t)names->count + 1, sizeof(char *)), names->count};
+  for (int i = 0; i < names->count; i++) dataset->data_files.items[i] = arena_copy_string(&recipe->arena, names->items[i]);
 }
 
 // Puts the path in place of the id; does nothing to what is on this disk, or cannot be an id.
@@ -30,11 +37,15 @@ static Status resolve(Recipe *recipe, const Wanted *wanted, bool cache_only) {
     request.patterns = (const char *const *)wanted->dataset->data_files.items;
     request.pattern_count = wanted->dataset->data_files.count;
     request.subset = wanted->dataset->name;
+    request.split = wanted->dataset->split;
   }
   char *path;
-  Status status = hub_resolve(&path, &request);
+  HubNames names;
+  Status status = hub_resolve_files(&path, &names, &request);
   if (status == STATUS_OK) {
     *wanted->value = arena_copy_string(&recipe->arena, path);
+    if (wanted->dataset) set_data_files(recipe, wanted->dataset, &names);
+    hub_names_release(&names);
     free(path);
     return STATUS_OK;
   }

@@ -173,6 +173,12 @@ void hub_names_release(HubNames *names) {
   *names = (HubNames){0};
 }
 
+void hub_names_move(HubNames *to, HubNames *from) {
+  hub_names_release(to);
+  *to = *from;
+  *from = (HubNames){0};
+}
+
 static void list_folder(HubNames *names, const char *folder, const char *prefix) {
   DIR *stream = opendir(folder);
   if (!stream) return;

@@ -50,6 +50,7 @@ typedef struct HubNames {
 void hub_cache_list(HubNames *names, const HubCache *cache, const char *commit);
 void hub_names_add(HubNames *names, const char *name);
 bool hub_names_have(const HubNames *names, const char *name);
+void hub_names_move(HubNames *to, HubNames *from);  // in place of what `to` had
 void hub_names_release(HubNames *names);
 
 #endif

@@ -11,12 +11,14 @@
 #include "core/log.h"
 #include "core/memory.h"
 #include "core/text.h"
+#include "hub/card.h"
 #include "hub/download.h"
 #include "hub/name.h"
 #include "hub/select.h"
 #include "hub/tree.h"
 
-enum { INDEX_LIMIT = 64 << 20 };
+enum { INDEX_LIMIT = 64 << 20, CARD_LIMIT = 8 << 20 };
+static const char card_name[] = "README.md";
 
 typedef struct Resolver {
   const HubRequest *request;
@@ -69,53 +71,94 @@ static bool is_known_whole(const Resolver *resolver, const char *commit, const H
   return true;
 }
 
-// The length of the part of the names that is the folder of them all: 5 of "data/train.jsonl" and "data/test.jsonl".
-static int common_folder_length(const HubNames *names) {
-  const char *first = names->items[0], *slash = strrchr(first, '/');
-  int length = slash ? (int)(slash - first) + 1 : 0;
-  for (int i = 1; i < names->count && length; i++)
-    while (length && strncmp(first, names->items[i], (size_t)length) != 0) do
-        length--;
-      while (length && first[length - 1] != '/');
-  return length;
+static char *result_path(const Resolver *resolver, const char *commit, const HubNames *chosen) {
+  if (resolver->request->kind != HUB_DATASET && chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf"))
+    return hub_cache_file(&resolver->cache, commit, chosen->items[0]);
+  return hub_cache_snapshot(&resolver->cache, commit);
 }
 
-static char *result_path(const Resolver *resolver, const char *commit, const HubNames *chosen) {
+// The files of one folder, chosen as if it were all there is.
+static Status choose_in_folder(HubNames *chosen, const Resolver *resolver, const HubNames *all, const char *folder) {
+  HubNames inside = {0}, found = {0};
+  size_t length = strlen(folder);
+  while (length && folder[length - 1] == '/') length--;
+  for (int i = 0; i < all->count; i++)
+    if (strncmp(all->items[i], folder, length) == 0 && all->items[i][length] == '/') hub_names_add(&inside, all->items[i] + length + 1);
+  HubRequest request = *resolver->request;
+  request.subset = NULL;
+  Status status = hub_select_data(&found, &inside, &request, resolver->id.repository);
+  for (int i = 0; i < found.count; i++) {
+    char *name = memory_format("%.*s/%s", (int)length, folder, found.items[i]);
+    hub_names_add(chosen, name);
+    free(name);
+  }
+  hub_names_release(&inside);
+  hub_names_release(&found);
+  return status;
+}
+
+// By the card of a dataset, which must be in the snapshot; nothing is chosen when it does not tell.
+static Status choose_by_card(HubNames *chosen, const Resolver *resolver, const char *commit, const HubNames *all) {
   const HubRequest *request = resolver->request;
-  if (chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf")) return hub_cache_file(&resolver->cache, commit, chosen->items[0]);
-  char *snapshot = hub_cache_snapshot(&resolver->cache, commit);
-  int length = request->kind == HUB_DATASET && !request->pattern_count ? common_folder_length(chosen) : 0;
-  if (!length) return snapshot;
-  char *path = memory_format("%s/%.*s", snapshot, length - 1, chosen->items[0]);
-  free(snapshot);
-  return path;
+  char *path = hub_cache_file(&resolver->cache, commit, card_name), *split = memory_copy_string(request->split ? request->split : "train");
+  char *folder = NULL;
+  split[strcspn(split, "[+")] = 0;
+  Buffer text = {0};
+  HubNames patterns = {0};
+  const char *subset = request->subset && strcmp(request->subset, "default") != 0 ? request->subset : NULL;
+  Status status = file_read(&text, path, CARD_LIMIT);
+  if (status == STATUS_OK && text.data)
+    status = status_context(hub_card_patterns(&patterns, &folder, text.data, text.length, subset, split), "%s", resolver->id.repository);
+  if (status == STATUS_OK && patterns.count) {
+    HubRequest by_patterns = *request;
+    by_patterns.patterns = (const char *const *)patterns.items;
+    by_patterns.pattern_count = patterns.count;
+    status = hub_select_data(chosen, all, &by_patterns, resolver->id.repository);
+  } else if (status == STATUS_OK && folder) {
+    status = choose_in_folder(chosen, resolver, all, folder);
+  }
+  hub_names_release(&patterns);
+  buffer_release(&text);
+  free(split), free(path), free(folder);
+  return status;
+}
+
+// Whether the choice needs the dataset's card.
+static bool needs_card(const Resolver *resolver, const HubNames *all) {
+  return resolver->request->kind == HUB_DATASET && !resolver->request->pattern_count && hub_names_have(all, card_name);
+}
+
+static Status choose(HubNames *chosen, const Resolver *resolver, const char *commit, const HubNames *all) {
+  if (needs_card(resolver, all)) TRY(choose_by_card(chosen, resolver, commit, all));
+  return chosen->count ? STATUS_OK : hub_select(chosen, all, resolver->request, resolver->id.repository, resolver->id.file);
 }
 
 // Sets *path to where the files are that are chosen among `all`, if the snapshot has them; it stays NULL otherwise.
-static void look_for_chosen(char **path, bool *whole, const Resolver *resolver, const char *commit, const HubNames *all) {
+static void look_for_chosen(char **path, HubNames *names, bool *whole, const Resolver *resolver, const char *commit, const HubNames *all) {
   HubNames chosen = {0};
-  if (hub_select(&chosen, all, resolver->request, resolver->id.repository, resolver->id.file) == STATUS_OK &&
-      has_chosen(&resolver->cache, commit, &chosen)) {
+  bool can_choose = !needs_card(resolver, all) || hub_cache_has(&resolver->cache, commit, card_name);
+  if (can_choose && choose(&chosen, resolver, commit, all) == STATUS_OK && has_chosen(&resolver->cache, commit, &chosen)) {
     *path = result_path(resolver, commit, &chosen);
     *whole = is_known_whole(resolver, commit, &chosen);
+    hub_names_move(names, &chosen);
   }
   hub_names_release(&chosen);
 }
 
 // Sets *path when the cache has what was asked for. *whole: and it is known that nothing is missing.
-static void look_in_cache(char **path, bool *whole, const Resolver *resolver) {
+static void look_in_cache(char **path, HubNames *names, bool *whole, const Resolver *resolver) {
   *path = NULL;
   *whole = false;
   char *commit = hub_cache_commit(&resolver->cache, resolver->revision);
   if (!commit) return;
   HubNames listed = {0}, present = {0};
   bool has_list = hub_tree_read(&listed, &resolver->cache, commit);
-  if (has_list) look_for_chosen(path, whole, resolver, commit, &listed);
+  if (has_list) look_for_chosen(path, names, whole, resolver, commit, &listed);
   if (*path) {
     *whole = true;
   } else {
     hub_cache_list(&present, &resolver->cache, commit);
-    look_for_chosen(path, whole, resolver, commit, &present);
+    look_for_chosen(path, names, whole, resolver, commit, &present);
     if (has_list) *whole = false;  // something of the list is not there
   }
   hub_names_release(&listed);
@@ -186,12 +229,16 @@ static Status fetch_names(const Resolver *resolver, const HubRemote *remote, con
   return status;
 }
 
-static Status fetch_listed(char **path, const Resolver *resolver, const HubRemote *remote, const HubListing *listing) {
-  HubNames chosen = {0}, shards = {0};
+static Status fetch_listed(char **path, HubNames *names, const Resolver *resolver, const HubRemote *remote, const HubListing *listing) {
+  HubNames chosen = {0}, shards = {0}, card = {0};
   const HubCache *cache = &resolver->cache;
   const char *commit = listing->commit;
   Status status;
-  TRY_DONE(hub_select(&chosen, &listing->files, resolver->request, resolver->id.repository, resolver->id.file));
+  if (needs_card(resolver, &listing->files)) {
+    hub_names_add(&card, card_name);
+    TRY_DONE(fetch_names(resolver, remote, commit, &card));
+  }
+  TRY_DONE(choose(&chosen, resolver, commit, &listing->files));
   TRY_DONE(fetch_names(resolver, remote, commit, &chosen));
   if (hub_names_have(&chosen, hub_weight_index)) {
     TRY_DONE(read_shards(&shards, cache, commit));
@@ -202,14 +249,16 @@ static Status fetch_listed(char **path, const Resolver *resolver, const HubRemot
   if (listing->tree) TRY_DONE(hub_tree_write(cache, commit, listing->tree));
   TRY_DONE(hub_cache_set_commit(cache, resolver->revision, commit));
   *path = result_path(resolver, commit, &chosen);
+  hub_names_move(names, &chosen);
 done:
+  hub_names_release(&card);
   hub_names_release(&chosen);
   hub_names_release(&shards);
   return status;
 }
 
-// `cached`: what the cache has, or NULL; it is used when the Hub cannot be asked.
-static Status fetch(char **path, Resolver *resolver, const char *cached) {
+// `cached`: what the cache has, or NULL; it is used, with the names that are set already, when the Hub cannot be asked.
+static Status fetch(char **path, HubNames *names, Resolver *resolver, const char *cached) {
   HubListing listing = {0};
   TRY(http_new(&resolver->http));
   HubRemote remote = {.http = resolver->http,
@@ -219,7 +268,7 @@ static Status fetch(char **path, Resolver *resolver, const char *cached) {
                       .is_dataset = resolver->request->kind == HUB_DATASET};
   bool unreachable = false;
   Status status = hub_remote_list(&listing, &unreachable, &remote);
-  if (status == STATUS_OK) status = fetch_listed(path, resolver, &remote, &listing);
+  if (status == STATUS_OK) status = fetch_listed(path, names, resolver, &remote, &listing);
   else if (cached && unreachable) {
     log_notice("%s: taken from the cache as it is there, since the Hub cannot be asked (%s)", resolver->id.repository, status_message());
     *path = memory_copy_string(cached);
@@ -240,8 +289,9 @@ static Status refuse_offline(const Resolver *resolver) {
       resolver->request->cache_only ? "only the cache was looked in" : "HF_HUB_OFFLINE forbids to ask the Hub; unset it to download");
 }
 
-Status hub_resolve(char **path, const HubRequest *request) {
+Status hub_resolve_files(char **path, HubNames *names, const HubRequest *request) {
   *path = NULL;
+  *names = (HubNames){0};
   Resolver resolver = {.request = request};
   if (!hub_id_parse(&resolver.id, request->id))
     return status_fail(STATUS_USAGE, "\"%s\" is no id of the Hub; write org/name, org/name@revision, or org/name/FILE.gguf", request->id);
@@ -253,10 +303,10 @@ Status hub_resolve(char **path, const HubRequest *request) {
   if (status == STATUS_OK) status = hub_settings_read(&resolver.settings);
   if (status == STATUS_OK) {
     hub_cache_open(&resolver.cache, resolver.settings.cache, resolver.id.repository, request->kind == HUB_DATASET);
-    look_in_cache(&cached, &whole, &resolver);
+    look_in_cache(&cached, names, &whole, &resolver);
     bool may_ask = !request->cache_only && !resolver.settings.offline;
     if (cached && (whole || !may_ask)) *path = memory_copy_string(cached);
-    else if (may_ask) status = fetch(path, &resolver, cached);
+    else if (may_ask) status = fetch(path, names, &resolver, cached);
     else status = refuse_offline(&resolver);
   }
   free(cached);
@@ -264,5 +314,13 @@ Status hub_resolve(char **path, const HubRequest *request) {
   hub_cache_release(&resolver.cache);
   hub_settings_release(&resolver.settings);
   hub_id_release(&resolver.id);
+  if (status != STATUS_OK) hub_names_release(names);
+  return status;
+}
+
+Status hub_resolve(char **path, const HubRequest *request) {
+  HubNames names;
+  Status status = hub_resolve_files(path, &names, request);
+  hub_names_release(&names);
   return status;
 }

@@ -12,6 +12,8 @@
 
 #include "core/status.h"
 
+struct HubNames;  // hub/cache.h
+
 typedef enum HubKind {
   HUB_MODEL,  // config, tokenizer, safetensors weights; or the one GGUF file
   HUB_TOKENIZER,  // a model without its weights
@@ -23,19 +25,22 @@ typedef struct HubRequest {
   HubKind kind;
   const char *id;
   const char *revision;  // NULL: that of the id, or main
-  const char *const *patterns;  // of a dataset's files: names, or globs in which '*' also crosses '/'
-  const char *subset;  // of a dataset, when there are no patterns: only what is in folders of this name; NULL or "default": all
-  int pattern_count;  // 0: all files of the kind of data that most of them have
+  // Of a dataset:
+  const char *const *patterns;  // its files, as names or patterns (hub/glob.h)
+  int pattern_count;  // 0: by the card's configurations, else by the files' names
+  const char *subset, *split;  // without patterns: the configuration, or a folder; the split, "train" when NULL
   bool cache_only;  // never asks the network; HF_HUB_OFFLINE=1 says so for all
 } HubRequest;
 
 // Whether `text` can be an id. What ends like a data or model file ("rows/train.jsonl") is taken for a path.
 bool hub_is_id(const char *text);
 
-// *path: a new string: the folder of the snapshot; the path of the GGUF file in it; of a dataset without patterns the folder in it that
-// all its data files are in. Otherwise the message says what is missing and
-// what to do. STATUS_USAGE: no id; STATUS_BAD_INPUT: it is not there, or not what was asked for; STATUS_FAILED: the network;
-// STATUS_NO_SPACE: the disk.
+// *path: a new string: the folder of the snapshot, or the path of the GGUF file in it. Otherwise the message says what is missing and what
+// to do. STATUS_USAGE: no id; STATUS_BAD_INPUT: it is not there, or not what was asked for; STATUS_FAILED: the network; STATUS_NO_SPACE:
+// the disk.
 Status hub_resolve(char **path, const HubRequest *request);
+// The same with the names of the files that were chosen, relative to the folder: a snapshot may hold others too. Release them with
+// hub_names_release.
+Status hub_resolve_files(char **path, struct HubNames *names, const HubRequest *request);
 
 #endif

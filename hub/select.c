@@ -1,8 +1,7 @@
-// The choice, by the names that transformers, PEFT and datasets give their files.
+// The choice among a model's and an adapter's files, by the names that transformers and PEFT give them.
 #include "hub/select.h"
 
 #include <ctype.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,14 +24,13 @@ const char *const *hub_wanted_names(HubKind kind) {
   return kind == HUB_ADAPTER ? adapter_names : kind == HUB_DATASET ? no_names : tokenizer_names;
 }
 
-static bool word_of(const char *const *words, const char *word) {
+bool hub_name_is_one_of(const char *const *words, const char *word) {
   for (; *words; words++)
     if (strcmp(*words, word) == 0) return true;
   return false;
 }
 
-// "a, b, c and 4 more" of the names that end so; "" when there is none.
-static char *list_endings(const HubNames *all, const char *ending) {
+char *hub_names_list(const HubNames *all, const char *ending) {
   enum { SHOWN = 5 };
   Buffer text = {0};
   int found = 0;
@@ -46,7 +44,7 @@ static char *list_endings(const HubNames *all, const char *ending) {
   return text.data;
 }
 
-static int count_endings(const HubNames *all, const char *ending) {
+int hub_names_count(const HubNames *all, const char *ending) {
   int count = 0;
   for (int i = 0; i < all->count; i++) count += text_ends_with(all->items[i], ending);
   return count;
@@ -55,20 +53,20 @@ static int count_endings(const HubNames *all, const char *ending) {
 static void take_wanted(HubNames *chosen, const HubNames *all, HubKind kind) {
   const char *const *wanted = hub_wanted_names(kind);
   for (int i = 0; i < all->count; i++)
-    if (word_of(wanted, all->items[i])) hub_names_add(chosen, all->items[i]);
+    if (hub_name_is_one_of(wanted, all->items[i])) hub_names_add(chosen, all->items[i]);
 }
 
 // --- models ---
 
 static Status refuse_model(const HubNames *all, const char *repository) {
-  if (count_endings(all, ".gguf")) {
-    char *files = list_endings(all, ".gguf");
+  if (hub_names_count(all, ".gguf")) {
+    char *files = hub_names_list(all, ".gguf");
     Status status = status_fail(STATUS_BAD_INPUT, "%s has more than one GGUF file; give one of them, as in %s/FILE.gguf: %s", repository,
                                 repository, files);
     free(files);
     return status;
   }
-  if (count_endings(all, ".bin") || count_endings(all, ".pt") || count_endings(all, ".pth"))
+  if (hub_names_count(all, ".bin") || hub_names_count(all, ".pt") || hub_names_count(all, ".pth"))
     return status_fail(STATUS_BAD_INPUT,
                        "%s has its weights only as PyTorch pickles, which can run code and are not read; convert it once with Python: "
                        "AutoModelForCausalLM.from_pretrained(\"%s\").save_pretrained(\"FOLDER\", safe_serialization=True), and the "
@@ -86,7 +84,7 @@ static Status select_model(HubNames *chosen, const HubNames *all, HubKind kind, 
   int weights = 0;
   for (int i = 0; i < all->count; i++) weights += is_weight(all->items[i]);
   bool has_index = hub_names_have(all, hub_weight_index), has_single = hub_names_have(all, hub_single_weight);
-  if (!weights && count_endings(all, ".gguf") == 1) {
+  if (!weights && hub_names_count(all, ".gguf") == 1) {
     for (int i = 0; i < all->count; i++)
       if (text_ends_with(all->items[i], ".gguf")) hub_names_add(chosen, all->items[i]);
     return STATUS_OK;
@@ -114,123 +112,13 @@ static Status select_adapter(HubNames *chosen, const HubNames *all, const char *
   return status_fail(STATUS_BAD_INPUT, "%s is no PEFT adapter: it has no adapter_config.json with adapter_model.safetensors", repository);
 }
 
-// --- datasets ---
-
-typedef enum DataKind { DATA_JSON, DATA_CSV, DATA_PARQUET, DATA_TEXT, DATA_KINDS, DATA_NONE } DataKind;
-
-static DataKind data_kind(const char *name) {
-  static const struct {
-    const char *ending;
-    DataKind kind;
-  } endings[] = {{".json", DATA_JSON}, {".jsonl", DATA_JSON},  {".json.gz", DATA_JSON},    {".jsonl.gz", DATA_JSON},
-                 {".csv", DATA_CSV},   {".tsv", DATA_CSV},     {".csv.gz", DATA_CSV},      {".tsv.gz", DATA_CSV},
-                 {".txt", DATA_TEXT},  {".txt.gz", DATA_TEXT}, {".parquet", DATA_PARQUET}, {".arrow", DATA_PARQUET}};
-  // What lies beside the rows, as datasets has it.
-  static const char *const others[] = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
-                                       "state.json",  "requirements.txt",  "LICENSE.txt",        NULL};
-  const char *last = path_name(name);
-  if (last[0] == '.' || last[0] == '_' || name[0] == '.' || word_of(others, last)) return DATA_NONE;
-  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-    if (text_ends_with(name, endings[i].ending)) return endings[i].kind;
-  return DATA_NONE;
-}
-
-// The kind that most of the files have, as datasets decides it; of equals the first.
-static DataKind main_kind(const HubNames *all) {
-  int counts[DATA_KINDS] = {0};
-  DataKind best = DATA_NONE;
-  for (int i = 0; i < all->count; i++)
-    if (data_kind(all->items[i]) != DATA_NONE) counts[data_kind(all->items[i])]++;
-  for (int kind = 0; kind < DATA_KINDS; kind++)
-    if (counts[kind] && (best == DATA_NONE || counts[kind] > counts[best])) best = (DataKind)kind;
-  return best;
-}
-
-static Status refuse_parquet(const HubNames *all, const char *repository) {
-  char *files = list_endings(all, count_endings(all, ".parquet") ? ".parquet" : ".arrow");
-  Status status =
-      status_fail(STATUS_BAD_INPUT,
-                  "%s keeps its rows as Parquet or Arrow (%s), which is not read; write them as JSON lines with Python's datasets, and "
-                  "give path: rows.jsonl:\n  python3 -c 'from datasets import load_dataset; load_dataset(\"%s\", "
-                  "split=\"train\").to_json(\"rows.jsonl\")'",
-                  repository, files, repository);
-  free(files);
-  return status;
-}
-
-// A pattern as people write them for datasets: '*' crosses '/', and "**/" may stand for no folder at all.
-static bool pattern_matches(const char *pattern, const char *name) {
-  if (fnmatch(pattern, name, 0) == 0) return true;
-  return text_starts_with(pattern, "**/") && fnmatch(pattern + 3, name, 0) == 0;
-}
-
-static Status select_patterns(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository) {
-  for (int p = 0; p < request->pattern_count; p++) {
-    bool found = false;
-    for (int i = 0; i < all->count; i++) {
-      if (!pattern_matches(request->patterns[p], all->items[i])) continue;
-      found = true;
-      if (!hub_names_have(chosen, all->items[i])) hub_names_add(chosen, all->items[i]);
-    }
-    if (found) continue;
-    char *files = list_endings(all, "");
-    Status status = status_fail(STATUS_BAD_INPUT, "%s has no file \"%s\"; its files are: %s", repository, request->patterns[p], files);
-    free(files);
-    return status;
-  }
-  return STATUS_OK;
-}
-
-// Whether one of the folders in the file's name is called so.
-static bool is_in_folder(const char *name, const char *folder) {
-  size_t length = strlen(folder);
-  for (const char *slash; (slash = strchr(name, '/')); name = slash + 1)
-    if ((size_t)(slash - name) == length && memcmp(name, folder, length) == 0) return true;
-  return false;
-}
-
-static Status select_kind(HubNames *chosen, const HubNames *all, const char *repository) {
-  DataKind kind = main_kind(all);
-  if (kind == DATA_PARQUET) return refuse_parquet(all, repository);
-  for (int i = 0; i < all->count && kind != DATA_NONE; i++)
-    if (data_kind(all->items[i]) == kind) hub_names_add(chosen, all->items[i]);
-  if (chosen->count) return STATUS_OK;
-  char *files = list_endings(all, "");
-  Status status =
-      status_fail(STATUS_BAD_INPUT, "%s has no data files (.json, .jsonl, .csv, .tsv, .txt); its files are: %s", repository, files);
-  free(files);
-  return status;
-}
-
-static Status select_data(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository) {
-  if (request->pattern_count) {
-    TRY(select_patterns(chosen, all, request, repository));
-    bool only_parquet = true;
-    for (int i = 0; i < chosen->count; i++) only_parquet = only_parquet && data_kind(chosen->items[i]) == DATA_PARQUET;
-    return only_parquet ? refuse_parquet(chosen, repository) : STATUS_OK;
-  }
-  if (!request->subset || strcmp(request->subset, "default") == 0) return select_kind(chosen, all, repository);
-  HubNames inside = {0};
-  for (int i = 0; i < all->count; i++)
-    if (is_in_folder(all->items[i], request->subset)) hub_names_add(&inside, all->items[i]);
-  Status status = select_kind(chosen, &inside, repository);
-  if (inside.count == 0) {
-    char *files = list_endings(all, "");
-    status = status_fail(STATUS_BAD_INPUT, "%s has no folder \"%s\" (name); name its files with data_files; they are: %s", repository,
-                         request->subset, files);
-    free(files);
-  }
-  hub_names_release(&inside);
-  return status;
-}
-
 Status hub_select(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository, const char *file) {
   if (file) {
     if (hub_names_have(all, file)) {
       hub_names_add(chosen, file);
       return STATUS_OK;
     }
-    char *files = list_endings(all, ".gguf");
+    char *files = hub_names_list(all, ".gguf");
     Status status =
         status_fail(STATUS_BAD_INPUT, "%s has no file \"%s\"; its GGUF files are: %s", repository, file, *files ? files : "none");
     free(files);
@@ -238,7 +126,7 @@ Status hub_select(HubNames *chosen, const HubNames *all, const HubRequest *reque
   }
   switch (request->kind) {
     case HUB_ADAPTER: return select_adapter(chosen, all, repository);
-    case HUB_DATASET: return select_data(chosen, all, request, repository);
+    case HUB_DATASET: return hub_select_data(chosen, all, request, repository);
     default: return select_model(chosen, all, request->kind, repository);
   }
 }

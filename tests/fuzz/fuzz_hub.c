@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hub/card.h"
+#include "hub/glob.h"
 #include "hub/name.h"
 #include "hub/remote.h"
 #include "hub/select.h"
@@ -51,6 +53,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (hub_tree_parse(&listed, text, size))
     for (int i = 0; i < listed.count; i++) check_name(listed.items[i]);
   hub_names_release(&listed);
+  char *folder;
+  HubNames patterns = {0};
+  hub_card_patterns(&patterns, &folder, text, size, size % 2 ? "small" : NULL, "train");
+  for (int i = 0; i < patterns.count; i++) glob_matches(patterns.items[i], "data/train-00000-of-00001.jsonl");
+  hub_names_release(&patterns);
+  free(folder);
   if (hub_id_parse(&id, text)) {
     check_name(id.repository);
     if (id.revision) check_name(id.revision);

@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/text.h"
+#include "hub/cache.h"
 #include "hub/hub.h"
 #include "tests/support/hub_server.h"
 
@@ -22,22 +23,23 @@ typedef struct HubTest {
 } HubTest;
 
 static HubTest test;
+static HubNames names;  // of the last success with a dataset
 
 static int start(void **state) {
   (void)state;
-  static const char *const names[] = {"HF_HUB_CACHE",
-                                      "HUGGINGFACE_HUB_CACHE",
-                                      "HF_TOKEN",
-                                      "HUGGING_FACE_HUB_TOKEN",
-                                      "HF_TOKEN_PATH",
-                                      "HF_HUB_OFFLINE",
-                                      "TRANSFORMERS_OFFLINE",
-                                      "http_proxy",
-                                      "HTTP_PROXY",
-                                      "all_proxy",
-                                      "ALL_PROXY",
-                                      "HF_HUB_DISABLE_IMPLICIT_TOKEN"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) unsetenv(names[i]);
+  static const char *const variables[] = {"HF_HUB_CACHE",
+                                          "HUGGINGFACE_HUB_CACHE",
+                                          "HF_TOKEN",
+                                          "HUGGING_FACE_HUB_TOKEN",
+                                          "HF_TOKEN_PATH",
+                                          "HF_HUB_OFFLINE",
+                                          "TRANSFORMERS_OFFLINE",
+                                          "http_proxy",
+                                          "HTTP_PROXY",
+                                          "all_proxy",
+                                          "ALL_PROXY",
+                                          "HF_HUB_DISABLE_IMPLICIT_TOKEN"};
+  for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) unsetenv(variables[i]);
   test = (HubTest){.server = hub_server_start(), .home = temporary_folder()};
   Rng rng = rng_new(7, RNG_STREAM_TEST);
   for (int i = 0; i < WEIGHTS; i++) test.weights[i] = (char)rng_next(&rng);
@@ -55,6 +57,7 @@ static int stop(void **state) {
   directory_remove(test.home);
   free(test.home);
   free(test.path);
+  hub_names_release(&names);
   return 0;
 }
 
@@ -482,11 +485,11 @@ static void offline_asks_nobody_and_says_what_is_missing(void **state) {
 
 static void names_that_lead_out_are_refused(void **state) {
   (void)state;
-  static const char *const names[] = {"../../evil.json", "/etc/evil.json", "a/../../evil.json", "a//b.json", "./x.json", "a\\\\b.json"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+  static const char *const hostile[] = {"../../evil.json", "/etc/evil.json", "a/../../evil.json", "a//b.json", "./x.json", "a\\\\b.json"};
+  for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
     char *repository = memory_format("org/evil%zu", i);
     hub_server_add(test.server, "models", repository, "config.json", "{}", 2);
-    hub_server_add(test.server, "models", repository, names[i], "evil", 4);
+    hub_server_add(test.server, "models", repository, hostile[i], "evil", 4);
     assert_fails(STATUS_BAD_INPUT, resolve(HUB_MODEL, repository), "leads out of its folder");
     free(repository);
   }
@@ -533,60 +536,99 @@ static void a_renamed_repository_is_followed(void **state) {
 
 static void add_data(const char *name, const char *text) { hub_server_add(test.server, "datasets", "org/rows", name, text, strlen(text)); }
 
-static Status resolve_data(const char *const *patterns, int count, const char *subset) {
+static Status resolve_data(const char *const *patterns, int count, const char *subset, const char *split) {
   free(test.path);
-  return hub_resolve(&test.path,
-                     &(HubRequest){.kind = HUB_DATASET, .id = "org/rows", .patterns = patterns, .pattern_count = count, .subset = subset});
+  hub_names_release(&names);
+  HubRequest request = {
+      .kind = HUB_DATASET, .id = "org/rows", .patterns = patterns, .pattern_count = count, .subset = subset, .split = split};
+  return hub_resolve_files(&test.path, &names, &request);
 }
 
-static void data_files_are_of_the_kind_that_most_have(void **state) {
+static void assert_names_at(const char *const *expected, int count, int line) {
+  if (names.count != count) fail_msg("line %d: %d files", line, names.count);
+  for (int i = 0; i < count; i++) {
+    if (strcmp(names.items[i], expected[i]) != 0) fail_msg("line %d: %s in place of %s", line, names.items[i], expected[i]);
+    char *path = path_join(test.path, names.items[i]);
+    assert_true(file_exists(path));
+    free(path);
+  }
+  hub_names_release(&names);
+}
+#define assert_names(...) assert_names_at((const char *[]){__VA_ARGS__}, sizeof(const char *[]){__VA_ARGS__} / sizeof(char *), __LINE__)
+
+static void data_files_are_of_the_kind_that_most_have_and_of_the_split(void **state) {
   (void)state;
   add_data("README.md", "x"), add_data("dataset_infos.json", "{}"), add_data("LICENSE.txt", "x");
   add_data("data/train.jsonl", "{}"), add_data("data/test.jsonl", "{}"), add_data("extra.csv", "a");
-  assert_ok(resolve_data(NULL, 0, NULL));
-  assert_true(text_ends_with(test.path, "/data"));
-  assert_int_equal(count_files(test.path, ".jsonl"), 2);
-  assert_int_equal(hub_server_count(test.server, NULL, "extra.csv"), 0);
+  assert_ok(resolve_data(NULL, 0, NULL, NULL));
+  assert_names("data/train.jsonl");
+  assert_int_equal(hub_server_count(test.server, NULL, "extra.csv") + hub_server_count(test.server, NULL, "test.jsonl"), 0);
   assert_non_null(strstr(test.path, "/hub/datasets--org--rows/snapshots/"));
   hub_server_forget(test.server);
-  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_ok(resolve_data(NULL, 0, NULL, "train[:10%]+train[-10%:]"));
+  assert_names("data/train.jsonl");
   assert_int_equal(hub_server_seen_count(test.server), 0);
+  assert_ok(resolve_data(NULL, 0, NULL, "train+test"));
+  assert_names("data/train.jsonl", "data/test.jsonl");
+  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, NULL, "validation"), "no files of the split \"validation\"", "data/train.jsonl");
 }
 
-static void data_files_and_subsets_choose(void **state) {
+static void data_files_and_folders_choose(void **state) {
   (void)state;
   add_data("en/train-1.jsonl", "1"), add_data("en/train-2.jsonl", "2"), add_data("de/train.jsonl", "3"), add_data("x.parquet", "4");
-  assert_ok(resolve_data((const char *const[]){"en/*.jsonl"}, 1, NULL));
-  assert_content(test.path, "en/train-2.jsonl", "2", 1);
-  assert_int_equal(count_files(test.path, ""), 2);
-  assert_ok(resolve_data((const char *const[]){"de/train.jsonl"}, 1, NULL));
+  assert_ok(resolve_data((const char *const[]){"en/*.jsonl"}, 1, NULL, NULL));
+  assert_names("en/train-1.jsonl", "en/train-2.jsonl");
+  assert_ok(resolve_data(NULL, 0, "de", NULL));
+  assert_names("de/train.jsonl");
   hub_server_forget(test.server);
-  assert_ok(resolve_data((const char *const[]){"de/train.jsonl"}, 1, NULL));
+  assert_ok(resolve_data((const char *const[]){"de/train.jsonl"}, 1, NULL, NULL));
+  assert_names("de/train.jsonl");
   assert_int_equal(hub_server_seen_count(test.server), 0);
-  assert_ok(resolve_data(NULL, 0, "de"));
-  assert_true(text_ends_with(test.path, "/de"));
-  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, "fr"), "no folder \"fr\"", "data_files");
-  assert_fails(STATUS_BAD_INPUT, resolve_data((const char *const[]){"gone.jsonl"}, 1, NULL), "no file \"gone.jsonl\"", "de/train.jsonl");
-  assert_fails(STATUS_BAD_INPUT, resolve_data((const char *const[]){"*.parquet"}, 1, NULL), "Parquet");
+  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, "fr", NULL), "no folder \"fr\"", "de/train.jsonl");
+  assert_fails(STATUS_BAD_INPUT, resolve_data((const char *const[]){"*.jsonl"}, 1, NULL, NULL), "no file \"*.jsonl\"");
+  assert_fails(STATUS_BAD_INPUT, resolve_data((const char *const[]){"*.parquet"}, 1, NULL, NULL), "Parquet");
+}
+
+static void the_card_says_which_files_are_what(void **state) {
+  (void)state;
+  add_data("README.md",
+           "---\nlicense: mit\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: [a.jsonl, more/*.jsonl]\n  - "
+           "split: test\n    path: b.jsonl\n- config_name: small\n  data_dir: small\n- config_name: plain\n  data_files: b.jsonl\n---\n# "
+           "Rows\n");
+  add_data("a.jsonl", "a"), add_data("b.jsonl", "b"), add_data("more/c.jsonl", "c"), add_data("small/train.jsonl", "s"),
+      add_data("small/dev.jsonl", "s");
+  assert_ok(resolve_data(NULL, 0, NULL, NULL));
+  assert_names("a.jsonl", "more/c.jsonl");
+  assert_ok(resolve_data(NULL, 0, "default", "test[:5]"));
+  assert_names("b.jsonl");
+  assert_ok(resolve_data(NULL, 0, "small", "train"));
+  assert_names("small/train.jsonl");
+  hub_server_forget(test.server);
+  assert_ok(resolve_data(NULL, 0, "plain", NULL));
+  assert_names("b.jsonl");
+  assert_int_equal(hub_server_seen_count(test.server), 0);
+  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, "large", NULL), "no configuration \"large\"", "default, small, plain");
+  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, NULL, "dev"), "no split \"dev\"", "train, test");
 }
 
 static void parquet_is_refused_with_the_command_that_converts_it(void **state) {
   (void)state;
   add_data("README.md", "x"), add_data("data/train-00000-of-00001.parquet", "PAR1");
-  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, NULL), "data/train-00000-of-00001.parquet", "load_dataset(\"org/rows\"", "to_json");
+  assert_fails(STATUS_BAD_INPUT, resolve_data(NULL, 0, NULL, NULL), "data/train-00000-of-00001.parquet", "load_dataset(\"org/rows\"",
+               "to_json");
 }
 
 static void a_dataset_in_the_cache_is_used_when_the_hub_is_down(void **state) {
   (void)state;
   add_data("rows.jsonl", "{}");
   hub_server_list_plainly(test.server);  // so that only the Hub knows whether this is all
-  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_ok(resolve_data(NULL, 0, NULL, NULL));
   hub_server_forget(test.server);
-  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_ok(resolve_data(NULL, 0, NULL, NULL));
   assert_int_equal(hub_server_seen_count(test.server), 1);
   hub_server_stop(test.server);
   test.server = NULL;
-  assert_ok(resolve_data(NULL, 0, NULL));
+  assert_ok(resolve_data(NULL, 0, NULL, NULL));
   assert_content(test.path, "rows.jsonl", "{}", 2);
 }
 
@@ -626,8 +668,9 @@ int main(void) {
       hub_test(a_digest_that_is_a_path_is_refused),
       hub_test(answers_that_make_no_sense_are_refused),
       hub_test(a_renamed_repository_is_followed),
-      hub_test(data_files_are_of_the_kind_that_most_have),
-      hub_test(data_files_and_subsets_choose),
+      hub_test(data_files_are_of_the_kind_that_most_have_and_of_the_split),
+      hub_test(data_files_and_folders_choose),
+      hub_test(the_card_says_which_files_are_what),
       hub_test(parquet_is_refused_with_the_command_that_converts_it),
       hub_test(a_dataset_in_the_cache_is_used_when_the_hub_is_down),
   };
