@@ -13,9 +13,9 @@
 #include "core/status.h"
 #include "hub/cache.h"
 
-// Appends the patterns of a configuration's split; or sets *folder, a new string, in which the files' names tell the split. `config` NULL: the default one, which is called "default", has `default: true`, or is the
-// only one. Neither, when the card has no configurations, or names no files. STATUS_BAD_INPUT when it has others than the one, or
-// the split, that is asked for.
+// Appends the patterns of a configuration's split; or sets *folder, a new string, in which the files' names tell the split; or neither, when
+// the card has no configurations or names no files. `config` NULL: the default one, which is called "default", has `default: true`, or is
+// the only one. STATUS_BAD_INPUT when there are others than the one, or the split, that is asked for.
 Status hub_card_patterns(HubNames *patterns, char **folder, const char *text, size_t length, const char *config, const char *split);
 
 #endif

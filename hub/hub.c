@@ -57,7 +57,8 @@ static bool has_chosen(const HubCache *cache, const char *commit, const HubNames
   return has;
 }
 
-// Whether nothing can be missing though there is no list of the commit's files: a snapshot may hold a part of its commit, and an absent chat template would not be noticed.
+// Whether nothing can be missing though there is no list of the commit's files: a snapshot may hold a part of its commit, and an absent
+// chat template would not be noticed.
 static bool is_known_whole(const Resolver *resolver, const char *commit, const HubNames *chosen) {
   const HubRequest *request = resolver->request;
   if (resolver->id.file) return true;
