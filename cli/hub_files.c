@@ -5,7 +5,7 @@
 
 #include "core/file.h"
 #include "data/source/dataset_paths.h"
-#include "hub/cache.h"
+#include "hub/names.h"
 
 // A value of the recipe that names files.
 typedef struct Wanted {

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "core/status.h"
+#include "hub/names.h"
 
 typedef struct HubCache {
   char *root;  // of all repositories
@@ -41,16 +42,7 @@ Status hub_cache_link(const HubCache *cache, const char *commit, const char *nam
 // Waits for the blob's lock; close(*lock) gives it back.
 Status hub_cache_lock(int *lock, const HubCache *cache, const char *etag);
 
-// Names of the files of a snapshot, relative to it and sorted. Release with hub_names_release.
-typedef struct HubNames {
-  char **items;
-  int count, capacity;
-} HubNames;
-
+// Names of the files of a snapshot, relative to it and sorted.
 void hub_cache_list(HubNames *names, const HubCache *cache, const char *commit);
-void hub_names_add(HubNames *names, const char *name);
-bool hub_names_have(const HubNames *names, const char *name);
-void hub_names_move(HubNames *to, HubNames *from);  // in place of what `to` had
-void hub_names_release(HubNames *names);
 
 #endif

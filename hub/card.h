@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 #include "core/status.h"
-#include "hub/cache.h"
+#include "hub/names.h"
 
 // Appends the patterns of a configuration's split; or sets *folder, a new string, in which the files' names tell the split; or neither, when
 // the card has no configurations or names no files. `config` NULL: the default one, which is called "default", has `default: true`, or is

@@ -12,13 +12,13 @@
 #include "core/memory.h"
 #include "core/text.h"
 #include "hub/card.h"
+#include "hub/dataset_files.h"
 #include "hub/download.h"
 #include "hub/name.h"
 #include "hub/select.h"
 #include "hub/tree.h"
 
 enum { INDEX_LIMIT = 64 << 20, CARD_LIMIT = 8 << 20 };
-static const char card_name[] = "README.md";
 
 typedef struct Resolver {
   const HubRequest *request;
@@ -78,66 +78,23 @@ static char *result_path(const Resolver *resolver, const char *commit, const Hub
   return hub_cache_snapshot(&resolver->cache, commit);
 }
 
-// The files of one folder, chosen as if it were all there is.
-static Status choose_in_folder(HubNames *chosen, const Resolver *resolver, const HubNames *all, const char *folder) {
-  HubNames inside = {0}, found = {0};
-  size_t length = strlen(folder);
-  while (length && folder[length - 1] == '/') length--;
-  for (int i = 0; i < all->count; i++)
-    if (strncmp(all->items[i], folder, length) == 0 && all->items[i][length] == '/') hub_names_add(&inside, all->items[i] + length + 1);
-  HubRequest request = *resolver->request;
-  request.subset = NULL;
-  Status status = hub_select_data(&found, &inside, &request, resolver->id.repository);
-  for (int i = 0; i < found.count; i++) {
-    char *name = memory_format("%.*s/%s", (int)length, folder, found.items[i]);
-    hub_names_add(chosen, name);
-    free(name);
-  }
-  hub_names_release(&inside);
-  hub_names_release(&found);
-  return status;
-}
-
-// By the card of a dataset, which must be in the snapshot; nothing is chosen when it does not tell.
-static Status choose_by_card(HubNames *chosen, const Resolver *resolver, const char *commit, const HubNames *all) {
-  const HubRequest *request = resolver->request;
-  char *path = hub_cache_file(&resolver->cache, commit, card_name), *split = memory_copy_string(request->split ? request->split : "train");
-  char *folder = NULL;
-  split[strcspn(split, "[+")] = 0;
-  Buffer text = {0};
-  HubNames patterns = {0};
-  const char *subset = request->subset && strcmp(request->subset, "default") != 0 ? request->subset : NULL;
-  Status status = file_read(&text, path, CARD_LIMIT);
-  if (status == STATUS_OK && text.data)
-    status = status_context(hub_card_patterns(&patterns, &folder, text.data, text.length, subset, split), "%s", resolver->id.repository);
-  if (status == STATUS_OK && patterns.count) {
-    HubRequest by_patterns = *request;
-    by_patterns.patterns = (const char *const *)patterns.items;
-    by_patterns.pattern_count = patterns.count;
-    status = hub_select_data(chosen, all, &by_patterns, resolver->id.repository);
-  } else if (status == STATUS_OK && folder) {
-    status = choose_in_folder(chosen, resolver, all, folder);
-  }
-  hub_names_release(&patterns);
-  buffer_release(&text);
-  free(split), free(path), free(folder);
-  return status;
-}
-
 // Whether the choice needs the dataset's card.
 static bool needs_card(const Resolver *resolver, const HubNames *all) {
-  return resolver->request->kind == HUB_DATASET && !resolver->request->pattern_count && hub_names_have(all, card_name);
+  return resolver->request->kind == HUB_DATASET && !resolver->request->pattern_count && hub_names_have(all, hub_card_name);
 }
 
 static Status choose(HubNames *chosen, const Resolver *resolver, const char *commit, const HubNames *all) {
-  if (needs_card(resolver, all)) TRY(choose_by_card(chosen, resolver, commit, all));
-  return chosen->count ? STATUS_OK : hub_select(chosen, all, resolver->request, resolver->id.repository, resolver->id.file);
+  if (resolver->request->kind != HUB_DATASET) return hub_select(chosen, all, resolver->request, resolver->id.repository, resolver->id.file);
+  char *card = needs_card(resolver, all) ? hub_cache_file(&resolver->cache, commit, hub_card_name) : NULL;
+  Status status = dataset_files_choose(chosen, all, card, resolver->request, resolver->id.repository);
+  free(card);
+  return status;
 }
 
 // Sets *path to where the files are that are chosen among `all`, if the snapshot has them; it stays NULL otherwise.
 static void look_for_chosen(char **path, HubNames *names, bool *whole, const Resolver *resolver, const char *commit, const HubNames *all) {
   HubNames chosen = {0};
-  bool can_choose = !needs_card(resolver, all) || hub_cache_has(&resolver->cache, commit, card_name);
+  bool can_choose = !needs_card(resolver, all) || hub_cache_has(&resolver->cache, commit, hub_card_name);
   if (can_choose && choose(&chosen, resolver, commit, all) == STATUS_OK && has_chosen(&resolver->cache, commit, &chosen)) {
     *path = result_path(resolver, commit, &chosen);
     *whole = is_known_whole(resolver, commit, &chosen);
@@ -236,7 +193,7 @@ static Status fetch_listed(char **path, HubNames *names, const Resolver *resolve
   const char *commit = listing->commit;
   Status status;
   if (needs_card(resolver, &listing->files)) {
-    hub_names_add(&card, card_name);
+    hub_names_add(&card, hub_card_name);
     TRY_DONE(fetch_names(resolver, remote, commit, &card));
   }
   TRY_DONE(choose(&chosen, resolver, commit, &listing->files));

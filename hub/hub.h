@@ -11,8 +11,7 @@
 #include <stdbool.h>
 
 #include "core/status.h"
-
-struct HubNames;  // hub/cache.h
+#include "hub/names.h"
 
 typedef enum HubKind {
   HUB_MODEL,  // config, tokenizer, safetensors weights; or the one GGUF file
@@ -41,6 +40,6 @@ bool hub_is_id(const char *text);
 Status hub_resolve(char **path, const HubRequest *request);
 // The same with the names of the files that were chosen, relative to the folder: a snapshot may hold others too. Release them with
 // hub_names_release.
-Status hub_resolve_files(char **path, struct HubNames *names, const HubRequest *request);
+Status hub_resolve_files(char **path, HubNames *names, const HubRequest *request);
 
 #endif

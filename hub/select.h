@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "core/status.h"
-#include "hub/cache.h"
+#include "hub/names.h"
 #include "hub/hub.h"
 
 // The files of `all` that are wanted, in the order of `all`. Of a model with a weight index, its shards are not among them:

@@ -104,12 +104,29 @@ static json_t *all_variables(const ChatTemplate *chat, const json_t *messages, c
   return variables;
 }
 
-// The messages with the default system message in front, where that is wanted; a new reference.
-static json_t *with_system(const ChatTemplate *chat, const json_t *messages) {
+// As transformers has them before it renders: without fields that are null, and with thoughts under each name that a template may read
+// (transformers/utils/chat_template_utils.py, "reasoning fields").
+static json_t *normal_message(const json_t *message) {
+  static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+  json_t *normal = json_object(), *value, *thoughts = NULL;
+  const char *key;
+  for (size_t i = 0; i < sizeof names / sizeof *names && !thoughts; i++) {
+    thoughts = json_object_get(message, names[i]);
+    if (json_is_null(thoughts)) thoughts = NULL;
+  }
+  if (thoughts) json_object_set(normal, "thinking", thoughts);
+  json_object_foreach((json_t *)(uintptr_t)message, key, value) if (!json_is_null(value)) json_object_set(normal, key, value);
+  if (thoughts) json_object_set(normal, "reasoning_content", thoughts);
+  return normal;
+}
+
+// New: the messages, behind the default system message where that is wanted.
+static json_t *all_messages(const ChatTemplate *chat, const json_t *messages) {
   const char *role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-  if (!chat->default_system || (role && strcmp(role, "system") == 0)) return json_incref((json_t *)(uintptr_t)messages);
-  json_t *all = json_pack("[{s:s, s:s}]", "role", "system", "content", chat->default_system);
-  json_array_extend(all, (json_t *)(uintptr_t)messages);
+  json_t *all = json_array();
+  if (chat->default_system && !(role && strcmp(role, "system") == 0))
+    json_array_append_new(all, json_pack("{s:s, s:s}", "role", "system", "content", chat->default_system));
+  for (size_t i = 0; i < json_array_size(messages); i++) json_array_append_new(all, normal_message(json_array_get(messages, i)));
   return all;
 }
 
@@ -155,7 +172,9 @@ static void extend_replies(ChatText *out, const ChatTemplate *chat, const json_t
 
 Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt) {
   if (json_array_size(messages) == 0) return status_fail(STATUS_BAD_INPUT, "there are no messages");
-  json_t *all = with_system(chat, messages);
+  for (size_t i = 0; i < json_array_size(messages); i++)
+    if (!json_is_object(json_array_get(messages, i))) return status_fail(STATUS_BAD_INPUT, "message %zu is not an object", i + 1);
+  json_t *all = all_messages(chat, messages);
   int64_t shift = (int64_t)(json_array_size(all) - json_array_size(messages));
   JinjaText text = {0};
   SourceMap sources = {0};
