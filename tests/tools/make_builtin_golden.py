@@ -5,7 +5,7 @@
 
 ORIGINALS: a folder of NAME.jinja, Axolotl's axolotl/utils/chat_templates/templates. Both are rendered by transformers'
 own environment, on the conversations below and on random ones; every difference is printed, and the exit status is 1.
-Two are meant: where an original prints a list of parts as Python writes it, or takes an image, ours refuse.
+Two are meant: where an original prints a list of parts as Python writes it, ours may refuse, and images ours do refuse.
 
 The file, all of it from the originals:
     now             what strftime_now is given, seconds since 1970 (UTC; the texts hold the date, so render with TZ=UTC)
@@ -39,6 +39,13 @@ SUM = {"type": "function", "function": {"name": "sum", "description": "Adds numb
                                      "how": {"type": "object", "properties": {"base": {"type": "integer"}}, "required": ["base"]}},
     "required": ["numbers", "how"]}, "return": {"type": "number"}}}
 BARE = {"type": "function", "function": {"name": "dice", "description": "Throws a die", "parameters": {"type": "object", "properties": {}}}}
+BOOK = {"type": "function", "function": {"name": "book", "description": "Books rooms", "parameters": {"type": "object", "properties": {
+    "guests": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "Age": {"type": "integer", "nullable": True}},
+                                          "required": ["name"], "additionalProperties": False, "default": None}},
+    "tags": {"type": "array", "description": "Words", "items": {"type": ["string", "null"], "enum": ["a", "B", 1, None]}},
+    "room": {"type": "object", "description": "Which", "properties": {"floor": {"type": "number", "minimum": 1.5}}},
+    "extra": {"type": "object", "beds": {"type": "integer", "description": "How many"}}, "any": {}, "nights": {"type": "array", "items": {}}}},
+    "response": {"type": "object", "description": "The booking"}}}
 BE_BRIEF, HELLO, SUNNY = system("Be brief."), user("Hello there"), "It is sunny, 21 °C."
 ASK, TOWN = user("How is the weather in Zürich?"), {"town": "Zürich", "unit": "C"}
 
@@ -66,6 +73,7 @@ CONVERSATIONS = {
     "thought empty": ([user("2 + 2?"), reply("4", reasoning_content=""), reply("5", reasoning_content=None)], None),
     "tools offered": ([ASK], [WEATHER, SUM]),
     "tools offered, system": ([BE_BRIEF, ASK, reply("I cannot."), user("Try.")], [BARE, WEATHER]),
+    "tools offered, nested": ([BE_BRIEF, ASK], [BOOK]),
     "no tools": ([BE_BRIEF, HELLO, reply("Hi.")], []),
     "tool called": ([ASK, reply("", tool_calls=[call("weather", TOWN)]), result(SUNNY), reply("Sunny.")], [WEATHER]),
     "tool called, no content": ([BE_BRIEF, ASK, reply(None, tool_calls=[call("weather", TOWN)]), result(SUNNY), reply("Sunny."), user("Thanks")],
@@ -130,10 +138,11 @@ def is_python(expected):
 def cases_of(name, everything):
     """The cases of a template: all, or those that are written."""
     for number, (title, (messages, tools)) in enumerate(CONVERSATIONS.items()):
+        if title == "tool result nested" and not name.startswith("mistral"): continue
         both = everything or title in ("one turn", "turns", "tool result last")
         for prompt in (False, True) if both else (number % 2 == 0,):
             yield {"conversation": title, "messages": messages, "tools": tools, "add_generation_prompt": prompt, "bos": "<s>", "eos": "</s>"}
-        if everything or title == "one turn":
+        if title in ("one turn", "turns", "system", "tools called")[:4 if everything else 1]:
             for bos, eos in (None, "</s>"), (None, None):
                 yield {"conversation": title, "messages": messages, "tools": tools, "add_generation_prompt": False, "bos": bos, "eos": eos}
         if everything or title in ("one question", "thought apart", "tools called"):
@@ -144,7 +153,7 @@ def cases_of(name, everything):
 
 def random_case(dice):
     texts = ["", "a", " b ", "\nc\n\n", "<think>\nx\n</think>\n\ny", "</think>", "\n<tool_response>z</tool_response>", "ü 🙂", "<|x|>"]
-    text = lambda: parts(*dice.choices(texts, k=dice.randint(0, 3))) if dice.random() < 0.1 else "".join(dice.choices(texts, k=dice.randint(0, 2)))
+    text = lambda: parts(*dice.choices(texts, k=dice.randint(1, 3))) if dice.random() < 0.1 else "".join(dice.choices(texts, k=dice.randint(0, 2)))
     messages = [system(text())] if dice.random() < 0.4 else []
     turn = dice.random() < 0.1
     for _ in range(dice.randint(0 if messages else 1, 6)):
@@ -158,7 +167,7 @@ def random_case(dice):
         if role == "tool" and dice.random() < 0.9: message["tool_call_id"] = "abc123XYZ"
         messages.append(message)
         if message.get("tool_calls") and dice.random() < 0.8: messages.append(result(text()))
-    return {"messages": messages, "tools": dice.choice([None, None, None, [], [WEATHER], [SUM, BARE]]), "add_generation_prompt": dice.random() < 0.5,
+    return {"messages": messages, "tools": dice.choice([None, None, None, [], [WEATHER], [SUM, BARE], [BOOK]]), "add_generation_prompt": dice.random() < 0.5,
             "bos": "<s>", "eos": "</s>"}
 
 
@@ -179,8 +188,7 @@ def main():
         for case in [*cases_of(name, True), *(random_case(dice) for _ in range(options.random))]:
             (expected, reason), (got, complaint) = render(original, case), render(ours, case)
             total, errors = total + 1, errors + ("error" in expected)
-            if is_python(expected): expected = {"error": True}
-            if expected != got:
+            if expected != got and not (is_python(expected) and "error" in got):
                 different += 1
                 if different <= 3: print(f"{name}: {json.dumps(case, ensure_ascii=False)}\n  expected {reason or expected}\n  got      {complaint or got}")
         if name in VISION and "error" not in render(ours, {"messages": [user(IMAGE)], "tools": None, "add_generation_prompt": True, "bos": "<s>", "eos": "</s>"})[0]:
