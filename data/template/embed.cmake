@@ -1,9 +1,16 @@
-# Writes OUTPUT, a C table {name, source} of the files TEMPLATES, for data/template/builtin.c.
+# Writes OUTPUT, a C table {name, source} of the files TEMPLATES, for data/template/builtin.c; and again under the names that the lines
+# "NAME FILE" of ALIASES give them.
+file(STRINGS "${ALIASES}" aliases)
 set(code "#include \"data/template/builtin.h\"\n\nconst BuiltinTemplate builtin_templates[] = {\n")
 foreach(path IN LISTS TEMPLATES)
   get_filename_component(name "${path}" NAME_WE)
   file(READ "${path}" bytes HEX)
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
   string(APPEND code "    {\"${name}\", (const char[]){${bytes}0}},\n")
+  foreach(line IN LISTS aliases)
+    if(line MATCHES "^([^ ]+) ${name}$")
+      string(APPEND code "    {\"${CMAKE_MATCH_1}\", (const char[]){${bytes}0}},\n")
+    endif()
+  endforeach()
 endforeach()
 file(WRITE "${OUTPUT}" "${code}    {0, 0}};\n")
