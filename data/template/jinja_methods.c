@@ -269,7 +269,9 @@ static Status method_rsplit(Value *out, Run *run, Value *given, const Arguments 
 
 static Status method_splitlines(Value *out, Run *run, Value *given, const Arguments *arguments) {
   (void)arguments;
-  *out = value_list(string_lines(run, given[0].as.string, value_is_true(given[1])));
+  int64_t keep_ends;
+  TRY(need_integer(&keep_ends, run, given[1], 0));
+  *out = value_list(string_lines(run, given[0].as.string, keep_ends != 0));
   return STATUS_OK;
 }
 

@@ -469,6 +469,7 @@ bool value_is_callable(Value value) {
 }
 
 Status iterator_next(Value *item, Run *run, Iterator *iterator) {
+  if (!run_enter(run)) return run_check(run);
   for (bool kept = false; !kept;) {
     run_charge(run, 1);
     TRY(run_check(run));
@@ -477,6 +478,7 @@ Status iterator_next(Value *item, Run *run, Iterator *iterator) {
     kept = true;
     if (item->type != VALUE_MISSING && iterator->transform) TRY(iterator->transform(item, &kept, run, iterator->state));
   }
+  run_leave(run);
   return STATUS_OK;
 }
 
