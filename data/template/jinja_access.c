@@ -158,7 +158,7 @@ static Status slice_number(int64_t *out, Run *run, Value value, int64_t otherwis
 }
 
 typedef struct SliceBounds {
-  int64_t start, step, count;
+  int64_t start, stop, step, count;
 } SliceBounds;
 
 // PySlice_AdjustIndices
@@ -176,6 +176,7 @@ static Status slice_bounds(SliceBounds *out, Run *run, int64_t length, Value sta
   if (to < 0) to = to + length < lowest || (backward && stop.type == VALUE_NONE) ? lowest : to + length;
   else if (to > highest) to = highest;
   out->start = from;
+  out->stop = to;
   out->count = 0;
   if (!backward && from < to) out->count = (to - from - 1) / out->step + 1;
   if (backward && to < from) out->count = (from - to - 1) / -out->step + 1;
@@ -191,7 +192,7 @@ static Value slice_list(Run *run, Value object, SliceBounds bounds) {
 static Value slice_range(Run *run, const Range *range, SliceBounds bounds) {
   Range *part = run_allocate(run, sizeof *part);
   *part = (Range){.start = range->start + bounds.start * range->step, .step = range->step * bounds.step, .count = bounds.count};
-  part->stop = part->start + part->count * part->step;
+  part->stop = range->start + bounds.stop * range->step;
   return (Value){.type = VALUE_RANGE, .as.range = part};
 }
 

@@ -147,18 +147,18 @@ static Status filter_truncate(Value *out, Run *run, Value *given, const Argument
   (void)arguments;
   int64_t length, leeway;
   Value end = given[3].type == VALUE_MISSING ? value_words(run, "...") : given[3];
-  if (given[0].type != VALUE_STRING || end.type != VALUE_STRING) {
-    *out = given[0];
-    return given[0].type == VALUE_UNDEFINED ? STATUS_OK : run_fail(run, "truncate needs a string, not %s", value_type_name(given[0]));
-  }
-  String *string = given[0].as.string;
+  int64_t characters;
+  if (end.type != VALUE_STRING) return run_fail(run, "truncate: the end must be a string");
   TRY(integer_argument(&length, run, given[1], 255));
   TRY(integer_argument(&leeway, run, given[4].type == VALUE_NONE ? value_missing : given[4], 5));
   int64_t kept = length - string_characters(end.as.string);
   if (kept < 0) return run_fail(run, "truncate: the length is smaller than its end");
   if (leeway < 0) return run_fail(run, "truncate: the leeway is negative");
   *out = given[0];
-  if (leeway > INT32_MAX || length > INT32_MAX || string_characters(string) <= length + leeway) return STATUS_OK;
+  TRY(value_length(&characters, run, given[0]));
+  if (leeway > INT32_MAX || length > INT32_MAX || characters <= length + leeway) return STATUS_OK;
+  if (given[0].type != VALUE_STRING) return run_fail(run, "truncate needs a string, not %s", value_type_name(given[0]));
+  String *string = given[0].as.string;
   size_t cut = string_offset(string, kept), word;
   if (!value_is_true(given[2]) && string_find_last(&word, string, &(String){.bytes = " ", .length = 1}, 0, cut)) cut = word;
   return operate(out, run, OPERATOR_ADD, string_slice(run, string, 0, cut), end);
@@ -363,7 +363,7 @@ static Status filter_round(Value *out, Run *run, Value *given, const Arguments *
   if (!up && !down) return round_common(out, run, given[0], precision);
   double scale = pow(10, (double)precision), scaled = value_real(given[0]) * scale;
   if (!isfinite(scaled)) return run_fail(run, "cannot convert float infinity or NaN to integer");
-  *out = value_float((up ? ceil(scaled) : floor(scaled)) / scale);
+  *out = value_float(((up ? ceil(scaled) : floor(scaled)) + 0.0) / scale);  // through an integer: no -0.0
   return STATUS_OK;
 }
 
@@ -372,10 +372,10 @@ static Status filter_filesizeformat(Value *out, Run *run, Value *given, const Ar
   static const char letters[] = "kMGTPEZY";
   Value number = value_float(0);
   Builder builder;
-  TRY(filter_float(&number, run, (Value[]){given[0], value_missing}, arguments));
+  TRY(filter_float(&number, run, (Value[]){given[0], value_none}, arguments));
   bool binary = value_is_true(given[1]);
+  if (number.type != VALUE_FLOAT) return run_fail(run, "filesizeformat needs a number");
   double bytes = number.as.real, base = binary ? 1024 : 1000, unit = base * base;
-  if (given[0].type != VALUE_STRING && !value_is_number(given[0])) return run_fail(run, "filesizeformat needs a number");
   builder_begin(&builder, run);
   if (bytes == 1) builder_words(&builder, "1 Byte");
   else if (bytes < base) builder_format(&builder, "%.0f Bytes", trunc(bytes));

@@ -226,9 +226,8 @@ static Status filter_first(Value *out, Run *run, Value *given, const Arguments *
   (void)arguments;
   List *items;
   if (given[0].type == VALUE_ITERATOR) {
-    Iterator *iterator = given[0].as.iterator;
-    if (iterator->position < iterator->list->count) *out = iterator->list->items[iterator->position++];
-    else *out = value_undefined_hint(run, "No first item, sequence was empty.");
+    TRY(iterator_next(out, run, given[0].as.iterator));
+    if (out->type == VALUE_MISSING) *out = value_undefined_hint(run, "No first item, sequence was empty.");
     return STATUS_OK;
   }
   TRY(value_items(&items, run, given[0]));
@@ -273,17 +272,22 @@ static Status filter_items(Value *out, Run *run, Value *given, const Arguments *
 
 static Status filter_batch(Value *out, Run *run, Value *given, const Arguments *arguments) {
   (void)arguments;
-  List *items, *batches = list_new(run, 4), *batch = NULL;
+  List *items, *batches = list_new(run, 4), *batch = list_new(run, 4);
   int64_t size = 0;
   TRY(value_items(&items, run, given[0]));
   TRY(integer_argument(&size, run, given[1]));
   for (int64_t i = 0; i < items->count; i++) {
-    if (!batch || batch->count == size) list_push(run, batches, value_list(batch = list_new(run, 4)));
+    if (batch->count == size) {
+      list_push(run, batches, value_list(batch));
+      batch = list_new(run, 4);
+    }
     list_push(run, batch, items->items[i]);
   }
-  if (batch && given[2].type != VALUE_MISSING && given[2].type != VALUE_NONE) {
-    TRY(run_reserve(run, size > 0 ? size : 0, sizeof(Value)));
-    while (batch->count < size) list_push(run, batch, given[2]);
+  if (batch->count > 0) {
+    list_push(run, batches, value_list(batch));
+    bool fills = given[2].type != VALUE_MISSING && given[2].type != VALUE_NONE;
+    TRY(run_reserve(run, fills && size > 0 ? size : 0, sizeof(Value)));
+    while (fills && batch->count < size) list_push(run, batch, given[2]);
   }
   *out = value_iterator(run, batches);
   return STATUS_OK;
@@ -381,66 +385,79 @@ static Status find_named(const Function **out, Run *run, Value name, bool test) 
   return *out ? STATUS_OK : run_fail(run, "there is no %s named '%s'", test ? "test" : "filter", text);
 }
 
-static Status map_attribute(Value *out, Run *run, List *items, const Arguments *arguments, Value attribute) {
-  const Keyword *otherwise = find_keyword(arguments, "default");
-  if (arguments->keyword_count > 1 + (otherwise != NULL)) return run_fail(run, "map got an unexpected keyword argument");
-  List *mapped = list_new(run, items->count);
-  Path path = path_new(run, attribute, false);
-  if (otherwise) path.otherwise = otherwise->value;
-  for (int64_t i = 0; i < items->count; i++) {
-    Value item;
-    TRY(path_get(&item, run, &path, items->items[i]));
-    list_push(run, mapped, item);
-  }
-  *out = value_iterator(run, mapped);
+// What map, select and reject do with each item.
+typedef struct ItemRule {
+  Path path;
+  const Function *function;  // NULL: the attribute itself
+  Arguments arguments;
+  bool wanted;  // of select and reject
+} ItemRule;
+
+static Status map_item(Value *item, bool *kept, Run *run, const void *state) {
+  const ItemRule *rule = state;
+  Value object;
+  (void)kept;
+  TRY(path_get(&object, run, &rule->path, *item));
+  *item = object;
+  return rule->function ? call_function(item, run, rule->function, &object, &rule->arguments) : STATUS_OK;
+}
+
+static Status select_item(Value *item, bool *kept, Run *run, const void *state) {
+  const ItemRule *rule = state;
+  Value subject, passes;
+  TRY(path_get(&subject, run, &rule->path, *item));
+  passes = subject;
+  if (rule->function) TRY(call_function(&passes, run, rule->function, &subject, &rule->arguments));
+  *kept = value_is_true(passes) == rule->wanted;
+  return STATUS_OK;
+}
+
+static Arguments arguments_behind(const Arguments *arguments, int count) {
+  Arguments rest = *arguments;
+  rest.items += count;
+  rest.count -= count;
+  return rest;
+}
+
+static Status ruled_iterator(Value *out, Run *run, Value source, const ItemRule *rule,
+                             Status (*transform)(Value *item, bool *kept, Run *run, const void *state)) {
+  ItemRule *copy = run_allocate(run, sizeof *copy);
+  *copy = *rule;
+  *out = value_iterator(run, NULL);
+  out->as.iterator->transform = transform;
+  out->as.iterator->state = copy;
+  if (source.type == VALUE_ITERATOR) out->as.iterator->outer = source.as.iterator;
+  else TRY(value_items(&out->as.iterator->list, run, source));
   return STATUS_OK;
 }
 
 static Status filter_map(Value *out, Run *run, Value *given, const Arguments *arguments) {
-  List *items, *mapped;
-  const Function *function;
   *out = value_iterator(run, list_new(run, 0));
   if (!value_is_true(given[0])) return STATUS_OK;
-  const Keyword *attribute = find_keyword(arguments, "attribute");
-  if (arguments->count == 0 && !attribute) return run_fail(run, "map requires a filter argument");
-  TRY(value_items(&items, run, given[0]));
-  if (arguments->count == 0) return map_attribute(out, run, items, arguments, attribute->value);
-  TRY(find_named(&function, run, arguments->items[0], false));
-  Arguments rest = {.items = arguments->items + 1,
-                    .count = arguments->count - 1,
-                    .keywords = arguments->keywords,
-                    .keyword_count = arguments->keyword_count};
-  mapped = list_new(run, items->count);
-  for (int64_t i = 0; i < items->count; i++) {
-    Value item;
-    TRY(call_function(&item, run, function, &items->items[i], &rest));
-    list_push(run, mapped, item);
+  const Keyword *attribute = find_keyword(arguments, "attribute"), *otherwise = find_keyword(arguments, "default");
+  ItemRule rule = {.path = path_new(run, value_missing, false)};
+  if (arguments->count > 0) {
+    TRY(find_named(&rule.function, run, arguments->items[0], false));
+    rule.arguments = arguments_behind(arguments, 1);
+  } else {
+    if (!attribute) return run_fail(run, "map requires a filter argument");
+    if (arguments->keyword_count > 1 + (otherwise != NULL)) return run_fail(run, "map got an unexpected keyword argument");
+    rule.path = path_new(run, attribute->value, false);
+    if (otherwise) rule.path.otherwise = otherwise->value;
   }
-  *out = value_iterator(run, mapped);
-  return STATUS_OK;
+  return ruled_iterator(out, run, given[0], &rule, map_item);
 }
 
 static Status select_items(Value *out, Run *run, Value value, const Arguments *arguments, bool wanted, bool by_attribute) {
-  List *items, *kept = list_new(run, 4);
-  const Function *test = NULL;
-  *out = value_iterator(run, kept);
+  *out = value_iterator(run, list_new(run, 0));
   if (!value_is_true(value)) return STATUS_OK;
   if (by_attribute && arguments->count == 0) return run_fail(run, "Missing parameter for attribute name");
-  Path path = path_new(run, by_attribute ? arguments->items[0] : value_missing, false);
-  Arguments rest = {.items = arguments->items + by_attribute + 1,
-                    .count = arguments->count - by_attribute - 1,
-                    .keywords = arguments->keywords,
-                    .keyword_count = arguments->keyword_count};
-  if (rest.count >= 0) TRY(find_named(&test, run, arguments->items[by_attribute], true));
-  TRY(value_items(&items, run, value));
-  for (int64_t i = 0; i < items->count; i++) {
-    Value subject, passes;
-    TRY(path_get(&subject, run, &path, items->items[i]));
-    passes = subject;
-    if (test) TRY(call_function(&passes, run, test, &subject, &rest));
-    if (value_is_true(passes) == wanted) list_push(run, kept, items->items[i]);
+  ItemRule rule = {.path = path_new(run, by_attribute ? arguments->items[0] : value_missing, false), .wanted = wanted};
+  if (arguments->count > by_attribute) {
+    TRY(find_named(&rule.function, run, arguments->items[by_attribute], true));
+    rule.arguments = arguments_behind(arguments, by_attribute + 1);
   }
-  return STATUS_OK;
+  return ruled_iterator(out, run, value, &rule, select_item);
 }
 
 static Status filter_select(Value *out, Run *run, Value *given, const Arguments *arguments) {

@@ -119,6 +119,15 @@ CLASS_METHOD(method_isspace, point_is_space, false)
 CLASS_METHOD(method_isprintable, point_is_printable, true)
 CLASS_METHOD(method_isascii, point_is_ascii, true)
 
+static Status method_isidentifier(Value *out, Run *run, Value *given, const Arguments *arguments) {
+  (void)arguments, (void)run;
+  const String *string = given[0].as.string;
+  size_t length;
+  int32_t first = string->length > 0 ? string_point(string, 0, &length) : 0;
+  *out = value_bool((first == '_' || point_is_alphabetic(first)) && all_points(string, point_is_word, false));
+  return STATUS_OK;
+}
+
 // All cased characters are of one case, and there is one.
 static bool has_case(const String *string, bool lower) {
   bool found = false;
@@ -195,11 +204,8 @@ static size_t skip_spaces(const String *string, size_t at) {
 static List *split_spaces(Run *run, const String *string, int64_t most) {
   List *list = list_new(run, 4);
   for (size_t at = skip_spaces(string, 0), length; at < string->length; at = skip_spaces(string, at)) {
-    size_t end = next_space(string, at, &length);
-    if (most >= 0 && list->count == most) {
-      list_push(run, list, string_strip(run, string_slice(run, string, at, string->length).as.string, NULL, false, true));
-      break;
-    }
+    bool rest = most >= 0 && list->count == most;
+    size_t end = rest ? string->length : next_space(string, at, &length);
     list_push(run, list, string_slice(run, string, at, end));
     at = end;
   }
@@ -212,17 +218,13 @@ static List *reversed_list(Run *run, const List *list) {
   return reversed;
 }
 
+// What is left of the last `most` words stays whole, with the white space before it.
 static List *split_spaces_right(Run *run, const String *string, int64_t most) {
   List *words = split_spaces(run, string, -1);
   if (most < 0 || words->count <= most) return words;
   List *list = list_new(run, most + 1);
-  const char *end = string->bytes;
-  if (words->count > most) {
-    const String *last = words->items[words->count - 1 - most].as.string;
-    end = last->bytes + last->length;
-  }
-  size_t begin = skip_spaces(string, 0);
-  list_push(run, list, string_slice(run, string, begin, (size_t)(end - string->bytes)));
+  const String *last = words->items[words->count - 1 - most].as.string;
+  list_push(run, list, string_slice(run, string, 0, (size_t)(last->bytes + last->length - string->bytes)));
   for (int64_t i = words->count - most; i < words->count; i++) list_push(run, list, words->items[i]);
   return list;
 }
@@ -267,7 +269,9 @@ static Status method_rsplit(Value *out, Run *run, Value *given, const Arguments 
 
 static Status method_splitlines(Value *out, Run *run, Value *given, const Arguments *arguments) {
   (void)arguments;
-  *out = value_list(string_lines(run, given[0].as.string, value_is_true(given[1])));
+  int64_t keep_ends;
+  TRY(need_integer(&keep_ends, run, given[1], 0));
+  *out = value_list(string_lines(run, given[0].as.string, keep_ends != 0));
   return STATUS_OK;
 }
 
@@ -552,6 +556,7 @@ static const Function string_methods[] = {
     {"isspace", "/self", method_isspace},
     {"isprintable", "/self", method_isprintable},
     {"isascii", "/self", method_isascii},
+    {"isidentifier", "/self", method_isidentifier},
     {"islower", "/self", method_islower},
     {"isupper", "/self", method_isupper},
     {"istitle", "/self", method_istitle},

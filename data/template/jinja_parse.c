@@ -213,6 +213,10 @@ static Status parse_signature(MacroBody *macro, Parser *parser) {
     Node *parameter, *value;
     if (macro->parameters.count > 0) TRY(parser_expect(parser, ","));
     TRY(parse_name_target(&parameter, parser, NAME_PARAMETER));
+    for (int i = 0; i < macro->parameters.count; i++) {
+      if (strcmp(macro->parameters.items[i]->as.name.name, parameter->as.name.name) == 0)
+        return parser_fail(parser, parameter->line, "the parameter `%s` is there twice", parameter->as.name.name);
+    }
     if (parser_skip(parser, "=")) {
       TRY(parse_expression(&value, parser, true));
       node_list_push(parser, &macro->defaults, value);

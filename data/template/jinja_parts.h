@@ -106,9 +106,13 @@ typedef struct Range {
   int64_t start, stop, step, count;
 } Range;
 
+// Lazy, as Python's generators: an item is computed when it is asked for.
 typedef struct Iterator {
-  List *list;
+  List *list;  // where the items come from,
+  struct Iterator *outer;  // or else another iterator
   int64_t position;
+  Status (*transform)(Value *item, bool *kept, Run *run, const void *state);  // NULL: the items as they are
+  const void *state;
 } Iterator;
 
 typedef struct Cycler {
@@ -455,6 +459,7 @@ Value value_list(List *list);
 Value value_tuple(List *list);
 Value value_dict(Dict *dict);
 Value value_iterator(Run *run, List *list);
+Status iterator_next(Value *item, Run *run, Iterator *iterator);  // VALUE_MISSING at the end
 Value value_undefined(Run *run, const char *name);
 Value value_undefined_hint(Run *run, const char *format, ...) PRINTF_LIKE(2, 3);
 Value value_of_string(const String *string);
@@ -578,6 +583,7 @@ Value *place_value(const Run *run, Place place);
 Status call_macro(Value *out, Run *run, const Macro *macro, const Arguments *arguments);
 Value loop_attribute(Run *run, struct Loop *loop, const char *name, Status *status);  // VALUE_MISSING when it has none
 Status call_loop(Value *out, Run *run, struct Loop *loop, const Arguments *arguments);
+void builder_loop(Builder *builder, struct Loop *loop);  // its repr()
 Status loop_length(int64_t *length, Run *run, struct Loop *loop);
 
 // ---- The tables.

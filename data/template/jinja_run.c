@@ -161,6 +161,7 @@ typedef struct Loop {
   const Node *node;
   Activation *activation, *outer;  // of the body; of the function around a recursive loop
   List *items;
+  Iterator *iterator;  // where the items come from instead, one at a time
   int64_t at, index0, length, depth0;  // length -1: not known yet
   bool filters;  // the items that are left go through the loop's `if`
   Value current, before, after;  // after: VALUE_MISSING unless the next item was looked at
@@ -206,14 +207,13 @@ static Status passes_filter(bool *passes, Run *run, const Loop *loop, Value item
 
 // The next item, or VALUE_MISSING at the end.
 static Status loop_advance(Value *item, Run *run, Loop *loop) {
-  for (bool passes = false; loop->at < loop->items->count;) {
-    *item = loop->items->items[loop->at++];
-    if (!loop->filters) return STATUS_OK;
+  for (bool passes = !loop->filters;; passes = false) {
+    if (loop->iterator) TRY(iterator_next(item, run, loop->iterator));
+    else *item = loop->at < loop->items->count ? loop->items->items[loop->at++] : value_missing;
+    if (item->type == VALUE_MISSING || passes) return STATUS_OK;
     TRY(passes_filter(&passes, run, loop, *item));
     if (passes) return STATUS_OK;
   }
-  *item = value_missing;
-  return STATUS_OK;
 }
 
 static Status loop_peek(Value *out, Run *run, Loop *loop) {
@@ -231,6 +231,7 @@ Status loop_length(int64_t *length, Run *run, Loop *loop) {
       list_push(run, rest, item);
     }
     loop->items = rest;
+    loop->iterator = NULL;
     loop->at = 0;
     loop->filters = false;
     loop->length = rest->count + loop->index0 + 1 + (loop->after.type != VALUE_MISSING);
@@ -248,6 +249,12 @@ static Status loop_edge(Value *out, Run *run, Loop *loop, const char *name) {
   if (strcmp(name, "last") == 0) *out = value_bool(out->type == VALUE_MISSING);
   else if (out->type == VALUE_MISSING) *out = value_undefined_hint(run, "there is no next item");
   return STATUS_OK;
+}
+
+void builder_loop(Builder *builder, Loop *loop) {
+  int64_t length = 0;
+  if (loop_length(&length, builder->run, loop) == STATUS_OK)
+    builder_format(builder, "<LoopContext %lld/%lld>", (long long)loop->index0 + 1, (long long)length);
 }
 
 Value loop_attribute(Run *run, Loop *loop, const char *name, Status *status) {
@@ -315,8 +322,9 @@ static Status run_loop(Run *run, Loop *loop, Value iterable) {
   loop->index0 = -1;
   loop->filters = loop->node->as.loop.filter != NULL;
   if (iterable.type == VALUE_LOOP) return run_fail(run, "'LoopContext' object cannot be iterated again");
-  TRY(value_items(&loop->items, run, iterable));
-  loop->length = loop->filters ? -1 : loop->items->count;
+  if (iterable.type == VALUE_ITERATOR) loop->iterator = iterable.as.iterator;
+  else TRY(value_items(&loop->items, run, iterable));
+  loop->length = loop->filters || loop->iterator ? -1 : loop->items->count;
   bool ended = false, completed = false;
   while (!ended) TRY(loop_turn(&ended, &completed, run, loop));
   if (completed || loop->node->as.loop.otherwise.count == 0) return STATUS_OK;

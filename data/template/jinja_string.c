@@ -274,7 +274,9 @@ List *string_list(Run *run, String *string) {
   List *list = list_new(run, string_characters(string));
   for (size_t at = 0, length; at < string->length; at += length) {
     string_point(string, at, &length);
-    list_push(run, list, string_slice(run, string, at, at + length));
+    Value character = string_slice(run, string, at, at + length);
+    character.as.string->safe = false;
+    list_push(run, list, character);
   }
   return list;
 }

@@ -69,21 +69,23 @@ static Status test_sameas(Value *out, Run *run, Value *given, const Arguments *a
   return STATUS_OK;
 }
 
-static Status is_known(Value *out, Value value, const Function *(*find)(const char *)) {
+static Status is_known(Value *out, Run *run, Value value, const Function *(*find)(const char *)) {
   char text[64] = "";
+  uint64_t hash;
+  TRY(value_hash(&hash, run, value));  // a name is looked up in a dict
   if (value.type == VALUE_STRING && value.as.string->length < sizeof text) memcpy(text, value.as.string->bytes, value.as.string->length);
   *out = value_bool(find(text) != NULL);
   return STATUS_OK;
 }
 
 static Status test_filter(Value *out, Run *run, Value *given, const Arguments *arguments) {
-  (void)arguments, (void)run;
-  return is_known(out, given[0], find_filter);
+  (void)arguments;
+  return is_known(out, run, given[0], find_filter);
 }
 
 static Status test_test(Value *out, Run *run, Value *given, const Arguments *arguments) {
-  (void)arguments, (void)run;
-  return is_known(out, given[0], find_test);
+  (void)arguments;
+  return is_known(out, run, given[0], find_test);
 }
 
 #define OPERATOR_TEST(name, operator)                                                  \

@@ -164,6 +164,7 @@ void builder_repr(Builder *builder, Value value) {
       if (value.as.macro->body->name) builder_format(builder, "<Macro '%s'>", value.as.macro->body->name);
       else builder_words(builder, "<Macro anonymous>");
       break;
+    case VALUE_LOOP: builder_loop(builder, value.as.loop); break;
     default: builder_format(builder, "<%s object>", value_type_name(value));
   }
 }

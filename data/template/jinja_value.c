@@ -401,6 +401,17 @@ static Status string_contains(bool *out, Run *run, const String *string, Value i
   return STATUS_OK;
 }
 
+// What stands before the item is used up, and the item.
+static Status iterator_contains(bool *out, Run *run, Iterator *iterator, Value item) {
+  for (*out = false; !*out;) {
+    Value next;
+    TRY(iterator_next(&next, run, iterator));
+    if (next.type == VALUE_MISSING) break;
+    *out = value_same(next, item) || value_equal(run, next, item);
+  }
+  return STATUS_OK;
+}
+
 Status value_contains(bool *out, Run *run, Value container, Value item) {
   List *list;
   if (container.type == VALUE_STRING) return string_contains(out, run, container.as.string, item);
@@ -416,6 +427,7 @@ Status value_contains(bool *out, Run *run, Value container, Value item) {
     *out = offset % step == 0 && offset / step >= 0 && offset / step < container.as.range->count;
     return STATUS_OK;
   }
+  if (container.type == VALUE_ITERATOR) return iterator_contains(out, run, container.as.iterator, item);
   if (!value_is_iterable(container)) return run_fail(run, "argument of type '%s' is not iterable", value_type_name(container));
   TRY(value_items(&list, run, container));
   *out = false;
@@ -456,15 +468,27 @@ bool value_is_callable(Value value) {
          value.type == VALUE_LOOP || value.type == VALUE_JOINER;
 }
 
-static List *iterator_rest(Run *run, Iterator *iterator) {
-  List *list = iterator->list;
-  if (iterator->position > 0) {
-    list = list_new(run, iterator->list->count - iterator->position);
-    for (; iterator->position < iterator->list->count; iterator->position++)
-      list_push(run, list, iterator->list->items[iterator->position]);
+Status iterator_next(Value *item, Run *run, Iterator *iterator) {
+  if (!run_enter(run)) return run_check(run);
+  for (bool kept = false; !kept;) {
+    run_charge(run, 1);
+    TRY(run_check(run));
+    if (iterator->outer) TRY(iterator_next(item, run, iterator->outer));
+    else *item = iterator->position < iterator->list->count ? iterator->list->items[iterator->position++] : value_missing;
+    kept = true;
+    if (item->type != VALUE_MISSING && iterator->transform) TRY(iterator->transform(item, &kept, run, iterator->state));
   }
-  iterator->position = iterator->list->count;
-  return list;
+  run_leave(run);
+  return STATUS_OK;
+}
+
+static Status iterator_rest(List **out, Run *run, Iterator *iterator) {
+  *out = list_new(run, 4);
+  for (Value item;;) {
+    TRY(iterator_next(&item, run, iterator));
+    if (item.type == VALUE_MISSING) return STATUS_OK;
+    list_push(run, *out, item);
+  }
 }
 
 Status value_items(List **out, Run *run, Value value) {
@@ -475,7 +499,7 @@ Status value_items(List **out, Run *run, Value value) {
     case VALUE_TUPLE: *out = value.as.list; return STATUS_OK;
     case VALUE_DICT: *out = view_items(run, &(View){value.as.dict, VIEW_KEYS}); return STATUS_OK;
     case VALUE_VIEW: *out = view_items(run, value.as.view); return STATUS_OK;
-    case VALUE_ITERATOR: *out = iterator_rest(run, value.as.iterator); return STATUS_OK;
+    case VALUE_ITERATOR: return iterator_rest(out, run, value.as.iterator);
     case VALUE_RANGE:
       *out = list_new(run, value.as.range->count);
       for (int64_t i = 0; i < value.as.range->count; i++) list_push(run, *out, range_item(value.as.range, i));
