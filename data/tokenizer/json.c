@@ -34,7 +34,8 @@ Status json_fail(const Tokenizer *tokenizer, const char *place, const char *what
 
 Status json_refuse_type(const Tokenizer *tokenizer, const char *place, const json_t *component) {
   if (!json_is_object(component) || !json_object_get(component, "type")) return json_fail(tokenizer, place, "not an object with a type");
-  return status_fail(STATUS_BAD_INPUT, "%s: %s: the type `%.64s` is not supported", tokenizer->source, place, json_get_text(component, "type"));
+  return status_fail(STATUS_BAD_INPUT, "%s: %s: the type `%.64s` is not supported", tokenizer->source, place,
+                     json_get_text(component, "type"));
 }
 
 bool json_get_id(const json_t *value, int64_t limit, int32_t *id) {
@@ -129,7 +130,7 @@ static Status read_merges(Tokenizer *tokenizer, const json_t *merges) {
   size_t i, count = json_array_size(merges);
   if (count > INT32_MAX) return json_fail(tokenizer, "model.merges", "too many merges");
   tokenizer->model.merge_count = (int32_t)count;
-  tokenizer->model.merged = memory_new(count, sizeof *tokenizer->model.merged);
+  model_reserve_merges(&tokenizer->model, count);
   json_t *merge;
   json_array_foreach(merges, i, merge) {
     const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);

@@ -15,8 +15,7 @@ static Status add_step(Tokenizer *tokenizer, NormalizeStep step) {
     pcre2_code_free(step.code);
     return json_fail(tokenizer, "normalizer", "more than 16 steps, or a string of more than 256 bytes");
   }
-  tokenizer->steps = memory_grow(tokenizer->steps, (size_t)tokenizer->step_count + 1, sizeof *tokenizer->steps);
-  tokenizer->steps[tokenizer->step_count++] = step;
+  tokenizer_add_step(tokenizer, step);
   return STATUS_OK;
 }
 
@@ -52,10 +51,14 @@ Status json_read_normalizer(Tokenizer *tokenizer, const json_t *component) {
   static const struct {
     const char *type;
     NormalizeStep step;
-  } plain[] = {{"NFC", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFC}},   {"NFD", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFD}},
-               {"NFKC", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFKC}}, {"NFKD", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFKD}},
-               {"Lowercase", {.kind = NORMALIZE_LOWERCASE}},                {"StripAccents", {.kind = NORMALIZE_STRIP_MARKS}},
-               {"Nmt", {.kind = NORMALIZE_NMT}},                            {"ByteLevel", {.kind = NORMALIZE_ALPHABET}}};
+  } plain[] = {{"NFC", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFC}},
+               {"NFD", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFD}},
+               {"NFKC", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFKC}},
+               {"NFKD", {.kind = NORMALIZE_UNICODE, .form = UNICODE_NFKD}},
+               {"Lowercase", {.kind = NORMALIZE_LOWERCASE}},
+               {"StripAccents", {.kind = NORMALIZE_STRIP_MARKS}},
+               {"Nmt", {.kind = NORMALIZE_NMT}},
+               {"ByteLevel", {.kind = NORMALIZE_ALPHABET}}};
   if (json_is_absent(component)) return STATUS_OK;
   const char *type = json_get_text(component, "type");
   for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
@@ -155,8 +158,7 @@ static Status read_metaspace(Tokenizer *tokenizer, const json_t *component) {
 static Status read_byte_level(Tokenizer *tokenizer, const json_t *component) {
   tokenizer->decode.byte_level = true;
   if (json_is_flag(component, "add_prefix_space")) TRY(tokenizer_add_stage(tokenizer, (Stage){.kind = STAGE_PREFIX_SPACE}));
-  if (!json_is_false(json_object_get(component, "use_regex")))
-    TRY(tokenizer_add_split(tokenizer, pattern_gpt2, SPLIT_ISOLATED, false));
+  if (!json_is_false(json_object_get(component, "use_regex"))) TRY(tokenizer_add_split(tokenizer, pattern_gpt2, SPLIT_ISOLATED, false));
   return tokenizer_add_stage(tokenizer, (Stage){.kind = STAGE_ALPHABET});
 }
 

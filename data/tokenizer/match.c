@@ -65,8 +65,8 @@ static bool is_word_character(const char *text, size_t length) {
   utf8proc_int32_t point;
   if (utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &point) <= 0) return false;
   utf8proc_category_t category = utf8proc_category(point);
-  bool enclosed = (point >= 0x24B6 && point <= 0x24E9) || (point >= 0x1F130 && point <= 0x1F149) || (point >= 0x1F150 && point <= 0x1F169) ||
-                  (point >= 0x1F170 && point <= 0x1F189);
+  bool enclosed = (point >= 0x24B6 && point <= 0x24E9) || (point >= 0x1F130 && point <= 0x1F149) ||
+                  (point >= 0x1F150 && point <= 0x1F169) || (point >= 0x1F170 && point <= 0x1F189);
   bool joiner = point == 0x200C || point == 0x200D;
   return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC || enclosed || joiner;
 }

@@ -53,7 +53,8 @@ static void put_spaced(Buffer *out, utf8proc_int32_t point) {
 }
 
 static void put_nmt(Buffer *out, utf8proc_int32_t point) {
-  bool gone = (point >= 1 && point <= 8) || point == 0xB || (point >= 0xE && point <= 0x1F) || point == 0x7F || point == 0x8F || point == 0x9F;
+  bool gone =
+      (point >= 1 && point <= 8) || point == 0xB || (point >= 0xE && point <= 0x1F) || point == 0x7F || point == 0x8F || point == 0x9F;
   if (gone) return;
   bool space = point == 9 || point == 0xA || point == 0xC || point == 0xD || point == 0x1680 || (point >= 0x200B && point <= 0x200F) ||
                point == 0x2028 || point == 0x2029 || point == 0x2581 || point == 0xFEFF || point == 0xFFFD;
@@ -92,7 +93,8 @@ static void strip(const char **text, size_t *length, const NormalizeStep *step) 
   while (step->right && *length) {
     size_t begin = *length - 1;
     while (begin > 0 && ((uint8_t)(*text)[begin] & 0xC0) == 0x80) begin--;
-    if (utf8proc_iterate((const utf8proc_uint8_t *)*text + begin, (utf8proc_ssize_t)(*length - begin), &point) <= 0 || !is_space(point)) break;
+    if (utf8proc_iterate((const utf8proc_uint8_t *)*text + begin, (utf8proc_ssize_t)(*length - begin), &point) <= 0 || !is_space(point))
+      break;
     *length = begin;
   }
 }

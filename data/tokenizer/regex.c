@@ -108,7 +108,8 @@ static Status translate_escape(Translation *t) {
     case 'B':
       if (t->in_set) return refuse(t, "\\b inside a set");
       buffer_append_string(t->out, c == 'b' ? "(?:(?<=[" WORD_RANGES "])(?![" WORD_RANGES "])|(?<![" WORD_RANGES "])(?=[" WORD_RANGES "]))"
-                                            : "(?:(?<=[" WORD_RANGES "])(?=[" WORD_RANGES "])|(?<![" WORD_RANGES "])(?![" WORD_RANGES "]))");
+                                            : "(?:(?<=[" WORD_RANGES "])(?=[" WORD_RANGES "])|(?<![" WORD_RANGES "])(?![" WORD_RANGES
+                                              "]))");
       break;
     case 'A':
     case 'z':
@@ -228,8 +229,8 @@ Status regex_next(bool *found, RegexScan *scan, Workspace *workspace) {
   prepare_matching(workspace);
   *found = false;
   while (scan->from <= scan->length) {
-    int count = pcre2_match(scan->code, (PCRE2_SPTR)scan->text, scan->length, scan->from, PCRE2_NO_UTF_CHECK, workspace->match,
-                            workspace->context);
+    int count =
+        pcre2_match(scan->code, (PCRE2_SPTR)scan->text, scan->length, scan->from, PCRE2_NO_UTF_CHECK, workspace->match, workspace->context);
     if (count == PCRE2_ERROR_NOMATCH) return STATUS_OK;
     if (count < 0) {
       char message[256] = "";
