@@ -12,10 +12,16 @@
 
 enum { SHORT_WORD = 32, CACHE_SLOTS = 1 << 15, CACHE_WORD = 30, CACHE_IDS = 6 };
 
+void model_reserve_merges(Model *model, size_t count) {
+  model->pairs = memory_new(count + 1, sizeof *model->pairs);
+  model->merged = memory_new(count + 1, sizeof *model->merged);
+}
+
 void model_release(Model *model) {
   pair_table_release(&model->merges);
   pair_table_release(&model->space_joins);
   map_release(&model->loose_ids);
+  free(model->pairs);
   free(model->merged);
   free(model->ranks);
   free(model->loose);
@@ -247,13 +253,26 @@ static int32_t whole_word(const Tokenizer *tokenizer, const char *word, size_t l
   return (int32_t)id;
 }
 
-// A character of no token that found no partner.
-static void push_loose(TokenList *out, const Model *model, const LooseCharacter *character) {
-  Symbol symbols[4];
-  SymbolList list = {.symbols = symbols};
-  push_fallback(&list, model, character->text, character->length);
-  flush_unknown(&list, model);
-  for (size_t i = 0; i < list.count; i++) token_list_push(out, symbols[i].id);
+// Symbols to ids: a loose character that found no partner is bytes or unknown after all, and joins unknown ones beside it.
+static void push_ids(TokenList *out, const Tokenizer *tokenizer, const Symbol *symbols, size_t count) {
+  const Model *model = &tokenizer->model;
+  Symbol parts[4];
+  bool pending = false;  // an unknown token stands at the end
+  for (size_t i = 0; i < count; i++) {
+    SymbolList list = {.symbols = parts};
+    if (symbols[i].id < tokenizer->size) {
+      push_known(&list, model, symbols[i].id);
+    } else {
+      const LooseCharacter *character = &model->loose[symbols[i].id - tokenizer->size];
+      push_fallback(&list, model, character->text, character->length);
+      flush_unknown(&list, model);
+    }
+    for (size_t k = 0; k < list.count; k++) {
+      bool unknown = model->fuse_unknown && parts[k].id == model->unknown;
+      if (!(pending && unknown)) token_list_push(out, parts[k].id);
+      pending = unknown;
+    }
+  }
 }
 
 static Status encode_uncached(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length) {
@@ -279,14 +298,11 @@ static Status encode_uncached(TokenList *out, const Tokenizer *tokenizer, Worksp
   } else {
     count = merge_long(model, workspace, count);
   }
-  for (size_t i = 0; i < count; i++) {
-    int32_t id = workspace->symbols[i].id;
-    if (id < tokenizer->size) {
-      token_list_push(out, id);
-    } else {
-      push_loose(out, model, &model->loose[id - tokenizer->size]);
-    }
+  if (model->loose_count) {
+    push_ids(out, tokenizer, workspace->symbols, count);
+    return STATUS_OK;
   }
+  for (size_t i = 0; i < count; i++) token_list_push(out, workspace->symbols[i].id);
   return STATUS_OK;
 }
 

@@ -79,10 +79,3 @@ void tokenizer_decode(Buffer *out, const Tokenizer *tokenizer, const int32_t *id
   buffer_release(&whole);
   decoding_release(&decoding);
 }
-
-void tokenizer_set_space_decoding(Tokenizer *tokenizer, const char *space, bool prefix) {
-  tokenizer->decode = (DecodeRule){.steps = {{.kind = DECODE_REPLACE, .from = space, .to = " "},
-                                             {.kind = DECODE_BYTE_FALLBACK},
-                                             {.kind = DECODE_STRIP, .from = " ", .start = 1, .whole = true}},
-                                   .count = prefix ? 3 : 2};
-}

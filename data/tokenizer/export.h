@@ -1,5 +1,5 @@
-// A vocabulary from one kind of model file to the other, for byte-level BPE: tokenizer.json and the files beside it, and the
-// tokenizer.* keys of GGUF.
+// A vocabulary from one kind of model file to the other: tokenizer.json (or tokenizer.model) and the files beside it, and the tokenizer.*
+// keys of GGUF.
 #ifndef DATA_TOKENIZER_EXPORT_H
 #define DATA_TOKENIZER_EXPORT_H
 
@@ -7,8 +7,8 @@
 #include "formats/gguf.h"
 
 // Puts the tokenizer.* keys for the tokenizer of a Hugging Face folder; ids from its size up to `rows`, the embedding's, become
-// unused tokens. STATUS_BAD_INPUT, with the remedy, when GGUF has no name for how it cuts words. A folder without a tokenizer.json
-// gives a file that says so (tokenizer.ggml.model = "no_vocab").
+// unused tokens. STATUS_BAD_INPUT, with the remedy, when GGUF has no name for how it cuts words or merges. A folder without
+// tokenizer.json and tokenizer.model gives a file that says so (tokenizer.ggml.model = "no_vocab").
 Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows);
 
 // Writes tokenizer.json, tokenizer_config.json (with the chat template) and special_tokens_map.json into a folder from the

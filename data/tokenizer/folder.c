@@ -1,4 +1,5 @@
-// A tokenizer from a Hugging Face folder: tokenizer.json, and what the files beside it say of special tokens. bos, eos and pad are
+// A tokenizer from a Hugging Face folder: tokenizer.json, or in older ones tokenizer.model and what was added to it (folder_pieces.c);
+// and what the files beside it say of special tokens. bos, eos and pad are
 // named by tokenizer_config.json, else special_tokens_map.json; ids in generation_config.json, else config.json, fill what is still
 // open, and every end-of-sequence id that they list ends generation.
 #include <string.h>
@@ -10,7 +11,7 @@
 enum { FILE_LIMIT = 512 << 20 };
 
 // *out is NULL when there is no such file.
-static Status read_file(json_t **out, const char *folder, const char *file) {
+Status folder_read_json(json_t **out, const char *folder, const char *file) {
   char *path = path_join(folder, file);
   Buffer text = {0};
   Status status = STATUS_OK;
@@ -26,12 +27,8 @@ static Status read_file(json_t **out, const char *folder, const char *file) {
 
 static Status read_tokenizer(Tokenizer *tokenizer, const char *folder) {
   json_t *root;
-  TRY(read_file(&root, folder, "tokenizer.json"));
-  if (!root) {
-    return status_fail(
-        STATUS_BAD_INPUT,
-        "%s: no tokenizer.json: write one with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers", folder);
-  }
+  TRY(folder_read_json(&root, folder, "tokenizer.json"));
+  if (!root) return folder_read_pieces(tokenizer, folder);
   Status status = tokenizer_read_json(tokenizer, root);
   json_decref(root);
   return status;
@@ -78,7 +75,7 @@ static Status read_texts(Tokenizer *tokenizer, const char *folder) {
   static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     json_t *root;
-    TRY(read_file(&root, folder, files[i]));
+    TRY(folder_read_json(&root, folder, files[i]));
     Status status = read_named(tokenizer, folder, files[i], root);
     const char *template = template_text(json_object_get(root, "chat_template"));
     if (template && !tokenizer->chat_template) tokenizer->chat_template = arena_copy_string(&tokenizer->arena, template);
@@ -116,7 +113,7 @@ static Status read_ids(Tokenizer *tokenizer, const char *folder) {
   static const char *const files[] = {"generation_config.json", "config.json"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
     json_t *root;
-    TRY(read_file(&root, folder, files[i]));
+    TRY(folder_read_json(&root, folder, files[i]));
     Status status = read_numbered(tokenizer, folder, files[i], root);
     json_decref(root);
     TRY(status);

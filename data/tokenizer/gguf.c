@@ -35,16 +35,11 @@ static Status read_model(GgufModel *model, const Gguf *gguf) {
 
 // ---- Normalisation and words ----
 
-static void add_step(Tokenizer *tokenizer, NormalizeStep step) {
-  tokenizer->steps = memory_grow(tokenizer->steps, (size_t)tokenizer->step_count + 1, sizeof *tokenizer->steps);
-  tokenizer->steps[tokenizer->step_count++] = step;
-}
-
 static Status apply_rule(Tokenizer *tokenizer, const PreRule *rule) {
   tokenizer->model.kind = rule->alphabet_after ? MODEL_BPE_CHARACTERS : MODEL_BPE_BYTES;
   tokenizer->model.ignore_merges = rule->ignore_merges;
   tokenizer->decode = (DecodeRule){.byte_level = true, .steps = {{.kind = DECODE_ALPHABET}}, .count = 1};
-  if (rule->nfc && !rule->nfc_left_out) add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_UNICODE, .form = UNICODE_NFC});
+  if (rule->nfc && !rule->nfc_left_out) tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_UNICODE, .form = UNICODE_NFC});
   for (int i = 0; i < pre_rule_steps(rule); i++) {
     if (rule->alphabet_after && i == rule->alphabet_after) TRY(tokenizer_add_stage(tokenizer, (Stage){.kind = STAGE_ALPHABET}));
     TRY(tokenizer_add_split(tokenizer, rule->steps[i].pattern, rule->steps[i].behavior, false));
@@ -77,17 +72,6 @@ static Status read_pre(Tokenizer *tokenizer, const Gguf *gguf, bool *adds_bos) {
   return status;
 }
 
-// Spaces become U+2581; one comes before each stretch of text, where the vocabulary says so.
-static void set_spaces(Tokenizer *tokenizer, bool prefix) {
-  static const char space[] = "\xE2\x96\x81";
-  Model *model = &tokenizer->model;
-  model->kind = MODEL_BPE_CHARACTERS;
-  model->byte_fallback = model->fuse_unknown = true;
-  tokenizer_set_space_decoding(tokenizer, space, prefix);
-  if (prefix) add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = space});
-  add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE, .from = " ", .to = space});
-}
-
 // ---- Tokens ----
 
 static Status read_tokens(Tokenizer *tokenizer, const Gguf *gguf) {
@@ -114,7 +98,7 @@ static Status read_merges(Tokenizer *tokenizer, const Gguf *gguf) {
     return status_fail(STATUS_BAD_INPUT, "%s: tokenizer.ggml.merges is not an array of strings", gguf->path);
   }
   tokenizer->model.merge_count = (int32_t)merges->count;
-  tokenizer->model.merged = memory_new(merges->count, sizeof *tokenizer->model.merged);
+  model_reserve_merges(&tokenizer->model, merges->count);
   for (uint64_t i = 0; i < merges->count; i++) {
     const GgufString *merge = &merges->strings[i];
     const char *space = merge->length > 1 ? memchr(merge->data + 1, ' ', merge->length - 1) : NULL;
@@ -205,15 +189,15 @@ static void set_phi3_flags(Tokenizer *tokenizer, const Gguf *gguf) {
 
 static Status read_all(Tokenizer *tokenizer, const Gguf *gguf) {
   GgufModel model;
-  bool adds_bos = true, prefix = true;
+  bool adds_bos = true, prefix;
   TRY(read_model(&model, gguf));
   TRY(read_tokens(tokenizer, gguf));
   if (model == GGUF_MODEL_BYTES) {
     TRY(read_pre(tokenizer, gguf, &adds_bos));
   } else {
-    if (model == GGUF_MODEL_MERGES) prefix = false;
-    if (model == GGUF_MODEL_SCORES) gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &prefix);
-    set_spaces(tokenizer, prefix);
+    prefix = model == GGUF_MODEL_SCORES;
+    gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &prefix);
+    tokenizer_set_spaces(tokenizer, prefix);
   }
   read_special(tokenizer, gguf, model, adds_bos);
   set_phi3_flags(tokenizer, gguf);

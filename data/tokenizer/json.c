@@ -130,7 +130,7 @@ static Status read_merges(Tokenizer *tokenizer, const json_t *merges) {
   size_t i, count = json_array_size(merges);
   if (count > INT32_MAX) return json_fail(tokenizer, "model.merges", "too many merges");
   tokenizer->model.merge_count = (int32_t)count;
-  tokenizer->model.merged = memory_new(count, sizeof *tokenizer->model.merged);
+  model_reserve_merges(&tokenizer->model, count);
   json_t *merge;
   json_array_foreach(merges, i, merge) {
     const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);

@@ -25,4 +25,9 @@ Status json_refuse_type(const Tokenizer *tokenizer, const char *place, const jso
 // Fills a new tokenizer from the top level of a tokenizer.json; tokenizer_finish comes after it.
 Status tokenizer_read_json(Tokenizer *tokenizer, const json_t *root);
 
+// A file of a folder; *out is NULL when there is no such file.
+Status folder_read_json(json_t **out, const char *folder, const char *file);
+// Fills a new tokenizer from a folder's tokenizer.model and the tokens added to it; STATUS_BAD_INPUT when there is none.
+Status folder_read_pieces(Tokenizer *tokenizer, const char *folder);
+
 #endif

@@ -15,8 +15,7 @@ static Status add_step(Tokenizer *tokenizer, NormalizeStep step) {
     pcre2_code_free(step.code);
     return json_fail(tokenizer, "normalizer", "more than 16 steps, or a string of more than 256 bytes");
   }
-  tokenizer->steps = memory_grow(tokenizer->steps, (size_t)tokenizer->step_count + 1, sizeof *tokenizer->steps);
-  tokenizer->steps[tokenizer->step_count++] = step;
+  tokenizer_add_step(tokenizer, step);
   return STATUS_OK;
 }
 

@@ -48,9 +48,14 @@ typedef struct LooseCharacter {
   uint8_t length;
 } LooseCharacter;
 
+typedef struct MergePair {
+  int32_t left, right;
+} MergePair;
+
 typedef struct Model {
   ModelKind kind;
   PairTable merges;  // left << 32 | right -> the merge's number
+  MergePair *pairs;  // [merge_count] the symbols that it joins
   int32_t *merged;  // [merge_count] the id that the merge makes
   int32_t *ranks;  // [merge_count] which merge goes first; NULL: its number is its rank
   int32_t merge_count;
@@ -270,6 +275,7 @@ struct Tokenizer {
   NormalizeStep *steps;
   int step_count;
   Matcher raw_matcher, normal_matcher;  // tokens matched before and after normalisation
+  bool texts_are_normal;  // those of the latter are stored in normal form
   Stage stages[STAGES_MAX];
   int stage_count;
   DecodeRule decode;
@@ -292,9 +298,10 @@ void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
 Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_length, const char *right, size_t right_length,
                            int64_t number);
 
-// The decoder of SentencePiece's vocabularies: `space` (which must live as long) stands for one, <0xXX> for a byte; with `prefix` a text
-// has one space before it that is dropped.
-void tokenizer_set_space_decoding(Tokenizer *tokenizer, const char *space, bool prefix);
+void tokenizer_add_step(Tokenizer *tokenizer, NormalizeStep step);
+// Sets up a vocabulary of SentencePiece's kind: characters, a space as U+2581, bytes as <0xXX>. With `prefix` each stretch of text gets a
+// space before it, which decoding a whole text drops.
+void tokenizer_set_spaces(Tokenizer *tokenizer, bool prefix);
 
 int byte_to_alphabet(char out[4], uint8_t byte);  // GPT-2's character for a byte, as UTF-8; its length
 bool alphabet_to_bytes(Buffer *out, const char *text,
@@ -312,6 +319,7 @@ int32_t model_character_id(const Tokenizer *tokenizer, const char *text, size_t 
 // Appends the ids of one word of valid UTF-8; and of one byte that is not.
 Status model_encode_word(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length);
 void model_encode_byte(TokenList *out, const Tokenizer *tokenizer, uint8_t byte);
+void model_reserve_merges(Model *model, size_t count);
 void model_release(Model *model);
 
 Workspace *workspace_take(const Tokenizer *tokenizer);

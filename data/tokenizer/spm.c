@@ -19,8 +19,11 @@ static int compare_scored(const void *a, const void *b) {
   return (x->id > y->id) - (x->id < y->id);
 }
 
+// A user-defined token was looked for before; only one with U+2581 in its text may have been missed, where that was a space.
 static bool can_be_made(const Token *token) {
-  return token->text && (token->type == TOKEN_NORMAL || token->type == TOKEN_USER_DEFINED || token->type == TOKEN_UNUSED);
+  if (!token->text) return false;
+  return token->type == TOKEN_NORMAL || token->type == TOKEN_UNUSED ||
+         (token->type == TOKEN_USER_DEFINED && strstr(token->text, "\xE2\x96\x81"));
 }
 
 // A character of some token gets a symbol of its own, where no token is that character.
@@ -60,6 +63,7 @@ static void add_merges_of(Tokenizer *tokenizer, int32_t id, int32_t rank) {
     int32_t right = left < 0 ? -1 : find_symbol(tokenizer, token->text + i, token->length - i);
     if (right < 0) continue;
     pair_table_set(&model->merges, (uint64_t)left << 32 | (uint64_t)right, model->merge_count);
+    model->pairs[model->merge_count] = (MergePair){left, right};
     model->merged[model->merge_count] = id;
     model->ranks[model->merge_count++] = rank;
   }
@@ -87,7 +91,7 @@ Status spm_set_merges(Tokenizer *tokenizer, const float *scores) {
     return status_fail(STATUS_BAD_INPUT, "%s: the tokens have more than 2^31 characters", tokenizer->source);
   }
   qsort(order, count, sizeof *order, compare_scored);
-  model->merged = memory_new(merges + 1, sizeof *model->merged);
+  model_reserve_merges(model, merges);
   model->ranks = memory_new(merges + 1, sizeof *model->ranks);
   int32_t rank = 0;
   for (size_t i = 0; i < count; i++) {
@@ -96,4 +100,16 @@ Status spm_set_merges(Tokenizer *tokenizer, const float *scores) {
   }
   free(order);
   return STATUS_OK;
+}
+
+void tokenizer_set_spaces(Tokenizer *tokenizer, bool prefix) {
+  static const char space[] = "\xE2\x96\x81";
+  tokenizer->model.kind = MODEL_BPE_CHARACTERS;
+  tokenizer->model.byte_fallback = tokenizer->model.fuse_unknown = true;
+  if (prefix) tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = space});
+  tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE, .from = " ", .to = space});
+  tokenizer->decode = (DecodeRule){.steps = {{.kind = DECODE_REPLACE, .from = space, .to = " "},
+                                             {.kind = DECODE_BYTE_FALLBACK, .from = "", .to = ""},
+                                             {.kind = DECODE_STRIP, .from = " ", .to = "", .start = 1, .whole = true}},
+                                   .count = prefix ? 3 : 2};
 }

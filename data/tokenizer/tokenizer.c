@@ -148,11 +148,17 @@ Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_l
   }
   pair_table_set(&model->merges, (uint64_t)first << 32 | (uint64_t)second, (int32_t)number);
   model->merged[number] = (int32_t)whole;
+  model->pairs[number] = (MergePair){(int32_t)first, (int32_t)second};
   const int64_t parts[] = {first, second};
   for (int i = 0; i < 2; i++) {
     if (tokenizer->tokens[parts[i]].type == TOKEN_BYTE || parts[i] == model->unknown) model->merges_stand_ins = true;
   }
   return STATUS_OK;
+}
+
+void tokenizer_add_step(Tokenizer *tokenizer, NormalizeStep step) {
+  tokenizer->steps = memory_grow(tokenizer->steps, (size_t)tokenizer->step_count + 1, sizeof *tokenizer->steps);
+  tokenizer->steps[tokenizer->step_count++] = step;
 }
 
 void tokenizer_add_end(Tokenizer *tokenizer, int32_t id) {
@@ -179,6 +185,10 @@ static Status add_to_matcher(Tokenizer *tokenizer, int32_t id) {
   Token *token = &tokenizer->tokens[id];
   if (!token->normalized) {
     matcher_add(&tokenizer->raw_matcher, token->text, token->length, id);
+    return STATUS_OK;
+  }
+  if (tokenizer->texts_are_normal) {
+    matcher_add(&tokenizer->normal_matcher, token->text, token->length, id);
     return STATUS_OK;
   }
   Workspace *workspace = workspace_take(tokenizer);

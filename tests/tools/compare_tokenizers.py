@@ -97,9 +97,9 @@ def ours(program, model, file, *options):
 
 
 def measure(program, file, models):
-    text = pathlib.Path(file).read_text(encoding="utf-8", newline="")
+    text = pathlib.Path(file).read_bytes().decode("utf-8")
     megabytes = len(text.encode()) / 1e6
-    lines = text.splitlines(keepends=True) if "\r" not in text else [line + "\n" for line in text.split("\n")]
+    lines = [line + "\n" for line in text.split("\n")]
     print(f"{'vocabulary':28} {'whole: ours':>12} {'theirs':>7} {'times':>6} {'lines: ours':>12} {'theirs':>7} {'times':>6}   ids")
     for model in models:
         peer = open_peer(model)
@@ -144,7 +144,7 @@ def compare_random(program, count, seed, models):
             while pending:
                 texts = pending.pop()
                 text = separator.join(texts)
-                pathlib.Path(file).write_text(text, encoding="utf-8", newline="")
+                pathlib.Path(file).write_bytes(text.encode("utf-8"))
                 if ours(program, model, file).split() == [str(i) for i in peer.encode(text, add_special_tokens=False).ids]:
                     continue
                 if len(texts) > 1:  # find which
