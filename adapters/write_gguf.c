@@ -258,7 +258,7 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
     put_dimension(writer, model, "rope.scaling.original_context_length", (int64_t)c->rope_original_context);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary));
+  TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary, plan->chat_template));
   return carried_to_gguf(writer, &model->safetensors, architecture);
 }
 

@@ -255,7 +255,7 @@ static Status put_model(GgufWriter *writer, Tokenizer *tokenizer, SpaceRule rule
   return STATUS_OK;
 }
 
-Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows) {
+Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows, const char *chat_template) {
   json_t *settings = NULL;
   Tokenizer *tokenizer = NULL;
   Status status = STATUS_OK;
@@ -266,6 +266,7 @@ Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows) 
   }
   TRY_DONE(folder_read_json(&settings, folder, "tokenizer_config.json"));
   TRY_DONE(tokenizer_from_folder(&tokenizer, folder));
+  if (chat_template) tokenizer_set_chat_template(tokenizer, chat_template);
   if (tokenizer->size > rows) {
     status = status_fail(STATUS_BAD_INPUT, "%s: %lld tokens, but the embedding has %lld rows; use the tokenizer that belongs to the model",
                          tokenizer->source, (long long)tokenizer->size, (long long)rows);

@@ -234,6 +234,25 @@ static void a_folder_as_gguf_gives_the_same_logits_in_its_own_type(void **state)
   model_close(model);
 }
 
+static void a_chat_template_takes_the_place_of_the_base_s(void **state) {
+  static const char template[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+  static const char *const bases[] = {tiny_gguf, tiny_folder}, *const outputs[] = {"t.gguf", "t"};
+  for (int i = 0; i < 4; i++) {
+    Model *model = open_model(*state, bases[i / 2]);
+    char *path = path_join(((const Bench *)*state)->folder, outputs[i % 2]);
+    MergeReport report;
+    MergeOptions options = {.chat_template = template};
+    assert_ok(merge_type_parse(&options.type, "f32"));
+    assert_ok(i % 2 ? merge_write_folder(&report, model, path, options) : merge_write_gguf(&report, model, path, options));
+    Tokenizer *tokenizer;
+    assert_ok(tokenizer_open(&tokenizer, path));
+    assert_string_equal(tokenizer_chat_template(tokenizer), template);
+    tokenizer_free(tokenizer);
+    model_close(model);
+    free(path);
+  }
+}
+
 static void assert_same_tokens(const char *a, const char *b) {
   static const char text[] = "<|im_start|>user\nWhat's 1234 + 56?\n\n  Caf\xc3\xa9 \xe6\xbc\xa2\xe5\xad\x97<|im_end|>\n";
   Tokenizer *tokenizers[2];
@@ -460,6 +479,7 @@ static void divergence_equals_its_definition(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_chat_template_takes_the_place_of_the_base_s),
       cmocka_unit_test(merged_f32_gguf_of_a_gguf_gives_the_logits_of_base_and_adapter),
       cmocka_unit_test(merged_f32_folder_of_a_gguf_gives_the_logits_of_base_and_adapter),
       cmocka_unit_test(merged_f32_gguf_of_a_folder_gives_the_logits_of_base_and_adapter),

@@ -122,6 +122,33 @@ static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
   free(recipe);
 }
 
+// The template of the training goes with the adapter: it talks by it, and what is merged carries it.
+static void the_chat_template_of_the_training_goes_with_the_adapter(void **state) {
+  (void)state;
+  static const char template[] =
+      "{% for m in messages %}<{{ m.role }}> {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+  char *recipe = write_recipe("chat.yml", tiny, "out", ""), *path = write_file("own.jinja", template);
+  free(write_file("chat.jsonl",
+                  "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"one two\"}]}\n"));
+  char *more = memory_format(
+      "--datasets.0.path %s/chat.jsonl --datasets.0.type chat_template --chat_template jinja --chat_template_jinja %s "
+      "--val_set_size 0 --eval_steps null --max_steps 1",
+      folder, path);
+  assert_runs("train %s %s", recipe, more);
+  Buffer kept = {0}, output = {0};
+  read_whole(&kept, "out/chat_template.jinja");
+  assert_string_equal(kept.data, template);
+  assert_int_equal(run_program(&output, "merge --model %s --adapter %s/out --output %s/merged.gguf --type f32", tiny, folder, folder), 0);
+  char *messages = write_file("m.json", "[{\"role\": \"user\", \"content\": \"hi\"}]");
+  output.length = 0;
+  assert_int_equal(run_program(&output, "template --model %s/merged.gguf --messages %s --generation-prompt 2>&1", folder, messages), 0);
+  assert_string_equal(output.data, "<user> hi<|im_end|><assistant>");
+  output.length = 0;
+  assert_int_equal(run_program(&output, "generate --model %s --adapter %s/out --chat --prompt hi --max-tokens 3 --json", tiny, folder), 0);
+  buffer_release(&kept), buffer_release(&output);
+  free(recipe), free(path), free(more), free(messages);
+}
+
 static void export_merges_what_the_recipe_asks_for(void **state) {
   (void)state;
   char *recipe =
@@ -378,6 +405,7 @@ static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(voi
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(the_chat_template_of_the_training_goes_with_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(streaming_trains_on_the_same_rows_and_resumes_exactly, make_folder, remove_folder),

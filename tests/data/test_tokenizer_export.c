@@ -39,7 +39,7 @@ static Status put_gguf(const char *path, const char *folder, int64_t rows) {
   GgufWriter writer;
   gguf_writer_new(&writer);
   gguf_put_string(&writer, "general.architecture", "llama", 5);
-  Status status = tokenizer_put_gguf(&writer, folder, rows);
+  Status status = tokenizer_put_gguf(&writer, folder, rows, NULL);
   if (status == STATUS_OK) status = gguf_writer_open(&writer, path);
   if (status == STATUS_OK) status = gguf_writer_commit(&writer);
   gguf_writer_abandon(&writer);
