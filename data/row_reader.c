@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "core/log.h"
+
 enum { BLOCK_ROWS = 512, SHOWN_PROBLEMS = 10 };
 
 typedef struct BadRows {
@@ -59,7 +61,9 @@ Status row_reader_read(const RowReader *reader, const RowReference *references, 
     else
       for (int64_t i = 0; i < rows; i++) encode_row(block, i, 0);
     take_block(block, rows, &bad);
+    if (count > BLOCK_ROWS) progress_show(begin + rows, count, "tokenising %s", reader->files[0].scan.path);
   }
+  progress_clear();
   for (int i = 0; i < BLOCK_ROWS; i++) encoded_row_release(&block->encoded[i]);
   free(block);
   Status status = STATUS_OK;

@@ -3,7 +3,7 @@
 #define DATA_TEMPLATE_CHAT_SPANS_H
 
 #include "data/template/chat_template.h"
-#include "data/template/jinja.h"
+#include "data/jinja/jinja.h"
 
 // One string of a message: its bytes have the origins first, first + 1, ...
 typedef struct Source {

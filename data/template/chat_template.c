@@ -10,7 +10,7 @@
 #include "core/text.h"
 #include "data/template/builtin.h"
 #include "data/template/chat_spans.h"
-#include "data/template/jinja.h"
+#include "data/jinja/jinja.h"
 
 struct ChatTemplate {
   char *name, *source;

@@ -1,6 +1,6 @@
 // Chat templates: messages to text, with the bytes of each message known exactly.
 //
-// A template is Jinja (data/template/jinja.h): the model's own, a built-in one by name (data/template/builtin/), or one that the
+// A template is Jinja (data/jinja/jinja.h): the model's own, a built-in one by name (data/template/builtin/), or one that the
 // recipe gives. While it renders, every byte of the text is known to be a message's or the template's own; from that come the
 // spans below, which loss masks are made of. The rendered text is tokenised with TOKENIZE_PARSE_SPECIAL alone: BOS is the
 // template's business.

@@ -2,7 +2,7 @@
 // and mark the same bytes as generated.
 #include "data/template/builtin.h"
 
-#include "data/template/jinja.h"
+#include "data/jinja/jinja.h"
 #include "tests/support/test.h"
 
 static json_t *golden;

@@ -1,6 +1,6 @@
 // Templates print, byte for byte, what transformers prints (tests/data/templates/golden.json, by tests/tools/make_template_golden.py);
 // every printed byte knows where it came from; what is wrong or endless is refused with its place.
-#include "data/template/jinja.h"
+#include "data/jinja/jinja.h"
 
 #include <time.h>
 

@@ -6,8 +6,8 @@
 // concatenation, slices, filters and methods into the printed text.
 //
 // Sandboxed: a template reads what it is given and nothing else, and its steps, depth, memory and output are bounded.
-#ifndef DATA_TEMPLATE_JINJA_H
-#define DATA_TEMPLATE_JINJA_H
+#ifndef DATA_JINJA_JINJA_H
+#define DATA_JINJA_JINJA_H
 
 #include <jansson.h>
 #include <stdbool.h>

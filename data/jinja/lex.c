@@ -6,7 +6,7 @@
 #include <utf8proc.h>
 
 #include "core/text.h"
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 typedef struct Lexer {
   Jinja *jinja;

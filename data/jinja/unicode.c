@@ -4,7 +4,7 @@
 
 #include <utf8proc.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 typedef struct PointRange {
   int32_t first, last;

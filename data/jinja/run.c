@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static Status execute(Run *run, const NodeList *body);
 

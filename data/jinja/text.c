@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 // The shortest decimal that reads back as the same double; exponents below -4 and from 16 on are written with an "e".
 void format_float(char text[40], double real) {

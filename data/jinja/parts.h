@@ -1,12 +1,12 @@
 // What the files of the Jinja engine share: tokens, the syntax tree, values, and the state of one rendering.
 //
-// The way of a template: jinja_lex.c cuts it into tokens, jinja_parse*.c build the tree, jinja_scope.c gives every variable its slot,
-// jinja_run.c executes statements and jinja_expression.c evaluates expressions, on values whose behaviour is Python's.
-#ifndef DATA_TEMPLATE_JINJA_PARTS_H
-#define DATA_TEMPLATE_JINJA_PARTS_H
+// The way of a template: lex.c cuts it into tokens, parse*.c build the tree, scope.c gives every variable its slot,
+// run.c executes statements and expression.c evaluates expressions, on values whose behaviour is Python's.
+#ifndef DATA_JINJA_PARTS_H
+#define DATA_JINJA_PARTS_H
 
 #include "core/map.h"
-#include "data/template/jinja.h"
+#include "data/jinja/jinja.h"
 
 typedef struct Run Run;
 typedef struct Node Node;
@@ -339,7 +339,7 @@ struct Jinja {
   bool has_generation;
 };
 
-// ---- jinja_lex.c
+// ---- lex.c
 
 typedef enum TokenType {
   TOKEN_END,
@@ -367,7 +367,7 @@ typedef struct Token {
 // tokens: [*count], in the template's arena, the last one TOKEN_END.
 Status jinja_lex(Token **tokens, int *count, Jinja *jinja, const char *source, size_t length);
 
-// ---- jinja_parse.c, jinja_parse_expression.c
+// ---- parse.c, parse_expression.c
 
 typedef struct Parser {
   Jinja *jinja;
@@ -396,7 +396,7 @@ Status parse_tuple(Node **out, Parser *parser, TupleRules rules);
 Status parse_filter(Node **out, Parser *parser, Node *object, bool start_inline);
 const String *compile_string(Jinja *jinja, const char *bytes, size_t length);
 
-// ---- jinja_scope.c: Jinja's rules of which variable a name means. Also looks up filters and tests.
+// ---- scope.c: Jinja's rules of which variable a name means. Also looks up filters and tests.
 
 Status jinja_resolve(Jinja *jinja);
 
@@ -449,7 +449,7 @@ Status run_reserve(Run *run, int64_t count, size_t size);  // refuses before wha
 bool run_enter(Run *run);  // one level deeper; false at the bound
 void run_leave(Run *run);
 
-// ---- jinja_value.c
+// ---- value.c
 
 extern const Value value_none, value_missing;
 Value value_bool(bool truth);
@@ -494,7 +494,7 @@ const Value *dict_get_text(Run *run, const Dict *dict, const char *key);
 List *view_items(Run *run, const View *view);
 Value range_item(const Range *range, int64_t index);
 
-// ---- jinja_string.c: strings with their origins
+// ---- string.c: strings with their origins
 
 void builder_begin(Builder *builder, Run *run);
 void builder_bytes(Builder *builder, const char *bytes, size_t length);  // of the template's own
@@ -524,7 +524,7 @@ Value string_replace(Run *run, const String *string, const String *old, const St
 List *string_lines(Run *run, const String *string, bool keep_ends);
 List *string_list(Run *run, String *string);  // its characters
 
-// ---- jinja_unicode.c: Python's classes and cases of characters
+// ---- unicode.c: Python's classes and cases of characters
 
 bool point_is_space(int32_t point);
 bool point_is_line_end(int32_t point);
@@ -542,7 +542,7 @@ void builder_cased(Builder *builder, const String *string, size_t begin, size_t 
 size_t space_length(const char *p, size_t available);  // of the white space character at p, else 0
 int encode_point(char out[4], int32_t point);
 
-// ---- jinja_text.c: str(), repr(), json.dumps() and numbers as text
+// ---- text.c: str(), repr(), json.dumps() and numbers as text
 
 void builder_str(Builder *builder, Value value);
 void builder_repr(Builder *builder, Value value);
@@ -557,13 +557,13 @@ Status value_json(Value *out, Run *run, Value value, const JsonStyle *style);
 bool parse_integer(int64_t *out, const String *string, int64_t base);  // int(str, base)
 bool parse_float(double *out, const String *string);  // float(str)
 
-// ---- jinja_format.c: str.format(), the % operator and format specifications
+// ---- format.c: str.format(), the % operator and format specifications
 
 Status format_percent(Value *out, Run *run, const String *format, Value values);
 Status format_braces(Value *out, Run *run, const String *format, const Arguments *arguments, Value mapping);
 Status format_float_digits(Builder *builder, double real, int precision, char type, bool alternate);
 
-// ---- jinja_expression.c, jinja_access.c
+// ---- expression.c, access.c
 
 Status evaluate(Value *out, Run *run, const Node *node);
 Status evaluate_call(Value *out, Run *run, const Node *node, const Value *caller);  // caller: a call block's, or NULL
@@ -576,7 +576,7 @@ Status get_item(Value *out, Run *run, Value object, Value key);  // object[key]
 Status get_slice(Value *out, Run *run, Value object, Value start, Value stop, Value step);
 Value value_attribute(Run *run, Value object, const String *name);  // Python's attribute alone; VALUE_MISSING when it has none
 
-// ---- jinja_run.c
+// ---- run.c
 
 Status assign_target(Run *run, const Node *target, Value value);
 Value *place_value(const Run *run, Place place);

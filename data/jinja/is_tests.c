@@ -1,7 +1,7 @@
 // The tests of `is`, after Jinja2's tests.py.
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 #define TYPE_TEST(name, condition)                                                     \
   static Status name(Value *out, Run *run, Value *given, const Arguments *arguments) { \

@@ -7,7 +7,7 @@
 
 #include <utf8proc.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 void builder_begin(Builder *builder, Run *run) { *builder = (Builder){.run = run}; }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 Status parser_fail(const Parser *parser, int line, const char *format, ...) {
   char message[512];

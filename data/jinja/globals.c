@@ -2,7 +2,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static Status global_range(Value *out, Run *run, Value *given, const Arguments *arguments) {
   (void)given;

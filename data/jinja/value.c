@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 const Value value_none = {.type = VALUE_NONE}, value_missing = {.type = VALUE_MISSING};
 

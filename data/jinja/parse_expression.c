@@ -2,7 +2,7 @@
 // * / // %, **, unary + and -, and behind an operand: attributes, items, calls, filters and tests.
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static Status parse_unary(Node **out, Parser *parser, bool with_filters);
 static Status parse_or(Node **out, Parser *parser);

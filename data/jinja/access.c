@@ -2,7 +2,7 @@
 // underscore, and a method that would change a list or a dict, are undefined values whose use tells that they are unsafe.
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static Value unsafe_attribute(Run *run, Value object, const String *name) {
   return value_undefined_hint(run, "access to attribute '%.*s' of '%s' object is unsafe.", (int)(name->length < 99 ? name->length : 99),

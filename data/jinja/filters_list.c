@@ -2,7 +2,7 @@
 // once, and has no length.
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static Status integer_argument(int64_t *out, Run *run, Value value) {
   if (value.type == VALUE_UNDEFINED) return undefined_fail(run, value);

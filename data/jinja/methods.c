@@ -4,7 +4,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 // ---- Arguments.
 

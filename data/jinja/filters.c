@@ -1,11 +1,11 @@
 // The filters on texts and single values, after Jinja2's filters.py; `tojson` is transformers'. Those on sequences are in
-// jinja_filters_list.c.
+// filters_list.c.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 static bool is_given(Value value) { return value.type != VALUE_MISSING && value.type != VALUE_NONE; }
 

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "data/template/jinja_parts.h"
+#include "data/jinja/parts.h"
 
 // ---- Arithmetic.
 
