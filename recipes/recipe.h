@@ -197,6 +197,9 @@ RecipePosition recipe_position(const Recipe *recipe, const char *key);
 // Sets the message "FILE:LINE:COL: key: ..." for a key that turns out wrong later; returns `code`.
 Status recipe_fail(const Recipe *recipe, Status code, const char *key, const char *format, ...) PRINTF_LIKE(4, 5);
 
+// Why a known type of dataset is refused, and what to use; NULL: it is not.
+const char *dataset_type_refusal(const char *type);
+
 // What `train` says before it starts about keys that validate but are not built yet (rl, dora, optimisers...);
 // STATUS_USAGE with a line for each, its position and what works instead, or STATUS_OK.
 Status recipe_check_trainable(const Recipe *recipe);

@@ -146,12 +146,21 @@ static void print_words(Buffer *out, const char *title, const char *const *words
   buffer_append_string(out, "\n");
 }
 
-static bool is_type_of_later(const char *word) { return !is_preference_type(word) && !dataset_type_is_built(word); }
+static void print_refused_types(Buffer *out) {
+  buffer_append_string(out, "- **refused**:");
+  static const char *const styled[] = {"reflection:chat", NULL}, *const *const lists[] = {dataset_type_words, styled};
+  for (int list = 0, printed = 0; list < 2; list++)
+    for (int i = 0; lists[list][i]; i++) {
+      const char *reason = dataset_type_refusal(lists[list][i]);
+      if (reason) buffer_format(out, "%s `%s` (%s)", printed++ ? "," : "", lists[list][i], reason);
+    }
+  buffer_append_string(out, "\n");
+}
 
 static void print_types(Buffer *out) {
   buffer_append_string(out, "\n### Its `type`, as a name\n\n");
   print_words(out, "trained", dataset_type_words, dataset_type_is_built, true);
-  print_words(out, "not yet", dataset_type_words, is_type_of_later, true);
+  print_refused_types(out);
   print_words(out, "of preference training, not yet", dataset_type_words, is_preference_type, true);
   print_words(out, "with a style behind it, `:chat`, `:instruct`, `:chatml` or `:phi`", styled_type_words, is_any, true);
   buffer_append_string(out,

@@ -23,16 +23,27 @@ bool scheduler_is_built(const char *scheduler) {
   return word_is_in(built, scheduler);
 }
 
-bool dataset_type_is_built(const char *type) {
-  static const char *const built[] = {
-      "alpaca",        "alpaca_chat", "alpaca_instruct", "alpaca_w_system", "chat_template", "completion",    "concisechoice",
-      "explainchoice", "gpteacher",   "input_output",    "jeopardy",        "oasst",         "summarizetldr", NULL};
-  char base[32];  // the type without its variant: prompts of one base are built together
-  size_t length = strcspn(type, ":.");
-  if (word_is_in(preference_type_words, type) || length >= sizeof base) return false;
-  snprintf(base, sizeof base, "%.*s", (int)length, type);
-  return word_is_in(built, base);
+// Types that do not work in Axolotl either, or that are of another kind of training.
+const char *dataset_type_refusal(const char *type) {
+  static const char *const table[][2] = {
+      {"llama2_chat",
+       "it places its masks by the token ids and lengths of Llama 2's vocabulary alone, and leaves whole rows untrained by any "
+       "other; use type: chat_template with field_messages: conversations and message_property_mappings: {role: from, "
+       "content: value}"},
+      {"reflection:chat",
+       "in this style Axolotl leaves the corrected reply out, and trains to stop where it should begin; use type: reflection"},
+      {"stepwise_supervised",
+       "its labels are marks for the steps of a process reward model, which is not built; use type: chat_template on "
+       "the good replies"},
+  };
+  size_t length = strlen(type);
+  if (text_ends_with(type, ".load")) length -= strlen(".load");
+  for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+    if (strlen(table[i][0]) == length && strncmp(table[i][0], type, length) == 0) return table[i][1];
+  return NULL;
 }
+
+bool dataset_type_is_built(const char *type) { return !word_is_in(preference_type_words, type) && !dataset_type_refusal(type); }
 
 // What `train` refuses: all of it in one go, a line each.
 typedef struct Refusals {
@@ -58,7 +69,7 @@ static void check_types(Refusals *refusals, const char *list, const DatasetRecip
     snprintf(key, sizeof key, "%s.%d.type", list, i);
     if (word_is_in(preference_type_words, type))
       refuse(refusals, key, "the type %s is not built yet in this version; use chat_template, on the better replies alone", type);
-    else refuse(refusals, key, "the type %s is not built yet in this version; give format strings in its place: type: {format: ...}", type);
+    else refuse(refusals, key, "the type %s is refused: %s", type, dataset_type_refusal(type));
   }
 }
 

@@ -15,11 +15,12 @@ static Status completion_open(Prompt *prompt, const DatasetRecipe *dataset, cons
 }
 
 static Status completion_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
-  const char *text;
-  size_t length;
-  TRY(row_text(&text, &length, row, prompt->state));
-  TRY(encode_text(out, prompt, text, length, true, true));
-  encode_eos(out, prompt, 0);
+  RowText text;
+  TRY(row_text(&text, row, prompt->state));
+  if (text.length) {  // without any text there is nothing to learn, not even where to end
+    TRY(encode_text(out, prompt, text.data, text.length, true, true));
+    encode_eos(out, prompt, 0);
+  }
   int64_t step = prompt->sequence_len > 0 ? prompt->sequence_len : out->ids.count;
   for (int64_t end = step; end < out->ids.count; end += step) ARRAY_PUSH(out->ends, out->count, out->capacity) = end;
   encode_end(out);
@@ -36,18 +37,18 @@ static Status no_state(Prompt *prompt, const DatasetRecipe *dataset, const Recip
 }
 
 static Status segments_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
-  const json_t *segments = json_object_get(row, "segments");
-  if (!segments) return row_missing(row, "segments");
-  if (!json_is_array(segments)) return status_fail(STATUS_BAD_INPUT, "field \"segments\" is not a list of {label, text}");
+  const json_t *segments;
+  TRY(row_list(&segments, row, "segments", "{label, text}"));
   for (size_t i = 0; i < json_array_size(segments); i++) {
     const json_t *segment = json_array_get(segments, i), *label = json_object_get(segment, "label");
-    const char *text = "";
-    size_t length = 0;
-    Status status = json_is_object(segment) ? row_text(&text, &length, segment, "text") : status_fail(STATUS_BAD_INPUT, "not an object");
+    RowText text;
+    Status status = json_is_object(segment) ? row_text(&text, segment, "text") : status_fail(STATUS_BAD_INPUT, "not an object");
     if (status == STATUS_OK && !label) status = row_missing(segment, "label");
-    if (status == STATUS_OK && !json_is_boolean(label)) status = status_fail(STATUS_BAD_INPUT, "\"label\" is not true or false");
+    if (status == STATUS_OK && !json_is_boolean(label) && !json_is_integer(label))
+      status = status_fail(STATUS_BAD_INPUT, "\"label\" is not true or false");
     if (status != STATUS_OK) return status_context(status, "segment %zu", i + 1);
-    TRY(encode_text(out, prompt, text, length, false, json_is_true(label) || prompt->train_on_inputs));
+    bool trained = json_is_true(label) || json_integer_value(label) != 0 || prompt->train_on_inputs;
+    TRY(encode_text(out, prompt, text.data, text.length, false, trained));
   }
   encode_end(out);
   return STATUS_OK;
@@ -59,9 +60,8 @@ const PromptStrategy prompt_input_output = {"input_output", no_state, segments_e
 
 // Values are 0 .. limit-1, or `masked` (0: no such value).
 static Status read_integers(TokenList *out, const json_t *row, const char *field, int64_t masked, int64_t limit) {
-  const json_t *list = json_object_get(row, field);
-  if (!list) return row_missing(row, field);
-  if (!json_is_array(list)) return status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of numbers", field);
+  const json_t *list;
+  TRY(row_list(&list, row, field, "numbers"));
   for (size_t i = 0; i < json_array_size(list); i++) {
     const json_t *item = json_array_get(list, i);
     json_int_t value = json_integer_value(item);

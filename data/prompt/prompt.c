@@ -1,15 +1,18 @@
 // The table of prompt strategies, and the small steps that they share.
 #include "data/prompt/prompt.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/text.h"
+#include "data/template/jinja_parts.h"  // format_float: Python's way to write a number
 
 static const PromptStrategy *const strategies[] = {
-    &prompt_alpaca,     &prompt_alpaca_chat,  &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_jeopardy,
-    &prompt_oasst,      &prompt_gpteacher,    &prompt_summarizetldr,   &prompt_explainchoice,   &prompt_concisechoice,
-    &prompt_completion, &prompt_input_output, &prompt_chat_template,
+    &prompt_alpaca,       &prompt_alpaca_chat,   &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_context_qa,
+    &prompt_creative_acr, &prompt_jeopardy,      &prompt_metharme,        &prompt_oasst,           &prompt_orcamini,
+    &prompt_gpteacher,    &prompt_summarizetldr, &prompt_explainchoice,   &prompt_concisechoice,   &prompt_reflection,
+    &prompt_completion,   &prompt_input_output,  &prompt_messages,        &prompt_pygmalion,       &prompt_chat_template,
 };
 enum { STRATEGY_COUNT = sizeof strategies / sizeof *strategies };
 
@@ -37,6 +40,8 @@ static Status find_strategy(Prompt *prompt, const DatasetRecipe *dataset) {
   if (dataset->type_is_mapping) prompt->strategy = &prompt_mapping;
   else if (!dataset->type || !*dataset->type) prompt->strategy = &prompt_pretokenized;
   if (prompt->strategy) return STATUS_OK;
+  const char *reason = dataset_type_refusal(dataset->type);
+  if (reason) return status_fail(STATUS_USAGE, "type: %s: %s", dataset->type, reason);
   size_t length = strcspn(dataset->type, ":.");
   for (int i = 0; i < STRATEGY_COUNT; i++) {
     const char *type = strategies[i]->type;
@@ -98,24 +103,43 @@ Status row_missing(const json_t *row, const char *field) {
   return status;
 }
 
-Status row_text(const char **text, size_t *length, const json_t *row, const char *field) {
+bool text_of_value(RowText *text, const json_t *value) {
+  if (json_is_string(value)) {
+    text->data = json_string_value(value);
+    text->length = json_string_length(value);
+    return true;
+  }
+  if (json_is_integer(value)) snprintf(text->own, sizeof text->own, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+  else if (json_is_real(value)) format_float(text->own, json_real_value(value));
+  else if (json_is_boolean(value)) strcpy(text->own, json_is_true(value) ? "True" : "False");
+  else return false;
+  text->data = text->own;
+  text->length = strlen(text->own);
+  return true;
+}
+
+Status row_text(RowText *text, const json_t *row, const char *field) {
   const json_t *value = json_object_get(row, field);
   if (!value) return row_missing(row, field);
-  if (!json_is_string(value))
-    return status_fail(STATUS_BAD_INPUT, "field \"%s\" is %s, where text is needed", field, json_is_null(value) ? "null" : "not a string");
-  *text = json_string_value(value);
-  *length = json_string_length(value);
-  return STATUS_OK;
+  if (text_of_value(text, value)) return STATUS_OK;
+  const char *kind = json_is_null(value) ? "null" : json_is_array(value) ? "a list" : "an object";
+  return status_fail(STATUS_BAD_INPUT, "field \"%s\" is %s, where text is needed", field, kind);
 }
 
-Status row_optional_text(const char **text, size_t *length, const json_t *row, const char *field) {
+Status row_optional_text(RowText *text, const json_t *row, const char *field) {
   const json_t *value = json_object_get(row, field);
-  *text = "";
-  *length = 0;
-  return value && !json_is_null(value) ? row_text(text, length, row, field) : STATUS_OK;
+  text->data = "";
+  text->length = 0;
+  return value && !json_is_null(value) ? row_text(text, row, field) : STATUS_OK;
 }
 
-static void push_labels(EncodedRow *out, bool trained) {
+Status row_list(const json_t **list, const json_t *row, const char *field, const char *of_what) {
+  *list = json_object_get(row, field);
+  if (!*list) return row_missing(row, field);
+  return json_is_array(*list) ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of %s", field, of_what);
+}
+
+void encode_labels(EncodedRow *out, bool trained) {
   for (int64_t i = out->labels.count; i < out->ids.count; i++) token_list_push(&out->labels, trained ? out->ids.ids[i] : LABEL_MASKED);
 }
 
@@ -129,7 +153,7 @@ Status encode_text(EncodedRow *out, const Prompt *prompt, const char *text, size
     out->ids.count--;
     memmove(out->ids.ids + begin, out->ids.ids + begin + 1, (size_t)(out->ids.count - begin) * sizeof *out->ids.ids);
   }
-  push_labels(out, trained);
+  encode_labels(out, trained);
   return STATUS_OK;
 }
 
@@ -137,7 +161,7 @@ void encode_eos(EncodedRow *out, const Prompt *prompt, int64_t begin) {
   int32_t eos = tokenizer_eos(prompt->tokenizer);
   if (out->ids.count > begin && out->ids.ids[out->ids.count - 1] == eos) return;
   token_list_push(&out->ids, eos);
-  push_labels(out, true);
+  encode_labels(out, true);
 }
 
 void encode_end(EncodedRow *out) { ARRAY_PUSH(out->ends, out->count, out->capacity) = out->ids.count; }

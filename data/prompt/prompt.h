@@ -48,18 +48,31 @@ struct Prompt {
   int64_t sequence_len;
 };
 
-extern const PromptStrategy prompt_alpaca, prompt_alpaca_chat, prompt_alpaca_instruct, prompt_alpaca_w_system, prompt_jeopardy,
-    prompt_oasst, prompt_gpteacher, prompt_summarizetldr, prompt_explainchoice, prompt_concisechoice, prompt_mapping, prompt_completion,
-    prompt_input_output, prompt_chat_template, prompt_pretokenized;
+extern const PromptStrategy prompt_alpaca, prompt_alpaca_chat, prompt_alpaca_instruct, prompt_alpaca_w_system, prompt_context_qa,
+    prompt_creative_acr, prompt_jeopardy, prompt_metharme, prompt_oasst, prompt_orcamini, prompt_gpteacher, prompt_summarizetldr,
+    prompt_explainchoice, prompt_concisechoice, prompt_mapping, prompt_reflection, prompt_completion, prompt_input_output, prompt_messages,
+    prompt_pygmalion, prompt_chat_template, prompt_pretokenized;
 
-// A text field of a row. Missing: the message names the field and those that the row has.
-Status row_text(const char **text, size_t *length, const json_t *row, const char *field);
+// A value of a row as text. Numbers and booleans are written as Python's str() writes them.
+typedef struct RowText {
+  const char *data;  // of the row, or `own`: keep this struct where it is
+  size_t length;
+  char own[40];
+} RowText;
+
+// A field of a row. Missing: the message names the field and those that the row has.
+Status row_text(RowText *text, const json_t *row, const char *field);
 // The same, but "" where it is missing or null.
-Status row_optional_text(const char **text, size_t *length, const json_t *row, const char *field);
+Status row_optional_text(RowText *text, const json_t *row, const char *field);
+bool text_of_value(RowText *text, const json_t *value);  // false: neither text, nor a number, nor a boolean
+// A list that a row has to have.
+Status row_list(const json_t **list, const json_t *row, const char *field, const char *of_what);
 Status row_missing(const json_t *row, const char *field);
 
 // Appends the tokens of a text, trained or masked. `bos`: the vocabulary's BOS first, where the model adds one and the text has none.
 Status encode_text(EncodedRow *out, const Prompt *prompt, const char *text, size_t length, bool bos, bool trained);
+// Appends labels for the ids that have none yet.
+void encode_labels(EncodedRow *out, bool trained);
 // Appends EOS, trained, where the sequence that begins at token `begin` does not end in it.
 void encode_eos(EncodedRow *out, const Prompt *prompt, int64_t begin);
 void encode_end(EncodedRow *out);  // ends the present sequence

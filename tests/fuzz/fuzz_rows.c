@@ -28,7 +28,7 @@ static Tokenizer *own_vocabulary(void) {
   return tokenizer;
 }
 
-enum { PROMPTS = 10 };
+enum { PROMPTS = 17 };
 
 // The strategies, opened once and kept until the process ends.
 static Prompt **open_prompts(void) {
@@ -41,7 +41,14 @@ static Prompt **open_prompts(void) {
                                     "explainchoice",
                                     "chat_template",
                                     "chat_template",
-                                    "chat_template"};
+                                    "chat_template",
+                                    "reflection",
+                                    "context_qa",
+                                    "creative_acr.load_critique",
+                                    "metharme",
+                                    "orcamini",
+                                    "pygmalion",
+                                    "messages.chat"};
   static char *const chats[] = {"chatml", "llama3", "alpaca"};
   static char training[] = "train", detail[] = "detail";
   static Prompt *prompts[PROMPTS];
@@ -51,7 +58,7 @@ static Prompt **open_prompts(void) {
   Recipe recipe = {.sequence_len = 50};
   for (int i = 0; i < PROMPTS; i++) {
     DatasetRecipe dataset = {.type = i > 1 ? types[i] : NULL, .type_is_mapping = i == 1};
-    if (i > 6) dataset.chat_template = chats[i - 7];
+    if (i > 6 && i < 10) dataset.chat_template = chats[i - 7];
     if (i == 7) dataset.message_field_training = training, dataset.message_field_training_detail = detail;
     if (prompt_open(&prompts[i], &dataset, &recipe, tokenizer) != STATUS_OK) abort();
   }

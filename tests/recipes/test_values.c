@@ -273,6 +273,19 @@ static void types_that_are_built_validate_and_train(void **state) {
                                       "chat_template.default",
                                       "completion",
                                       "completion.load",
+                                      "context_qa",
+                                      "context_qa.load_404",
+                                      "context_qa.load_v2",
+                                      "creative_acr.load_answer",
+                                      "creative_acr.load_critique",
+                                      "creative_acr.load_revise",
+                                      "messages.chat",
+                                      "metharme",
+                                      "metharme.load",
+                                      "orcamini",
+                                      "pygmalion",
+                                      "reflection",
+                                      "reflection:instruct",
                                       "concisechoice",
                                       "concisechoice:chat",
                                       "explainchoice",
@@ -296,27 +309,15 @@ static void types_that_are_built_validate_and_train(void **state) {
   }
 }
 
-static void types_that_are_not_built_validate_and_train_names_them(void **state) {
+static void types_that_do_not_work_validate_and_train_says_why(void **state) {
   (void)state;
-  static const char *const types[] = {"reflection",
-                                      "reflection:chat",
-                                      "context_qa",
-                                      "context_qa.load_404",
-                                      "context_qa.load_v2",
-                                      "creative_acr.load_answer",
-                                      "creative_acr.load_critique",
-                                      "creative_acr.load_revise",
-                                      "llama2_chat",
-                                      "llama2_chat.load",
-                                      "messages.chat",
-                                      "metharme",
-                                      "metharme.load",
-                                      "orcamini",
-                                      "pygmalion",
-                                      "stepwise_supervised"};
+  static const char *const types[][2] = {{"llama2_chat", "Llama 2's vocabulary"},
+                                         {"llama2_chat.load", "use type: chat_template"},
+                                         {"reflection:chat", "the corrected reply"},
+                                         {"stepwise_supervised", "process reward model"}};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-    assert_ok(parse_type(types[i], ""));
-    assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), "r.yml:9:28: datasets.0.type", types[i], "not built yet");
+    assert_ok(parse_type(types[i][0], ""));
+    assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), "r.yml:9:28: datasets.0.type: the type ", types[i][0], types[i][1]);
   }
 }
 
@@ -402,7 +403,7 @@ int main(void) {
       cmocka_unit_test(forms_of_special_values_are_read),
       cmocka_unit_test(a_key_that_is_there_twice_is_noticed_wherever_it_stands),
       cmocka_unit_test(types_that_are_built_validate_and_train),
-      cmocka_unit_test(types_that_are_not_built_validate_and_train_names_them),
+      cmocka_unit_test(types_that_do_not_work_validate_and_train_says_why),
       cmocka_unit_test(types_of_preference_training_validate_with_rl_and_are_noticed_without),
       cmocka_unit_test(types_that_nobody_has_are_refused),
       cmocka_unit_test(keys_of_methods_that_are_not_built_validate_and_train_names_them),

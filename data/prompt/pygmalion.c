@@ -1,0 +1,68 @@
+// `pygmalion`: {conversations: [{role, value}, ...]}, each turn tokenised on its own behind its marker.
+//   system  <|system|>Persona: TEXT     masked; the vocabulary's BOS goes before it
+//   human   <|user|> TEXT               masked
+//   bot     <|model|> TEXT EOS          trained behind the marker
+#include <string.h>
+
+#include "core/text.h"
+#include "data/prompt/prompt.h"
+#include "data/template/jinja_parts.h"  // space_length: what Python's strip() takes away
+
+static Status pygmalion_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  (void)dataset, (void)recipe;
+  return prompt_need_eos(prompt);
+}
+
+static void append_stripped(Buffer *out, const char *text, size_t length) {
+  size_t step, end = 0;
+  while (length && (step = space_length(text, length)) > 0) text += step, length -= step;
+  for (size_t at = 0; at < length; at += step) {
+    bool space = (step = space_length(text + at, length - at)) > 0;
+    if (!space) step = 1, end = at + 1;
+  }
+  buffer_append(out, text, end);
+}
+
+static Status encode_bot(EncodedRow *out, const Prompt *prompt, const Buffer *text, const char *marker) {
+  int64_t begin = out->ids.count;
+  TRY(encode_text(out, prompt, marker, strlen(marker), false, false));
+  int64_t masked = out->ids.count - begin;
+  out->ids.count = out->labels.count = begin;
+  TRY(encode_text(out, prompt, text->data, text->length, false, true));
+  encode_eos(out, prompt, begin);
+  for (int64_t i = begin; i < begin + masked && i < out->labels.count; i++) out->labels.ids[i] = LABEL_MASKED;
+  return STATUS_OK;
+}
+
+static Status encode_turn(EncodedRow *out, const Prompt *prompt, const json_t *turn) {
+  static const char *const turns[][3] = {{"system", "<|system|>", "Persona: "}, {"human", "<|user|>", " "}, {"bot", "<|model|>", " "}};
+  enum { SYSTEM, HUMAN, BOT, TURNS };
+  static const char start[] = "\n<START>";
+  RowText role, value;
+  if (!json_is_object(turn)) return status_fail(STATUS_BAD_INPUT, "it is not an object");
+  TRY(row_text(&role, turn, "role"));
+  TRY(row_text(&value, turn, "value"));
+  int kind = 0;
+  while (kind < TURNS && strcmp(turns[kind][0], role.data) != 0) kind++;
+  if (kind == TURNS) return status_fail(STATUS_BAD_INPUT, "role \"%s\" is none of system, human, bot", role.data);
+  size_t mark = sizeof start - 1;
+  if (kind == SYSTEM && value.length >= mark && memcmp(value.data + value.length - mark, start, mark) == 0) value.length -= mark;
+  Buffer text = {0};
+  buffer_format(&text, "%s%s", turns[kind][1], turns[kind][2]);
+  append_stripped(&text, value.data, value.length);
+  Status status = kind == BOT ? encode_bot(out, prompt, &text, turns[kind][1])
+                              : encode_text(out, prompt, text.data, text.length, kind == SYSTEM, false);
+  buffer_release(&text);
+  return status;
+}
+
+static Status pygmalion_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
+  const json_t *conversation;
+  TRY(row_list(&conversation, row, "conversations", "{role, value}"));
+  for (size_t i = 0; i < json_array_size(conversation); i++)
+    TRY(status_context(encode_turn(out, prompt, json_array_get(conversation, i)), "message %zu", i + 1));
+  encode_end(out);
+  return STATUS_OK;
+}
+
+const PromptStrategy prompt_pygmalion = {"pygmalion", pygmalion_open, pygmalion_encode, NULL};
