@@ -311,6 +311,33 @@ static void recipes_can_name_special_tokens(void **state) {
   tokenizer_free(tokenizer);
 }
 
+static void ends_of_generation_are_known_by_their_texts(void **state) {
+  (void)state;
+  static const struct {
+    const char *tokens[3];
+    bool ends[3];
+  } cases[] = {
+      {{"<|eot_id|>", "<|eom_id|>", "<|x|>"}, {true, true, false}},
+      {{"<end_of_turn>", "<eos>", "</s>"}, {true, true, true}},
+      {{"<|end|>", "<|return|>", "<|call|>"}, {false, true, true}},  // gpt-oss: the turn goes on behind <|end|>
+      {{"<|end|>", "<|user|>", "<|endoftext|>"}, {true, false, true}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    Buffer json = {0};
+    buffer_append_string(&json,
+                         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}, \"pre_tokenizer\": {\"type\": "
+                         "\"ByteLevel\"}, \"added_tokens\": [");
+    for (int k = 0; k < 3; k++)
+      buffer_format(&json, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true}", k ? ", " : "", k + 1, cases[i].tokens[k]);
+    buffer_append_string(&json, "]}");
+    Tokenizer *tokenizer;
+    assert_ok(tokenizer_from_json(&tokenizer, "ends", json.data, json.length));
+    for (int k = 0; k < 3; k++) assert_int_equal(tokenizer_is_end(tokenizer, k + 1), cases[i].ends[k]);
+    tokenizer_free(tokenizer);
+    buffer_release(&json);
+  }
+}
+
 static void pieces_keep_the_space_that_a_whole_text_drops(void **state) {
   (void)state;
   json_t *base = load_json("tiny-hf/tokenizer.json"), *file = load_json("tokenizer_cases.json");
@@ -401,6 +428,7 @@ int main(void) {
       cmocka_unit_test(a_megabyte_of_one_letter_takes_no_quadratic_time),
       cmocka_unit_test(several_threads_share_a_tokenizer),
       cmocka_unit_test(recipes_can_name_special_tokens),
+      cmocka_unit_test(ends_of_generation_are_known_by_their_texts),
       cmocka_unit_test(pieces_keep_the_space_that_a_whole_text_drops),
       cmocka_unit_test(command_prints_ids_on_one_line),
       cmocka_unit_test(story_folder_tokenizes_with_its_start_token),
