@@ -383,6 +383,10 @@ static void command_prints_ids_on_one_line(void **state) {
   output.length = 0;
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf --no-special --text '<|im_end|>'"), 0);
   assert_string_not_equal(output.data, "2\n");
+  output.length = 0;
+  assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf --time --text 'Hello, world!'"), 0);
+  assert_non_null(strstr(output.data, "\"bytes\": 13, \"tokens\": "));
+  assert_non_null(strstr(output.data, "\"seconds_lines\": "));
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/nowhere --text x"), STATUS_BAD_INPUT);
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf"), STATUS_USAGE);
   assert_ok(directory_remove(folder));
