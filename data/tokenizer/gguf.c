@@ -86,6 +86,7 @@ static Status read_tokens(Tokenizer *tokenizer, const Gguf *gguf) {
     int64_t type = TOKEN_NORMAL;
     if (types) gguf_array_integer(types, i, &type);
     if (type == 0) type = TOKEN_NORMAL;  // "undefined"
+    if (tokens->strings[i].length == 0) continue;  // a hole: no text gives it
     TRY(tokenizer_set_token(tokenizer, (int32_t)i, tokens->strings[i].data, tokens->strings[i].length, (TokenType)type));
     tokenizer->tokens[i].added = type == TOKEN_CONTROL || type == TOKEN_USER_DEFINED || type == TOKEN_UNKNOWN;
   }
@@ -140,7 +141,7 @@ static Status read_scores(Tokenizer *tokenizer, const Gguf *gguf) {
 static int32_t get_id(const Tokenizer *tokenizer, const Gguf *gguf, const char *key, int64_t otherwise) {
   int64_t id = otherwise < tokenizer->size ? otherwise : -1;
   gguf_get_integer(gguf, key, &id);
-  return (int32_t)id;
+  return id >= 0 && tokenizer->tokens[id].text ? (int32_t)id : -1;
 }
 
 static void read_special(Tokenizer *tokenizer, const Gguf *gguf, GgufModel model, bool adds_bos) {

@@ -294,6 +294,7 @@ void tokenizer_fill_tables(Tokenizer *tokenizer);  // after the tokens: the mode
 // After tokens and merges: added tokens into their matchers, end tokens.
 Status tokenizer_finish(Tokenizer *tokenizer);
 void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
+void tokenizer_fill_ends(Tokenizer *tokenizer);  // those that the files name, and those known by their texts
 // A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.
 Status tokenizer_add_merge(Tokenizer *tokenizer, const char *left, size_t left_length, const char *right, size_t right_length,
                            int64_t number);

@@ -198,38 +198,6 @@ static Status add_to_matcher(Tokenizer *tokenizer, int32_t id) {
   return status;
 }
 
-// Control tokens that end a turn, in the order in which one becomes tokenizer_eot; then those that end generation as well.
-static const char *const turn_ends[] = {"<|eot_id|>",         "<|im_end|>", "<|end|>",    "<end_of_turn>", "<turn|>",
-                                        "<end_of_utterance>", "<|eot|>",    "<|return|>", "< EOT >",       "_< EOT >"};
-static const char *const other_ends[] = {"<|eom_id|>",
-                                         "<|eom|>",
-                                         "<|end_of_text|>",
-                                         "<|endoftext|>",
-                                         "<|call|>",
-                                         "<|end_of_turn|>",
-                                         "<|END_OF_TURN_TOKEN|>",
-                                         "<｜end▁of▁sentence｜>",
-                                         "</s>",
-                                         "<eos>"};
-
-static int32_t find_control(const Tokenizer *tokenizer, const char *text) {
-  int32_t id = tokenizer_find(tokenizer, text);
-  return id >= 0 && tokenizer_is_special(tokenizer, id) ? id : -1;
-}
-
-static void fill_ends(Tokenizer *tokenizer) {
-  for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++) {
-    int32_t id = find_control(tokenizer, turn_ends[i]);
-    if (tokenizer->eot < 0) tokenizer->eot = id;
-    tokenizer_add_end(tokenizer, id);
-  }
-  for (size_t i = 0; i < sizeof other_ends / sizeof *other_ends; i++) {
-    tokenizer_add_end(tokenizer, find_control(tokenizer, other_ends[i]));
-  }
-  tokenizer_add_end(tokenizer, tokenizer->eos);
-  tokenizer_add_end(tokenizer, tokenizer->eot);
-}
-
 Status tokenizer_finish(Tokenizer *tokenizer) {
   tokenizer_fill_tables(tokenizer);
   words_find_cuts(tokenizer);
@@ -237,7 +205,7 @@ Status tokenizer_finish(Tokenizer *tokenizer) {
     const Token *token = &tokenizer->tokens[id];
     if (token->text && token->added) TRY(add_to_matcher(tokenizer, (int32_t)id));
   }
-  fill_ends(tokenizer);
+  tokenizer_fill_ends(tokenizer);
   return STATUS_OK;
 }
 

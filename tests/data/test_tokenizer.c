@@ -63,10 +63,9 @@ static void compare_case(const Tokenizer *tokenizer, const json_t *strings, cons
     const json_t *expected = json_array_get(json_object_get(entry, "texts"), i);
     Buffer decoded = {0};
     tokenizer_decode(&decoded, tokenizer, ids.ids, ids.count, true);
-    bool same = decoded.length == json_string_length(expected) && memcmp(decoded.data, json_string_value(expected), decoded.length) == 0;
-    if (json_is_string(expected) && !same) {
-      fail_msg("case %s, string %zu decodes to `%s`, expected `%s`", name, i, decoded.data, json_string_value(expected));
-    }
+    const char *wanted = json_string_value(expected);
+    bool same = !wanted || (decoded.length == json_string_length(expected) && memcmp(decoded.data, wanted, decoded.length) == 0);
+    if (!same) { fail_msg("case %s, string %zu decodes to `%s`, expected `%s`", name, i, decoded.data, wanted); }
     buffer_release(&decoded);
     token_list_release(&ids);
   }
@@ -312,6 +311,33 @@ static void recipes_can_name_special_tokens(void **state) {
   tokenizer_free(tokenizer);
 }
 
+static void ends_of_generation_are_known_by_their_texts(void **state) {
+  (void)state;
+  static const struct {
+    const char *tokens[3];
+    bool ends[3];
+  } cases[] = {
+      {{"<|eot_id|>", "<|eom_id|>", "<|x|>"}, {true, true, false}},
+      {{"<end_of_turn>", "<eos>", "</s>"}, {true, true, true}},
+      {{"<|end|>", "<|return|>", "<|call|>"}, {false, true, true}},  // gpt-oss: the turn goes on behind <|end|>
+      {{"<|end|>", "<|user|>", "<|endoftext|>"}, {true, false, true}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    Buffer json = {0};
+    buffer_append_string(&json,
+                         "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}, \"pre_tokenizer\": {\"type\": "
+                         "\"ByteLevel\"}, \"added_tokens\": [");
+    for (int k = 0; k < 3; k++)
+      buffer_format(&json, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true}", k ? ", " : "", k + 1, cases[i].tokens[k]);
+    buffer_append_string(&json, "]}");
+    Tokenizer *tokenizer;
+    assert_ok(tokenizer_from_json(&tokenizer, "ends", json.data, json.length));
+    for (int k = 0; k < 3; k++) assert_int_equal(tokenizer_is_end(tokenizer, k + 1), cases[i].ends[k]);
+    tokenizer_free(tokenizer);
+    buffer_release(&json);
+  }
+}
+
 static void pieces_keep_the_space_that_a_whole_text_drops(void **state) {
   (void)state;
   json_t *base = load_json("tiny-hf/tokenizer.json"), *file = load_json("tokenizer_cases.json");
@@ -357,6 +383,10 @@ static void command_prints_ids_on_one_line(void **state) {
   output.length = 0;
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf --no-special --text '<|im_end|>'"), 0);
   assert_string_not_equal(output.data, "2\n");
+  output.length = 0;
+  assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf --time --text 'Hello, world!'"), 0);
+  assert_non_null(strstr(output.data, "\"bytes\": 13, \"tokens\": "));
+  assert_non_null(strstr(output.data, "\"seconds_lines\": "));
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/nowhere --text x"), STATUS_BAD_INPUT);
   assert_int_equal(run_program(&output, "tokenize --model " TESTS_DIR "/data/tiny-hf"), STATUS_USAGE);
   assert_ok(directory_remove(folder));
@@ -402,6 +432,7 @@ int main(void) {
       cmocka_unit_test(a_megabyte_of_one_letter_takes_no_quadratic_time),
       cmocka_unit_test(several_threads_share_a_tokenizer),
       cmocka_unit_test(recipes_can_name_special_tokens),
+      cmocka_unit_test(ends_of_generation_are_known_by_their_texts),
       cmocka_unit_test(pieces_keep_the_space_that_a_whole_text_drops),
       cmocka_unit_test(command_prints_ids_on_one_line),
       cmocka_unit_test(story_folder_tokenizes_with_its_start_token),

@@ -1,5 +1,6 @@
 // What a tokenizer refuses, by name and place: malformed files, unknown components, ids outside the vocabulary; and how regular
 // expressions in Oniguruma's syntax become PCRE2's.
+#include <math.h>
 #include "core/file.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/parts.h"
@@ -208,6 +209,26 @@ static void put_texts(Metadata *data, const char *key, const char *const *texts,
   for (size_t i = 0; i < count; i++) put_text(data, texts[i]);
 }
 
+// Takes the metadata.
+static Status open_metadata(Metadata *data) {
+  Buffer file = {0};
+  buffer_append_string(&file, "GGUF");
+  buffer_append(&file, &(uint32_t){3}, 4);
+  buffer_append(&file, &(uint64_t){0}, 8);
+  buffer_append(&file, &data->keys, 8);
+  buffer_append(&file, data->bytes.data, data->bytes.length);
+  Gguf gguf;
+  Tokenizer *tokenizer = NULL;
+  Status status = gguf_parse(&gguf, "t.gguf", (const uint8_t *)file.data, file.length);
+  if (status == STATUS_OK) status = tokenizer_from_gguf(&tokenizer, &gguf);
+  assert_true((status == STATUS_OK) == (tokenizer != NULL));
+  tokenizer_free(tokenizer);
+  gguf_close(&gguf);
+  buffer_release(&data->bytes);
+  buffer_release(&file);
+  return status;
+}
+
 // A vocabulary of four tokens; each argument replaces a part of it, NULL or -1 leaves it away.
 static Status open_gguf(const char *model, const char *pre, const char *merge, int type, int64_t eos) {
   static const char *const tokens[] = {"a", "b", "ab", "<x>"};
@@ -224,22 +245,32 @@ static Status open_gguf(const char *model, const char *pre, const char *merge, i
     put_key(&data, "tokenizer.ggml.eos_token_id", GGUF_UINT32);
     put(&data, (uint64_t)eos, 4);
   }
-  Buffer file = {0};
-  buffer_append_string(&file, "GGUF");
-  buffer_append(&file, &(uint32_t){3}, 4);
-  buffer_append(&file, &(uint64_t){0}, 8);
-  buffer_append(&file, &data.keys, 8);
-  buffer_append(&file, data.bytes.data, data.bytes.length);
-  Gguf gguf;
-  Tokenizer *tokenizer = NULL;
-  Status status = gguf_parse(&gguf, "t.gguf", (const uint8_t *)file.data, file.length);
-  if (status == STATUS_OK) status = tokenizer_from_gguf(&tokenizer, &gguf);
-  assert_true((status == STATUS_OK) == (tokenizer != NULL));
-  tokenizer_free(tokenizer);
-  gguf_close(&gguf);
-  buffer_release(&data.bytes);
-  buffer_release(&file);
-  return status;
+  return open_metadata(&data);
+}
+
+// A vocabulary of SentencePiece's kind: three tokens, and scores of which the second may be left away.
+static Status open_scores(const char *model, double second, bool with_scores) {
+  static const char *const tokens[] = {"<unk>", "a", "aa"};
+  Metadata data = {0};
+  put_string(&data, "tokenizer.ggml.model", model);
+  put_texts(&data, "tokenizer.ggml.tokens", tokens, 3);
+  if (with_scores) {
+    const float scores[] = {0, (float)second, (float)second};
+    put_key(&data, "tokenizer.ggml.scores", GGUF_ARRAY);
+    put(&data, GGUF_FLOAT32, 4);
+    put(&data, 3, 8);
+    buffer_append(&data.bytes, scores, sizeof scores);
+  }
+  return open_metadata(&data);
+}
+
+static void gguf_scores_are_checked(void **state) {
+  (void)state;
+  assert_ok(open_scores("llama", -1, true));
+  assert_fails(STATUS_BAD_INPUT, open_scores("llama", -1, false), "t.gguf", "tokenizer.ggml.scores");
+  assert_fails(STATUS_BAD_INPUT, open_scores("llama", NAN, true), "score of token 2", "not a number");
+  assert_fails(STATUS_BAD_INPUT, open_scores("gemma4", -1, true), "tokenizer.ggml.merges");
+  assert_fails(STATUS_BAD_INPUT, open_scores("rwkv", -1, true), "rwkv", "tokenizer.json");
 }
 
 static void gguf_vocabularies_are_checked(void **state) {
@@ -307,6 +338,7 @@ int main(void) {
       cmocka_unit_test(folders_are_checked_file_by_file),
       cmocka_unit_test(every_end_that_a_folder_lists_ends),
       cmocka_unit_test(gguf_vocabularies_are_checked),
+      cmocka_unit_test(gguf_scores_are_checked),
       cmocka_unit_test(regular_expressions_are_translated),
       cmocka_unit_test(regular_expressions_that_mean_something_else_are_refused),
   };

@@ -1,9 +1,11 @@
-// A tokenizer.json, or the metadata of a GGUF file, and after a NUL byte (GGUF: in the last 64 bytes) a text that it encodes and
-// decodes; the text goes through a small byte-level vocabulary of our own as well, which must give it back.
+// A tokenizer.json, the metadata of a GGUF file, or a SentencePiece model (which begins with the tag of its first piece, a line feed),
+// and after a NUL byte (the last two: in the last 64 bytes) a text that it encodes and decodes; the text goes through a small byte-level
+// vocabulary of our own as well, which must give it back.
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/tokenizer/parts.h"
+#include "data/tokenizer/sentencepiece.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -42,15 +44,17 @@ static void encode_and_decode(const Tokenizer *tokenizer, const char *text, size
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   enum { TEXT_MOST = 4096 };
-  bool is_gguf = size > 4 && memcmp(data, "GGUF", 4) == 0;
-  const uint8_t *end = is_gguf ? data + size - (size < 64 ? size : 64) : memchr(data, 0, size);
+  bool is_gguf = size > 4 && memcmp(data, "GGUF", 4) == 0, is_pieces = size > 2 && data[0] == '\n' && data[1] < 128 && data[2] == '\n';
+  const uint8_t *end = is_gguf || is_pieces ? data + size - (size < 64 ? size : 64) : memchr(data, 0, size);
   const char *text = (const char *)(end ? end : data);
   size_t length = size - (size_t)(text - (const char *)data);
   if (length > TEXT_MOST) length = TEXT_MOST;
   encode_and_decode(own_vocabulary(), text, length, true);
   Tokenizer *tokenizer = NULL;
   Gguf gguf;
-  if (!is_gguf) {
+  if (is_pieces) {
+    tokenizer_from_sentencepiece(&tokenizer, "fuzz", data, size);
+  } else if (!is_gguf) {
     tokenizer_from_json(&tokenizer, "fuzz", (const char *)data, end ? (size_t)(end - data) : size);
   } else if (gguf_parse(&gguf, "fuzz", data, size) == STATUS_OK) {
     tokenizer_from_gguf(&tokenizer, &gguf);

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Makes tests/fuzz/corpus/tokenizer/: small tokenizers of every kind, each followed by a NUL byte and a text.
+"""Makes tests/fuzz/corpus/tokenizer/: small tokenizers of every kind, each followed by a NUL byte and a text (GGUF files and models of
+SentencePiece: their last 64 bytes are the text).
 
-    python3 tests/tools/make_tokenizer_corpus.py     (needs gguf)
+    python3 tests/tools/make_tokenizer_corpus.py     (needs gguf, sentencepiece, protobuf)
 """
 import json
 import pathlib
 
 import gguf
+from sentencepiece import sentencepiece_model_pb2
 
 CORPUS = pathlib.Path(__file__).resolve().parent.parent / "fuzz" / "corpus" / "tokenizer"
 TEXT = "\0ab abab <s>  ab\n 12 a\u0301 \u00e9\ufb01 <|x|>ab ▁a's".encode() + b"\xff\xc3"
@@ -39,6 +41,12 @@ FILES = {
                    "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}},
     "metaspace": {"model": model(unk_token="<s>"), "added_tokens": added(), "pre_tokenizer": SPACE, "decoder": SPACE,
                   "post_processor": {"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}},
+    "alphabet": {"model": model(end_of_word_suffix="b", continuing_subword_prefix="a"), "added_tokens": added(),
+                 "normalizer": {"type": "Sequence", "normalizers": [{"type": "BertNormalizer"}, {"type": "Strip"}, {"type": "StripAccents"}, {"type": "Nmt"},
+                                                                    {"type": "Replace", "pattern": {"Regex": r"\s+|a*"}, "content": " b"}]},
+                 "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "CharDelimiterSplit", "delimiter": "-"}, BYTES | {"use_regex": True},
+                                                                         {"type": "Digits", "individual_digits": False}, split(r"\b|(?=\d)"), {"type": "BertPreTokenizer"}]},
+                 "decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "BPEDecoder", "suffix": "b"}, {"type": "Strip", "content": "a", "start": 2, "stop": 1}]}},
 }
 
 
@@ -59,11 +67,46 @@ def write_gguf():
     writer.close()
 
 
+PIECES = ["<unk>", "<s>", "</s>", "<0x61>", "<0xC3>", "<|x|>", "▁", "a", "b", "ab", "▁ab", "abab", "▁a▁b", "éa", "1", "\n\n"]
+TYPES = [2, 3, 3, 6, 6, 4] + [1] * 10
+
+
+def write_spaces(name, kind):
+    writer = gguf.GGUFWriter(CORPUS / f"{name}.gguf", "llama")
+    writer.add_tokenizer_model(kind)
+    writer.add_token_list(PIECES)
+    writer.add_token_types(TYPES)
+    writer.add_token_scores([-float(i // 2) for i in range(len(PIECES))])
+    writer.add_token_merges(["a b", "▁ ab", "ab ab"])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_chat_template(" abab ab\n\n <s>éa▁a <|x|> a b 1 c éab \u00e9a\u0301 <0x61>")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def write_pieces(name, remove_extra):
+    proto = sentencepiece_model_pb2.ModelProto()
+    for i, piece in enumerate(PIECES):
+        entry = proto.pieces.add()
+        entry.piece, entry.score, entry.type = piece, -float(i), TYPES[i]
+    proto.trainer_spec.model_type = 2
+    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.remove_extra_whitespaces = remove_extra
+    text = " abab ab\n\n <s>éa▁a <|x|> a b 1 c éab \u00e9a\u0301  <0x61> ▁ ".encode()
+    (CORPUS / f"{name}.model").write_bytes(proto.SerializeToString() + bytes([4 << 3 | 2, len(text)]) + text)  # a field that readers skip
+
+
 def main():
     CORPUS.mkdir(parents=True, exist_ok=True)
     for name, parts in FILES.items():
         (CORPUS / f"{name}.json").write_bytes(json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode() + TEXT)
     write_gguf()
+    write_spaces("scores", "llama")
+    write_spaces("merges", "gemma4")
+    write_pieces("pieces", False)
+    write_pieces("trimmed", True)
 
 
 main()
