@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/template/jinja_parts.h"  // format_float: Python's way to write a number
+#include "data/jinja/parts.h"  // format_float: Python's way to write a number
 
 static const PromptStrategy *const strategies[] = {
     &prompt_alpaca,       &prompt_alpaca_chat,   &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_context_qa,

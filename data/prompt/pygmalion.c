@@ -6,7 +6,7 @@
 
 #include "core/text.h"
 #include "data/prompt/prompt.h"
-#include "data/template/jinja_parts.h"  // space_length: what Python's strip() takes away
+#include "data/jinja/parts.h"  // space_length: what Python's strip() takes away
 
 static Status pygmalion_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   (void)dataset, (void)recipe;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/template/jinja_parts.h"  // format_float: repr(float)
+#include "data/jinja/parts.h"  // format_float: repr(float)
 
 enum { WIDTH = 80, STEP = 2, KEY_LIMIT = 123 };
 
