@@ -266,7 +266,7 @@ static const SchemaKey dataset_type_keys[] = {
   ENTRY(VALUE_TEXT, field_output, NULL, "where the output is (default: output)"),
   ENTRY(VALUE_TEXT, field, NULL, "of completion: where the text is"),
   ENTRY(VALUE_TEXT, format, NULL, "a prompt with an input: {instruction} and {input}"),
-  ENTRY(VALUE_TEXT, no_input_format, NULL, "a prompt without an input: {instruction}"),
+  ENTRY(VALUE_TEXT, no_input_format, NULL, "a prompt without an input: {instruction} (default: format)"),
   ENTRY(VALUE_TEXT, field_prompt, NULL, "of preference rows: where the prompt is"),
   ENTRY(VALUE_TEXT, field_chosen, NULL, "where the better reply is"),
   ENTRY(VALUE_TEXT, field_rejected, NULL, "where the worse reply is"),

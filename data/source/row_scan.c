@@ -232,8 +232,8 @@ static Status csv_parse(json_t **row, const RowScan *scan, const char *text, siz
 
 // ---- Any format
 
-// What begins a file: a byte order mark, and in JSON the bracket of an array. False: more text is needed.
-static Status start(RowScan *scan, bool *enough, const char *text, size_t length, size_t *at, bool whole) {
+// The mark of an encoding or of another form at the very start of a file.
+static Status read_mark(RowScan *scan, bool *enough, const char *text, size_t length, size_t *at, bool whole) {
   *enough = whole || length - *at >= 4;
   if (!*enough) return STATUS_OK;
   const char *p = text + *at;
@@ -243,6 +243,14 @@ static Status start(RowScan *scan, bool *enough, const char *text, size_t length
   if (rest >= 4 && memcmp(p, "PAR1", 4) == 0)
     return status_fail(STATUS_BAD_INPUT, "%s: the file is Parquet, whatever its name says", scan->path);
   if (rest >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) *at += 3;
+  scan->past_mark = true;
+  return STATUS_OK;
+}
+
+// What begins a file: a byte order mark, and in JSON the bracket of an array. *enough false: more text is needed.
+static Status start(RowScan *scan, bool *enough, const char *text, size_t length, size_t *at, bool whole) {
+  if (!scan->past_mark) TRY(read_mark(scan, enough, text, length, at, whole));
+  if (!scan->past_mark) return STATUS_OK;
   if (scan->format == ROWS_JSON) {
     *at = skip_space(scan, text, *at, length);
     *enough = whole || *at < length;

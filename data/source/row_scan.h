@@ -24,7 +24,7 @@ typedef struct RowScan {
   RowFormat format;
   char *path;  // for messages
   int64_t line;  // of the next byte
-  bool started, is_array, ended;
+  bool past_mark, started, is_array, ended;
   char **columns;  // of csv and tsv
   int64_t column_count, column_capacity;
 } RowScan;
