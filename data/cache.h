@@ -13,7 +13,7 @@
 #include "recipes/recipe.h"
 
 // A hash (SHA-256) over the contents of every file and every setting that shapes rows: the datasets' files, the vocabulary, the
-// recipe's keys on data, chat and tokens, and this program's version.
+// recipe's keys on data, chat and tokens, and this program itself.
 Status cache_key(char key[65], const Recipe *recipe, bool skip_bad_rows);
 // FOLDER/KEY.h5, the key shortened; a new string.
 char *cache_path(const char *folder, const char *key);

@@ -32,8 +32,16 @@ static Status add_template(Buffer *text, const char *jinja) {
   return STATUS_OK;
 }
 
+// Another build may make other rows of the same files.
+static void add_program(Buffer *text) {
+  char hex[65];
+  bool known = sha256_file(hex, "/proc/self/exe") == STATUS_OK;
+  buffer_format(text, "lora.c %s %s\n", LORA_VERSION, known ? hex : "");
+}
+
 static Status describe(Buffer *text, const Recipe *recipe, bool skip_bad_rows) {
-  buffer_format(text, "lora.c %s, bad rows %s\n", LORA_VERSION, skip_bad_rows ? "skipped" : "refused");
+  add_program(text);
+  buffer_format(text, "bad rows %s\n", skip_bad_rows ? "skipped" : "refused");
   recipe_write_row_settings(text, recipe);
   if (dataset_needs_tokenizer(recipe)) {
     char hex[65];
