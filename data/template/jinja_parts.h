@@ -497,6 +497,7 @@ Value range_item(const Range *range, int64_t index);
 // ---- jinja_string.c: strings with their origins
 
 void builder_begin(Builder *builder, Run *run);
+void builder_expect(Builder *builder, size_t length, bool with_origins);  // room for exactly that, behind builder_begin
 void builder_bytes(Builder *builder, const char *bytes, size_t length);  // of the template's own
 void builder_words(Builder *builder, const char *text);
 void builder_byte_of(Builder *builder, char byte, uint32_t origin);
