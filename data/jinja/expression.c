@@ -25,9 +25,11 @@ static Value joined_lists(Run *run, const List *a, const List *b) {
 static Value joined_strings(Run *run, const String *a, const String *b) {
   Builder builder;
   bool safe = a->safe || b->safe;
+  if (safe) a = string_escape(run, a).as.string, b = string_escape(run, b).as.string;
   builder_begin(&builder, run);
-  builder_string(&builder, safe ? string_escape(run, a).as.string : a);
-  builder_string(&builder, safe ? string_escape(run, b).as.string : b);
+  builder_expect(&builder, a->length + b->length, a->origins || b->origins);
+  builder_string(&builder, a);
+  builder_string(&builder, b);
   return builder_value(&builder, safe);
 }
 
@@ -279,6 +281,8 @@ Status call_function(Value *out, Run *run, const Function *function, const Value
   Value given[PARAMETERS_MOST] = {{0}};
   int first = object != NULL;
   if (object) given[0] = *object;
+  if (object && object->type == VALUE_STRING) run_charge(run, object->as.string->length / 64);
+  if (object && object->type == VALUE_LIST) run_charge(run, (size_t)object->as.list->count / 16);
   if (function->parameters) {
     Parameter parameters[PARAMETERS_MOST];
     bool positional_only;

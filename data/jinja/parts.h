@@ -497,6 +497,7 @@ Value range_item(const Range *range, int64_t index);
 // ---- string.c: strings with their origins
 
 void builder_begin(Builder *builder, Run *run);
+void builder_expect(Builder *builder, size_t length, bool with_origins);  // room for exactly that, behind builder_begin
 void builder_bytes(Builder *builder, const char *bytes, size_t length);  // of the template's own
 void builder_words(Builder *builder, const char *text);
 void builder_byte_of(Builder *builder, char byte, uint32_t origin);
@@ -561,13 +562,12 @@ bool parse_float(double *out, const String *string);  // float(str)
 
 Status format_percent(Value *out, Run *run, const String *format, Value values);
 Status format_braces(Value *out, Run *run, const String *format, const Arguments *arguments, Value mapping);
-Status format_float_digits(Builder *builder, double real, int precision, char type, bool alternate);
 
 // ---- expression.c, access.c
 
 Status evaluate(Value *out, Run *run, const Node *node);
 Status evaluate_call(Value *out, Run *run, const Node *node, const Value *caller);  // caller: a call block's, or NULL
-Status evaluate_filter(Value *out, Run *run, const Node *node, Value object);
+Status evaluate_filter(Value *out, Run *run, const Node *node, Value text);  // text: of a block whose filter has no object
 Status call_value(Value *out, Run *run, Value callee, const Arguments *arguments);
 Status call_function(Value *out, Run *run, const Function *function, const Value *object, const Arguments *arguments);
 Status operate(Value *out, Run *run, Operator operator, Value a, Value b);

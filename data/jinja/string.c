@@ -42,6 +42,13 @@ static bool builder_reserve(Builder *builder, size_t extra, bool with_origins) {
   return true;
 }
 
+void builder_expect(Builder *builder, size_t length, bool with_origins) {
+  if (length == 0 || length > RUN_MEMORY_MOST / 2) return;
+  builder->bytes = run_allocate(builder->run, length + 1);
+  if (with_origins) builder->origins = run_allocate(builder->run, length * sizeof *builder->origins);
+  builder->capacity = length;
+}
+
 void builder_slice(Builder *builder, const String *string, size_t begin, size_t end) {
   size_t length = end - begin;
   if (length == 0 || !builder_reserve(builder, length, string->origins)) return;
@@ -164,11 +171,35 @@ bool string_has_at(const String *string, size_t at, const String *part) {
          (part->length == 0 || memcmp(string->bytes + at, part->bytes, part->length) == 0);
 }
 
-// The first byte of the linear search is memchr's; what follows is compared in place, for words of a template are short.
+// Knuth, Morris and Pratt's search, backwards for the last place: linear whatever the strings are.
+static bool find_long(size_t *at, const String *string, const String *needle, size_t begin, size_t end, bool last) {
+  size_t length = needle->length, matched = 0, *borders = memory_new(length + 1, sizeof *borders);
+  const char *first = last ? needle->bytes + length - 1 : needle->bytes, *text = last ? string->bytes + end - 1 : string->bytes + begin;
+  ptrdiff_t step = last ? -1 : 1;
+  bool found = false;
+  for (size_t i = 1; i < length; i++) {
+    size_t border = borders[i];
+    while (border > 0 && first[step * (ptrdiff_t)i] != first[step * (ptrdiff_t)border]) border = borders[border];
+    borders[i + 1] = border + (first[step * (ptrdiff_t)i] == first[step * (ptrdiff_t)border]);
+  }
+  for (size_t i = 0; i < end - begin && !found; i++) {
+    char byte = text[step * (ptrdiff_t)i];
+    while (matched > 0 && byte != first[step * (ptrdiff_t)matched]) matched = borders[matched];
+    matched += byte == first[step * (ptrdiff_t)matched];
+    found = matched == length;
+    if (found) *at = last ? end - 1 - i : begin + i + 1 - length;
+  }
+  free(borders);
+  return found;
+}
+
+enum { NEEDLE_SHORT = 32 };  // compared in place
+
 bool string_find(size_t *at, const String *string, const String *needle, size_t begin, size_t end) {
   if (end < begin || end - begin < needle->length) return false;
   *at = begin;
   if (needle->length == 0) return true;
+  if (needle->length > NEEDLE_SHORT) return find_long(at, string, needle, begin, end, false);
   for (size_t last = end - needle->length; *at <= last; ++*at) {
     const char *found = memchr(string->bytes + *at, needle->bytes[0], last - *at + 1);
     if (!found) return false;
@@ -180,6 +211,7 @@ bool string_find(size_t *at, const String *string, const String *needle, size_t 
 
 bool string_find_last(size_t *at, const String *string, const String *needle, size_t begin, size_t end) {
   if (end < begin || end - begin < needle->length) return false;
+  if (needle->length > NEEDLE_SHORT) return find_long(at, string, needle, begin, end, true);
   for (*at = end - needle->length;; --*at) {
     if (needle->length == 0 || memcmp(string->bytes + *at, needle->bytes, needle->length) == 0) return true;
     if (*at == begin) return false;
