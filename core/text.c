@@ -1,5 +1,8 @@
 #include "core/text.h"
 
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 int edit_distance(const char *a, const char *b) {
@@ -70,4 +73,46 @@ bool text_is_printable(const char *text, size_t length) {
   for (size_t i = 0; i < length; i++)
     if ((unsigned char)text[i] < ' ' || text[i] == 0x7F) return false;
   return length > 0 && utf8_is_valid(text, length, NULL);
+}
+
+size_t text_space_length(const char *p, size_t available) {
+  static const char *const wide[] = {"\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\xA8",
+                                     "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
+  unsigned char c = available ? (unsigned char)*p : 0;
+  if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
+  if (available >= 3 && memcmp(p, "\xE2\x80", 2) == 0 && (unsigned char)p[2] >= 0x80 && (unsigned char)p[2] <= 0x8A)
+    return 3;  // U+2000..200A
+  for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
+    size_t length = strlen(wide[i]);
+    if (length <= available && memcmp(p, wide[i], length) == 0) return length;
+  }
+  return 0;
+}
+
+void text_strip(const char **text, size_t *length) {
+  const char *begin = *text, *end = begin + *length;
+  for (size_t step; (step = text_space_length(begin, (size_t)(end - begin))); begin += step) continue;
+  for (bool found = true; found && end > begin;) {
+    found = false;
+    for (size_t step = 1; step <= 3 && step <= (size_t)(end - begin) && !found; step++)
+      if (text_space_length(end - step, step) == step) end -= step, found = true;
+  }
+  *text = begin;
+  *length = (size_t)(end - begin);
+}
+
+// The shortest decimal that reads back as the same double; exponents below -4 and from 16 on are written with an "e".
+void text_from_float(char text[40], double value) {
+  if (isnan(value) || isinf(value)) {
+    strcpy(text, isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
+    return;
+  }
+  int precision = 0;
+  do snprintf(text, 40, "%.*e", precision, value);
+  while (strtod(text, NULL) != value && ++precision < 17);
+  int exponent = atoi(strchr(text, 'e') + 1);
+  if (exponent >= 16 || exponent < -4) return;
+  int decimals = precision - exponent;
+  snprintf(text, 40, "%.*f", decimals > 0 ? decimals : 0, value);
+  if (decimals <= 0) strcat(text, ".0");
 }

@@ -1,4 +1,4 @@
-// Small helpers for names that people type.
+// Small helpers for names that people type, for UTF-8, and for text as Python sees and writes it, which templates and datasets rely on.
 #ifndef CORE_TEXT_H
 #define CORE_TEXT_H
 
@@ -20,5 +20,10 @@ int utf8_length(const unsigned char *p, size_t available);
 bool utf8_is_valid(const char *text, size_t length, size_t *offset);
 // At least one byte, valid UTF-8, no control characters: a name that can be shown to people.
 bool text_is_printable(const char *text, size_t length);
+
+// Bytes of the white space character at `p`, as str.strip() sees it; 0 where there is none.
+size_t text_space_length(const char *p, size_t available);
+void text_strip(const char **text, size_t *length);  // str.strip()
+void text_from_float(char text[40], double value);  // repr(float)
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "data/jinja/parts.h"
 
 typedef struct Specification {
@@ -93,7 +94,7 @@ static Status format_integer(Builder *builder, int64_t integer, const Specificat
 // The form without a type: as repr(), or with a precision as 'g' that keeps one digit behind the point.
 static void general_digits(char *out, size_t room, double real, int64_t precision) {
   if (precision < 0) {
-    format_float(out, real);
+    text_from_float(out, real);
     return;
   }
   if (precision == 0) precision = 1;

@@ -29,7 +29,7 @@ static bool starts_at(const Lexer *lexer, size_t at, const char *text) {
 }
 
 static size_t skip_space(const Lexer *lexer, size_t at) {
-  for (size_t step; at < lexer->length && (step = space_length(lexer->source + at, lexer->length - at)); at += step) continue;
+  for (size_t step; at < lexer->length && (step = text_space_length(lexer->source + at, lexer->length - at)); at += step) continue;
   return at;
 }
 
@@ -88,7 +88,7 @@ static size_t trim_right(const char *text, size_t length) {
   for (bool found = true; found && length > 0;) {
     found = false;
     for (size_t step = 1; step <= 3 && step <= length && !found; step++)
-      if (space_length(text + length - step, step) == step) length -= step, found = true;
+      if (text_space_length(text + length - step, step) == step) length -= step, found = true;
   }
   return length;
 }

@@ -540,7 +540,6 @@ bool point_is_title(int32_t point);
 bool point_is_word(int32_t point);
 typedef enum LetterCase { CASE_LOWER, CASE_UPPER, CASE_TITLE, CASE_FOLD } LetterCase;
 void builder_cased(Builder *builder, const String *string, size_t begin, size_t end, LetterCase letter_case);
-size_t space_length(const char *p, size_t available);  // of the white space character at p, else 0
 int encode_point(char out[4], int32_t point);
 
 // ---- text.c: str(), repr(), json.dumps() and numbers as text
@@ -549,7 +548,6 @@ void builder_str(Builder *builder, Value value);
 void builder_repr(Builder *builder, Value value);
 Status value_str(Value *out, Run *run, Value value);  // a string is given back as it is
 Status value_soft_str(Value *out, Run *run, Value value);  // as value_str; keeps `safe`
-void format_float(char text[40], double real);  // repr(float)
 typedef struct JsonStyle {
   bool ascii, sort_keys;
   const String *indent, *item_separator, *key_separator;  // indent NULL: one line

@@ -7,6 +7,7 @@
 
 #include <utf8proc.h>
 
+#include "core/text.h"
 #include "data/jinja/parts.h"
 
 void builder_begin(Builder *builder, Run *run) { *builder = (Builder){.run = run}; }
@@ -219,7 +220,7 @@ bool string_find_last(size_t *at, const String *string, const String *needle, si
 }
 
 static bool is_stripped(const String *string, size_t offset, size_t length, const String *characters) {
-  if (!characters) return space_length(string->bytes + offset, length) == length;
+  if (!characters) return text_space_length(string->bytes + offset, length) == length;
   size_t at;
   return string_find(&at, characters, &(String){.bytes = string->bytes + offset, .length = length}, 0, characters->length);
 }

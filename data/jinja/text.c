@@ -5,23 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
 #include "data/jinja/parts.h"
-
-// The shortest decimal that reads back as the same double; exponents below -4 and from 16 on are written with an "e".
-void format_float(char text[40], double real) {
-  if (isnan(real) || isinf(real)) {
-    strcpy(text, isnan(real) ? "nan" : real > 0 ? "inf" : "-inf");
-    return;
-  }
-  int precision = 0;
-  do snprintf(text, 40, "%.*e", precision, real);
-  while (strtod(text, NULL) != real && ++precision < 17);
-  int exponent = atoi(strchr(text, 'e') + 1);
-  if (exponent >= 16 || exponent < -4) return;
-  int decimals = precision - exponent;
-  snprintf(text, 40, "%.*f", decimals > 0 ? decimals : 0, real);
-  if (decimals <= 0) strcat(text, ".0");
-}
 
 static bool digit_of(char c, int64_t base, int64_t *digit) {
   *digit = c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? (c | 0x20) - 'a' + 10 : 99;
@@ -31,8 +16,8 @@ static bool digit_of(char c, int64_t base, int64_t *digit) {
 // The digits of a text, without white space around it, and single underscores between them left out.
 static bool plain_number(char out[128], const String *string) {
   size_t begin = 0, end = string->length, length = 0, step;
-  while (begin < end && (step = space_length(string->bytes + begin, end - begin))) begin += step;
-  while (end > begin && space_length(string->bytes + end - 1, 1)) end--;
+  while (begin < end && (step = text_space_length(string->bytes + begin, end - begin))) begin += step;
+  while (end > begin && text_space_length(string->bytes + end - 1, 1)) end--;
   for (size_t i = begin; i < end; i++) {
     bool between = i > begin && i + 1 < end && string->bytes[i - 1] != '_' && string->bytes[i + 1] != '_';
     if (string->bytes[i] == '_' && between) continue;
@@ -149,7 +134,7 @@ void builder_repr(Builder *builder, Value value) {
     case VALUE_BOOL: builder_words(builder, value.as.truth ? "True" : "False"); break;
     case VALUE_INT: builder_format(builder, "%lld", (long long)value.as.integer); break;
     case VALUE_FLOAT:
-      format_float(number, value.as.real);
+      text_from_float(number, value.as.real);
       builder_words(builder, number);
       break;
     case VALUE_STRING: repr_string(builder, value.as.string); break;

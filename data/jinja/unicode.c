@@ -18,14 +18,6 @@ static bool in_ranges(const PointRange *ranges, size_t count, int32_t point) {
 
 #define IN_RANGES(ranges, point) in_ranges((ranges), sizeof(ranges) / sizeof *(ranges), (point))
 
-size_t space_length(const char *p, size_t available) {
-  unsigned char c = available ? (unsigned char)*p : 0;
-  if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x1F);
-  utf8proc_int32_t point;
-  utf8proc_ssize_t size = utf8proc_iterate((const utf8proc_uint8_t *)p, (utf8proc_ssize_t)available, &point);
-  return size > 0 && point_is_space(point) ? (size_t)size : 0;
-}
-
 bool point_is_space(int32_t point) {
   static const PointRange spaces[] = {{9, 13},          {0x1C, 0x20},     {0x85, 0x85},     {0xA0, 0xA0},     {0x1680, 0x1680},
                                       {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}};

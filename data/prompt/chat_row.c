@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/text.h"
 #include "data/prompt/chat.h"
 
 void conversation_release(Conversation *conversation) {
@@ -52,12 +53,10 @@ static json_t *map_message(const ChatPrompt *state, const json_t *message) {
   return mapped;
 }
 
-static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
 static json_t *stripped(const char *begin, const char *end) {
-  while (begin < end && is_blank(*begin)) begin++;
-  while (end > begin && is_blank(end[-1])) end--;
-  return json_stringn(begin, (size_t)(end - begin));
+  size_t length = (size_t)(end - begin);
+  text_strip(&begin, &length);
+  return json_stringn(begin, length);
 }
 
 // What stands between two marks; false when they are not both there.
@@ -80,7 +79,7 @@ static void split_thinking(const ChatPrompt *state, json_t *message) {
     if (!find_marked(&begin, &end, text, marks[i])) continue;
     json_object_set_new(message, state->thinking_key, stripped(begin, end));
     const char *rest = end + strlen(marks[i][1]);
-    while (is_blank(*rest)) rest++;
+    for (size_t step; (step = text_space_length(rest, strlen(rest))); rest += step) continue;
     json_t *answer = find_marked(&begin, &end, rest, solution) ? stripped(begin, end) : json_string(rest);
     json_object_set_new(message, "content", answer);
     return;

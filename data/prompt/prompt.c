@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/jinja/parts.h"  // format_float: Python's way to write a number
 
 static const PromptStrategy *const strategies[] = {
     &prompt_alpaca,       &prompt_alpaca_chat,   &prompt_alpaca_instruct, &prompt_alpaca_w_system, &prompt_context_qa,
@@ -110,7 +109,7 @@ bool text_of_value(RowText *text, const json_t *value) {
     return true;
   }
   if (json_is_integer(value)) snprintf(text->own, sizeof text->own, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-  else if (json_is_real(value)) format_float(text->own, json_real_value(value));
+  else if (json_is_real(value)) text_from_float(text->own, json_real_value(value));
   else if (json_is_boolean(value)) strcpy(text->own, json_is_true(value) ? "True" : "False");
   else return false;
   text->data = text->own;

@@ -6,21 +6,10 @@
 
 #include "core/text.h"
 #include "data/prompt/prompt.h"
-#include "data/jinja/parts.h"  // space_length: what Python's strip() takes away
 
 static Status pygmalion_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   (void)dataset, (void)recipe;
   return prompt_need_eos(prompt);
-}
-
-static void append_stripped(Buffer *out, const char *text, size_t length) {
-  size_t step, end = 0;
-  while (length && (step = space_length(text, length)) > 0) text += step, length -= step;
-  for (size_t at = 0; at < length; at += step) {
-    bool space = (step = space_length(text + at, length - at)) > 0;
-    if (!space) step = 1, end = at + 1;
-  }
-  buffer_append(out, text, end);
 }
 
 static Status encode_bot(EncodedRow *out, const Prompt *prompt, const Buffer *text, const char *marker) {
@@ -49,7 +38,10 @@ static Status encode_turn(EncodedRow *out, const Prompt *prompt, const json_t *t
   if (kind == SYSTEM && value.length >= mark && memcmp(value.data + value.length - mark, start, mark) == 0) value.length -= mark;
   Buffer text = {0};
   buffer_format(&text, "%s%s", turns[kind][1], turns[kind][2]);
-  append_stripped(&text, value.data, value.length);
+  const char *stripped = value.data;
+  size_t length = value.length;
+  text_strip(&stripped, &length);
+  buffer_append(&text, stripped, length);
   Status status = kind == BOT ? encode_bot(out, prompt, &text, turns[kind][1])
                               : encode_text(out, prompt, text.data, text.length, kind == SYSTEM, false);
   buffer_release(&text);

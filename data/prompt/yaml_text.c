@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "core/text.h"
-#include "data/jinja/parts.h"  // format_float: repr(float)
 
 enum { WIDTH = 80, STEP = 2, KEY_LIMIT = 123 };
 
@@ -189,7 +188,7 @@ static void write_string(Writer *writer, const char *text, size_t length) {
 
 static void write_real(Writer *writer, double real) {
   char text[40];
-  format_float(text, real);
+  text_from_float(text, real);
   char *exponent = strchr(text, 'e');
   if (!exponent || strchr(text, '.')) {
     write_text(writer, text);
