@@ -167,7 +167,8 @@ static bool mixes_lines(const Tokenizer *tokenizer) {
 static void warn_of_other_readers(const Tokenizer *tokenizer, SpaceRule rule, bool by_merges) {
   if (rule == SPACE_METASPACE) {
     log_warning(
-        "%s: GGUF has no word for Metaspace, which puts no space before a text that begins with one: such texts get another first "
+        "%s: GGUF has no word for Metaspace, which puts no space before a text that begins with one (nor, as `first`, behind a special "
+        "token): such texts get another first "
         "token",
         tokenizer->source);
   }

@@ -7,7 +7,7 @@
     tests/data/tiny-spm-plain/tokenizer.model  BPE without bytes, spaces at the ends removed
     tests/data/sentencepiece_cases.json      strings, and the ids of the two models and of the tokenizer.json (by tokenizers)
 
-    python3 tests/tools/make_sentencepiece_cases.py     (needs sentencepiece, tokenizers, gguf)
+    python3 tests/tools/make_sentencepiece_cases.py     (needs sentencepiece, protobuf, tokenizers, gguf)
 """
 import json
 import pathlib
@@ -15,6 +15,7 @@ import tempfile
 
 import gguf
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -34,7 +35,10 @@ def train(name, size, **options):
         sentencepiece.SentencePieceTrainer.train(
             input=str(HERE / "tiny_corpus.txt"), model_prefix=f"{work}/m", vocab_size=size, model_type="bpe", character_coverage=0.9995,
             normalization_rule_name="identity", user_defined_symbols=["<sep>"], minloglevel=3, **options)
-        (folder / "tokenizer.model").write_bytes(pathlib.Path(f"{work}/m.model").read_bytes())
+        proto = sentencepiece_model_pb2.ModelProto.FromString(pathlib.Path(f"{work}/m.model").read_bytes())
+    proto.trainer_spec.input[:] = ["tiny_corpus.txt"]  # not the paths of this machine
+    proto.trainer_spec.model_prefix = "m"
+    (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 
