@@ -10,7 +10,7 @@
 #include "core/text.h"
 #include "data/tokenizer/parts.h"
 
-enum { SHORT_WORD = 32, CACHE_SLOTS = 1 << 15, CACHE_WORD = 30, CACHE_IDS = 6 };
+enum { SHORT_WORD = 32, CACHE_SLOTS = 1 << 15, CACHE_WORD = 62, CACHE_IDS = 14 };
 
 void model_reserve_merges(Model *model, size_t count) {
   model->pairs = memory_new(count + 1, sizeof *model->pairs);
@@ -27,7 +27,7 @@ void model_release(Model *model) {
   free(model->loose);
 }
 
-// ---- The cache: words of natural text repeat, so most are looked up. One cache line a word, a newer word replaces an older. ----
+// ---- The cache: words of natural text repeat, so most are looked up. Two cache lines a word, a newer word replaces an older. ----
 
 typedef struct CacheEntry {
   uint64_t hash;
