@@ -14,7 +14,10 @@ static Status file_enter(Hdf5File *file, const char *path, bool writing) {
   *file = (Hdf5File){.id = -1, .path = memory_copy_string(path), .writing = writing};
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);  // or the library prints its stack of errors itself
   hid_t access = hdf5_driver_access(&file->error);
-  if (access >= 0) file->id = writing ? H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access) : H5Fopen(path, H5F_ACC_RDONLY, access);
+  hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+  H5Pset_obj_track_times(creation, false);
+  if (access >= 0) file->id = writing ? H5Fcreate(path, H5F_ACC_TRUNC, creation, access) : H5Fopen(path, H5F_ACC_RDONLY, access);
+  H5Pclose(creation);
   if (access >= 0) H5Pclose(access);
   if (file->id >= 0) return STATUS_OK;
   int error = file->error;

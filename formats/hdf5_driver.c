@@ -147,5 +147,7 @@ int64_t hdf5_driver_access(int *error) {
   DriverInfo info = {.error = error};
   if (registered < 0 || access < 0 || H5Pset_driver(access, registered, &info) < 0) return -1;
   H5Pset_alignment(access, 1, 64);  // so that arrays can be mapped
+  // This form has checksums over all that is not array data: the library is not safe against damage that it does not notice.
+  H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
   return access;
 }
