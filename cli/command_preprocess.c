@@ -13,6 +13,7 @@
 #include "core/thread.h"
 #include "data/batch.h"
 #include "data/dataset_stream.h"
+#include "data/prepared.h"
 
 typedef struct PreprocessOptions {
   int64_t debug;  // rows to show
@@ -102,7 +103,7 @@ static Status preprocess(const char *path, const Arguments *arguments, const Pre
   if (status == STATUS_OK) {
     pool = pool_new((int)arguments->threads);
     DatasetOptions how = {pool, options->skip_bad_rows, true};
-    status = dataset_load(&train, &evaluation, &recipe, tokenizer, &how);
+    status = prepared_load(&train, &evaluation, &recipe, tokenizer, &how);
     if (status == STATUS_OK && dataset_is_streamed(&recipe)) status = read_chunk(&train, &recipe, tokenizer, &how);
   }
   if (status == STATUS_OK) status = print_sets(&train, &evaluation, &recipe, tokenizer, options);

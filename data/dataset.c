@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
 #include "core/text.h"
-#include "data/cache.h"
 #include "data/prompt/prompt.h"
 #include "data/row_filter.h"
 #include "data/row_reader.h"
@@ -247,31 +245,5 @@ Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, 
   unique_rows_release(&unique);
   count_kept(train);
   count_kept(evaluation);
-  return status;
-}
-
-// ---- The cache
-
-static Status write_cache(const char *path, const char *key, const RowSet *train, const RowSet *evaluation, bool must) {
-  Status status = cache_write(path, key, train, evaluation);
-  if (status == STATUS_OK) log_info("the prepared rows are kept in %s", path);
-  if (status == STATUS_OK || must) return status;
-  log_warning("the prepared rows are not kept: %s", status_message());
-  return STATUS_OK;
-}
-
-Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options) {
-  char key[65];
-  bool found;
-  *train = *evaluation = (RowSet){0};
-  if (!options) options = &plain_options;
-  if (dataset_is_streamed(recipe)) return dataset_prepare(train, evaluation, recipe, tokenizer, options);
-  TRY(cache_key(key, recipe, options->skip_bad_rows));
-  char *path = cache_path(recipe->dataset_prepared_path, key);
-  Status status = cache_read(train, evaluation, &found, path, key);
-  if (found) log_info("the prepared rows are taken from %s", path);
-  if (status == STATUS_OK && !found) status = dataset_prepare(train, evaluation, recipe, tokenizer, options);
-  if (status == STATUS_OK && !found) status = write_cache(path, key, train, evaluation, options->must_cache);
-  free(path);
   return status;
 }

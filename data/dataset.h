@@ -35,7 +35,4 @@ Status dataset_chat_template(char **source, const Recipe *recipe, const Tokenize
 // `options` may be NULL.
 Status dataset_prepare(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options);
 
-// The same from the cache in dataset_prepared_path where that holds these rows (data/cache.h); else they are prepared, and written there.
-Status dataset_load(RowSet *train, RowSet *evaluation, const Recipe *recipe, const Tokenizer *tokenizer, const DatasetOptions *options);
-
 #endif

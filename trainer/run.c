@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "core/log.h"
-#include "data/dataset.h"
+#include "data/prepared.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
   int32_t largest = row_set_statistics(rows).largest_id;
@@ -36,7 +36,7 @@ static Status open_rows(Run *run) {
   const Recipe *recipe = run->recipe;
   if (dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   DatasetOptions options = {.pool = run->backend->pool};
-  TRY(dataset_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
+  TRY(prepared_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
   TRY(check_ids(&run->eval_rows, run->model));
   if (dataset_is_streamed(recipe)) {
     TRY(dataset_stream_open(&run->stream, recipe, run->tokenizer, &options));

@@ -51,12 +51,6 @@ static void read_roles(ChatPrompt *state, const DatasetRecipe *dataset) {
   }
 }
 
-const char *chat_map_role(const ChatPrompt *state, const char *role) {
-  for (int i = 0; i < state->role_count; i++)
-    if (strcmp(state->roles[i].from, role) == 0) return state->roles[i].to;
-  return role;
-}
-
 static void read_trained_roles(ChatPrompt *state, const DatasetRecipe *dataset) {
   bool given = dataset->has_roles_to_train || dataset->roles_to_train.count;
   state->trained_count = given ? dataset->roles_to_train.count : 1;

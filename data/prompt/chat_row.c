@@ -14,6 +14,12 @@ void conversation_release(Conversation *conversation) {
 
 // ---- Which messages train
 
+const char *chat_map_role(const ChatPrompt *state, const char *role) {
+  for (int i = 0; i < state->role_count; i++)
+    if (strcmp(state->roles[i].from, role) == 0) return state->roles[i].to;
+  return role;
+}
+
 static bool is_trained_role(const Prompt *prompt, const char *role) {
   const ChatPrompt *state = prompt->state;
   for (int i = 0; i < state->trained_count; i++)

@@ -1,7 +1,7 @@
 // A tokenizer from a Hugging Face folder: tokenizer.json, or in older ones tokenizer.model and what was added to it (folder_pieces.c);
-// and what the files beside it say of special tokens. bos, eos and pad are
-// named by tokenizer_config.json, else special_tokens_map.json; ids in generation_config.json, else config.json, fill what is still
-// open, and every end-of-sequence id that they list ends generation.
+// and what the files beside it say of special tokens. bos, eos and pad are named by tokenizer_config.json, else
+// special_tokens_map.json; ids in generation_config.json, else config.json, fill what is still open, and every end-of-sequence id
+// that they list ends generation.
 #include <string.h>
 
 #include "core/file.h"
@@ -9,21 +9,6 @@
 #include "data/tokenizer/parts.h"
 
 enum { FILE_LIMIT = 512 << 20 };
-
-// *out is NULL when there is no such file.
-Status folder_read_json(json_t **out, const char *folder, const char *file) {
-  char *path = path_join(folder, file);
-  Buffer text = {0};
-  Status status = STATUS_OK;
-  *out = NULL;
-  if (file_exists(path)) {
-    status = file_read(&text, path, FILE_LIMIT);
-    if (status == STATUS_OK) status = json_parse(out, path, text.data ? text.data : "", text.length);
-  }
-  buffer_release(&text);
-  free(path);
-  return status;
-}
 
 static Status read_tokenizer(Tokenizer *tokenizer, const char *folder) {
   json_t *root;

@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "core/text.h"
+#include "core/file.h"
 #include "data/tokenizer/json.h"
 #include "data/tokenizer/parts.h"
+
+enum { FILE_LIMIT = 512 << 20 };
 
 // ---- Reading ----
 
@@ -36,6 +39,20 @@ Status json_refuse_type(const Tokenizer *tokenizer, const char *place, const jso
   if (!json_is_object(component) || !json_object_get(component, "type")) return json_fail(tokenizer, place, "not an object with a type");
   return status_fail(STATUS_BAD_INPUT, "%s: %s: the type `%.64s` is not supported", tokenizer->source, place,
                      json_get_text(component, "type"));
+}
+
+Status folder_read_json(json_t **out, const char *folder, const char *file) {
+  char *path = path_join(folder, file);
+  Buffer text = {0};
+  Status status = STATUS_OK;
+  *out = NULL;
+  if (file_exists(path)) {
+    status = file_read(&text, path, FILE_LIMIT);
+    if (status == STATUS_OK) status = json_parse(out, path, text.data ? text.data : "", text.length);
+  }
+  buffer_release(&text);
+  free(path);
+  return status;
 }
 
 bool json_get_id(const json_t *value, int64_t limit, int32_t *id) {

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "data/cache.h"
+#include "data/prepared.h"
 #include "formats/hdf5.h"
 #include "tests/support/data.h"
 #include "tests/support/test.h"
@@ -33,7 +34,7 @@ static void stop(DataTest *test) {
 static Status load(DataTest *test, const DatasetOptions *options) {
   row_set_release(&test->train);
   row_set_release(&test->evaluation);
-  return dataset_load(&test->train, &test->evaluation, &test->recipe, test->tokenizer, options);
+  return prepared_load(&test->train, &test->evaluation, &test->recipe, test->tokenizer, options);
 }
 
 static int files_in(const char *folder) {
