@@ -283,5 +283,8 @@ Status row_parse(json_t **row, const RowScan *scan, const char *text, size_t len
   }
   json_error_t error;
   *row = json_loadb(text, length, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-  return *row ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "not JSON: %s", error.text);
+  if (*row) return STATUS_OK;
+  bool is_part = length == 1 && (*text == '{' || *text == '}');  // of an object that is written over several lines
+  return status_fail(STATUS_BAD_INPUT, "not JSON: %s%s", error.text,
+                     is_part ? "; write each row on one line, or all of them in one list [...]" : "");
 }

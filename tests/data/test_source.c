@@ -101,6 +101,15 @@ static void assert_file_rows(RowFormat format, const char *text, const char *exp
   dataset_file_release(&file);
 }
 
+static void rows_over_several_lines_are_told_how_to_be_written(void **state) {
+  (void)state;
+  DatasetFile file;
+  json_t *row;
+  assert_ok(parse(&file, ROWS_JSON, "{\n \"a\": 1\n}\n"));
+  assert_fails(STATUS_BAD_INPUT, dataset_file_row(&row, &file, 0), "not JSON", "one list [...]");
+  dataset_file_release(&file);
+}
+
 // As Python's csv module reads these (excel and excel-tab dialects), but for empty fields.
 static void csv_fields_may_hold_separators_quotes_and_newlines(void **state) {
   (void)state;
@@ -346,6 +355,7 @@ static void a_damaged_stream_is_named(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(rows_of_lines_and_lists_know_their_lines),
+      cmocka_unit_test(rows_over_several_lines_are_told_how_to_be_written),
       cmocka_unit_test(csv_fields_may_hold_separators_quotes_and_newlines),
       cmocka_unit_test(text_is_a_row_a_line),
       cmocka_unit_test(splits_slice_as_hugging_face_datasets_does),
