@@ -28,7 +28,11 @@ static void tell_rows(const RowSet *rows, int64_t events) {
 Status run_read_rows(Run *run, int64_t epoch) {
   if (!run->stream) return STATUS_OK;
   TRY(dataset_stream_read(&run->train_rows, run->stream, epoch));
-  if (run->train_rows.report.event_count) tell_rows(&run->train_rows, 5);
+  const RowReport *report = &run->train_rows.report;
+  if (epoch == 0) tell_rows(&run->train_rows, 5);
+  else if (report->event_count)
+    log_info("chunk %lld: %lld of %lld rows cut or dropped, the first %s: %s", (long long)epoch, (long long)report->event_count,
+             (long long)report->read, report->events[0].source, report->events[0].reason);
   return check_ids(&run->train_rows, run->model);
 }
 

@@ -1,6 +1,8 @@
 // Data that are read while training goes: chunks hold every row once a pass, and are the same whenever they are read.
 #include "data/dataset_stream.h"
 
+#include <zlib.h>
+
 #include "core/file.h"
 #include "tests/support/data.h"
 #include "tests/support/test.h"
@@ -110,11 +112,42 @@ static void what_needs_all_rows_at_once_and_empty_data_are_refused(void **state)
   stop(&test, stream);
 }
 
+// 48 MB of rows, packed to little, pass through a few megabytes of memory.
+static void a_file_is_never_held_whole(void **state) {
+  (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  skip_test("a sanitizer holds memory back that has been given up");
+#endif
+  enum { ROWS = 48000, CHUNK = 100 };
+  DataTest test;
+  data_test_start(&test, "", "    type: completion\n",
+                  "streaming: true\nmax_steps: 5\nstreaming_multipack_buffer_size: 100\nsequence_len: 4096\n");
+  char *path = path_join(test.folder, "rows.jsonl"), *row = memory_format("{\"text\": \"%0*d\"}\n", 1000, 7);
+  gzFile file = gzopen(path, "wb1");
+  for (int r = 0; r < ROWS; r++) gzwrite(file, row, (unsigned)strlen(row));
+  gzclose(file);
+  DatasetStream *stream;
+  assert_ok(dataset_open_tokenizer(&test.tokenizer, &test.recipe));
+  assert_ok(dataset_stream_open(&stream, &test.recipe, test.tokenizer, &(DatasetOptions){0}));
+  assert_ok(dataset_stream_read(&test.train, stream, 0));
+  int64_t before = memory_peak_bytes(), rows = test.train.count;
+  for (int64_t chunk = 1; chunk < ROWS / CHUNK; chunk++) {
+    assert_ok(dataset_stream_read(&test.train, stream, chunk));
+    rows += test.train.count;
+  }
+  assert_int_equal(rows, ROWS);
+  int64_t grown = memory_peak_bytes() - before;
+  if (grown > 8 << 20) fail_msg("%lld bytes more than after the first chunk", (long long)grown);
+  free(path), free(row);
+  stop(&test, stream);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(chunks_go_through_the_data_again_and_again),
       cmocka_unit_test(datasets_take_turns_until_all_have_ended),
       cmocka_unit_test(skip_shards_and_filters_choose_rows),
+      cmocka_unit_test(a_file_is_never_held_whole),
       cmocka_unit_test(what_needs_all_rows_at_once_and_empty_data_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
