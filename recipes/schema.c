@@ -45,7 +45,7 @@ static const SchemaKey recipe_keys[] = {
    .offset = offsetof(Recipe, added_tokens_overrides), .doc = "{id: text}: reserved tokens that get a new text"},
   FIELD(Recipe, KEY_LATER, model_config, .kind = VALUE_PAIRS, .doc = "keys of the model's config.json to override"),
   ALIAS("overrides_of_model_config", KEY_LATER, VALUE_PAIRS, model_config, .doc = "the older spelling of model_config"),
-  LATER(VALUE_CHOICE, resize_token_embeddings_to_32x, NULL, "round the vocabulary up to a multiple of 32"),
+  IDLE_KEY(resize_token_embeddings_to_32x, .kind = VALUE_CHOICE, .idle = "frozen embeddings keep the rows that they have"),
   SECTION("Chat"),
   {.names = "chat_template", .kind = VALUE_SPECIAL, .form = "name", .offset = offsetof(Recipe, chat_template), .read = read_chat_template,
    .words = chat_template_words,

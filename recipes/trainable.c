@@ -82,7 +82,8 @@ static const char *find_instead(const char *key) {
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
       {"tokens", "use a base_model that has them"},
-      {"added_tokens_overrides", "use a base_model that has them"},
+      {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
+      {"model_config", "write it into the base_model's own config.json"},
       {"cosine_min_lr_ratio", "remove it; cosine falls to 0"},
       {"early_stopping_patience", "set num_epochs or max_steps"},
       {"load_best_model_at_end", "remove it; save_total_limit keeps checkpoints to choose from"},
@@ -94,9 +95,19 @@ static const char *find_instead(const char *key) {
   return "remove it to train without";
 }
 
+// What model_config may say: what does not concern a model whose base and router are frozen.
+static bool is_harmless(const Node *overrides) {
+  static const char *const harmless[] = {"output_router_logits", "router_aux_loss_coef", "use_cache",         "torch_dtype", "dtype",
+                                         "_attn_implementation", "attn_implementation",  "attention_dropout", NULL};
+  bool all = overrides->kind == NODE_MAPPING;
+  for (int i = 0; all && i < overrides->count; i++) all = word_is_in(harmless, overrides->keys[i]->text);
+  return all;
+}
+
 // A key of the schema that waits for its feature, and asks for it.
 static bool asks_for_more(const SchemaKey *key, const char *name, const Node *value) {
   if ((key->fate != KEY_LATER && key->fate != KEY_PENDING) || node_is_off(value)) return false;
+  if (strcmp(name, "model_config") == 0 || strcmp(name, "overrides_of_model_config") == 0) return !is_harmless(value);
   // The way every adapter starts.
   if (strcmp(name, "peft_init_lora_weights") == 0) return value->kind != NODE_SCALAR || strcmp(value->text, "true") != 0;
   return true;

@@ -428,6 +428,14 @@ static void train_names_all_that_is_not_built_at_once(void **state) {
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
 }
 
+static void overrides_that_concern_no_frozen_model_train(void **state) {
+  (void)state;
+  assert_ok(parse(LORA "model_config:\n  output_router_logits: true\nresize_token_embeddings_to_32x: true\n"));
+  assert_ok(recipe_check_trainable(&recipe));
+  assert_ok(parse(LORA "model_config:\n  output_router_logits: true\n  rope_theta: 1e6\n"));
+  assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), "model_config", "config.json");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(absent_keys_have_their_defaults),
@@ -453,6 +461,7 @@ int main(void) {
       cmocka_unit_test(no_key_has_two_rows),
       cmocka_unit_test(supported_recipes_can_be_trained),
       cmocka_unit_test(what_is_not_built_validates_and_train_names_it),
+      cmocka_unit_test(overrides_that_concern_no_frozen_model_train),
       cmocka_unit_test(train_names_all_that_is_not_built_at_once),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
