@@ -26,8 +26,9 @@ static void tell_rows(const RowSet *rows, int64_t events) {
 }
 
 Status run_read_rows(Run *run, int64_t epoch) {
-  if (!run->stream) return STATUS_OK;
+  if (!run->stream || run->chunk == epoch) return STATUS_OK;
   TRY(dataset_stream_read(&run->train_rows, run->stream, epoch));
+  run->chunk = epoch;
   const RowReport *report = &run->train_rows.report;
   if (epoch == 0) tell_rows(&run->train_rows, 5);
   else if (report->event_count)
@@ -177,7 +178,7 @@ static void describe(const Run *run) {
 }
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
-  *run = (Run){.recipe = recipe, .options = options, .backend = backend};
+  *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
   TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));

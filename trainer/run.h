@@ -20,7 +20,8 @@ typedef struct Run {
   Model *model;
   Tokenizer *tokenizer;  // NULL when every row is tokenised already
   RowSet train_rows, eval_rows;
-  DatasetStream *stream;  // train_rows are its present chunk; NULL: they are all rows
+  DatasetStream *stream;  // train_rows are one chunk of it; NULL: they are all rows
+  int64_t chunk;  // that train_rows hold while streaming; -1: none yet
   BatchOptions batch_options, eval_options;
   Adapter *adapter;
   Optimizer *optimizer;

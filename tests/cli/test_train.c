@@ -230,6 +230,20 @@ static void streaming_trains_on_the_same_rows_and_resumes_exactly(void **state) 
   free(recipe), free(streamed), free(chunks), free(resumed);
 }
 
+static void streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  Buffer output = {0};
+  int code = run_program(&output, "train %s --streaming true --val_set_size 0 --eval_steps null --sequence_len 12 --max_steps 2", recipe);
+  if (code != 0) fail_msg("exit code %d: %s", code, output.data);
+  const char *first = strstr(output.data, "rows: 12 read, 4 kept");
+  assert_non_null(first);
+  assert_null(strstr(first + 1, "rows: 12 read"));
+  assert_non_null(strstr(first, "chunk 1: 8 of 12 rows cut or dropped"));
+  buffer_release(&output);
+  free(recipe);
+}
+
 static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **state) {
   (void)state;
   char *recipe = write_recipe("r.yml", tiny, "out", "");
@@ -409,6 +423,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(streaming_trains_on_the_same_rows_and_resumes_exactly, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
