@@ -35,6 +35,12 @@ const char *nearest_name(const char *name, const char *const *candidates, int co
   return nearest;
 }
 
+bool word_is_in(const char *const *words, const char *word) {
+  for (; *words; words++)
+    if (strcmp(*words, word) == 0) return true;
+  return false;
+}
+
 bool text_starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
 bool text_ends_with(const char *text, const char *suffix) {

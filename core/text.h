@@ -11,6 +11,7 @@ int edit_distance(const char *a, const char *b);  // Levenshtein, transpositions
 // The candidate nearest to `name`, or NULL when none is near enough to be worth a "did you mean".
 const char *nearest_name(const char *name, const char *const *candidates, int count);
 
+bool word_is_in(const char *const *words, const char *word);  // `words` ends with NULL
 bool text_starts_with(const char *text, const char *prefix);
 bool text_ends_with(const char *text, const char *suffix);
 

@@ -18,7 +18,7 @@
 #include "hub/select.h"
 #include "hub/tree.h"
 
-enum { INDEX_LIMIT = 64 << 20, CARD_LIMIT = 8 << 20 };
+enum { INDEX_LIMIT = 64 << 20 };
 
 typedef struct Resolver {
   const HubRequest *request;

@@ -24,12 +24,6 @@ const char *const *hub_wanted_names(HubKind kind) {
   return kind == HUB_ADAPTER ? adapter_names : kind == HUB_DATASET ? no_names : tokenizer_names;
 }
 
-bool hub_name_is_one_of(const char *const *words, const char *word) {
-  for (; *words; words++)
-    if (strcmp(*words, word) == 0) return true;
-  return false;
-}
-
 char *hub_names_list(const HubNames *all, const char *ending) {
   enum { SHOWN = 5 };
   Buffer text = {0};
@@ -53,7 +47,7 @@ int hub_names_count(const HubNames *all, const char *ending) {
 static void take_wanted(HubNames *chosen, const HubNames *all, HubKind kind) {
   const char *const *wanted = hub_wanted_names(kind);
   for (int i = 0; i < all->count; i++)
-    if (hub_name_is_one_of(wanted, all->items[i])) hub_names_add(chosen, all->items[i]);
+    if (word_is_in(wanted, all->items[i])) hub_names_add(chosen, all->items[i]);
 }
 
 // --- models ---

@@ -19,7 +19,6 @@ Status hub_select_shards(HubNames *shards, const char *path, const char *text, s
 
 // Names that a repository of this kind may have, NULL-terminated: a snapshot is whole when each is there, or known to be absent.
 const char *const *hub_wanted_names(HubKind kind);
-bool hub_name_is_one_of(const char *const *words, const char *word);
 // "a, b, c and 4 more" of the names that end so, a new string; "" when there is none.
 char *hub_names_list(const HubNames *names, const char *ending);
 int hub_names_count(const HubNames *names, const char *ending);

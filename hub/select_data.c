@@ -21,7 +21,7 @@ static DataKind data_kind(const char *name) {
   static const char *const others[] = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
                                        "state.json",  "requirements.txt",  "LICENSE.txt",        NULL};
   const char *last = path_name(name);
-  if (last[0] == '.' || last[0] == '_' || name[0] == '.' || hub_name_is_one_of(others, last)) return DATA_NONE;
+  if (last[0] == '.' || last[0] == '_' || name[0] == '.' || word_is_in(others, last)) return DATA_NONE;
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
     if (text_ends_with(name, endings[i].ending)) return endings[i].kind;
   return DATA_NONE;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "recipes/schema.h"
 
 // A key that is there with a value that asks for something.

@@ -1,6 +1,7 @@
 // docs/recipes.md, from the schema: the same rows that recipes are read by.
 #include <string.h>
 
+#include "core/text.h"
 #include "recipes/schema.h"
 
 static const char head[] =

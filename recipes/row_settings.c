@@ -2,13 +2,8 @@
 // that is forgotten here makes a cache stale too early, never too late.
 #include <string.h>
 
+#include "core/text.h"
 #include "recipes/schema.h"
-
-static bool word_among(const char *const *words, size_t count, const char *word) {
-  for (size_t i = 0; i < count; i++)
-    if (strcmp(words[i], word) == 0) return true;
-  return false;
-}
 
 // The heading that a key stands under; "" for keys that are not read.
 static const char *section_of(const char *name) {
@@ -23,11 +18,10 @@ static const char *section_of(const char *name) {
 
 static bool shapes_rows(const char *name) {
   // Of the model only its vocabulary matters, whose contents are hashed wherever it lies.
-  static const char *const without[] = {"base_model", "tokenizer_config", "revision_of_model", "dataset_prepared_path"};
+  static const char *const without[] = {"base_model", "tokenizer_config", "revision_of_model", "dataset_prepared_path", NULL};
   static const char *const sections[] = {
-      "Adapter", "Packing", "Batch and optimiser", "Memory and precision", "Log, evaluation, saving", "Distribution and export", ""};
-  if (word_among(without, sizeof without / sizeof *without, name)) return false;
-  return !word_among(sections, sizeof sections / sizeof *sections, section_of(name));
+      "Adapter", "Packing", "Batch and optimiser", "Memory and precision", "Log, evaluation, saving", "Distribution and export", "", NULL};
+  return !word_is_in(without, name) && !word_is_in(sections, section_of(name));
 }
 
 void recipe_write_row_settings(Buffer *out, const Recipe *recipe) {

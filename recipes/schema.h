@@ -78,7 +78,6 @@ bool dataset_type_is_built(const char *type);
 const SchemaKey *schema_find(const SchemaTable *table, const char *name);
 // The known key nearest to `name` in either table (the second may be NULL), or NULL. Points into the schema's own copy.
 const char *schema_nearest(const SchemaTable *first, const SchemaTable *second, const char *name, char found[64]);
-bool word_is_in(const char *const *words, const char *word);
 
 // --- reading by the schema (load.c) ---
 

@@ -182,12 +182,6 @@ const SchemaKey *schema_find(const SchemaTable *table, const char *name) {
   return NULL;
 }
 
-bool word_is_in(const char *const *words, const char *word) {
-  for (; *words; words++)
-    if (strcmp(*words, word) == 0) return true;
-  return false;
-}
-
 enum { LONGEST_NAME = 64, FAMILY = 5 };
 
 // Copies the nearest name to `found` if it is nearer than *distance.

@@ -2,6 +2,7 @@
 // underscore, and a method that would change a list or a dict, are undefined values whose use tells that they are unsafe.
 #include <string.h>
 
+#include "core/text.h"
 #include "data/jinja/parts.h"
 
 static Value unsafe_attribute(Run *run, Value object, const String *name) {
@@ -13,9 +14,7 @@ static bool is_mutating(Value object, const char *name) {
   static const char *const list_methods[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL};
   static const char *const dict_methods[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
   const char *const *names = object.type == VALUE_LIST ? list_methods : object.type == VALUE_DICT ? dict_methods : NULL;
-  for (; names && *names; names++)
-    if (strcmp(*names, name) == 0) return true;
-  return false;
+  return names && word_is_in(names, name);
 }
 
 static Value bound_method(Run *run, Value object, const Function *function) {

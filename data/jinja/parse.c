@@ -135,10 +135,8 @@ static Status parse_target(Node **out, Parser *parser, NameUse use, const char *
 }
 
 static bool is_constant_name(const char *name) {
-  static const char *const names[] = {"true", "false", "none", "True", "False", "None"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (strcmp(names[i], name) == 0) return true;
-  return false;
+  static const char *const names[] = {"true", "false", "none", "True", "False", "None", NULL};
+  return word_is_in(names, name);
 }
 
 static Status parse_name_target(Node **out, Parser *parser, NameUse use) {
@@ -300,15 +298,13 @@ static const struct {
 };
 
 static Status parse_statement(Node **out, Parser *parser) {
-  static const char *const refused[] = {"include", "import", "from", "extends", "block", "autoescape"};
+  static const char *const refused[] = {"include", "import", "from", "extends", "block", "autoescape", NULL};
   const Token *token;
   TRY(parser_expect_name(parser, &token));
   for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
     if (strcmp(statements[i].name, token->text) == 0) return statements[i].parse(out, parser, token->line);
-  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-    if (strcmp(refused[i], token->text) == 0)
-      return parser_fail(parser, token->line, "{%% %s %%} is not for chat templates: they stand alone", token->text);
-  }
+  if (word_is_in(refused, token->text))
+    return parser_fail(parser, token->line, "{%% %s %%} is not for chat templates: they stand alone", token->text);
   return parser_fail(parser, token->line, "unknown tag `%s`", token->text);
 }
 

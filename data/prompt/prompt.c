@@ -163,6 +163,17 @@ void encode_eos(EncodedRow *out, const Prompt *prompt, int64_t begin) {
   encode_labels(out, true);
 }
 
+Status encode_behind_mask(EncodedRow *out, const Prompt *prompt, const Buffer *text, size_t masked, bool bos) {
+  int64_t begin = out->ids.count;
+  if (masked) TRY(encode_text(out, prompt, text->data, masked, bos, false));
+  int64_t end = out->ids.count;
+  out->ids.count = out->labels.count = begin;
+  TRY(encode_text(out, prompt, text->data, text->length, bos, true));
+  encode_eos(out, prompt, begin);
+  for (int64_t i = begin; i < end && i < out->labels.count; i++) out->labels.ids[i] = LABEL_MASKED;
+  return STATUS_OK;
+}
+
 void encode_end(EncodedRow *out) { ARRAY_PUSH(out->ends, out->count, out->capacity) = out->ids.count; }
 
 Status prompt_need_eos(const Prompt *prompt) {

@@ -75,6 +75,8 @@ Status encode_text(EncodedRow *out, const Prompt *prompt, const char *text, size
 void encode_labels(EncodedRow *out, bool trained);
 // Appends EOS, trained, where the sequence that begins at token `begin` does not end in it.
 void encode_eos(EncodedRow *out, const Prompt *prompt, int64_t begin);
+// Appends a text, trained, with EOS behind it; as many of its tokens are masked as its first `masked` bytes have on their own.
+Status encode_behind_mask(EncodedRow *out, const Prompt *prompt, const Buffer *text, size_t masked, bool bos);
 void encode_end(EncodedRow *out);  // ends the present sequence
 // Strategies that append EOS need the vocabulary to have one.
 Status prompt_need_eos(const Prompt *prompt);

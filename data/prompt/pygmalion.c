@@ -12,17 +12,6 @@ static Status pygmalion_open(Prompt *prompt, const DatasetRecipe *dataset, const
   return prompt_need_eos(prompt);
 }
 
-static Status encode_bot(EncodedRow *out, const Prompt *prompt, const Buffer *text, const char *marker) {
-  int64_t begin = out->ids.count;
-  TRY(encode_text(out, prompt, marker, strlen(marker), false, false));
-  int64_t masked = out->ids.count - begin;
-  out->ids.count = out->labels.count = begin;
-  TRY(encode_text(out, prompt, text->data, text->length, false, true));
-  encode_eos(out, prompt, begin);
-  for (int64_t i = begin; i < begin + masked && i < out->labels.count; i++) out->labels.ids[i] = LABEL_MASKED;
-  return STATUS_OK;
-}
-
 static Status encode_turn(EncodedRow *out, const Prompt *prompt, const json_t *turn) {
   static const char *const turns[][3] = {{"system", "<|system|>", "Persona: "}, {"human", "<|user|>", " "}, {"bot", "<|model|>", " "}};
   enum { SYSTEM, HUMAN, BOT, TURNS };
@@ -42,7 +31,7 @@ static Status encode_turn(EncodedRow *out, const Prompt *prompt, const json_t *t
   size_t length = value.length;
   text_strip(&stripped, &length);
   buffer_append(&text, stripped, length);
-  Status status = kind == BOT ? encode_bot(out, prompt, &text, turns[kind][1])
+  Status status = kind == BOT ? encode_behind_mask(out, prompt, &text, strlen(turns[kind][1]), false)
                               : encode_text(out, prompt, text.data, text.length, kind == SYSTEM, false);
   buffer_release(&text);
   return status;

@@ -17,24 +17,13 @@ static Status read_reply(Buffer *out, const json_t *row) {
   return STATUS_OK;
 }
 
-static Status encode_masked(EncodedRow *out, const Prompt *prompt, const Buffer *text, size_t prompt_length) {
-  int64_t begin = out->ids.count;
-  TRY(encode_text(out, prompt, text->data, prompt_length, true, false));
-  int64_t masked = prompt->train_on_inputs ? 0 : out->ids.count - begin;
-  out->ids.count = out->labels.count = begin;
-  TRY(encode_text(out, prompt, text->data, text->length, true, true));
-  for (int64_t i = begin; i < begin + masked && i < out->labels.count; i++) out->labels.ids[i] = LABEL_MASKED;
-  encode_eos(out, prompt, begin);
-  encode_end(out);
-  return STATUS_OK;
-}
-
 static Status reflection_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
   Buffer text = {0};
   Status status = alpaca_build_prompt(&text, prompt->state, row);
-  size_t prompt_length = text.length;
+  size_t masked = prompt->train_on_inputs ? 0 : text.length;
   if (status == STATUS_OK) status = read_reply(&text, row);
-  if (status == STATUS_OK) status = encode_masked(out, prompt, &text, prompt_length);
+  if (status == STATUS_OK) status = encode_behind_mask(out, prompt, &text, masked, true);
+  if (status == STATUS_OK) encode_end(out);
   buffer_release(&text);
   return status;
 }

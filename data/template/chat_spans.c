@@ -3,14 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- Where bytes come from
+#include "core/text.h"
 
-static bool refers_only(const char *key) {
-  static const char *const keys[] = {"role", "name", "tool_call_id", "id", "type"};
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-    if (strcmp(key, keys[i]) == 0) return true;
-  return false;
-}
+// ---- Where bytes come from
 
 static void add_strings(SourceMap *map, const json_t *value, int32_t message, bool is_content) {
   size_t index;
@@ -29,11 +24,12 @@ static void add_strings(SourceMap *map, const json_t *value, int32_t message, bo
 }
 
 void source_map_fill(SourceMap *map, const json_t *messages) {
+  static const char *const refer_only[] = {"role", "name", "tool_call_id", "id", "type", NULL};
   map->next = 1;
   for (size_t i = 0; i < json_array_size(messages); i++) {
     const char *key;
     json_t *value;
-    json_object_foreach(json_array_get(messages, i), key, value) if (!refers_only(key))
+    json_object_foreach(json_array_get(messages, i), key, value) if (!word_is_in(refer_only, key))
         add_strings(map, value, (int32_t)i, strcmp(key, "content") == 0);
   }
 }

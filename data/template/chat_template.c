@@ -30,16 +30,17 @@ static Status compile(ChatTemplate *chat, const char *name, const char *source) 
   return status_context(jinja_compile(&chat->jinja, name, source, strlen(source)), "chat template");
 }
 
+static Status use_builtin(ChatTemplate *chat, const char *name) {
+  char *title = memory_format("the %s template", name);
+  Status status = compile(chat, title, builtin_template(name));
+  free(title);
+  return status;
+}
+
 static Status use_own(ChatTemplate *chat, const Tokenizer *tokenizer, const char *fallback) {
   const char *own = tokenizer ? tokenizer_chat_template(tokenizer) : NULL;
   if (own) return compile(chat, "the model's own template", own);
-  const char *source = fallback ? builtin_template(fallback) : NULL;
-  if (source) {
-    char *name = memory_format("the %s template", fallback);
-    Status status = compile(chat, name, source);
-    free(name);
-    return status;
-  }
+  if (fallback && builtin_template(fallback)) return use_builtin(chat, fallback);
   return status_fail(STATUS_BAD_INPUT, "the model has no chat template; choose one in the recipe, as `chat_template: chatml`");
 }
 
@@ -60,11 +61,9 @@ static Status choose(ChatTemplate *chat, const ChatTemplateOptions *options, con
   if (!name || strcmp(name, "tokenizer_default") == 0) return use_own(chat, tokenizer, NULL);
   if (text_starts_with(name, prefix)) return use_own(chat, tokenizer, name + strlen(prefix));
   if (strcmp(name, "jinja") == 0) return use_jinja(chat, options->jinja);
-  if (!builtin_template(name)) {
-    log_notice("chat_template: %s is not built in; the model's own template is taken", name);
-    return use_own(chat, tokenizer, NULL);
-  }
-  return use_own(chat, NULL, name);
+  if (builtin_template(name)) return use_builtin(chat, name);
+  log_notice("chat_template: %s is not built in; the model's own template is taken", name);
+  return use_own(chat, tokenizer, NULL);
 }
 
 // ---- What it is given

@@ -103,18 +103,17 @@ typedef enum SpaceRule { SPACE_NONE, SPACE_PLAIN, SPACE_PREFIXED, SPACE_METASPAC
 
 // How the tokenizer turns spaces into U+2581, if that is all that it does to a text.
 static SpaceRule find_space_rule(const Tokenizer *tokenizer) {
-  static const char space[] = "\xE2\x96\x81";
   const NormalizeStep *steps = tokenizer->steps;
   int count = tokenizer->step_count;
-  bool prefix = count > 0 && steps[0].kind == NORMALIZE_PREPEND && strcmp(steps[0].to, space) == 0;
+  bool prefix = count > 0 && steps[0].kind == NORMALIZE_PREPEND && strcmp(steps[0].to, SPACE_TEXT) == 0;
   bool replace = count == 1 + prefix && steps[prefix].kind == NORMALIZE_REPLACE && strcmp(steps[prefix].from, " ") == 0 &&
-                 strcmp(steps[prefix].to, space) == 0;
+                 strcmp(steps[prefix].to, SPACE_TEXT) == 0;
   const Stage *stage = tokenizer->stages;
   // A Split by spaces finds none behind the Replace.
   bool idle =
       tokenizer->stage_count == 0 || (tokenizer->stage_count == 1 && stage->kind == STAGE_SPLIT && strcmp(stage->pattern, " ") == 0);
   if (replace && idle) return prefix ? SPACE_PREFIXED : SPACE_PLAIN;
-  bool metaspace = count == 0 && tokenizer->stage_count > 0 && stage->kind == STAGE_METASPACE && strcmp(stage->pattern, space) == 0;
+  bool metaspace = count == 0 && tokenizer->stage_count > 0 && stage->kind == STAGE_METASPACE && strcmp(stage->pattern, SPACE_TEXT) == 0;
   if (metaspace && stage->prepend == PREPEND_NEVER) return SPACE_PLAIN;
   return metaspace ? SPACE_METASPACE : SPACE_NONE;
 }
@@ -207,8 +206,7 @@ static Status put_spaces_model(GgufWriter *writer, const Tokenizer *tokenizer, S
 
 // unk_token of tokenizer_config.json, which encoding does not need; -1 when there is none.
 static int32_t unknown_token(const Tokenizer *tokenizer, const json_t *settings) {
-  const json_t *value = json_object_get(settings, "unk_token");
-  const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+  const char *text = json_get_token_text(settings, "unk_token");
   return text ? tokenizer_find(tokenizer, text) : tokenizer->unknown;
 }
 

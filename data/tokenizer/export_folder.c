@@ -85,7 +85,7 @@ static json_t *make_normalizer(const Tokenizer *tokenizer) {
 
 static json_t *make_decoder(const Tokenizer *tokenizer) {
   if (tokenizer->decode.byte_level) return make_byte_level(true);
-  json_t *list = json_pack("[o, {s:s}, {s:s}]", make_replace("\xE2\x96\x81", " "), "type", "ByteFallback", "type", "Fuse");
+  json_t *list = json_pack("[o, {s:s}, {s:s}]", make_replace(SPACE_TEXT, " "), "type", "ByteFallback", "type", "Fuse");
   if (tokenizer->steps[0].kind == NORMALIZE_PREPEND)
     json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
   return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", list);

@@ -21,11 +21,6 @@ static Status read_tokenizer(Tokenizer *tokenizer, const char *folder) {
 
 // ---- Special tokens by text ----
 
-// A token is named by its text, or by an object with its content.
-static const char *token_text(const json_t *value) {
-  return json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
-}
-
 // A padding token outside the vocabulary is nothing to us (rows are padded by masks); another one would be made up by guessing.
 static Status read_named(Tokenizer *tokenizer, const char *folder, const char *file, const json_t *root) {
   struct {
@@ -34,7 +29,7 @@ static Status read_named(Tokenizer *tokenizer, const char *folder, const char *f
   } const roles[] = {
       {"bos_token", &tokenizer->bos}, {"eos_token", &tokenizer->eos}, {"pad_token", &tokenizer->pad}, {"eot_token", &tokenizer->eot}};
   for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
-    const char *text = token_text(json_object_get(root, roles[i].key));
+    const char *text = json_get_token_text(root, roles[i].key);
     if (!text || *roles[i].id >= 0) continue;
     *roles[i].id = tokenizer_find(tokenizer, text);
     if (*roles[i].id < 0 && roles[i].id != &tokenizer->pad) {

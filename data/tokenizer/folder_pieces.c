@@ -68,8 +68,7 @@ static Status set_extras(Tokenizer *tokenizer, const Extras *extras) {
 
 // The special token that the settings name, else the model's.
 static int32_t named_token(const Tokenizer *tokenizer, const json_t *settings, const char *key, int32_t otherwise) {
-  const json_t *value = json_object_get(settings, key);
-  const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+  const char *text = json_get_token_text(settings, key);
   int32_t id = text ? tokenizer_find(tokenizer, text) : -1;
   return id >= 0 ? id : otherwise;
 }

@@ -29,6 +29,11 @@ const char *json_get_text(const json_t *object, const char *key) {
   return text ? text : "";
 }
 
+const char *json_get_token_text(const json_t *object, const char *key) {
+  const json_t *value = json_object_get(object, key);
+  return json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+}
+
 bool json_is_absent(const json_t *value) { return !value || json_is_null(value); }
 
 Status json_fail(const Tokenizer *tokenizer, const char *place, const char *what) {

@@ -13,6 +13,8 @@ bool json_get_id(const json_t *value, int64_t limit, int32_t *id);
 bool json_is_absent(const json_t *value);  // missing or null
 bool json_is_flag(const json_t *object, const char *key);  // true stands there
 const char *json_get_text(const json_t *object, const char *key);  // "" when there is no such string
+// The text of a special token, which stands there as a string or as an object with its content; NULL when there is neither.
+const char *json_get_token_text(const json_t *object, const char *key);
 
 // The parts of a tokenizer.json (json_stages.c, json_ends.c), after its model. Each takes null for a part that is not there.
 Status json_read_normalizer(Tokenizer *tokenizer, const json_t *component);

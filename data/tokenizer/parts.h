@@ -18,6 +18,9 @@
 #include "data/tokenizer/pair_table.h"
 #include "data/tokenizer/tokenizer.h"
 
+// U+2581, which SentencePiece and its like write for a space.
+#define SPACE_TEXT "\xE2\x96\x81"
+
 // GGUF's numbers (tokenizer.ggml.token_type).
 typedef enum TokenType {
   TOKEN_NORMAL = 1,

@@ -23,7 +23,7 @@ static int compare_scored(const void *a, const void *b) {
 static bool can_be_made(const Token *token) {
   if (!token->text) return false;
   return token->type == TOKEN_NORMAL || token->type == TOKEN_UNUSED ||
-         (token->type == TOKEN_USER_DEFINED && strstr(token->text, "\xE2\x96\x81"));
+         (token->type == TOKEN_USER_DEFINED && strstr(token->text, SPACE_TEXT));
 }
 
 // A character of some token gets a symbol of its own, where no token is that character.
@@ -103,12 +103,11 @@ Status spm_set_merges(Tokenizer *tokenizer, const float *scores) {
 }
 
 void tokenizer_set_spaces(Tokenizer *tokenizer, bool prefix) {
-  static const char space[] = "\xE2\x96\x81";
   tokenizer->model.kind = MODEL_BPE_CHARACTERS;
   tokenizer->model.byte_fallback = tokenizer->model.fuse_unknown = true;
-  if (prefix) tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = space});
-  tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE, .from = " ", .to = space});
-  tokenizer->decode = (DecodeRule){.steps = {{.kind = DECODE_REPLACE, .from = space, .to = " "},
+  if (prefix) tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_PREPEND, .to = SPACE_TEXT});
+  tokenizer_add_step(tokenizer, (NormalizeStep){.kind = NORMALIZE_REPLACE, .from = " ", .to = SPACE_TEXT});
+  tokenizer->decode = (DecodeRule){.steps = {{.kind = DECODE_REPLACE, .from = SPACE_TEXT, .to = " "},
                                              {.kind = DECODE_BYTE_FALLBACK, .from = "", .to = ""},
                                              {.kind = DECODE_STRIP, .from = " ", .to = "", .start = 1, .whole = true}},
                                    .count = prefix ? 3 : 2};

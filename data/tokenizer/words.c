@@ -8,14 +8,13 @@
 
 #include <utf8proc.h>
 
-static const char space_text[] = "\xE2\x96\x81";
-enum { SPACE_LENGTH = sizeof space_text - 1 };
+enum { SPACE_LENGTH = sizeof SPACE_TEXT - 1 };
 
 static const char *find_space(const char *text, size_t length) {
   const char *end = text + length;
-  while ((text = memchr(text, space_text[0], (size_t)(end - text)))) {
+  while ((text = memchr(text, SPACE_TEXT[0], (size_t)(end - text)))) {
     if (end - text < SPACE_LENGTH) return NULL;
-    if (memcmp(text, space_text, SPACE_LENGTH) == 0) return text;
+    if (memcmp(text, SPACE_TEXT, SPACE_LENGTH) == 0) return text;
     text++;
   }
   return NULL;
@@ -32,7 +31,7 @@ static utf8proc_int32_t character_before(const char *text, size_t end) {
 
 void words_find_cuts(Tokenizer *tokenizer) {
   Model *model = &tokenizer->model;
-  bool knows_space = map_get(&tokenizer->ids, space_text, SPACE_LENGTH, NULL);
+  bool knows_space = map_get(&tokenizer->ids, SPACE_TEXT, SPACE_LENGTH, NULL);
   if (model->kind == MODEL_BPE_BYTES || !knows_space || model->ignore_merges || model->prefix || model->suffix) return;
   if (model->merges_stand_ins) return;
   for (int64_t id = 0; id < tokenizer->size; id++) {
@@ -43,7 +42,7 @@ void words_find_cuts(Tokenizer *tokenizer) {
       if (at > token->text) pair_table_set(&model->space_joins, (uint32_t)character_before(token->text, (size_t)(at - token->text)), 1);
     }
   }
-  model->space = space_text;
+  model->space = SPACE_TEXT;
 }
 
 Status words_encode(TokenList *out, const Tokenizer *tokenizer, Workspace *workspace, const char *word, size_t length) {

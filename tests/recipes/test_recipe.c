@@ -2,8 +2,8 @@
 #include "recipes/recipe.h"
 
 #include "core/file.h"
-#include "core/log.h"
 #include "recipes/schema.h"
+#include "tests/support/recipe.h"
 #include "tests/support/test.h"
 
 // A recipe with nothing against it; `extra` goes behind.
@@ -13,34 +13,16 @@
 #define STEPS "gradient_accumulation_steps: 4\n"
 #define LORA HEAD STEPS "adapter: lora\n"
 
-static Recipe recipe;
-
-static Status parse(const char *text) {
-  recipe_release(&recipe);
-  return recipe_parse(&recipe, "r.yml", text, strlen(text), NULL, 0);
-}
+static Status parse(const char *text) { return parse_recipe("r.yml", text, NULL); }
 
 static Status parse_with(const char *text, const char *key, const char *value) {
-  recipe_release(&recipe);
-  return recipe_parse(&recipe, "r.yml", text, strlen(text), &(RecipeOverride){key, value}, 1);
+  return parse_recipe("r.yml", text, &(RecipeOverride){key, value});
 }
 
 static bool has_notice(const char *key) {
   for (int i = 0; i < recipe.remark_count; i++)
     if (recipe.remarks[i].is_notice && strcmp(recipe.remarks[i].key, key) == 0) return true;
   return false;
-}
-
-static int set_up(void **state) {
-  (void)state;
-  log_set_quiet(true);
-  return 0;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  recipe_release(&recipe);
-  return 0;
 }
 
 // --- reading ---
@@ -464,5 +446,5 @@ int main(void) {
       cmocka_unit_test(overrides_that_concern_no_frozen_model_train),
       cmocka_unit_test(train_names_all_that_is_not_built_at_once),
   };
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  return cmocka_run_group_tests(tests, recipe_set_up, recipe_tear_down);
 }

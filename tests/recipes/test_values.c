@@ -2,9 +2,8 @@
 #include <stdlib.h>
 
 #include "core/file.h"
-#include "core/log.h"
-#include "recipes/recipe.h"
 #include "recipes/schema.h"
+#include "tests/support/recipe.h"
 #include "tests/support/test.h"
 
 #define HEAD                                                                                                            \
@@ -12,24 +11,7 @@
   "lora_alpha: 16\nlora_target_linear: true\n"
 #define DATA "datasets: [{path: d.jsonl, type: alpaca}]\n"
 
-static Recipe recipe;
-
-static int set_up(void **state) {
-  (void)state;
-  log_set_quiet(true);
-  return 0;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  recipe_release(&recipe);
-  return 0;
-}
-
-static Status parse(const char *text) {
-  recipe_release(&recipe);
-  return recipe_parse(&recipe, "r.yml", text, strlen(text), NULL, 0);
-}
+static Status parse(const char *text) { return parse_recipe("r.yml", text, NULL); }
 
 // The remarks about `key` in a sound recipe with "key: value" behind it.
 typedef struct Told {
@@ -409,5 +391,5 @@ int main(void) {
       cmocka_unit_test(keys_of_methods_that_are_not_built_validate_and_train_names_them),
       cmocka_unit_test(every_optimiser_and_schedule_validates_and_train_names_those_that_are_not_built),
   };
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  return cmocka_run_group_tests(tests, recipe_set_up, recipe_tear_down);
 }

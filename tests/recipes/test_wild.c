@@ -4,36 +4,16 @@
 #include <stdlib.h>
 
 #include "core/file.h"
-#include "core/log.h"
 #include "core/text.h"
-#include "recipes/recipe.h"
+#include "tests/support/recipe.h"
 #include "tests/support/test.h"
 
 enum { TEXT_LIMIT = 1 << 20 };
 
-static Recipe recipe;
-
-static int set_up(void **state) {
-  (void)state;
-  log_set_quiet(true);
-  return 0;
-}
-
-static int tear_down(void **state) {
-  (void)state;
-  recipe_release(&recipe);
-  return 0;
-}
-
-static Status parse(const char *name, const char *text) {
-  recipe_release(&recipe);
-  return recipe_parse(&recipe, name, text, strlen(text), NULL, 0);
-}
-
 // "# Notices: key key ...", the last line of a good recipe; a line of "# Notices:" alone means none.
 static void check_good(const char *name, const char *text) {
   static const char mark[] = "\n# Notices:";
-  if (parse(name, text) != STATUS_OK) fail_msg("%s: %s", name, status_message());
+  if (parse_recipe(name, text, NULL) != STATUS_OK) fail_msg("%s: %s", name, status_message());
   const char *wanted = strstr(text, mark);
   if (!wanted) fail_msg("%s has no line \"# Notices: ...\"", name);
   wanted += sizeof mark - 1;
@@ -76,7 +56,7 @@ static void good_recipes_come_back_from_their_resolved_text(void **state) {
     recipe_release(&recipe);
     assert_ok(recipe_load(&recipe, path, NULL, 0));
     char *resolved = memory_copy_string(recipe.resolved);
-    assert_ok(parse("resolved.yml", resolved));
+    assert_ok(parse_recipe("resolved.yml", resolved, NULL));
     assert_string_equal(recipe.resolved, resolved);
     free(resolved);
     free(path);
@@ -121,7 +101,7 @@ static void check_bad(const char *base, char *block) {
   char *head = base_without(base, dropped), *text = memory_format("%s%s", head, body), *rest;
   long line = strtol(block, &rest, 10);
   char *wanted = memory_format("r.yml:%ld%s", line ? line + count_lines(head) : 1, rest);
-  if (parse("r.yml", text) != STATUS_USAGE) fail_msg("not refused: %s", block);
+  if (parse_recipe("r.yml", text, NULL) != STATUS_USAGE) fail_msg("not refused: %s", block);
   if (!strstr(status_message(), wanted)) fail_msg("wanted %s\nin %s", wanted, status_message());
   if (recipe.problem_count > 1) fail_msg("more than one problem for %s: %s", block, status_message());
   free(wanted);
@@ -158,5 +138,5 @@ int main(void) {
       cmocka_unit_test(good_recipes_come_back_from_their_resolved_text),
       cmocka_unit_test(bad_recipes_are_refused_at_the_place_of_their_fault),
   };
-  return cmocka_run_group_tests(tests, set_up, tear_down);
+  return cmocka_run_group_tests(tests, recipe_set_up, recipe_tear_down);
 }
