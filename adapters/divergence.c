@@ -90,7 +90,8 @@ static void side_logits(Side *side, int64_t first, int64_t rows) {
   Backend *backend = model->backend;
   int64_t width = model->config.hidden, vocabulary = model->config.vocabulary;
   backend->upload(side->x, side->hidden + first * width, rows * width * (int64_t)sizeof(float), backend);
-  backend->kernels->linear_forward(side->logits, side->x, &model->head.weight, rows, 1, false, backend);
+  Projection head = projection_f32(side->logits, &model->head.weight, 1);
+  backend->kernels->linear_forward(&head, 1, rows_f32(side->x, width), rows, backend);
   backend->download(side->host_logits, side->logits, rows * vocabulary * (int64_t)sizeof(float), backend);
 }
 

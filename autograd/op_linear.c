@@ -1,122 +1,191 @@
-// y = x W^T + bias + residual + h B^T, with h = scale * dropout(x) A^T a node of its own: when a segment is
-// recomputed for its backward pass, h is needed again and y often is not, and then W is not multiplied twice.
-//   dx = dy W + (scale * dh A, through the dropout mask),   dh = dy B
-//   dB += dy^T h,   dA += scale * dh^T dropout(x),   dresidual = dy
+// y_i = x W_i^T + bias_i + residual + h_i B_i^T,   h_i = scale_i dropout_i(x) A_i^T
+//   dh_i = scale_i dy_i B_i,   dx = sum_i dy_i W_i + dh_i A_i (through its dropout mask),   dresidual = dy
+//   dB_i += dy_i^T h_i,   dA_i += dh_i^T dropout_i(x)
+// h of all parts is one more output: when a segment is recomputed for its backward pass, h is needed again and y often is
+// not, and then W is not multiplied twice.
+#include <assert.h>
+
 #include "autograd/ops.h"
 
+enum { LINEAR_X, LINEAR_RESIDUAL };
+enum { LINEAR_H = LINEAR_PROJECTIONS };  // the output; y_i are those before it
+
 typedef struct LinearAttributes {
-  const Matrix *weight;
-  const float *bias;
-  const LowRank *adapter;
+  LinearPart parts[LINEAR_PROJECTIONS];
+  int count;
+  int64_t h_column[LINEAR_PROJECTIONS];  // where each part's h begins
+  int64_t rank;  // of all parts
 } LinearAttributes;
 
+static Rows tensor_rows(const Tensor *tensor) { return (Rows){tensor->data, tensor->columns, tensor->type}; }
+static Rows gradient_rows(const Tensor *tensor) { return (Rows){tensor->gradient, tensor->columns, tensor->type}; }
 static Matrix parameter_matrix(const Parameter *parameter) { return matrix_f32(parameter->data, parameter->rows, parameter->columns); }
+static bool is_adapted(const LinearPart *part) { return part->adapter && part->adapter->enabled; }
+static int64_t tensor_count(const Tensor *tensor) { return tensor->rows * tensor->columns; }
 
-static uint64_t dropout_stream(const Tape *tape, const LowRank *adapter) {
+static bool has_dropout(const LinearAttributes *a) {
+  for (int i = 0; i < a->count; i++)
+    if (is_adapted(&a->parts[i]) && a->parts[i].adapter->dropout > 0) return true;
+  return false;
+}
+
+// y (+)= the rows x as part i's adapter sees them in training; accumulate is for the way back.
+static void drop(void *y, const void *x, const LowRank *adapter, const Tensor *like, bool accumulate, const Tape *tape) {
   // The upper half tells micro-batches apart, the lower one adapters; bit 63 keeps clear of the other streams.
-  return 1ull << 63 | tape->dropout_stream << 24 | (uint64_t)adapter->index;
+  uint64_t stream = 1ull << 63 | tape->dropout_stream << 24 | (uint64_t)adapter->index;
+  tape->backend->kernels->dropout(y, x, like->type, tensor_count(like), adapter->dropout, tape->dropout_seed, stream, accumulate,
+                                  tape->backend);
 }
 
-static void project_forward(Node *node, Tape *tape) {
-  const LowRank *adapter = node->attributes;
-  const Kernels *kernels = tape->backend->kernels;
-  const Tensor *x = node->inputs[0];
-  const float *input = x->data;
-  if (node->scratch) {
-    kernels->dropout(node->scratch, x->data, x->rows * x->columns, adapter->dropout, tape->dropout_seed, dropout_stream(tape, adapter),
-                     false, tape->backend);
-    input = node->scratch;
+static void low_forward(const Node *node, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LINEAR_X], *h = node->outputs[LINEAR_H];
+  bool dropped = has_dropout(a);
+  Projection projections[LINEAR_PROJECTIONS];
+  Matrix matrices[LINEAR_PROJECTIONS];
+  int count = 0;
+  for (int i = 0; i < a->count; i++) {
+    const LowRank *adapter = a->parts[i].adapter;
+    if (!is_adapted(&a->parts[i])) continue;
+    matrices[count] = parameter_matrix(&adapter->a);
+    projections[count] = (Projection){.w = &matrices[count], .alpha = adapter->scale, .y = rows_from(tensor_rows(h), a->h_column[i])};
+    if (dropped) {
+      drop(node->scratch, x->data, adapter, x, false, tape);
+      tape->backend->kernels->linear_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, tape->backend);
+    }
+    count++;
   }
-  Matrix a = parameter_matrix(&adapter->a);
-  kernels->linear_forward(node->outputs[0]->data, input, &a, x->rows, adapter->scale, false, tape->backend);
+  if (!dropped) tape->backend->kernels->linear_forward(projections, count, tensor_rows(x), x->rows, tape->backend);
 }
-
-static void project_backward(Node *node, Tape *tape) {
-  const LowRank *adapter = node->attributes;
-  const Kernels *kernels = tape->backend->kernels;
-  Tensor *x = node->inputs[0];
-  const float *dh = node->outputs[0]->gradient;
-  int64_t count = x->rows * x->columns;
-  uint64_t stream = dropout_stream(tape, adapter);
-  const float *input = x->data;
-  if (node->scratch) {
-    kernels->dropout(node->scratch, x->data, count, adapter->dropout, tape->dropout_seed, stream, false, tape->backend);
-    input = node->scratch;
-  }
-  kernels->weight_backward(adapter->a.gradient, dh, input, x->rows, adapter->a.rows, adapter->a.columns, adapter->scale, tape->backend);
-  if (!x->needs_gradient) return;
-  Matrix a = parameter_matrix(&adapter->a);
-  if (!node->scratch) {
-    kernels->linear_backward(x->gradient, dh, &a, x->rows, adapter->scale, node->accumulate[0], tape->backend);
-    return;
-  }
-  kernels->linear_backward(node->scratch, dh, &a, x->rows, adapter->scale, false, tape->backend);
-  kernels->dropout(x->gradient, node->scratch, count, adapter->dropout, tape->dropout_seed, stream, node->accumulate[0], tape->backend);
-}
-
-static int64_t project_scratch(const Node *node, bool backward) {
-  (void)backward;
-  const LowRank *adapter = node->attributes;
-  return adapter->dropout > 0 ? node->inputs[0]->rows * node->inputs[0]->columns : 0;
-}
-
-static const Op project_op = {
-    .name = "lora_a", .forward = project_forward, .backward = project_backward, .scratch = project_scratch, .saved_inputs = 1};
-
-enum { LINEAR_X, LINEAR_RESIDUAL, LINEAR_H };
 
 static void linear_forward(Node *node, Tape *tape) {
-  const LinearAttributes *attributes = node->attributes;
+  const LinearAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL], *h = node->outputs[LINEAR_H];
+  if (h) low_forward(node, tape);
+  if (!node->outputs[0]->data) return;
+  Projection projections[LINEAR_PROJECTIONS];
+  for (int i = 0; i < a->count; i++) {
+    const LinearPart *part = &a->parts[i];
+    Projection *p = &projections[i];
+    *p = (Projection){.w = part->weight, .alpha = 1, .y = tensor_rows(node->outputs[i]), .bias = part->bias};
+    if (residual) p->residual = tensor_rows(residual);
+    if (!is_adapted(part)) continue;
+    p->h = rows_from(tensor_rows(h), a->h_column[i]);
+    p->low = part->adapter->b.data;
+    p->rank = part->adapter->b.columns;
+  }
+  tape->backend->kernels->linear_forward(projections, a->count, tensor_rows(x), x->rows, tape->backend);
+}
+
+// The gradients of part i's A and B; its dh is left in `dh`. x_dropped: room for x with its dropout mask, NULL without dropout.
+static void low_backward(const Node *node, int i, Rows dh, void *x_dropped, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
-  const Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL], *h = node->inputs[LINEAR_H];
-  Tensor *y = node->outputs[0];
-  if (residual) kernels->copy(y->data, residual->data, y->rows * y->columns, tape->backend);
-  kernels->linear_forward(y->data, x->data, attributes->weight, x->rows, 1, residual != NULL, tape->backend);
-  if (attributes->bias) kernels->bias_forward(y->data, attributes->bias, y->rows, y->columns, tape->backend);
-  if (!h) return;
-  Matrix b = parameter_matrix(&attributes->adapter->b);
-  kernels->linear_forward(y->data, h->data, &b, h->rows, 1, true, tape->backend);
+  const LowRank *adapter = a->parts[i].adapter;
+  const Tensor *x = node->inputs[LINEAR_X], *y = node->outputs[i];
+  Rows h = rows_from(tensor_rows(node->outputs[LINEAR_H]), a->h_column[i]), input = tensor_rows(x);
+  WeightGradient db = {.dw = adapter->b.gradient, .dy = gradient_rows(y), .rows = adapter->b.rows, .alpha = 1};
+  kernels->weight_backward(&db, 1, h, adapter->b.columns, x->rows, tape->backend);
+  Matrix b = parameter_matrix(&adapter->b);
+  Projection back = {.w = &b, .alpha = adapter->scale, .y = gradient_rows(y)};
+  kernels->linear_backward(dh, &back, 1, x->rows, false, tape->backend);
+  if (!x_dropped) return;
+  drop(x_dropped, x->data, adapter, x, false, tape);
+  input.data = x_dropped;
+  WeightGradient da = {.dw = adapter->a.gradient, .dy = dh, .rows = adapter->a.rows, .alpha = 1};
+  kernels->weight_backward(&da, 1, input, x->columns, x->rows, tape->backend);
+}
+
+// What A gives back of dh through its dropout mask, added to dx.
+static void low_dropped_backward(const Node *node, int i, Rows dh, void *buffer, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
+  Tensor *x = node->inputs[LINEAR_X];
+  Matrix matrix = parameter_matrix(&a->parts[i].adapter->a);
+  Projection back = {.w = &matrix, .alpha = 1, .y = dh};
+  tape->backend->kernels->linear_backward((Rows){buffer, x->columns, x->type}, &back, 1, x->rows, false, tape->backend);
+  drop(x->gradient, buffer, a->parts[i].adapter, x, true, tape);
 }
 
 static void linear_backward(Node *node, Tape *tape) {
-  const LinearAttributes *attributes = node->attributes;
+  const LinearAttributes *a = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
-  Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL], *h = node->inputs[LINEAR_H];
+  Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL];
   const Tensor *y = node->outputs[0];
-  const float *dy = y->gradient;
-  if (h) {
-    const LowRank *adapter = attributes->adapter;
-    Matrix b = parameter_matrix(&adapter->b);
-    kernels->weight_backward(adapter->b.gradient, dy, h->data, h->rows, adapter->b.rows, adapter->b.columns, 1, tape->backend);
-    kernels->linear_backward(h->gradient, dy, &b, h->rows, 1, node->accumulate[LINEAR_H], tape->backend);
+  bool dropped = has_dropout(a);
+  // Scratch: dh of all parts, then room for one x where there is dropout.
+  Rows dh = {node->scratch, a->rank, x->type};
+  void *buffer = dropped ? (char *)node->scratch + (x->rows * a->rank * float_bytes(x->type) + 63) / 64 * 64 : NULL;
+  Projection projections[LINEAR_PROJECTIONS];
+  WeightGradient gradients[LINEAR_PROJECTIONS];
+  int adapted = 0;
+  for (int i = 0; i < a->count; i++) {
+    const LinearPart *part = &a->parts[i];
+    projections[i] = (Projection){.w = part->weight, .alpha = 1, .y = gradient_rows(node->outputs[i])};
+    if (!is_adapted(part)) continue;
+    Rows own = rows_from(dh, a->h_column[i]);
+    low_backward(node, i, own, buffer, tape);
+    gradients[adapted++] = (WeightGradient){.dw = part->adapter->a.gradient, .dy = own, .rows = part->adapter->a.rows, .alpha = 1};
+    if (dropped) continue;
+    projections[i].h = own;
+    projections[i].low = part->adapter->a.data;
+    projections[i].rank = part->adapter->a.rows;
   }
-  if (x->needs_gradient)
-    kernels->linear_backward(x->gradient, dy, attributes->weight, x->rows, 1, node->accumulate[LINEAR_X], tape->backend);
+  if (adapted && !dropped) kernels->weight_backward(gradients, adapted, tensor_rows(x), x->columns, x->rows, tape->backend);
+  if (x->needs_gradient) {
+    kernels->linear_backward(gradient_rows(x), projections, a->count, x->rows, node->accumulate[LINEAR_X], tape->backend);
+    for (int i = 0; i < a->count && dropped; i++)
+      if (is_adapted(&a->parts[i])) low_dropped_backward(node, i, rows_from(dh, a->h_column[i]), buffer, tape);
+  }
   if (residual && residual->needs_gradient && !node->shares_gradient)
-    kernels->add(residual->gradient, dy, 1, y->rows * y->columns, tape->backend);  // a set one would have been shared
+    kernels->add(residual->gradient, y->gradient, 1, tensor_count(y), tape->backend);  // a set one would have been shared
+}
+
+static int64_t linear_scratch(const Node *node, bool backward) {
+  const LinearAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LINEAR_X];
+  int64_t bytes = backward ? (x->rows * a->rank * float_bytes(x->type) + 63) / 64 * 64 : 0;
+  if (has_dropout(a)) bytes += tensor_count(x) * float_bytes(x->type);
+  return (bytes + 3) / 4;
 }
 
 static const Op linear_op = {.name = "linear",
                              .forward = linear_forward,
                              .backward = linear_backward,
-                             .saved_inputs = 1u << LINEAR_H,
+                             .scratch = linear_scratch,
                              .aliased_input = 1 + LINEAR_RESIDUAL};
 
-Tensor *op_linear(Tape *tape, Tensor *x, const Matrix *w, const float *bias, const LowRank *adapter, Tensor *residual) {
-  Tensor *h = NULL;
-  if (adapter && adapter->enabled) {
-    Node *project = tape_node(tape, &project_op, (void *)(uintptr_t)adapter);
-    project->inputs[0] = x;
-    h = project->outputs[0] = tape_tensor(tape, x->rows, adapter->a.rows);
-    node_finish(project, true);
-  }
+static const Op linear_lora_op = {.name = "linear + lora",
+                                  .forward = linear_forward,
+                                  .backward = linear_backward,
+                                  .scratch = linear_scratch,
+                                  .saved_inputs = 1u << LINEAR_X,
+                                  .saved_outputs = 1u << LINEAR_H,
+                                  .aliased_input = 1 + LINEAR_RESIDUAL,
+                                  .is_selective = true};
+
+static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count, Tensor *residual) {
+  assert(count <= LINEAR_PROJECTIONS);
   LinearAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (LinearAttributes){.weight = w, .bias = bias, .adapter = adapter};
-  Node *node = tape_node(tape, &linear_op, attributes);
+  attributes->count = count;
+  for (int i = 0; i < count; i++) {
+    attributes->parts[i] = parts[i];
+    attributes->h_column[i] = attributes->rank;
+    if (is_adapted(&parts[i])) attributes->rank += parts[i].adapter->a.rows;
+  }
+  Node *node = tape_node(tape, attributes->rank ? &linear_lora_op : &linear_op, attributes);
   node->inputs[LINEAR_X] = x;
   node->inputs[LINEAR_RESIDUAL] = residual;
-  node->inputs[LINEAR_H] = h;
-  node->outputs[0] = tape_tensor(tape, x->rows, w->rows);
-  node_finish(node, h != NULL);
-  return node->outputs[0];
+  for (int i = 0; i < count; i++)
+    y[i] = node->outputs[i] = tape_tensor(tape, x->rows, parts[i].weight->rows, residual ? FLOAT_32 : tape->activations);
+  if (attributes->rank) node->outputs[LINEAR_H] = tape_tensor(tape, x->rows, attributes->rank, x->type);
+  node_finish(node, attributes->rank > 0);
+  if (attributes->rank) node->outputs[LINEAR_H]->needs_gradient = false;  // dh is the node's own business
+}
+
+void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count) { add_node(tape, y, x, parts, count, NULL); }
+
+Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual) {
+  Tensor *y;
+  add_node(tape, &y, x, &part, 1, residual);
+  return y;
 }

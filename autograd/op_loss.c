@@ -3,6 +3,8 @@
 //   dlogits_i = gradient_scale * (softmax(logits_i) - onehot(target_i)),   dx = dlogits W.
 // The gradient's scale is known before the pass (one denominator for the whole optimiser step), so dx is computed
 // while a chunk's logits are at hand, and kept instead of them.
+#include <assert.h>
+
 #include "autograd/ops.h"
 
 enum { LOSS_CHUNK_ROWS = 256 };  // 256 rows of a 50k vocabulary are 50 MB; the GEMM is at full rate from there
@@ -17,30 +19,34 @@ enum { LOSS_NLL, LOSS_DX };
 
 static int64_t chunk_rows(int64_t rows) { return rows < LOSS_CHUNK_ROWS ? rows : LOSS_CHUNK_ROWS; }
 
+static void *row_data(const Tensor *tensor, int64_t row) {
+  return (char *)tensor->data + row * tensor->columns * float_bytes(tensor->type);
+}
+
 static void loss_forward(Node *node, Tape *tape) {
   const LossAttributes *attributes = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
   const Tensor *x = node->inputs[LOSS_X];
-  const int32_t *targets = (const int32_t *)node->inputs[LOSS_TARGETS]->data;
+  const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
   Tensor *dx = node->outputs[LOSS_DX];
   float *logits = node->scratch;
   float *scale = logits + chunk_rows(x->rows) * attributes->head->rows;
   if (dx) kernels->fill(scale, attributes->gradient_scale, chunk_rows(x->rows), tape->backend);
   for (int64_t row = 0; row < x->rows; row += LOSS_CHUNK_ROWS) {
     int64_t n = chunk_rows(x->rows - row);
-    kernels->linear_forward(logits, x->data + row * x->columns, attributes->head, n, 1, false, tape->backend);
-    kernels->cross_entropy(node->outputs[LOSS_NLL]->data + row, logits, targets + row, dx ? scale : NULL, n, attributes->head->rows,
+    Projection head = projection_f32(logits, attributes->head, 1);
+    kernels->linear_forward(&head, 1, (Rows){row_data(x, row), x->columns, x->type}, n, tape->backend);
+    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, targets + row, dx ? scale : NULL, n, attributes->head->rows,
                            tape->backend);
-    if (dx) kernels->linear_backward(dx->data + row * x->columns, logits, attributes->head, n, 1, false, tape->backend);
+    if (dx) kernels->linear_backward((Rows){row_data(dx, row), dx->columns, dx->type}, &head, 1, n, false, tape->backend);
   }
 }
 
+// dx is x's gradient, computed by the forward pass in its place.
 static void loss_backward(Node *node, Tape *tape) {
-  Tensor *x = node->inputs[LOSS_X];
-  const Tensor *dx = node->outputs[LOSS_DX];
-  int64_t count = x->rows * x->columns;
-  if (node->accumulate[LOSS_X]) tape->backend->kernels->add(x->gradient, dx->data, 1, count, tape->backend);
-  else tape->backend->kernels->copy(x->gradient, dx->data, count, tape->backend);
+  (void)node;
+  (void)tape;
+  assert(!node->accumulate[LOSS_X]);
 }
 
 static int64_t loss_scratch(const Node *node, bool backward) {
@@ -61,8 +67,8 @@ Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targ
   Node *node = tape_node(tape, &loss_op, attributes);
   node->inputs[LOSS_X] = x;
   node->inputs[LOSS_TARGETS] = targets;
-  node->outputs[LOSS_NLL] = tape_tensor(tape, x->rows, 1);
-  if (tape->mode == TAPE_TRAIN && x->needs_gradient) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns);
+  node->outputs[LOSS_NLL] = tape_tensor(tape, x->rows, 1, FLOAT_32);
+  if (tape->mode == TAPE_TRAIN && x->needs_gradient) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns, x->type);
   node_finish(node, false);
   tape_keep(node->outputs[LOSS_NLL]);
   return node->outputs[LOSS_NLL];

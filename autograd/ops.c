@@ -9,8 +9,8 @@ typedef struct EmbeddingAttributes {
 static void embedding_forward(Node *node, Tape *tape) {
   const EmbeddingAttributes *attributes = node->attributes;
   const Tensor *ids = node->inputs[0];
-  tape->backend->kernels->embedding_forward(node->outputs[0]->data, (const int32_t *)ids->data, attributes->weight, ids->rows,
-                                            attributes->scale, tape->backend);
+  tape->backend->kernels->embedding_forward(node->outputs[0]->data, ids->data, attributes->weight, ids->rows, attributes->scale,
+                                            tape->backend);
 }
 
 static const Op embedding_op = {.name = "embedding", .forward = embedding_forward};
@@ -20,7 +20,7 @@ Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale) {
   *attributes = (EmbeddingAttributes){.weight = w, .scale = scale};
   Node *node = tape_node(tape, &embedding_op, attributes);
   node->inputs[0] = ids;
-  node->outputs[0] = tape_tensor(tape, ids->rows, w->columns);
+  node->outputs[0] = tape_tensor(tape, ids->rows, w->columns, FLOAT_32);
   node_finish(node, false);
   return node->outputs[0];
 }
@@ -33,14 +33,16 @@ typedef struct NormAttributes {
 static void rmsnorm_forward(Node *node, Tape *tape) {
   const NormAttributes *attributes = node->attributes;
   const Tensor *x = node->inputs[0];
-  tape->backend->kernels->rmsnorm_forward(node->outputs[0]->data, x->data, attributes->weight, x->rows, x->columns, attributes->epsilon,
+  const Tensor *y = node->outputs[0];
+  tape->backend->kernels->rmsnorm_forward(y->data, y->type, x->data, attributes->weight, x->rows, x->columns, attributes->epsilon,
                                           attributes->offset, tape->backend);
 }
 
 static void rmsnorm_backward(Node *node, Tape *tape) {
   const NormAttributes *attributes = node->attributes;
   Tensor *x = node->inputs[0];
-  tape->backend->kernels->rmsnorm_backward(x->gradient, node->outputs[0]->gradient, x->data, attributes->weight, x->rows, x->columns,
+  const Tensor *y = node->outputs[0];
+  tape->backend->kernels->rmsnorm_backward(x->gradient, y->gradient, y->type, x->data, attributes->weight, x->rows, x->columns,
                                            attributes->epsilon, attributes->offset, node->accumulate[0], tape->backend);
 }
 
@@ -52,35 +54,25 @@ Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float o
   *attributes = (NormAttributes){.weight = w, .epsilon = epsilon, .offset = offset};
   Node *node = tape_node(tape, &rmsnorm_op, attributes);
   node->inputs[0] = x;
-  node->outputs[0] = tape_tensor(tape, x->rows, x->columns);
+  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, tape->activations);
   node_finish(node, false);
   return node->outputs[0];
 }
 
-static void rope_rotate(float *x, const Node *node, bool inverse, Tape *tape) {
+static void rope_rotate(void *x, const Node *node, bool inverse, Tape *tape) {
   const RopeSettings *settings = node->attributes;
   const Tensor *y = node->outputs[0];
-  tape->backend->kernels->rope(x, (const int32_t *)node->inputs[1]->data, settings->frequencies, y->rows, y->columns / settings->head_size,
+  tape->backend->kernels->rope(x, y->type, node->inputs[1]->data, settings->frequencies, y->rows, y->columns / settings->head_size,
                                settings->head_size, settings->rotary, settings->layout, settings->magnitude, inverse, tape->backend);
 }
 
-static void rope_forward(Node *node, Tape *tape) {
-  Tensor *y = node->outputs[0];
-  tape->backend->kernels->copy(y->data, node->inputs[0]->data, y->rows * y->columns, tape->backend);
-  rope_rotate(y->data, node, false, tape);
-}
+static void rope_forward(Node *node, Tape *tape) { rope_rotate(node->outputs[0]->data, node, false, tape); }
 
-static void rope_backward(Node *node, Tape *tape) {
-  // The projection below is the rotation's only source and reader: the gradient turns in place and is its own.
-  if (!node->shares_gradient) {
-    const Tensor *y = node->outputs[0];
-    tape->backend->kernels->copy(node->inputs[0]->gradient, y->gradient, y->rows * y->columns, tape->backend);
-  }
-  rope_rotate(node->inputs[0]->gradient, node, true, tape);
-}
+// Nothing else reads x: the gradient, too, turns in its place.
+static void rope_backward(Node *node, Tape *tape) { rope_rotate(node->inputs[0]->gradient, node, true, tape); }
 
 // Positions are read by the backward pass, too; as an input of the tape they stay in any case.
-static const Op rope_op = {.name = "rope", .forward = rope_forward, .backward = rope_backward, .aliased_input = 1};
+static const Op rope_op = {.name = "rope", .forward = rope_forward, .backward = rope_backward, .aliased_input = 1, .is_in_place = true};
 
 Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings) {
   RopeSettings *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
@@ -88,23 +80,23 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
   Node *node = tape_node(tape, &rope_op, attributes);
   node->inputs[0] = x;
   node->inputs[1] = positions;
-  node->outputs[0] = tape_tensor(tape, x->rows, x->columns);
+  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, x->type);
   node_finish(node, false);
   return node->outputs[0];
 }
 
 static void gated_forward(Node *node, Tape *tape) {
   Tensor *y = node->outputs[0];
-  tape->backend->kernels->gated_forward(y->data, node->inputs[0]->data, node->inputs[1]->data, y->rows * y->columns,
+  tape->backend->kernels->gated_forward(y->data, node->inputs[0]->data, node->inputs[1]->data, y->type, y->rows * y->columns,
                                         *(const Activation *)node->attributes, tape->backend);
 }
 
 static void gated_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   const Tensor *gate = node->inputs[0], *up = node->inputs[1];
-  float *dgate = gate->needs_gradient ? gate->gradient : node->scratch;
-  float *dup = up->needs_gradient ? up->gradient : node->scratch;
-  tape->backend->kernels->gated_backward(dgate, dup, y->gradient, gate->data, up->data, y->rows * y->columns,
+  void *dgate = gate->needs_gradient ? gate->gradient : node->scratch;
+  void *dup = up->needs_gradient ? up->gradient : node->scratch;
+  tape->backend->kernels->gated_backward(dgate, dup, y->gradient, gate->data, up->data, y->type, y->rows * y->columns,
                                          *(const Activation *)node->attributes, tape->backend);
 }
 
@@ -123,23 +115,23 @@ Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f) {
   Node *node = tape_node(tape, &gated_op, attributes);
   node->inputs[0] = gate;
   node->inputs[1] = up;
-  node->outputs[0] = tape_tensor(tape, gate->rows, gate->columns);
+  node->outputs[0] = tape_tensor(tape, gate->rows, gate->columns, gate->type);
   node_finish(node, false);
   return node->outputs[0];
 }
 
 static void gather_forward(Node *node, Tape *tape) {
   Tensor *y = node->outputs[0];
-  tape->backend->kernels->gather_rows(y->data, node->inputs[0]->data, (const int32_t *)node->inputs[1]->data, y->rows, y->columns,
-                                      tape->backend);
+  tape->backend->kernels->gather_rows(y->data, node->inputs[0]->data, y->type, node->inputs[1]->data, y->rows, y->columns, tape->backend);
 }
 
 static void gather_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   Tensor *x = node->inputs[0];
-  if (!node->accumulate[0]) tape->backend->kernels->fill(x->gradient, 0, x->rows * x->columns, tape->backend);
-  tape->backend->kernels->scatter_rows(x->gradient, y->gradient, (const int32_t *)node->inputs[1]->data, y->rows, y->columns,
-                                       tape->backend);
+  // (Zeros are the same in either type; a buffer's end is a multiple of four bytes.)
+  int64_t floats = (x->rows * x->columns * float_bytes(x->type) + 3) / 4;
+  if (!node->accumulate[0]) tape->backend->kernels->fill(x->gradient, 0, floats, tape->backend);
+  tape->backend->kernels->scatter_rows(x->gradient, y->gradient, y->type, node->inputs[1]->data, y->rows, y->columns, tape->backend);
 }
 
 static const Op gather_op = {.name = "gather_rows", .forward = gather_forward, .backward = gather_backward};
@@ -148,7 +140,7 @@ Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows) {
   Node *node = tape_node(tape, &gather_op, NULL);
   node->inputs[0] = x;
   node->inputs[1] = rows;
-  node->outputs[0] = tape_tensor(tape, rows->rows, x->columns);
+  node->outputs[0] = tape_tensor(tape, rows->rows, x->columns, x->type);
   node_finish(node, false);
   return node->outputs[0];
 }

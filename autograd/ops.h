@@ -27,11 +27,20 @@ Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
 // y = rmsnorm(x) * (offset + w); saves x.
 Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset);
 
-// y = x W^T (+ bias) (+ residual) (+ the adapter's term); `bias`, `residual` and `adapter` may be NULL. Saves nothing
-// but the adapter's x and its rank-wide product.
-Tensor *op_linear(Tape *tape, Tensor *x, const Matrix *w, const float *bias, const LowRank *adapter, Tensor *residual);
+// One projection of x; `bias` and `adapter` may be NULL.
+typedef struct LinearPart {
+  const Matrix *weight;  // [out, in]
+  const float *bias;  // [out]
+  const LowRank *adapter;
+} LinearPart;
 
-// Rotary positions. positions: int32 input tensor [n, 1]; frequencies[rotary / 2] on the device.
+// y[i] = x W_i^T (+ bias_i) (+ the adapter's term) for up to LINEAR_PROJECTIONS parts that read one x. Saves nothing but the
+// adapters' x and their rank-wide products.
+void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count);
+// The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
+Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
+
+// Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]; frequencies[rotary / 2] on the device.
 typedef struct RopeSettings {
   const float *frequencies;
   int64_t head_size, rotary;
@@ -45,8 +54,9 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
 typedef struct KvLayer {
   float *k, *v;  // [capacity, kv_heads * head_size], [capacity, kv_heads * value_size]
 } KvLayer;
-Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, AttentionShape shape,
-                     const KvLayer *cache);
+// query_ends (an int32 input tensor [rows of q, 1], or NULL) is for queries that are some rows of their spans only.
+Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends,
+                     AttentionShape shape, const KvLayer *cache);
 
 // y = f(gate) * up; saves both.
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
@@ -54,7 +64,7 @@ Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
 // y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
 Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
 
-// The output layer and the loss in one, by chunks of rows so that logits of all rows are never held: returns
+// The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
 // nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
 // gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens.
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale);

@@ -7,8 +7,8 @@
 typedef struct Lifetime {
   int first, last;  // event numbers
   int64_t bytes, offset;
-  float **pointer;  // set to the buffer when event `first` begins
-  int merged;  // >= 0: this is the same buffer as that lifetime (a shared gradient)
+  void **pointer;  // set to the buffer when event `first` begins
+  int merged;  // >= 0: this is the same buffer as that lifetime (a shared gradient, or an output in its input's place)
 } Lifetime;
 
 typedef enum Phase { PHASE_FORWARD, PHASE_RECOMPUTE, PHASE_BACKWARD } Phase;
@@ -16,15 +16,20 @@ typedef enum Phase { PHASE_FORWARD, PHASE_RECOMPUTE, PHASE_BACKWARD } Phase;
 typedef struct Event {
   Node *node;
   Phase phase;
+  unsigned outputs;  // of a forward call: bit i, output i is wanted
   int start, starts;  // lifetimes beginning here: plan->order[start .. start+starts)
 } Event;
 
+// Its arrays stay from one plan to the next, so that a warm step allocates nothing.
 typedef struct TapePlan {
   Event *events;
   int event_count, event_capacity, forward_events;
   Lifetime *lifetimes;
   int lifetime_count, lifetime_capacity;
-  int *order;
+  int *order;  // [lifetime_count]
+  Lifetime **sorted, **placed;  // [lifetime_count] while they are placed
+  unsigned *again;  // [nodes]: the outputs that a segment's recomputation has to give
+  int order_capacity, again_capacity;
   int64_t bytes;
   int checkpointed;
 } TapePlan;
@@ -34,20 +39,17 @@ static void plan_free(TapePlan *plan) {
   free(plan->events);
   free(plan->lifetimes);
   free(plan->order);
+  free(plan->sorted);
+  free(plan->placed);
+  free(plan->again);
   free(plan);
 }
 
 void tape_new(Tape *tape, Backend *backend) { *tape = (Tape){.backend = backend}; }
 
-static void tape_forget(Tape *tape) {
-  plan_free(tape->plan);
-  tape->plan = NULL;
-  arena_release(&tape->arena);
-  tape->node_count = tape->tensor_count = tape->segment_count = 0;
-}
-
 void tape_free(Tape *tape) {
-  tape_forget(tape);
+  plan_free(tape->plan);
+  arena_release(&tape->arena);
   free(tape->nodes);
   free(tape->tensors);
   if (tape->block) tape->backend->release(tape->block, tape->backend);
@@ -55,20 +57,21 @@ void tape_free(Tape *tape) {
 }
 
 void tape_begin(Tape *tape, TapeMode mode) {
-  tape_forget(tape);
+  arena_reset(&tape->arena);
+  tape->node_count = tape->tensor_count = 0;
   tape->mode = mode;
   tape->segment_count = 1;
 }
 
-Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns) {
+Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns, FloatType type) {
   Tensor *tensor = arena_new(&tape->arena, 1, sizeof *tensor);
-  *tensor = (Tensor){.rows = rows, .columns = columns, .forward_life = -1, .recomputed_life = -1, .gradient_life = -1};
+  *tensor = (Tensor){.rows = rows, .columns = columns, .type = type, .forward_life = -1, .recomputed_life = -1, .gradient_life = -1};
   ARRAY_PUSH(tape->tensors, tape->tensor_count, tape->tensor_capacity) = tensor;
   return tensor;
 }
 
 Tensor *tape_input(Tape *tape, const void *host, int64_t rows, int64_t columns) {
-  Tensor *tensor = tape_tensor(tape, rows, columns);
+  Tensor *tensor = tape_tensor(tape, rows, columns, FLOAT_32);
   tensor->host = host;
   return tensor;
 }
@@ -96,9 +99,9 @@ void tape_segment(Tape *tape) { tape->segment_count++; }
 void tape_keep(Tensor *tensor) { tensor->keep = 1; }
 int tape_segments(const Tape *tape) { return tape->segment_count; }
 
-static int64_t tensor_bytes(const Tensor *tensor) { return tensor->rows * tensor->columns * (int64_t)sizeof(float); }
+static int64_t tensor_bytes(const Tensor *tensor) { return tensor->rows * tensor->columns * float_bytes(tensor->type); }
 
-static int lifetime_new(TapePlan *plan, int event, int64_t bytes, float **pointer) {
+static int lifetime_new(TapePlan *plan, int event, int64_t bytes, void **pointer) {
   int64_t rounded = (bytes + 63) / 64 * 64;
   ARRAY_PUSH(plan->lifetimes, plan->lifetime_count, plan->lifetime_capacity) =
       (Lifetime){.first = event, .last = event, .bytes = rounded ? rounded : 64, .pointer = pointer, .merged = -1};
@@ -127,31 +130,36 @@ static bool reads_recomputed(const TapePlan *plan, const Tensor *tensor, int seg
   return tensor->producer && tensor->producer->segment == segment && is_recomputed(plan, tensor->producer);
 }
 
-static int event_add(TapePlan *plan, Node *node, Phase phase) {
-  ARRAY_PUSH(plan->events, plan->event_count, plan->event_capacity) = (Event){.node = node, .phase = phase};
+static int event_add(TapePlan *plan, Node *node, Phase phase, unsigned outputs) {
+  ARRAY_PUSH(plan->events, plan->event_count, plan->event_capacity) = (Event){.node = node, .phase = phase, .outputs = outputs};
   return plan->event_count - 1;
 }
 
-// Schedules a forward call: its outputs' buffers begin here, its inputs' must last until here.
-static void plan_forward(TapePlan *plan, Node *node, Phase phase) {
-  int event = event_add(plan, node, phase);
-  for (int i = 0; i < NODE_OUTPUTS; i++) {
-    Tensor *tensor = node->outputs[i];
-    if (!tensor) continue;
-    int life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->data);
-    if (phase == PHASE_RECOMPUTE) tensor->recomputed_life = life;
-    else tensor->forward_life = life;
-  }
+static void plan_scratch(TapePlan *plan, Node *node, int event, bool backward) {
+  int64_t floats = node->op->scratch ? node->op->scratch(node, backward) : 0;
+  if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
+}
+
+// Schedules a forward call: the buffers of its wanted outputs begin here, its inputs' must last until here.
+static void plan_forward(TapePlan *plan, Node *node, Phase phase, unsigned outputs) {
+  int event = event_add(plan, node, phase, outputs), first_input = -1;
   for (int i = 0; i < NODE_INPUTS; i++) {
     Tensor *tensor = node->inputs[i];
     if (!tensor) continue;
     bool recomputed = phase == PHASE_RECOMPUTE && reads_recomputed(plan, tensor, node->segment);
-    lifetime_extend(plan, recomputed ? tensor->recomputed_life : tensor->forward_life, event);
+    int life = recomputed ? tensor->recomputed_life : tensor->forward_life;
+    lifetime_extend(plan, life, event);
+    if (i == 0) first_input = life;
   }
-  if (node->op->scratch) {
-    int64_t floats = node->op->scratch(node, false);
-    if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
+  for (int i = 0; i < NODE_OUTPUTS; i++) {
+    Tensor *tensor = node->outputs[i];
+    if (!tensor || !(outputs >> i & 1)) continue;
+    int life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->data);
+    if (node->op->is_in_place && i == 0) plan->lifetimes[life].merged = first_input;
+    if (phase == PHASE_RECOMPUTE) tensor->recomputed_life = life;
+    else tensor->forward_life = life;
   }
+  plan_scratch(plan, node, event, false);
 }
 
 static void plan_saved(TapePlan *plan, Tensor *const *tensors, int count, unsigned saved, int segment, int event) {
@@ -162,7 +170,7 @@ static void plan_saved(TapePlan *plan, Tensor *const *tensors, int count, unsign
 }
 
 static void plan_backward(TapePlan *plan, Node *node) {
-  int event = event_add(plan, node, PHASE_BACKWARD);
+  int event = event_add(plan, node, PHASE_BACKWARD, 0);
   plan_saved(plan, node->inputs, NODE_INPUTS, node->op->saved_inputs, node->segment, event);
   plan_saved(plan, node->outputs, NODE_OUTPUTS, node->op->saved_outputs, node->segment, event);
   for (int i = 0; i < NODE_OUTPUTS; i++)
@@ -177,13 +185,11 @@ static void plan_backward(TapePlan *plan, Node *node) {
         plan->lifetimes[tensor->gradient_life].merged = node->outputs[0]->gradient_life;
         node->shares_gradient = true;
       }
+      if (node->op->is_loss && i == 0) plan->lifetimes[tensor->gradient_life].merged = node->outputs[1]->forward_life;
     }
     lifetime_extend(plan, tensor->gradient_life, event);
   }
-  if (node->op->scratch) {
-    int64_t floats = node->op->scratch(node, true);
-    if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
-  }
+  plan_scratch(plan, node, event, true);
 }
 
 // Whether a node has anything to pass back: a loss begins the backward pass, others need a gradient of an output.
@@ -193,26 +199,31 @@ static bool has_gradient(const Node *node) {
   return node->needs_backward && reached;
 }
 
-// Marks (in `again`) those of a segment's nodes first .. end-1 that must run again for its backward pass.
-static void plan_recomputed_nodes(const TapePlan *plan, const Tape *tape, int first, int end, bool *again) {
+// Whether the backward pass of a segment, whose last node is end - 1, reads what node n gives as an output, or a node that runs again does.
+static bool is_read_again(const TapePlan *plan, const Tape *tape, int n, int end, const Tensor *output) {
+  for (int c = n + 1; c < end; c++) {
+    const Node *consumer = tape->nodes[c];
+    for (int i = 0; i < NODE_INPUTS; i++) {
+      if (consumer->inputs[i] != output) continue;
+      if (plan->again[c] || (consumer->needs_backward && (consumer->op->saved_inputs >> i & 1))) return true;
+    }
+  }
+  return false;
+}
+
+// Marks in plan->again which outputs of a segment's nodes first .. end-1 must be computed again for its backward pass.
+static void plan_recomputed_nodes(TapePlan *plan, const Tape *tape, int first, int end) {
   for (int n = end - 1; n >= first; n--) {
     const Node *node = tape->nodes[n];
-    bool needed = false;
-    again[n] = false;
-    if (!is_recomputed(plan, node)) continue;
-    for (int o = 0; o < NODE_OUTPUTS && !needed; o++) {
-      const Tensor *tensor = node->outputs[o];
-      if (!tensor) continue;
-      needed = node->needs_backward && (node->op->saved_outputs >> o & 1);
-      for (int c = n + 1; c < end && !needed; c++) {
-        const Node *consumer = tape->nodes[c];
-        for (int i = 0; i < NODE_INPUTS; i++) {
-          if (consumer->inputs[i] != tensor) continue;
-          needed |= again[c] || (consumer->needs_backward && (consumer->op->saved_inputs >> i & 1));
-        }
-      }
+    unsigned all = 0, needed = 0;
+    for (int o = 0; o < NODE_OUTPUTS; o++) {
+      if (!node->outputs[o]) continue;
+      all |= 1u << o;
+      if (!is_recomputed(plan, node)) continue;
+      bool is_saved = node->needs_backward && (node->op->saved_outputs >> o & 1);
+      if (is_saved || is_read_again(plan, tape, n, end, node->outputs[o])) needed |= 1u << o;
     }
-    again[n] = needed;
+    plan->again[n] = needed && !node->op->is_selective ? all : needed;
   }
 }
 
@@ -224,13 +235,12 @@ static int compare_lifetimes(const void *a, const void *b) {
 
 // Largest first, each at the lowest offset that is free during its whole life.
 static void plan_offsets(TapePlan *plan) {
-  Lifetime **sorted = memory_new((size_t)plan->lifetime_count, sizeof *sorted);
+  Lifetime **sorted = plan->sorted, **placed = plan->placed;
   int count = 0;
   for (int i = 0; i < plan->lifetime_count; i++)
     if (plan->lifetimes[i].merged < 0) sorted[count++] = &plan->lifetimes[i];
   qsort(sorted, (size_t)count, sizeof *sorted, compare_lifetimes);
   // `placed` is ordered by offset, so that one walk finds the first gap.
-  Lifetime **placed = memory_new((size_t)count, sizeof *placed);
   for (int i = 0; i < count; i++) {
     Lifetime *life = sorted[i];
     int64_t offset = 0;
@@ -246,13 +256,10 @@ static void plan_offsets(TapePlan *plan) {
     for (; at > 0 && placed[at - 1]->offset > offset; at--) placed[at] = placed[at - 1];
     placed[at] = life;
   }
-  free(sorted);
-  free(placed);
 }
 
 // Lists for each event the lifetimes that begin there.
 static void plan_starts(TapePlan *plan) {
-  plan->order = memory_new((size_t)plan->lifetime_count, sizeof *plan->order);
   for (int i = 0; i < plan->lifetime_count; i++) plan->events[plan->lifetimes[i].first].starts++;
   int start = 0;
   for (int e = 0; e < plan->event_count; e++) {
@@ -272,9 +279,40 @@ static int segment_begin(const Tape *tape, int segment) {
   return n;
 }
 
+static void plan_place(TapePlan *plan) {
+  if (plan->lifetime_count > plan->order_capacity) {
+    plan->order_capacity = 2 * plan->lifetime_count;
+    plan->order = memory_grow(plan->order, (size_t)plan->order_capacity, sizeof *plan->order);
+    plan->sorted = memory_grow(plan->sorted, (size_t)plan->order_capacity, sizeof(Lifetime *));
+    plan->placed = memory_grow(plan->placed, (size_t)plan->order_capacity, sizeof(Lifetime *));
+  }
+  plan_offsets(plan);
+  plan_starts(plan);
+}
+
+// The backward pass, segment by segment from the last, each with what has to be computed again before it.
+static void plan_backward_pass(TapePlan *plan, Tape *tape) {
+  if (tape->node_count > plan->again_capacity) {
+    plan->again_capacity = 2 * tape->node_count;
+    plan->again = memory_grow(plan->again, (size_t)plan->again_capacity, sizeof *plan->again);
+  }
+  int end = tape->node_count;
+  for (int segment = tape->segment_count - 1; segment >= 0; segment--) {
+    int first = segment_begin(tape, segment);
+    plan_recomputed_nodes(plan, tape, first, end);
+    for (int n = first; n < end; n++)
+      if (plan->again[n]) plan_forward(plan, tape->nodes[n], PHASE_RECOMPUTE, plan->again[n]);
+    for (int n = end - 1; n >= first; n--)
+      if (has_gradient(tape->nodes[n])) plan_backward(plan, tape->nodes[n]);
+    end = first;
+  }
+}
+
 void tape_plan(Tape *tape, int checkpointed) {
-  plan_free(tape->plan);
-  TapePlan *plan = tape->plan = memory_new(1, sizeof *plan);
+  if (!tape->plan) tape->plan = memory_new(1, sizeof *tape->plan);
+  TapePlan *plan = tape->plan;
+  plan->event_count = plan->forward_events = plan->lifetime_count = 0;
+  plan->bytes = 0;
   plan->checkpointed = checkpointed < tape->segment_count - 1 ? checkpointed : tape->segment_count - 1;
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];
@@ -290,30 +328,16 @@ void tape_plan(Tape *tape, int checkpointed) {
   for (int i = 0; i < tape->tensor_count; i++)
     if (!tape->tensors[i]->producer)
       tape->tensors[i]->forward_life = lifetime_new(plan, 0, tensor_bytes(tape->tensors[i]), &tape->tensors[i]->data);
-  for (int i = 0; i < tape->node_count; i++) plan_forward(plan, tape->nodes[i], PHASE_FORWARD);
+  for (int i = 0; i < tape->node_count; i++) plan_forward(plan, tape->nodes[i], PHASE_FORWARD, ~0u);
   plan->forward_events = plan->event_count;
-  if (tape->mode == TAPE_TRAIN) {
-    bool *again = memory_new((size_t)tape->node_count, sizeof *again);
-    int end = tape->node_count;
-    for (int segment = tape->segment_count - 1; segment >= 0; segment--) {
-      int first = segment_begin(tape, segment);
-      plan_recomputed_nodes(plan, tape, first, end, again);
-      for (int n = first; n < end; n++)
-        if (again[n]) plan_forward(plan, tape->nodes[n], PHASE_RECOMPUTE);
-      for (int n = end - 1; n >= first; n--)
-        if (has_gradient(tape->nodes[n])) plan_backward(plan, tape->nodes[n]);
-      end = first;
-    }
-    free(again);
-  }
+  if (tape->mode == TAPE_TRAIN) plan_backward_pass(plan, tape);
   int last = plan->event_count - 1;
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];
     // Inputs are uploaded once, before the first event, and stay.
     if (tensor->keep || !tensor->producer) lifetime_extend(plan, tensor->forward_life, last);
   }
-  plan_offsets(plan);
-  plan_starts(plan);
+  plan_place(plan);
 }
 
 int64_t tape_plan_bytes(const Tape *tape) { return tape->plan->bytes; }
@@ -332,9 +356,10 @@ static void event_run(Tape *tape, Event *event) {
   TapePlan *plan = tape->plan;
   for (int i = 0; i < event->starts; i++) {
     int index = plan->order[event->start + i];
-    *plan->lifetimes[index].pointer = (float *)((char *)tape->block + lifetime_root(plan, index)->offset);
+    *plan->lifetimes[index].pointer = (char *)tape->block + lifetime_root(plan, index)->offset;
   }
-  event->node->recomputing = event->phase == PHASE_RECOMPUTE;
+  for (int i = 0; i < NODE_OUTPUTS && event->phase == PHASE_RECOMPUTE; i++)
+    if (event->node->outputs[i] && !(event->outputs >> i & 1)) event->node->outputs[i]->data = NULL;
   if (event->phase == PHASE_BACKWARD) event->node->op->backward(event->node, tape);
   else event->node->op->forward(event->node, tape);
 }
@@ -344,7 +369,7 @@ void tape_forward(Tape *tape) {
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];
     if (tensor->producer) continue;
-    tensor->data = (float *)((char *)tape->block + plan->lifetimes[tensor->forward_life].offset);
+    tensor->data = (char *)tape->block + plan->lifetimes[tensor->forward_life].offset;
     tape->backend->upload(tensor->data, tensor->host, tensor_bytes(tensor), tape->backend);
   }
   for (int e = 0; e < plan->forward_events; e++) event_run(tape, &plan->events[e]);
@@ -355,6 +380,6 @@ void tape_backward(Tape *tape) {
 }
 
 void tape_read(void *host, const Tape *tape, const Tensor *tensor) {
-  const char *data = (const char *)tape->block + tape->plan->lifetimes[tensor->forward_life].offset;
+  const char *data = (const char *)tape->block + lifetime_root(tape->plan, tensor->forward_life)->offset;
   tape->backend->download(host, data, tensor_bytes(tensor), tape->backend);
 }

@@ -24,9 +24,10 @@
 #include "kernels/backend.h"
 
 typedef struct Tensor {
-  int64_t rows, columns;  // float32 (or int32 for token ids, positions and row numbers), row-major
+  int64_t rows, columns;  // row-major
+  FloatType type;  // of data and gradient (inputs: float32, or int32 for token ids, positions and row numbers)
   bool needs_gradient;
-  float *data, *gradient;  // valid while an op that uses them runs; gradient is NULL when none is wanted
+  void *data, *gradient;  // valid while an op that uses them runs; gradient is NULL when none is wanted
   // private to the plan
   struct Node *producer;  // NULL for an input
   const void *host;  // an input's values
@@ -34,7 +35,7 @@ typedef struct Tensor {
   int forward_life, recomputed_life, gradient_life;  // indices of lifetimes, -1: none
 } Tensor;
 
-enum { NODE_INPUTS = 4, NODE_OUTPUTS = 3 };
+enum { NODE_INPUTS = 5, NODE_OUTPUTS = 4 };
 
 typedef struct Node Node;
 typedef struct Tape Tape;
@@ -46,8 +47,10 @@ typedef struct Op {
   int64_t (*scratch)(const Node *node, bool backward);  // floats while it runs; NULL: none
   unsigned saved_inputs, saved_outputs;  // bit i: backward reads the data of input / output i
   int aliased_input;  // 1 + the input whose gradient is output 0's own; 0: none
+  bool is_in_place;  // output 0 takes the place of input 0, which no other op reads
   bool is_cheap;  // recomputed for the backward pass rather than kept, in every segment
-  bool is_loss;  // begins the backward pass: needs no gradient of its outputs
+  bool is_selective;  // computes only the outputs that have data: a recomputation may want some of them
+  bool is_loss;  // begins the backward pass: output 1 (where there is one) is the gradient of input 0, which no other op reads
 } Op;
 
 struct Node {
@@ -59,8 +62,7 @@ struct Node {
   // Set by the plan:
   bool accumulate[NODE_INPUTS];  // the gradient of input i is added to
   bool shares_gradient;  // the aliased input's gradient is output 0's: nothing to do
-  float *scratch;  // valid while the node runs
-  bool recomputing;  // this forward call is a recomputation
+  void *scratch;  // valid while the node runs
 };
 
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
@@ -68,6 +70,7 @@ typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
 struct Tape {
   Backend *backend;
   TapeMode mode;
+  FloatType activations;  // the type of activations between linear layers; the residual stream is float32
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number
   // private
   Arena arena;
@@ -83,11 +86,11 @@ struct Tape {
 
 void tape_new(Tape *tape, Backend *backend);
 void tape_free(Tape *tape);
-void tape_begin(Tape *tape, TapeMode mode);  // forgets the present graph; keeps the block
+void tape_begin(Tape *tape, TapeMode mode);  // forgets the present graph; keeps its memory for the next one
 
 Tensor *tape_input(Tape *tape, const void *host, int64_t rows,
                    int64_t columns);  // 4-byte values, uploaded at each forward pass; `host` must stay
-Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns);  // for ops: a new output
+Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns, FloatType type);  // for ops: a new output
 Node *tape_node(Tape *tape, const Op *op, void *attributes);  // for ops: appended to the present segment
 void node_finish(Node *node, bool has_parameters);  // after inputs and outputs are set: decides who needs gradients
 void tape_segment(Tape *tape);  // what follows belongs to a new segment

@@ -103,18 +103,28 @@ struct ArenaChunk {
 
 enum { ARENA_CHUNK = 1 << 16 };
 
+// A spare chunk that is large enough, or a new one; it becomes the present one.
+static struct ArenaChunk *chunk_new(Arena *arena, size_t room) {
+  struct ArenaChunk **place = &arena->spare;
+  while (*place && (*place)->size < room) place = &(*place)->next;
+  struct ArenaChunk *chunk = *place;
+  if (chunk) {
+    *place = chunk->next;
+    room = chunk->size;
+  } else {
+    chunk = aligned_alloc(64, sizeof *chunk + room);
+    if (!chunk) out_of_memory(room);
+  }
+  *chunk = (struct ArenaChunk){.next = arena->chunks, .size = room};
+  return arena->chunks = chunk;
+}
+
 void *arena_new(Arena *arena, size_t count, size_t size) {
   size_t bytes;
   if (!size_multiply(&bytes, count, size) || bytes > SIZE_MAX / 2) out_of_memory(SIZE_MAX);
   bytes = (bytes + 63) / 64 * 64;
   struct ArenaChunk *chunk = arena->chunks;
-  if (!chunk || chunk->size - chunk->used < bytes) {
-    size_t room = bytes > ARENA_CHUNK ? bytes : ARENA_CHUNK;
-    chunk = aligned_alloc(64, sizeof *chunk + room);
-    if (!chunk) out_of_memory(room);
-    *chunk = (struct ArenaChunk){.next = arena->chunks, .size = room};
-    arena->chunks = chunk;
-  }
+  if (!chunk || chunk->size - chunk->used < bytes) chunk = chunk_new(arena, bytes > ARENA_CHUNK ? bytes : ARENA_CHUNK);
   void *block = chunk->data + chunk->used;
   chunk->used += bytes;
   return memset(block, 0, bytes);
@@ -138,7 +148,19 @@ char *arena_format(Arena *arena, const char *format, ...) {
   return text;
 }
 
+void arena_reset(Arena *arena) {
+  while (arena->chunks) {
+    struct ArenaChunk *chunk = arena->chunks;
+    arena->chunks = chunk->next;
+    chunk->next = arena->spare;
+    arena->spare = chunk;
+  }
+}
+
 void arena_release(Arena *arena) {
+  arena_reset(arena);
+  arena->chunks = arena->spare;
+  arena->spare = NULL;
   while (arena->chunks) {
     struct ArenaChunk *next = arena->chunks->next;
     free(arena->chunks);

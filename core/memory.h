@@ -29,13 +29,14 @@ int64_t memory_available_bytes(void);  // what the machine has free (MemAvailabl
 
 // An arena: everything allocated from it is released at once.
 typedef struct Arena {
-  struct ArenaChunk *chunks;
+  struct ArenaChunk *chunks, *spare;
 } Arena;
 
 void *arena_new(Arena *arena, size_t count, size_t size);  // zeroed, 64-byte aligned
 char *arena_copy_string(Arena *arena, const char *text);
 char *arena_copy_bytes(Arena *arena, const char *bytes, size_t length);  // adds a NUL
 char *arena_format(Arena *arena, const char *format, ...) PRINTF_LIKE(2, 3);
+void arena_reset(Arena *arena);  // everything is given up, but the memory is kept for what comes next
 void arena_release(Arena *arena);
 
 // A growing byte string, always NUL-terminated when `data` is not NULL.

@@ -10,6 +10,8 @@
 
 #include <stdint.h>
 
+#include "kernels/rows.h"
+
 typedef struct AttentionSpan {
   int64_t query_begin, query_end;  // rows of q and o
   int64_t key_begin, key_end;  // rows of k and v
@@ -22,5 +24,10 @@ typedef struct AttentionShape {
   int64_t window;  // 0: all earlier keys
   float softcap;  // 0: none; else s <- softcap * tanh(s / softcap)
 } AttentionShape;
+
+// Floats of scratch that the backward pass over `queries` rows of q needs.
+static inline int64_t attention_scratch_floats(int64_t queries, const AttentionShape *shape, FloatType type) {
+  return queries * shape->heads * (1 + (type == FLOAT_32 ? 0 : shape->head_size));
+}
 
 #endif

@@ -1,6 +1,7 @@
 // The boundary between what is computed and where: a device's memory and its table of kernels. Everything above
-// (autograd, models, trainer, runtime) calls only through this table. Pointers are the device's. All activations,
-// adapters and gradients are float32 and row-major; n is the number of rows (tokens).
+// (autograd, models, trainer, runtime) calls only through this table. Pointers are the device's; all is row-major; n is
+// the number of rows (tokens). `type` is that of activations and their gradients (void *), float32 or bfloat16 (kernels/rows.h);
+// a kernel computes in float32 and rounds what it writes. What is float * is float32 in any case.
 // "accumulate" says whether an output is set (false) or added to (true). Inputs and outputs must not overlap
 // unless a kernel says so. No kernel fails: shapes are the caller's promise, scratch is reserved by backend_new.
 // Bits do not depend on the number of threads.
@@ -13,7 +14,7 @@
 #include "core/status.h"
 #include "core/thread.h"
 #include "kernels/attention.h"
-#include "kernels/matrix.h"
+#include "kernels/linear.h"
 
 typedef enum RopeLayout {
   ROPE_HALVES,  // Hugging Face: (x[i], x[i + size/2]) turn together
@@ -34,42 +35,39 @@ typedef struct Backend Backend;
 typedef struct Kernels {
   const char *name;  // "scalar", "avx2", ...
 
-  // y[n, w.rows] (+)= alpha * x[n, w.columns] w^T
-  void (*linear_forward)(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-  // dx[n, w.columns] (+)= alpha * dy[n, w.rows] w
-  void (*linear_backward)(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-  // dw[rows, columns] += alpha * dy[n, rows]^T x[n, columns]
-  void (*weight_backward)(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
-                          Backend *backend);
-  // y[i] += bias for each of n rows; and db += column sums of dy
-  void (*bias_forward)(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend);
+  // kernels/linear.h has the equations; x[n, in] of all projections, dx[n, in].
+  void (*linear_forward)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+  void (*linear_backward)(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
+  // dw_i[rows_i, columns] += alpha_i * dy_i[n, rows_i]^T x[n, columns] for each of `count` gradients
+  void (*weight_backward)(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
   // y[i] = scale * w[ids[i]]
   void (*embedding_forward)(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
   // y = x / sqrt(mean(x^2) + epsilon) * (offset + w), each row apart; w [columns]. Zhang and Sennrich 2019.
-  void (*rmsnorm_forward)(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
+  void (*rmsnorm_forward)(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
                           Backend *backend);
-  void (*rmsnorm_backward)(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                           float offset, bool accumulate, Backend *backend);
+  void (*rmsnorm_backward)(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
+                           float epsilon, float offset, bool accumulate, Backend *backend);
 
   // Rotates x[n, heads, head_size] in place by position * frequencies[i], i < rotary/2, pairs within the first
   // `rotary` of each head; sine and cosine are multiplied by `magnitude` (YaRN; 1 else). Su et al. 2021.
   // inverse: by the opposite angle (the backward pass, which keeps the factor).
-  void (*rope)(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
-               RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+  void (*rope)(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
+               int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 
   // o[nq, heads * value_size], lse[nq, heads] of q[nq, heads * head_size], k[nk, kv_heads * head_size], v[nk, kv_heads * value_size]
-  void (*attention_forward)(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
-                            int64_t span_count, AttentionShape shape, Backend *backend);
-  // Sets dq, dk, dv; delta[nq, heads] is scratch of the caller's.
-  void (*attention_backward)(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
-                             const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
-                             AttentionShape shape, Backend *backend);
+  // query_ends[nq] (NULL: as the spans say) is for queries that are some of a span's rows only: query i sees the keys before query_ends[i].
+  void (*attention_forward)(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
+  // Sets dq, dk, dv; scratch: attention_scratch_floats, the first [nq, heads] of which become rowsum(go o).
+  void (*attention_backward)(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                             const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                             const int32_t *query_ends, AttentionShape shape, Backend *backend);
 
   // y = f(gate) * up, elementwise; Shazeer 2020. Backward: dgate and dup are set, and may be the very buffers gate and up.
-  void (*gated_forward)(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
-  void (*gated_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
-                         Backend *backend);
+  void (*gated_forward)(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
+  void (*gated_backward)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                         Activation f, Backend *backend);
 
   // For each row i: nll[i] = logsumexp(logits[i]) - logits[i][targets[i]]; then, unless gradient_scale is NULL,
   // logits[i] <- gradient_scale[i] * (softmax(logits[i]) - onehot(targets[i])) in place.
@@ -78,11 +76,12 @@ typedef struct Kernels {
 
   // y[i] = x[i] * keep_i / (1 - p); keep_i is a function of (seed, stream, i) alone: philox(seed, stream, i / 4)[i % 4] >= p * 2^32.
   // accumulate adds to y. The same call with dy for x is its backward.
-  void (*dropout)(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate, Backend *backend);
+  void (*dropout)(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                  Backend *backend);
 
   // y[i] = x[rows[i]] (gather); y[rows[i]] += x[i] (scatter, distinct rows)
-  void (*gather_rows)(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
-  void (*scatter_rows)(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+  void (*gather_rows)(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+  void (*scatter_rows)(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 
   void (*fill)(float *y, float value, int64_t count, Backend *backend);
   void (*copy)(float *y, const float *x, int64_t count, Backend *backend);

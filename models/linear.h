@@ -22,8 +22,10 @@ static inline int64_t linear_gguf_row(int64_t row, int64_t rows, int64_t heads) 
   return head * size + within % (size / 2) * 2 + within / (size / 2);
 }
 
+static inline LinearPart linear_part(const Linear *linear) { return (LinearPart){&linear->weight, linear->bias, linear->adapter}; }
+
 static inline Tensor *linear_apply(Tape *tape, const Linear *linear, Tensor *x, Tensor *residual) {
-  return op_linear(tape, x, &linear->weight, linear->bias, linear->adapter, residual);
+  return op_linear(tape, x, linear_part(linear), residual);
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/tile.h"
+#include "kernels/cpu/typed.h"
 
 // A tile of scores is QUERIES x KEYS; tiles start at multiples of these from the span's first query and key, so that
 // no sum depends on how the work was shared out.
@@ -16,15 +17,25 @@ typedef struct AttentionTask {
   int64_t kv_head, first_head, end_head, first_query, end_query, first_key, end_key;
 } AttentionTask;
 
-// The keys that query i (a row of q) of a span sees: first_key .. end_key - 1.
-static inline int64_t seen_end(const AttentionSpan *span, int64_t i) { return span->key_end - span->query_end + i + 1; }
-static inline int64_t seen_first(const AttentionSpan *span, int64_t i, int64_t window) {
-  return window > 0 ? larger(span->key_begin, seen_end(span, i) - window) : span->key_begin;
+// The keys that query i (a row of q) of a span sees: seen_first .. seen_end - 1. Both grow with i.
+typedef struct Sight {
+  int64_t window;  // 0: none
+  const int32_t *query_ends;  // NULL: the queries are the span's last rows
+} Sight;
+static inline int64_t seen_end(const AttentionSpan *span, int64_t i, Sight sight) {
+  return sight.query_ends ? sight.query_ends[i] : span->key_end - span->query_end + i + 1;
+}
+static inline int64_t seen_first(const AttentionSpan *span, int64_t i, Sight sight) {
+  return sight.window > 0 ? larger(span->key_begin, seen_end(span, i, sight) - sight.window) : span->key_begin;
 }
 
 // The first key of the tile that holds the first key that query i sees.
-static inline int64_t seen_tile(const AttentionSpan *span, int64_t i, int64_t window) {
-  return span->key_begin + (seen_first(span, i, window) - span->key_begin) / KEYS * KEYS;
+static inline int64_t seen_tile(const AttentionSpan *span, int64_t i, Sight sight) {
+  return span->key_begin + (seen_first(span, i, sight) - span->key_begin) / KEYS * KEYS;
+}
+
+static inline Rows head_rows(const void *data, int64_t heads, int64_t size, FloatType type) {
+  return (Rows){(void *)(uintptr_t)data, heads * size, type};
 }
 
 // All ones in lanes first <= at + lane < end.

@@ -11,9 +11,14 @@
 typedef enum Wanted { WANTED_QUERIES = 1, WANTED_KEYS = 2 } Wanted;
 
 typedef struct Backward {
-  float *dq, *dk, *dv, *delta;
-  const float *go, *o, *lse, *q, *k, *v;
+  void *dq;  // of `type`
+  float *sums;  // dq while it is added up: dq itself where that is float32
+  float *delta;
+  const float *lse;
+  Rows dk, dv, go, o, q, k, v;
+  FloatType type;
   AttentionShape shape;
+  Sight sight;
   AttentionTask *tasks;
   int wanted;  // a set of Wanted
   Backend *backend;
@@ -24,6 +29,7 @@ typedef struct Work {
   float *probabilities, *slopes;  // P and dS: [QUERIES, KEYS]
   float *dk, *dv;  // [KEYS, head_size], [KEYS, value_size]
   float *packed;  // Q or dO of a tile where it cannot be read in place
+  float *queries, *outputs;  // Q and dO of a tile as float32 where they are not: [QUERIES, head_size], [QUERIES, value_size]
 } Work;
 
 static Work divide_scratch(float *scratch, const AttentionShape *shape) {
@@ -36,6 +42,8 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape) {
   work.dk = work.slopes + QUERIES * KEYS;
   work.dv = work.dk + head;
   work.packed = work.dv + value;
+  work.queries = work.packed + larger(head, value);
+  work.outputs = work.queries + QUERIES * (head / KEYS);
   return work;
 }
 
@@ -60,18 +68,19 @@ static TileB right_operand(const float *rows, int64_t ld, int64_t count, int64_t
 static void differentiate_tile(const Backward *b, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                                int64_t key, int64_t keys) {
   const AttentionShape *shape = &b->shape;
-  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1) - key);
-  if (count <= 0 || seen_first(task->span, query, shape->window) >= key + KEYS) return;
+  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1, b->sight) - key);
+  if (count <= 0 || seen_first(task->span, query, b->sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
-  int64_t query_step = shape->heads * head_size, output_step = shape->heads * value_size;
-  const float *q = b->q + row * head_size, *go = b->go + row * value_size;
+  int64_t query_step, output_step;
+  const float *q = rows_as_floats(rows_from(b->q, head * head_size), query, queries, head_size, work->queries, &query_step);
+  const float *go = rows_as_floats(rows_from(b->go, head * value_size), query, queries, value_size, work->outputs, &output_step);
   float *p = work->probabilities, *ds = work->slopes;
   tile_multiply(p, KEYS, tile_a_rows(q, query_step), tile_b_packed(work->keys_turned, head_size), queries, count, head_size, shape->scale,
                 false);
   tile_multiply(ds, KEYS, tile_a_rows(go, output_step), tile_b_packed(work->values_turned, value_size), queries, count, value_size, 1,
                 false);
   for (int64_t i = 0; i < queries; i++) {
-    int64_t first = seen_first(task->span, query + i, shape->window) - key, end = seen_end(task->span, query + i) - key;
+    int64_t first = seen_first(task->span, query + i, b->sight) - key, end = seen_end(task->span, query + i, b->sight) - key;
     slope_row(p + i * KEYS, ds + i * KEYS, larger(first, 0), end, count, b->lse[row + i * shape->heads], b->delta[row + i * shape->heads],
               shape);
   }
@@ -82,30 +91,36 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
     tile_multiply(work->dk, head_size, tile_a_columns(ds, KEYS), right, count, head_size, queries, 1, true);
   }
   if (b->wanted & WANTED_QUERIES)
-    tile_multiply(b->dq + row * head_size, query_step, tile_a_rows(ds, KEYS), tile_b_packed(work->keys, keys), queries, head_size, count, 1,
-                  true);
+    tile_multiply(b->sums + row * head_size, shape->heads * head_size, tile_a_rows(ds, KEYS), tile_b_packed(work->keys, keys), queries,
+                  head_size, count, 1, true);
+}
+
+// sums[count][columns] into rows from `first` on.
+static void store_rows(Rows rows, int64_t first, const float *sums, int64_t count, int64_t columns) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t c = 0; c < columns; c += VL) {
+      Vec value = vec_load_first(sums + i * columns + c, columns - c);
+      BY_TYPE(rows.type, typed_store(rows.data, (first + i) * rows.step + c, value, columns - c, TYPE));
+    }
 }
 
 static void differentiate_keys(const Backward *b, const Work *work, const AttentionTask *task, int64_t key) {
   const AttentionShape *shape = &b->shape;
-  int64_t keys = smaller(KEYS, task->span->key_end - key), key_step = shape->kv_heads * shape->head_size;
-  int64_t value_step = shape->kv_heads * shape->value_size;
-  const float *k = b->k + key * key_step + task->kv_head * shape->head_size,
-              *v = b->v + key * value_step + task->kv_head * shape->value_size;
-  pack_b_transposed(work->keys_turned, k, key_step, shape->head_size, keys);
-  pack_b_transposed(work->values_turned, v, value_step, shape->value_size, keys);
-  pack_b(work->keys, k, key_step, keys, shape->head_size);
+  int64_t keys = smaller(KEYS, task->span->key_end - key), step, key_head = task->kv_head * shape->head_size;
+  int64_t value_head = task->kv_head * shape->value_size;
+  const float *rows = rows_as_floats(rows_from(b->v, value_head), key, keys, shape->value_size, work->dv, &step);
+  pack_b_transposed(work->values_turned, rows, step, shape->value_size, keys);
+  rows = rows_as_floats(rows_from(b->k, key_head), key, keys, shape->head_size, work->dk, &step);
+  pack_b_transposed(work->keys_turned, rows, step, shape->head_size, keys);
+  pack_b(work->keys, rows, step, keys, shape->head_size);
   memset(work->dk, 0, (size_t)(keys * shape->head_size) * sizeof(float));
   memset(work->dv, 0, (size_t)(keys * shape->value_size) * sizeof(float));
   for (int64_t head = task->first_head; head < task->end_head; head++)
     for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
       differentiate_tile(b, work, task, head, query, smaller(QUERIES, task->end_query - query), key, keys);
   if (!(b->wanted & WANTED_KEYS)) return;
-  float *dk = b->dk + key * key_step + task->kv_head * shape->head_size, *dv = b->dv + key * value_step + task->kv_head * shape->value_size;
-  for (int64_t j = 0; j < keys; j++) {
-    memcpy(dk + j * key_step, work->dk + j * shape->head_size, (size_t)shape->head_size * sizeof(float));
-    memcpy(dv + j * value_step, work->dv + j * shape->value_size, (size_t)shape->value_size * sizeof(float));
-  }
+  store_rows(rows_from(b->dk, key_head), key, work->dk, keys, shape->head_size);
+  store_rows(rows_from(b->dv, value_head), key, work->dv, keys, shape->value_size);
 }
 
 static void differentiate(void *argument, int64_t index, int thread) {
@@ -115,15 +130,15 @@ static void differentiate(void *argument, int64_t index, int thread) {
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) differentiate_keys(b, &work, task, key);
 }
 
-// go . o of `count` (up to VL) rows next to each other, a row to a lane, added in the order in which tile_multiply adds
-// go . v: where a query sees one key alone, dP - delta is exactly zero.
-static Vec row_products(const float *go, const float *o, int64_t count, int64_t size) {
+// go . o of `count` (up to VL) rows next to each other from element `at` on, a row to a lane, added in the order in which
+// tile_multiply adds go . v: where a query sees one key alone, dP - delta is exactly zero.
+ALWAYS_INLINE Vec row_products(const void *go, const void *o, int64_t at, int64_t count, int64_t size, int type) {
   Vec sum = vec_zero();
   for (int64_t c = 0; c < size; c += VL) {
     Vec left[VL], right[VL];
     for (int r = 0; r < VL; r++) {
-      left[r] = r < count ? vec_load_first(go + r * size + c, size - c) : vec_zero();
-      right[r] = r < count ? vec_load_first(o + r * size + c, size - c) : vec_zero();
+      left[r] = r < count ? typed_load(go, at + r * size + c, size - c, type) : vec_zero();
+      right[r] = r < count ? typed_load(o, at + r * size + c, size - c, type) : vec_zero();
     }
     vec_transpose(left);
     vec_transpose(right);
@@ -139,8 +154,17 @@ static void prepare_queries(void *argument, int64_t index, int thread) {
   const AttentionTask *task = &b->tasks[index];
   int64_t size = b->shape.value_size, first = task->first_query * b->shape.heads, end = task->end_query * b->shape.heads;
   for (int64_t row = first; row < end; row += VL)
-    vec_store_first(b->delta + row, row_products(b->go + row * size, b->o + row * size, end - row, size), end - row);
-  memset(b->dq + first * b->shape.head_size, 0, (size_t)((end - first) * b->shape.head_size) * sizeof(float));
+    BY_TYPE(b->type, vec_store_first(b->delta + row, row_products(b->go.data, b->o.data, row * size, end - row, size, TYPE), end - row));
+  memset(b->sums + first * b->shape.head_size, 0, (size_t)((end - first) * b->shape.head_size) * sizeof(float));
+}
+
+// dq of a block of queries of all heads, rounded to its type.
+static void finish_queries(void *argument, int64_t index, int thread) {
+  (void)thread;
+  const Backward *b = argument;
+  const AttentionTask *task = &b->tasks[index];
+  int64_t width = b->shape.heads * b->shape.head_size, first = task->first_query * width, end = task->end_query * width;
+  for (int64_t i = first; i < end; i += VL) typed_store(b->dq, i, vec_load_first(b->sums + i, end - i), end - i, FLOAT_BF16);
 }
 
 typedef enum Cut { CUT_SPANS, CUT_HEADS, CUT_QUERIES, CUT_KEYS } Cut;
@@ -162,8 +186,8 @@ static int64_t make_tasks(Backward *b, const AttentionSpan *spans, int64_t span_
       } else {
         for (; task.first_query < span->query_end; task.first_query += 2 * QUERIES) {
           task.end_query = smaller(task.first_query + 2 * QUERIES, span->query_end);
-          task.first_key = seen_tile(span, task.first_query, b->shape.window);
-          task.end_key = seen_end(span, task.end_query - 1);
+          task.first_key = seen_tile(span, task.first_query, b->sight);
+          task.end_key = seen_end(span, task.end_query - 1, b->sight);
           b->tasks[count++] = task;
         }
       }
@@ -179,31 +203,42 @@ static int64_t largest_task_count(const AttentionSpan *spans, int64_t span_count
   return count * kv_heads;
 }
 
-void cpu_attention_backward(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
-                            const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
-                            AttentionShape shape, Backend *backend) {
+static void differentiate_all(Backward *b, const AttentionSpan *spans, int64_t span_count) {
+  ThreadPool *pool = b->backend->pool;
+  int64_t count = make_tasks(b, spans, span_count, CUT_HEADS), threads = pool_threads(pool);
+  if (threads == 1 || count >= 4 * threads) {
+    b->wanted = WANTED_QUERIES | WANTED_KEYS;
+    pool_run(pool, count, differentiate, b);
+    return;
+  }
+  b->wanted = WANTED_KEYS;
+  pool_run(pool, make_tasks(b, spans, span_count, CUT_KEYS), differentiate, b);
+  b->wanted = WANTED_QUERIES;
+  pool_run(pool, make_tasks(b, spans, span_count, CUT_QUERIES), differentiate, b);
+}
+
+void cpu_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                            const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                            const int32_t *query_ends, AttentionShape shape, Backend *backend) {
+  int64_t queries = 0;
+  for (int64_t s = 0; s < span_count; s++) queries = larger(queries, spans[s].query_end);
   Backward b = {.dq = dq,
-                .dk = dk,
-                .dv = dv,
-                .delta = delta,
-                .go = go,
-                .o = o,
+                .sums = type == FLOAT_32 ? dq : scratch + queries * shape.heads,
+                .delta = scratch,
                 .lse = lse,
-                .q = q,
-                .k = k,
-                .v = v,
+                .dk = head_rows(dk, shape.kv_heads, shape.head_size, type),
+                .dv = head_rows(dv, shape.kv_heads, shape.value_size, type),
+                .go = head_rows(go, shape.heads, shape.value_size, type),
+                .o = head_rows(o, shape.heads, shape.value_size, type),
+                .q = head_rows(q, shape.heads, shape.head_size, type),
+                .k = head_rows(k, shape.kv_heads, shape.head_size, type),
+                .v = head_rows(v, shape.kv_heads, shape.value_size, type),
+                .type = type,
                 .shape = shape,
+                .sight = {shape.window, query_ends},
                 .backend = backend};
   b.tasks = backend_shared_scratch(backend, (largest_task_count(spans, span_count, shape.kv_heads) + 1) * (int64_t)sizeof *b.tasks);
   pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_SPANS), prepare_queries, &b);
-  int64_t count = make_tasks(&b, spans, span_count, CUT_HEADS), threads = pool_threads(backend->pool);
-  if (threads == 1 || count >= 4 * threads) {
-    b.wanted = WANTED_QUERIES | WANTED_KEYS;
-    pool_run(backend->pool, count, differentiate, &b);
-    return;
-  }
-  b.wanted = WANTED_KEYS;
-  pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_KEYS), differentiate, &b);
-  b.wanted = WANTED_QUERIES;
-  pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_QUERIES), differentiate, &b);
+  differentiate_all(&b, spans, span_count);
+  if (type != FLOAT_32) pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_SPANS), finish_queries, &b);
 }

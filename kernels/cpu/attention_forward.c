@@ -10,9 +10,12 @@
 enum { TASK_HEADS = 8 };
 
 typedef struct Forward {
-  float *o, *lse;
-  const float *q, *k, *v;
+  void *o;
+  float *lse;
+  Rows q, k, v;
+  FloatType type;
   AttentionShape shape;
+  Sight sight;
   const AttentionTask *tasks;
   Backend *backend;
 } Forward;
@@ -22,6 +25,7 @@ typedef struct Work {
   float *scores;  // [QUERIES, KEYS]
   float *sums;  // O: [heads of the task, queries of the task, value_size]
   float *maxima, *totals;  // m and l: [heads, queries]
+  float *floats;  // rows of q, k or v where they have to be converted: [KEYS or QUERIES, head_size or value_size]
 } Work;
 
 static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t rows) {
@@ -30,7 +34,8 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t 
   work.scores = work.values + round_up(shape->value_size, TILE_COLUMNS) * KEYS;
   work.maxima = work.scores + QUERIES * KEYS;
   work.totals = work.maxima + round_up(rows, 16);
-  work.sums = work.totals + round_up(rows, 16);
+  work.floats = work.totals + round_up(rows, 16);
+  work.sums = work.floats + larger(KEYS, QUERIES) * round_up(larger(shape->head_size, shape->value_size), 16);
   return work;
 }
 
@@ -64,14 +69,16 @@ static void update_row(float *scores, int64_t first, int64_t end, int64_t count,
 static void attend_tile(const Forward *f, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                         int64_t key) {
   const AttentionShape *shape = &f->shape;
-  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1) - key);  // keys that the last, so any, query sees
-  if (count <= 0 || seen_first(task->span, query, shape->window) >= key + KEYS) return;
+  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->sight) - key);  // keys that the last, so any, query sees
+  if (count <= 0 || seen_first(task->span, query, f->sight) >= key + KEYS) return;
   int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
-  TileA q = tile_a_rows(f->q + (query * shape->heads + head) * shape->head_size, shape->heads * shape->head_size);
+  int64_t step;
+  const float *rows = rows_as_floats(rows_from(f->q, head * shape->head_size), query, queries, shape->head_size, work->floats, &step);
+  TileA q = tile_a_rows(rows, step);
   int64_t packed_keys = smaller(KEYS, task->span->key_end - key);
   tile_multiply(work->scores, KEYS, q, tile_b_packed(work->keys, shape->head_size), queries, count, shape->head_size, shape->scale, false);
   for (int64_t i = 0; i < queries; i++) {
-    int64_t first = seen_first(task->span, query + i, shape->window) - key, end = seen_end(task->span, query + i) - key;
+    int64_t first = seen_first(task->span, query + i, f->sight) - key, end = seen_end(task->span, query + i, f->sight) - key;
     float *scores = work->scores + i * KEYS;
     if (first >= KEYS || end <= 0) memset(scores, 0, KEYS * sizeof(float));
     else
@@ -88,10 +95,12 @@ static void store_rows(const Forward *f, const Work *work, const AttentionTask *
   for (int64_t h = task->first_head; h < task->end_head; h++)
     for (int64_t i = task->first_query; i < task->end_query; i++, row++) {
       const float *sums = work->sums + row * shape->value_size;
-      float *o = f->o + (i * shape->heads + h) * shape->value_size;
+      int64_t o = (i * shape->heads + h) * shape->value_size;
       Vec factor = vec_set(1 / work->totals[row]);
-      for (int64_t c = 0; c < shape->value_size; c += VL)
-        vec_store_first(o + c, factor * vec_load_first(sums + c, shape->value_size - c), shape->value_size - c);
+      for (int64_t c = 0; c < shape->value_size; c += VL) {
+        Vec value = factor * vec_load_first(sums + c, shape->value_size - c);
+        BY_TYPE(f->type, typed_store(f->o, o + c, value, shape->value_size - c, TYPE));
+      }
       f->lse[i * shape->heads + h] = work->maxima[row] + logf(work->totals[row]);
     }
 }
@@ -106,9 +115,11 @@ static void attend(void *argument, int64_t index, int thread) {
   for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY, work.totals[row] = 0;
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
     int64_t keys = smaller(KEYS, task->span->key_end - key);
-    int64_t key_step = shape->kv_heads * shape->head_size, value_step = shape->kv_heads * shape->value_size;
-    pack_b_transposed(work.keys, f->k + key * key_step + task->kv_head * shape->head_size, key_step, shape->head_size, keys);
-    pack_b(work.values, f->v + key * value_step + task->kv_head * shape->value_size, value_step, keys, shape->value_size);
+    int64_t step;
+    const float *k = rows_as_floats(rows_from(f->k, task->kv_head * shape->head_size), key, keys, shape->head_size, work.floats, &step);
+    pack_b_transposed(work.keys, k, step, shape->head_size, keys);
+    const float *v = rows_as_floats(rows_from(f->v, task->kv_head * shape->value_size), key, keys, shape->value_size, work.floats, &step);
+    pack_b(work.values, v, step, keys, shape->value_size);
     for (int64_t head = task->first_head; head < task->end_head; head++)
       for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
         attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);
@@ -116,11 +127,12 @@ static void attend(void *argument, int64_t index, int thread) {
   store_rows(f, &work, task);
 }
 
-void cpu_attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
-                           int64_t span_count, AttentionShape shape, Backend *backend) {
+void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
   int64_t group = shape.heads / shape.kv_heads, heads = smaller(group, TASK_HEADS), queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
   for (int64_t s = 0; s < span_count; s++)
     count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);
+  Sight sight = {shape.window, query_ends};
   AttentionTask *tasks = backend_shared_scratch(backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;
   for (int64_t s = 0; s < span_count; s++) {
     const AttentionSpan *span = &spans[s];
@@ -135,10 +147,19 @@ void cpu_attention_forward(float *o, float *lse, const float *q, const float *k,
                                     g * group + smaller(h + heads, group),
                                     first,
                                     end,
-                                    seen_tile(span, first, shape.window),
-                                    seen_end(span, end - 1)};
+                                    seen_tile(span, first, sight),
+                                    seen_end(span, end - 1, sight)};
         }
   }
-  Forward forward = {o, lse, q, k, v, shape, tasks, backend};
+  Forward forward = {.o = o,
+                     .lse = lse,
+                     .q = head_rows(q, shape.heads, shape.head_size, type),
+                     .k = head_rows(k, shape.kv_heads, shape.head_size, type),
+                     .v = head_rows(v, shape.kv_heads, shape.value_size, type),
+                     .type = type,
+                     .shape = shape,
+                     .sight = sight,
+                     .tasks = tasks,
+                     .backend = backend};
   pool_run(backend->pool, count, attend, &forward);
 }

@@ -25,7 +25,6 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_linear_forward ISA_NAME(cpu_linear_forward)
 #define cpu_linear_backward ISA_NAME(cpu_linear_backward)
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
-#define cpu_bias_forward ISA_NAME(cpu_bias_forward)
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
 #define cpu_rmsnorm_forward ISA_NAME(cpu_rmsnorm_forward)
 #define cpu_rmsnorm_backward ISA_NAME(cpu_rmsnorm_backward)
@@ -44,31 +43,30 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_adamw ISA_NAME(cpu_adamw)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
 
-void cpu_linear_forward(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-void cpu_linear_backward(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-void cpu_weight_backward(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
-                         Backend *backend);
-void cpu_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend);
+void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
+void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
-void cpu_rmsnorm_forward(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
+void cpu_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
                          Backend *backend);
-void cpu_rmsnorm_backward(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                          float offset, bool accumulate, Backend *backend);
-void cpu_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
-              RopeLayout layout, float magnitude, bool inverse, Backend *backend);
-void cpu_attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
-                           int64_t span_count, AttentionShape shape, Backend *backend);
-void cpu_attention_backward(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
-                            const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
-                            AttentionShape shape, Backend *backend);
-void cpu_gated_forward(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
-void cpu_gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
-                        Backend *backend);
+void cpu_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
+                          float epsilon, float offset, bool accumulate, Backend *backend);
+void cpu_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
+              int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
+void cpu_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                            const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                            const int32_t *query_ends, AttentionShape shape, Backend *backend);
+void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
+void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                        Activation f, Backend *backend);
 void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
                        Backend *backend);
-void cpu_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate, Backend *backend);
-void cpu_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
-void cpu_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                 Backend *backend);
+void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 void cpu_fill(float *y, float value, int64_t count, Backend *backend);
 void cpu_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);

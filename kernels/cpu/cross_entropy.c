@@ -10,12 +10,12 @@
 
 enum { CHUNK = 4096 };  // summed in float32; chunks in double
 
-typedef struct Rows {
+typedef struct LogitRows {
   float *nll, *logits;
   const int32_t *targets;
   const float *gradient_scale;
   int64_t vocabulary;
-} Rows;
+} LogitRows;
 
 static float row_maximum(const float *z, int64_t count) {
   Vec maxima[2] = {vec_set(-INFINITY), vec_set(-INFINITY)};
@@ -48,7 +48,7 @@ static double sum_of_exponentials(float *z, int64_t count, float maximum, bool k
 
 static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  const Rows *rows = argument;
+  const LogitRows *rows = argument;
   for (int64_t i = begin; i < end; i++) {
     float *z = rows->logits + i * rows->vocabulary;
     int32_t target = rows->targets[i];
@@ -67,5 +67,5 @@ static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
 
 void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
                        Backend *backend) {
-  run_rows(backend, n, vocabulary, loss_rows, &(Rows){nll, logits, targets, gradient_scale, vocabulary});
+  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, vocabulary});
 }

@@ -2,14 +2,14 @@
 // (core/rng.h) of (seed, stream, i / 4), word i % 4, VL counters at once.
 #include <math.h>
 
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/typed.h"
 
 enum { BLOCK = 4 * VL, GRAIN = 512 * BLOCK };
 
 typedef struct Dropout {
-  float *y;
-  const float *x;
+  void *y;
+  const void *x;
+  FloatType type;
   uint32_t limit;  // a word below it drops its element
   float scale;
   uint64_t seed, stream;
@@ -36,23 +36,28 @@ static void random_words(VecU words[4], const Dropout *d, int64_t first) {
   vec_counters_to_words(words);
 }
 
-static void drop_range(void *argument, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const Dropout *d = argument;
+ALWAYS_INLINE void drop_some(const Dropout *d, int64_t begin, int64_t end, int type) {
   for (int64_t first = begin; first < end; first += BLOCK) {
     VecU words[4];
     random_words(words, d, first);
     for (int v = 0; v < 4 && first + v * VL < end; v++) {
       int64_t i = first + v * VL;
-      Vec value = vec_load_first(d->x + i, end - i) * vec_set(d->scale);
+      Vec value = typed_load(d->x, i, end - i, type) * vec_set(d->scale);
       value = (Vec)((VecI)value & (VecI)(words[v] >= d->limit));
-      if (d->accumulate) value += vec_load_first(d->y + i, end - i);
-      vec_store_first(d->y + i, value, end - i);
+      if (d->accumulate) value += typed_load(d->y, i, end - i, type);
+      typed_store(d->y, i, value, end - i, type);
     }
   }
 }
 
-void cpu_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate, Backend *backend) {
-  Dropout dropout = {y, x, (uint32_t)ceil((double)p * 0x1p32), (float)(1 / (1 - (double)p)), seed, stream, accumulate};
+static void drop_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Dropout *d = argument;
+  BY_TYPE(d->type, drop_some(d, begin, end, TYPE));
+}
+
+void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                 Backend *backend) {
+  Dropout dropout = {y, x, type, (uint32_t)ceil((double)p * 0x1p32), (float)(1 / (1 - (double)p)), seed, stream, accumulate};
   run_ranges(backend, count, GRAIN, drop_range, &dropout);
 }

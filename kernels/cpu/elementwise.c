@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "kernels/cpu/dequantize.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/typed.h"
 
 enum { GRAIN = 65536, SQUARES_CHUNK = 16384 };
 
@@ -48,29 +48,20 @@ void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *back
 }
 
 typedef struct IndexedRows {
-  float *y;
-  const float *x;
+  void *y;
+  const void *x;
+  FloatType type;
   const int32_t *rows;
   const Matrix *w;
   int64_t columns;
   float scale;
 } IndexedRows;
 
-static void bias_rows(void *argument, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const IndexedRows *r = argument;
-  for (int64_t i = begin; i < end; i++) add_scaled(r->y + i * r->columns, r->x, 1, r->columns);
-}
-
-void cpu_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend) {
-  run_rows(backend, n, columns, bias_rows, &(IndexedRows){.y = y, .x = bias, .columns = columns});
-}
-
 static void embed_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const IndexedRows *r = argument;
   for (int64_t i = begin; i < end; i++) {
-    float *y = r->y + i * r->columns;
+    float *y = (float *)r->y + i * r->columns;
     const float *x = matrix_segment(r->w, r->rows[i], 0, r->columns, y);
     for (int64_t c = 0; c < r->columns; c += VL) {
       int64_t left = r->columns - c;
@@ -86,21 +77,30 @@ void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_
 static void gather(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const IndexedRows *r = argument;
-  for (int64_t i = begin; i < end; i++) memcpy(r->y + i * r->columns, r->x + r->rows[i] * r->columns, (size_t)r->columns * sizeof(float));
+  int64_t bytes = r->columns * float_bytes(r->type);
+  for (int64_t i = begin; i < end; i++) memcpy((char *)r->y + i * bytes, (const char *)r->x + r->rows[i] * bytes, (size_t)bytes);
 }
 
-void cpu_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
-  run_rows(backend, n, columns, gather, &(IndexedRows){.y = y, .x = x, .rows = rows, .columns = columns});
+void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+  run_rows(backend, n, columns, gather, &(IndexedRows){.y = y, .x = x, .type = type, .rows = rows, .columns = columns});
+}
+
+ALWAYS_INLINE void scatter_row(const IndexedRows *r, int64_t i, int type) {
+  int64_t to = r->rows[i] * r->columns, from = i * r->columns;
+  for (int64_t c = 0; c < r->columns; c += VL) {
+    int64_t left = r->columns - c;
+    typed_store(r->y, to + c, typed_load(r->y, to + c, left, type) + typed_load(r->x, from + c, left, type), left, type);
+  }
 }
 
 static void scatter(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const IndexedRows *r = argument;
-  for (int64_t i = begin; i < end; i++) add_scaled(r->y + r->rows[i] * r->columns, r->x + i * r->columns, 1, r->columns);
+  BY_TYPE(r->type, for (int64_t i = begin; i < end; i++) scatter_row(r, i, TYPE));
 }
 
-void cpu_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
-  run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .rows = rows, .columns = columns});
+void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+  run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .type = type, .rows = rows, .columns = columns});
 }
 
 typedef struct Squares {

@@ -2,14 +2,14 @@
 //   f' = s + x s (1 - s) u',  s = sigmoid(u), 1 - s = sigmoid(-u), each to full precision
 //   silu: u = x;  gelu_tanh: u = 2 sqrt(2/pi) (x + 0.044715 x^3), as (1 + tanh(u/2)) / 2 = sigmoid(u)
 // backward: dgate = dy * up * f'(gate), dup = dy * f(gate); all inputs of an element are read before its outputs.
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/typed.h"
 
 enum { GRAIN = 16384 };
 
 typedef struct Gated {
-  float *y, *dgate, *dup;
-  const float *dy, *gate, *up;
+  void *y, *dgate, *dup;
+  const void *dy, *gate, *up;
+  FloatType type;
   Activation f;
 } Gated;
 
@@ -30,32 +30,41 @@ static inline Gate evaluate_gate(Vec x, Activation f) {
   return (Gate){vec_select(is_negative, smaller_part, larger_part), vec_select(is_negative, larger_part, smaller_part), slope};
 }
 
-static void forward_range(void *argument, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const Gated *g = argument;
+ALWAYS_INLINE void forward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
-    Vec x = vec_load_first(g->gate + i, end - i);
-    vec_store_first(g->y + i, x * evaluate_gate(x, g->f).sigmoid * vec_load_first(g->up + i, end - i), end - i);
+    Vec x = typed_load(g->gate, i, end - i, type);
+    typed_store(g->y, i, x * evaluate_gate(x, g->f).sigmoid * typed_load(g->up, i, end - i, type), end - i, type);
   }
 }
 
-void cpu_gated_forward(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend) {
-  run_ranges(backend, count, GRAIN, forward_range, &(Gated){.y = y, .gate = gate, .up = up, .f = f});
+static void forward_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Gated *g = argument;
+  BY_TYPE(g->type, forward_some(g, begin, end, TYPE));
+}
+
+void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend) {
+  run_ranges(backend, count, GRAIN, forward_range, &(Gated){.y = y, .gate = gate, .up = up, .type = type, .f = f});
+}
+
+ALWAYS_INLINE void backward_some(const Gated *g, int64_t begin, int64_t end, int type) {
+  for (int64_t i = begin; i < end; i += VL) {
+    Vec x = typed_load(g->gate, i, end - i, type), up = typed_load(g->up, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
+    Gate gate = evaluate_gate(x, g->f);
+    Vec derivative = vec_fma(x * gate.sigmoid * gate.rest, gate.slope, gate.sigmoid);
+    typed_store(g->dgate, i, dy * up * derivative, end - i, type);
+    typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);
+  }
 }
 
 static void backward_range(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Gated *g = argument;
-  for (int64_t i = begin; i < end; i += VL) {
-    Vec x = vec_load_first(g->gate + i, end - i), up = vec_load_first(g->up + i, end - i), dy = vec_load_first(g->dy + i, end - i);
-    Gate gate = evaluate_gate(x, g->f);
-    Vec derivative = vec_fma(x * gate.sigmoid * gate.rest, gate.slope, gate.sigmoid);
-    vec_store_first(g->dgate + i, dy * up * derivative, end - i);
-    vec_store_first(g->dup + i, dy * x * gate.sigmoid, end - i);
-  }
+  BY_TYPE(g->type, backward_some(g, begin, end, TYPE));
 }
 
-void cpu_gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
-                        Backend *backend) {
-  run_ranges(backend, count, GRAIN, backward_range, &(Gated){.dgate = dgate, .dup = dup, .dy = dy, .gate = gate, .up = up, .f = f});
+void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                        Activation f, Backend *backend) {
+  run_ranges(backend, count, GRAIN, backward_range,
+             &(Gated){.dgate = dgate, .dup = dup, .dy = dy, .gate = gate, .up = up, .type = type, .f = f});
 }

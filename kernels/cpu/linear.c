@@ -1,157 +1,224 @@
-// y[n, rows] = alpha x[n, columns] w^T and dx[n, columns] = alpha dy[n, rows] w for w of any element type.
-// Both are c[m, n] = a[m, k] b[k, n] with b = w^T or w. For a piece of b (at most PIECE_BYTES), all threads first
-// dequantise and pack it into shared scratch, so that this is done once however large m is; then each task
-// multiplies BLOCK_ROWS rows of a by some panels of the piece, k in blocks that stay in cache (tile.h).
-// A sum runs over k in blocks whose bounds depend on k alone: no element depends on n, on the other rows or
-// on the threads. Except: linear_forward with up to FEW_ROWS rows (generation) streams w once, row by row, and sums
-// in the order of dot_rows, so that there a row's last bits may differ from the same row among more.
+// The products of kernels/linear.h as products with frozen matrices (product.h): forward, each projection is an output with the terms
+// x w^T and h b^T; backward, dx is one output with the terms dy w and dh a of every projection.
+// Except: with up to FEW_ROWS rows of float32 (generation) the forward pass streams w once, row by row, and sums in the order of
+// dot_rows, so that there a row's last bits may differ from the same row among more.
+#include <assert.h>
 #include <string.h>
 
 #include "kernels/cpu/dequantize.h"
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/product.h"
 
-enum {
-  FEW_ROWS = 8,
-  DEPTH = 384,  // the largest block of k
-  BLOCK_ROWS = 16 * TILE_ROWS,  // BLOCK_ROWS x DEPTH of a, packed, stay in the second cache
-  PIECE_COLUMNS = 96 * TILE_COLUMNS,
-  PIECE_BYTES = 4 << 20,
-  PACK_ROWS = 96,  // rows of w in a packing task of the backward product
-  PACK_COLUMNS = 6 * TILE_COLUMNS,
-};
+enum { FEW_ROWS = 8 };
 
-typedef struct Product {
-  float *c;
-  const float *a;
-  const Matrix *w;
-  bool transposed;  // b is w^T (forward) or w (backward)
-  int64_t m, n, k;
-  float alpha;
-  bool accumulate;
-  Backend *backend;
-  int64_t depth;  // block of k: a multiple of GROUP
-  float *piece;  // of b: blocks of k one after another, each of packed panels
-  int64_t first_column, columns, first_k, piece_k;
-  int64_t row_tasks, task_columns;
-} Product;
-
-static int64_t piece_block(const Product *p, int64_t block, int64_t *depth) {  // where block of the piece begins; its depth
-  *depth = smaller(p->depth, p->piece_k - block * p->depth);
-  return block * p->depth * round_up(p->columns, TILE_COLUMNS);
+static int add_left(Product *p, Rows rows, int64_t k) {
+  assert(p->left_count < PRODUCT_LEFTS);
+  int64_t depth = round_up(divide_up(k, divide_up(k, DEPTH)), GROUP);
+  p->lefts[p->left_count] = (Left){rows, k, depth};
+#ifdef __AMX_BF16__
+  if (rows.type == FLOAT_BF16) p->in_tiles = true;
+#endif
+  return p->left_count++;
 }
 
-// A panel of w^T: TILE_COLUMNS rows of w, transposed.
-static void pack_forward(void *argument, int64_t task, int thread) {
-  const Product *p = argument;
-  float *buffer = backend_scratch(p->backend, thread);
-  int64_t panels = divide_up(p->columns, TILE_COLUMNS), panel = task % panels, block = task / panels, depth;
-  float *to = p->piece + piece_block(p, block, &depth) + panel * TILE_COLUMNS * depth;
-  int64_t row = p->first_column + panel * TILE_COLUMNS, width = smaller(TILE_COLUMNS, p->columns - panel * TILE_COLUMNS);
-  const float *rows[TILE_COLUMNS];
-  for (int64_t r = 0; r < width; r++) rows[r] = matrix_segment(p->w, row + r, p->first_k + block * p->depth, depth, buffer + r * DEPTH);
-  pack_b_panel(to, rows, depth, width);
+static Output *add_output(Product *p, Rows c, int64_t n) {
+  Output *output = &p->outputs[p->output_count++];
+  *output = (Output){.c = c, .n = n};
+#ifdef __AMX_BF16__
+  if (c.type == FLOAT_BF16) p->in_tiles = true;
+#endif
+  return output;
 }
 
-// PACK_COLUMNS columns of a block of rows of w, as they are.
-static void pack_backward(void *argument, int64_t task, int thread) {
-  const Product *p = argument;
-  float *buffer = backend_scratch(p->backend, thread);
-  int64_t groups = divide_up(p->columns, PACK_COLUMNS), first = task % groups * PACK_COLUMNS, block = task / groups, depth;
-  float *to = p->piece + piece_block(p, block, &depth) + first * depth;
-  int64_t width = smaller(PACK_COLUMNS, p->columns - first), row = p->first_k + block * p->depth;
-  for (int64_t k = 0; k < depth; k++) {
-    const float *from = matrix_segment(p->w, row + k, p->first_column + first, width, buffer);
-    for (int64_t j = 0; j < width; j += TILE_COLUMNS)
-      for (int v = 0; v < TILE_VECS; v++)
-        vec_store(to + j * depth + k * TILE_COLUMNS + v * VL, vec_load_first(from + j + v * VL, width - j - v * VL));
-  }
+static void add_term(Output *output, int left, const Matrix *w, bool transposed, float alpha) {
+  output->terms[output->term_count++] = (Term){.left = left, .w = *w, .transposed = transposed, .alpha = alpha};
 }
 
-static void multiply_block(void *argument, int64_t task, int thread) {
-  const Product *p = argument;
-  float *packed = backend_scratch(p->backend, thread);
-  int64_t row = task % p->row_tasks * BLOCK_ROWS, rows = smaller(BLOCK_ROWS, p->m - row);
-  int64_t column = task / p->row_tasks * p->task_columns, columns = smaller(p->task_columns, p->columns - column);
-  for (int64_t block = 0; block * p->depth < p->piece_k; block++) {
-    int64_t depth, at = piece_block(p, block, &depth), k = p->first_k + block * p->depth;
-    const float *a = p->a + row * p->k + k;
-    TileA left = tile_a_rows(a, p->k);
-    if (columns > 4 * TILE_COLUMNS) {  // worth packing only when it is read often
-      pack_a_rows(packed, a, p->k, rows, depth);
-      left = tile_a_packed(packed, depth);
+static int64_t tile_columns(const Product *p) { return p->in_tiles ? 16 : TILE_COLUMNS; }
+
+// Where everything lies: each term in its output's panels, each output among the groups.
+static void place(Product *p) {
+  int64_t groups = 0;
+  for (int o = 0; o < p->output_count; o++) {
+    Output *output = &p->outputs[o];
+    for (int t = 0; t < output->term_count; t++) {
+      int64_t k = p->lefts[output->terms[t].left].k;
+      output->terms[t].at = output->depth;
+      output->depth += p->in_tiles ? round_up(k, 32) : k;
     }
-    TileB right = tile_b_packed(p->piece + at + column * depth, depth);
-    float *c = p->c + row * p->n + p->first_column + column;
-    tile_multiply(c, p->n, left, right, rows, columns, depth, p->alpha, p->accumulate || k > 0);
+    output->first_group = groups;
+    output->groups = divide_up(output->n, GROUP_COLUMNS);
+    groups += output->groups;
   }
 }
 
-// So many columns to a task that all threads have some tasks.
-static void plan_tasks(Product *p) {
-  int64_t wanted = pool_threads(p->backend->pool) == 1 ? 1 : 4 * pool_threads(p->backend->pool);
-  p->row_tasks = divide_up(p->m, BLOCK_ROWS);
-  int64_t panels = divide_up(p->columns, TILE_COLUMNS), splits = smaller(divide_up(wanted, p->row_tasks), divide_up(panels, 6));
-  p->task_columns = divide_up(panels, splits) * TILE_COLUMNS;
+// As many groups from first_group on as fit a piece, one at least; returns the piece's elements.
+static int64_t choose_piece(Product *p, int64_t groups) {
+  int64_t elements = 0, limit = PIECE_BYTES / (p->in_tiles ? 2 : 4);
+  p->end_group = p->first_group;
+  for (int o = 0; o < p->output_count; o++) {
+    Output *output = &p->outputs[o];
+    output->piece_at = elements;
+    while (p->end_group < groups && p->end_group >= output->first_group && p->end_group < output->first_group + output->groups) {
+      int64_t columns = smaller(GROUP_COLUMNS, output->n - (p->end_group - output->first_group) * GROUP_COLUMNS);
+      int64_t more = round_up(columns, tile_columns(p)) * output->depth;
+      if (elements > 0 && elements + more > limit) return elements;
+      elements += more;
+      p->end_group++;
+    }
+  }
+  return elements;
+}
+
+static int64_t term_blocks(const Product *p, const Term *term) { return divide_up(p->lefts[term->left].k, p->lefts[term->left].depth); }
+
+static void pack_task(void *argument, int64_t task, int thread) {
+  const Product *p = argument;
+  for (int o = 0; o < p->output_count; o++) {
+    Segment all = product_segment(p, o, p->first_group, p->end_group);
+    int64_t groups = divide_up(all.columns, GROUP_COLUMNS);
+    for (int t = 0; t < all.output->term_count; t++) {
+      const Term *term = &all.output->terms[t];
+      int64_t blocks = term_blocks(p, term);
+      if (task >= groups * blocks) {
+        task -= groups * blocks;
+        continue;
+      }
+      const Left *left = &p->lefts[term->left];
+      int64_t group = all.output->first_group + all.column / GROUP_COLUMNS + task / blocks, first = task % blocks * left->depth;
+      int64_t depth = smaller(left->depth, left->k - first);
+      Segment segment = product_segment(p, o, group, group + 1);
+#ifdef __AMX_BF16__
+      if (p->in_tiles) product_bf16_pack(p, segment, term, first, depth, thread);
+      else
+#endif
+        product_f32_pack(p, segment, term, first, depth, thread);
+      return;
+    }
+  }
+}
+
+static int64_t pack_tasks(const Product *p) {
+  int64_t tasks = 0;
+  for (int o = 0; o < p->output_count; o++) {
+    Segment all = product_segment(p, o, p->first_group, p->end_group);
+    for (int t = 0; t < all.output->term_count; t++) tasks += divide_up(all.columns, GROUP_COLUMNS) * term_blocks(p, &all.output->terms[t]);
+  }
+  return tasks;
+}
+
+static void multiply_task(void *argument, int64_t index, int thread) {
+  const Product *p = argument;
+  int64_t row = index % p->row_tasks * p->block_rows, first = p->first_group + index / p->row_tasks * p->task_groups;
+  ProductTask task = {row, smaller(p->block_rows, p->m - row), first, smaller(first + p->task_groups, p->end_group), thread};
+#ifdef __AMX_BF16__
+  if (p->in_tiles) {
+    product_bf16_multiply(p, task);
+    return;
+  }
+#endif
+  product_f32_multiply(p, task);
+}
+
+// So many groups to a task that all threads have some tasks.
+static int64_t multiply_tasks(Product *p) {
+  int64_t threads = pool_threads(p->backend->pool), wanted = threads == 1 ? 1 : 4 * threads, groups = p->end_group - p->first_group;
+  p->row_tasks = divide_up(p->m, p->block_rows);
+  int64_t splits = larger(smaller(divide_up(wanted, p->row_tasks), groups), divide_up(groups, TASK_GROUPS));
+  p->task_groups = divide_up(groups, splits);
+  return p->row_tasks * divide_up(groups, p->task_groups);
 }
 
 static void run_product(Product *p) {
-  if (p->m == 0 || p->n == 0) return;
-  p->depth = round_up(divide_up(p->k, divide_up(p->k, DEPTH)), GROUP);
-  int64_t piece_columns = smaller(round_up(p->n, TILE_COLUMNS), PIECE_COLUMNS);
-  int64_t blocks = larger(1, PIECE_BYTES / (int64_t)sizeof(float) / piece_columns / p->depth), piece_k = blocks * p->depth;
-  p->piece = backend_shared_scratch(p->backend, piece_columns * smaller(piece_k, p->k) * (int64_t)sizeof(float));
-  for (p->first_column = 0; p->first_column < p->n; p->first_column += piece_columns) {
-    p->columns = smaller(piece_columns, p->n - p->first_column);
-    plan_tasks(p);
-    for (p->first_k = 0; p->first_k < p->k; p->first_k += piece_k) {
-      p->piece_k = smaller(piece_k, p->k - p->first_k);
-      int64_t width = p->transposed ? TILE_COLUMNS : PACK_COLUMNS;
-      pool_run(p->backend->pool, divide_up(p->columns, width) * divide_up(p->piece_k, p->depth),
-               p->transposed ? pack_forward : pack_backward, p);
-      pool_run(p->backend->pool, p->row_tasks * divide_up(p->columns, p->task_columns), multiply_block, p);
+  if (p->m == 0) return;
+  place(p);
+  p->block_rows = BLOCK_ROWS;
+  int64_t groups = p->outputs[p->output_count - 1].first_group + p->outputs[p->output_count - 1].groups;
+  for (p->first_group = 0; p->first_group < groups; p->first_group = p->end_group) {
+    int64_t elements = choose_piece(p, groups);
+    p->piece = backend_shared_scratch(p->backend, larger(PIECE_BYTES, elements * (p->in_tiles ? 2 : 4)));
+    pool_run(p->backend->pool, pack_tasks(p), pack_task, p);
+    pool_run(p->backend->pool, multiply_tasks(p), multiply_task, p);
+  }
+}
+
+void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i++) {
+    Rows c = output->c, residual = output->residual;
+    int64_t at = (row + i) * c.step + column, residual_at = (row + i) * residual.step + column;
+    for (int64_t j = 0; j < columns; j += VL) {
+      int64_t left = columns - j;
+      Vec value = vec_load_first(sums + i * ld + j, left);
+      if (output->bias) value += vec_load_first(output->bias + column + j, left);
+      if (residual.data) BY_TYPE(residual.type, value += typed_load(residual.data, residual_at + j, left, TYPE));
+      if (output->accumulate) BY_TYPE(c.type, value += typed_load(c.data, at + j, left, TYPE));
+      BY_TYPE(c.type, typed_store(c.data, at + j, value, left, TYPE));
     }
   }
 }
+
+typedef struct Stream {
+  const Projection *projection;
+  Rows x;
+  int64_t n;
+  Backend *backend;
+} Stream;
 
 static void stream_rows(void *argument, int64_t begin, int64_t end, int thread) {
-  const Product *p = argument;
-  float *buffer = backend_scratch(p->backend, thread), sums[FEW_ROWS];
-  bool is_fused = p->m == 1 && is_dot_fused(p->w);
+  const Stream *s = argument;
+  const Projection *p = s->projection;
+  const float *x = s->x.data, *h = p->h.data;
+  float *buffer = backend_scratch(s->backend, thread), sums[FEW_ROWS], low[FEW_ROWS];
+  bool is_fused = s->n == 1 && is_dot_fused(p->w);
   for (int64_t row = begin; row < end; row++) {
-    if (is_fused) sums[0] = matrix_dot(p->w, row, p->a);
-    else dot_rows(sums, matrix_segment(p->w, row, 0, p->k, buffer), p->a, p->k, p->m, p->k);
-    for (int64_t i = 0; i < p->m; i++) {
-      float *c = p->c + i * p->n + row;
-      *c = p->accumulate ? *c + p->alpha * sums[i] : p->alpha * sums[i];
+    if (is_fused) sums[0] = matrix_dot(p->w, row, x);
+    else dot_rows(sums, matrix_segment(p->w, row, 0, p->w->columns, buffer), x, s->x.step, s->n, p->w->columns);
+    if (p->rank) dot_rows(low, p->low + row * p->rank, h, p->h.step, s->n, p->rank);
+    for (int64_t i = 0; i < s->n; i++) {
+      float value = p->alpha * sums[i];
+      if (p->rank) value += low[i];
+      if (p->bias) value += p->bias[row];
+      if (p->residual.data) value += ((const float *)p->residual.data)[i * p->residual.step + row];
+      ((float *)p->y.data)[i * p->y.step + row] = value;
     }
   }
 }
 
-void cpu_linear_forward(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend) {
-  Product product = {.c = y,
-                     .a = x,
-                     .w = w,
-                     .transposed = true,
-                     .m = n,
-                     .n = w->rows,
-                     .k = w->columns,
-                     .alpha = alpha,
-                     .accumulate = accumulate,
-                     .backend = backend};
-  if (n > FEW_ROWS || w->columns > (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float))) run_product(&product);
-  else if (n > 0) run_rows(backend, w->rows, w->columns, stream_rows, &product);
+static bool is_streamed(const Projection *p, Rows x, int64_t n) {
+  bool is_float = x.type == FLOAT_32 && p->y.type == FLOAT_32 && (!p->rank || p->h.type == FLOAT_32) &&
+                  (!p->residual.data || p->residual.type == FLOAT_32);
+  return is_float && n <= FEW_ROWS && p->w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float));
 }
 
-void cpu_linear_backward(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend) {
-  Product product = {.c = dx,
-                     .a = dy,
-                     .w = w,
-                     .transposed = false,
-                     .m = n,
-                     .n = w->columns,
-                     .k = w->rows,
-                     .alpha = alpha,
-                     .accumulate = accumulate,
-                     .backend = backend};
+void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  Product product = {.m = n, .backend = backend};
+  int left = -1;
+  for (const Projection *p = projections; p < projections + count; p++) {
+    if (is_streamed(p, x, n)) {
+      Stream stream = {p, x, n, backend};
+      if (n > 0) run_rows(backend, p->w->rows, p->w->columns, stream_rows, &stream);
+      continue;
+    }
+    if (left < 0) left = add_left(&product, x, p->w->columns);
+    Output *output = add_output(&product, p->y, p->w->rows);
+    output->bias = p->bias;
+    output->residual = p->residual;
+    add_term(output, left, p->w, true, p->alpha);
+    if (!p->rank) continue;
+    Matrix low = matrix_f32(p->low, p->w->rows, p->rank);
+    add_term(output, add_left(&product, p->h, p->rank), &low, true, 1);
+  }
+  if (product.output_count) run_product(&product);
+}
+
+void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend) {
+  Product product = {.m = n, .backend = backend};
+  Output *output = add_output(&product, dx, projections[0].w->columns);
+  output->accumulate = accumulate;
+  for (const Projection *p = projections; p < projections + count; p++) {
+    add_term(output, add_left(&product, p->y, p->w->rows), p->w, false, p->alpha);
+    if (!p->rank) continue;
+    Matrix low = matrix_f32(p->low, p->rank, p->w->columns);
+    add_term(output, add_left(&product, p->h, p->rank), &low, false, 1);
+  }
   run_product(&product);
 }

@@ -2,11 +2,11 @@
 // that late positions keep their precision; sine and cosine are taken once a row and shared by its heads.
 //   ROPE_HALVES:       (x_i, x_{i+h}) <- (x_i c_i - x_{i+h} s_i, x_i s_i + x_{i+h} c_i), h = rotary / 2
 //   ROPE_INTERLEAVED:  the same for (x_{2i}, x_{2i+1}), by tables where each c_i stands twice and s_i as -s_i, s_i
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/typed.h"
 
 typedef struct Rope {
-  float *x;
+  void *x;
+  FloatType type;
   const int32_t *positions;
   const float *frequencies;
   int64_t heads, head_size, rotary;
@@ -34,19 +34,29 @@ static void fill_tables(float *cosines, float *sines, const Rope *rope, int32_t 
   }
 }
 
-static void turn_halves(float *x, const float *cosines, const float *sines, int64_t half) {
+// The head that begins at element `at`.
+ALWAYS_INLINE void turn_halves(void *x, int64_t at, const float *cosines, const float *sines, int64_t half, int type) {
   for (int64_t i = 0; i < half; i += VL) {
     int64_t left = half - i;
-    Vec a = vec_load_first(x + i, left), b = vec_load_first(x + half + i, left), c = vec_load(cosines + i), s = vec_load(sines + i);
-    vec_store_first(x + i, vec_fnma(b, s, a * c), left);
-    vec_store_first(x + half + i, vec_fma(a, s, b * c), left);
+    Vec a = typed_load(x, at + i, left, type), b = typed_load(x, at + half + i, left, type);
+    Vec c = vec_load(cosines + i), s = vec_load(sines + i);
+    typed_store(x, at + i, vec_fnma(b, s, a * c), left, type);
+    typed_store(x, at + half + i, vec_fma(a, s, b * c), left, type);
   }
 }
 
-static void turn_pairs(float *x, const float *cosines, const float *sines, int64_t rotary) {
+ALWAYS_INLINE void turn_pairs(void *x, int64_t at, const float *cosines, const float *sines, int64_t rotary, int type) {
   for (int64_t i = 0; i < rotary; i += VL) {
-    Vec v = vec_load_first(x + i, rotary - i);
-    vec_store_first(x + i, vec_fma(vec_swap_pairs(v), vec_load(sines + i), v * vec_load(cosines + i)), rotary - i);
+    Vec v = typed_load(x, at + i, rotary - i, type);
+    typed_store(x, at + i, vec_fma(vec_swap_pairs(v), vec_load(sines + i), v * vec_load(cosines + i)), rotary - i, type);
+  }
+}
+
+ALWAYS_INLINE void turn_row(const Rope *rope, int64_t i, const float *cosines, const float *sines, int type) {
+  for (int64_t h = 0; h < rope->heads; h++) {
+    int64_t at = (i * rope->heads + h) * rope->head_size;
+    if (rope->layout == ROPE_HALVES) turn_halves(rope->x, at, cosines, sines, rope->rotary / 2, type);
+    else turn_pairs(rope->x, at, cosines, sines, rope->rotary, type);
   }
 }
 
@@ -55,16 +65,12 @@ static void turn_rows(void *argument, int64_t begin, int64_t end, int thread) {
   float *cosines = backend_scratch(rope->backend, thread), *sines = cosines + round_up(rope->rotary, VL) + VL;
   for (int64_t i = begin; i < end; i++) {
     fill_tables(cosines, sines, rope, rope->positions[i]);
-    for (int64_t h = 0; h < rope->heads; h++) {
-      float *x = rope->x + (i * rope->heads + h) * rope->head_size;
-      if (rope->layout == ROPE_HALVES) turn_halves(x, cosines, sines, rope->rotary / 2);
-      else turn_pairs(x, cosines, sines, rope->rotary);
-    }
+    BY_TYPE(rope->type, turn_row(rope, i, cosines, sines, TYPE));
   }
 }
 
-void cpu_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size, int64_t rotary,
-              RopeLayout layout, float magnitude, bool inverse, Backend *backend) {
-  Rope rope = {x, positions, frequencies, heads, head_size, rotary, layout, magnitude, inverse, backend};
+void cpu_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
+              int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend) {
+  Rope rope = {x, type, positions, frequencies, heads, head_size, rotary, layout, magnitude, inverse, backend};
   run_rows(backend, n, heads * head_size, turn_rows, &rope);
 }

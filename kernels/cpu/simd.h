@@ -52,6 +52,14 @@ static inline Vec vec_load_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_
 static inline Vec vec_load_bfloat16(const uint16_t *p) {
   return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
+// VL bfloat16 of a, rounded to nearest even; a NaN stays one.
+static inline void vec_store_bfloat16(uint16_t *p, Vec a) {
+  VecU bits = (VecU)a, rounded = bits + 0x7fff + (bits >> 16 & 1);
+  VecI is_nan = a != a;
+  rounded = (VecU)vec_select(is_nan, (Vec)(bits | 0x400000), (Vec)rounded) >> 16;
+  __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)rounded, (__m256i)rounded), 0x08);
+  _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
+}
 static inline float scalar_from_half(uint16_t half) { return _cvtsh_ss(half); }
 
 // Sums and maxima over lanes, always in the same tree.

@@ -10,7 +10,6 @@ const Kernels ISA_NAME(kernels) = {
     .linear_forward = cpu_linear_forward,
     .linear_backward = cpu_linear_backward,
     .weight_backward = cpu_weight_backward,
-    .bias_forward = cpu_bias_forward,
     .embedding_forward = cpu_embedding_forward,
     .rmsnorm_forward = cpu_rmsnorm_forward,
     .rmsnorm_backward = cpu_rmsnorm_backward,

@@ -6,16 +6,16 @@
 
 #include "kernels/reference/reference.h"
 
-typedef struct Rows {
+typedef struct LogitRows {
   float *nll, *logits;
   const int32_t *targets;
   const float *gradient_scale;
   int64_t vocabulary;
-} Rows;
+} LogitRows;
 
 static void cross_entropy_row(void *argument, int64_t row, int thread) {
   (void)thread;
-  const Rows *rows = argument;
+  const LogitRows *rows = argument;
   float *z = rows->logits + row * rows->vocabulary;
   int32_t target = rows->targets[row];
   double maximum = z[0], sum = 0;
@@ -29,6 +29,6 @@ static void cross_entropy_row(void *argument, int64_t row, int thread) {
 
 void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
                              Backend *backend) {
-  Rows rows = {nll, logits, targets, gradient_scale, vocabulary};
+  LogitRows rows = {nll, logits, targets, gradient_scale, vocabulary};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }

@@ -4,14 +4,14 @@
 #include "core/rng.h"
 #include "kernels/reference/reference.h"
 
-void reference_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                        Backend *backend) {
   (void)backend;
   double limit = (double)p * 0x1p32, scale = 1 / (1 - (double)p);
   uint32_t words[4];
   for (int64_t i = 0; i < count; i++) {
     if (i % 4 == 0) philox(words, seed, stream, (uint64_t)i / 4);
-    double value = words[i % 4] >= limit ? x[i] * scale : 0;
-    y[i] = (float)(accumulate ? y[i] + value : value);
+    double value = words[i % 4] >= limit ? reference_load(x, type, i) * scale : 0;
+    reference_store(y, type, i, accumulate ? reference_load(y, type, i) + value : value);
   }
 }

@@ -3,15 +3,19 @@
 
 #include "kernels/reference/reference.h"
 
-void reference_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+void reference_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < n; i++) memcpy(y + i * columns, x + rows[i] * columns, (size_t)columns * sizeof *y);
+  size_t bytes = (size_t)(columns * float_bytes(type));
+  for (int64_t i = 0; i < n; i++) memcpy((char *)y + (size_t)i * bytes, (const char *)x + (size_t)rows[i] * bytes, bytes);
 }
 
-void reference_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
+void reference_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < n; i++)
-    for (int64_t c = 0; c < columns; c++) y[rows[i] * columns + c] += x[i * columns + c];
+    for (int64_t c = 0; c < columns; c++) {
+      int64_t to = rows[i] * columns + c;
+      reference_store(y, type, to, reference_load(y, type, to) + reference_load(x, type, i * columns + c));
+    }
 }
 
 void reference_fill(float *y, float value, int64_t count, Backend *backend) {

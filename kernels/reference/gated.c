@@ -26,18 +26,19 @@ static Slope gelu_tanh(double x) {
 
 static Slope activate(double x, Activation f) { return f == ACTIVATION_SILU ? silu(x) : gelu_tanh(x); }
 
-void reference_gated_forward(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend) {
+void reference_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < count; i++) y[i] = (float)(activate(gate[i], f).value * up[i]);
+  for (int64_t i = 0; i < count; i++)
+    reference_store(y, type, i, activate(reference_load(gate, type, i), f).value * reference_load(up, type, i));
 }
 
-void reference_gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
-                              Backend *backend) {
+void reference_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                              Activation f, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < count; i++) {
-    Slope slope = activate(gate[i], f);
-    double out = dy[i], factor = up[i];
-    dgate[i] = (float)(out * factor * slope.derivative);
-    dup[i] = (float)(out * slope.value);
+    Slope slope = activate(reference_load(gate, type, i), f);
+    double out = reference_load(dy, type, i), factor = reference_load(up, type, i);
+    reference_store(dgate, type, i, out * factor * slope.derivative);
+    reference_store(dup, type, i, out * slope.value);
   }
 }

@@ -1,6 +1,6 @@
-// Products with a matrix w[rows, columns], row-major, of any element type; x[n, columns], y[n, rows]:
-//   forward          y[i, r]  (+)= alpha * sum_c x[i, c] w[r, c]
-//   backward         dx[i, c] (+)= alpha * sum_r dy[i, r] w[r, c]
+// The equations of kernels/linear.h, row-major, with weights of any element type:
+//   forward          y[i, r]  = alpha * sum_c x[i, c] w[r, c] + sum_k h[i, k] low[r, k] + bias[r] + residual[i, r]
+//   backward         dx[i, c] (+)= sum over projections of alpha * sum_r dy[i, r] w[r, c] + sum_k dh[i, k] low[k, c]
 //   weight backward  dw[r, c]  += alpha * sum_i dy[i, r] x[i, c]
 // Tasks are rows or column tiles of w, so that each piece of w is dequantised once, by one thread.
 #include <assert.h>
@@ -10,35 +10,54 @@
 enum { TILE = 256 };  // columns: a multiple of every block's elements
 
 typedef struct Product {
-  float *out;
-  const float *left, *right;
-  const Matrix *w;
-  int64_t n, rows, columns;
-  float alpha;
+  const Projection *projections;
+  int count;
+  Rows x, dx;
+  int64_t n, columns;
   bool accumulate;
+  const WeightGradient *gradient;
   Backend *backend;
 } Product;
 
-static void store(float *out, double sum, const Product *product) {
-  double value = (double)product->alpha * sum;
-  *out = (float)(product->accumulate ? *out + value : value);
+static double load(Rows rows, int64_t i, int64_t column) { return reference_load(rows.data, rows.type, i * rows.step + column); }
+static void store(Rows rows, int64_t i, int64_t column, double value) {
+  reference_store(rows.data, rows.type, i * rows.step + column, value);
 }
 
 static void forward_row(void *argument, int64_t row, int thread) {
   const Product *product = argument;
+  const Projection *p = product->projections;
   float *weights = backend_scratch(product->backend, thread);
-  matrix_dequantize(weights, product->w, row, 0, product->columns);
-  for (int64_t i = 0; i < product->n; i++)
-    store(&product->out[i * product->rows + row], reference_dot(product->left + i * product->columns, weights, product->columns), product);
+  matrix_dequantize(weights, p->w, row, 0, p->w->columns);
+  for (int64_t i = 0; i < product->n; i++) {
+    double sum = 0;
+    for (int64_t c = 0; c < p->w->columns; c++) sum += load(product->x, i, c) * weights[c];
+    sum *= p->alpha;
+    for (int64_t k = 0; k < p->rank; k++) sum += load(p->h, i, k) * p->low[row * p->rank + k];
+    if (p->bias) sum += p->bias[row];
+    if (p->residual.data) sum += load(p->residual, i, row);
+    store(p->y, i, row, sum);
+  }
 }
 
-void reference_linear_forward(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend) {
-  assert(w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float)));
-  Product product = {y, x, NULL, w, n, w->rows, w->columns, alpha, accumulate, backend};
-  pool_run(backend->pool, n > 0 ? w->rows : 0, forward_row, &product);
+void reference_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  for (int i = 0; i < count; i++) {
+    assert(projections[i].w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float)));
+    Product product = {.projections = &projections[i], .x = x, .n = n, .backend = backend};
+    pool_run(backend->pool, n > 0 ? projections[i].w->rows : 0, forward_row, &product);
+  }
 }
 
 static int64_t tile_width(int64_t tile, int64_t columns) { return columns - tile * TILE < TILE ? columns - tile * TILE : TILE; }
+
+// sums[rows begin .. end - 1][width] += factor * left w for one row of w.
+static void add_row(double (*sums)[TILE], Rows left, int64_t row, double alpha, const float *weights, int64_t width, int64_t begin,
+                    int64_t end) {
+  for (int64_t i = begin; i < end; i++) {
+    double factor = alpha * load(left, i, row);
+    for (int64_t c = 0; c < width; c++) sums[i - begin][c] += factor * weights[c];
+  }
+}
 
 static void backward_columns(void *argument, int64_t tile, int thread) {
   const Product *product = argument;
@@ -49,48 +68,48 @@ static void backward_columns(void *argument, int64_t tile, int thread) {
     int64_t end = begin + batch < product->n ? begin + batch : product->n;
     for (int64_t i = 0; i < end - begin; i++)
       for (int64_t c = 0; c < width; c++) sums[i][c] = 0;
-    for (int64_t row = 0; row < product->rows; row++) {
+    for (const Projection *p = product->projections; p < product->projections + product->count; p++) {
       float weights[TILE];
-      matrix_dequantize(weights, product->w, row, first, width);
-      for (int64_t i = begin; i < end; i++) {
-        double factor = product->left[i * product->rows + row];
-        for (int64_t c = 0; c < width; c++) sums[i - begin][c] += factor * weights[c];
+      for (int64_t row = 0; row < p->w->rows; row++) {
+        matrix_dequantize(weights, p->w, row, first, width);
+        add_row(sums, p->y, row, p->alpha, weights, width, begin, end);
       }
+      for (int64_t k = 0; k < p->rank; k++) add_row(sums, p->h, k, 1, p->low + k * product->columns + first, width, begin, end);
     }
     for (int64_t i = begin; i < end; i++)
-      for (int64_t c = 0; c < width; c++) store(&product->out[i * product->columns + first + c], sums[i - begin][c], product);
+      for (int64_t c = 0; c < width; c++)
+        store(product->dx, i, first + c, sums[i - begin][c] + (product->accumulate ? load(product->dx, i, first + c) : 0));
   }
 }
 
-void reference_linear_backward(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend) {
-  Product product = {dx, dy, NULL, w, n, w->rows, w->columns, alpha, accumulate, backend};
-  pool_run(backend->pool, n > 0 ? (w->columns + TILE - 1) / TILE : 0, backward_columns, &product);
+void reference_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend) {
+  int64_t columns = projections[0].w->columns;
+  Product product = {
+      .projections = projections, .count = count, .dx = dx, .n = n, .columns = columns, .accumulate = accumulate, .backend = backend};
+  pool_run(backend->pool, n > 0 ? (columns + TILE - 1) / TILE : 0, backward_columns, &product);
 }
 
 static void weight_backward_row(void *argument, int64_t row, int thread) {
   (void)thread;
   const Product *product = argument;
+  const WeightGradient *gradient = product->gradient;
   for (int64_t tile = 0; tile * TILE < product->columns; tile++) {
     int64_t first = tile * TILE, width = tile_width(tile, product->columns);
     double sums[TILE] = {0};
     for (int64_t i = 0; i < product->n; i++) {
-      double factor = product->left[i * product->rows + row];
-      for (int64_t c = 0; c < width; c++) sums[c] += factor * product->right[i * product->columns + first + c];
+      double factor = load(gradient->dy, i, row);
+      for (int64_t c = 0; c < width; c++) sums[c] += factor * load(product->x, i, first + c);
     }
-    for (int64_t c = 0; c < width; c++) store(&product->out[row * product->columns + first + c], sums[c], product);
+    float *dw = gradient->dw + row * product->columns + first;
+    for (int64_t c = 0; c < width; c++) dw[c] = (float)(dw[c] + (double)gradient->alpha * sums[c]);
   }
 }
 
-void reference_weight_backward(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
-                               Backend *backend) {
-  Product product = {dw, dy, x, NULL, n, rows, columns, alpha, true, backend};
-  pool_run(backend->pool, n > 0 ? rows : 0, weight_backward_row, &product);
-}
-
-void reference_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend) {
-  (void)backend;
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t c = 0; c < columns; c++) y[i * columns + c] += bias[c];
+void reference_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend) {
+  for (int i = 0; i < count; i++) {
+    Product product = {.gradient = &gradients[i], .x = x, .n = n, .columns = columns};
+    pool_run(backend->pool, n > 0 ? gradients[i].rows : 0, weight_backward_row, &product);
+  }
 }
 
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend) {

@@ -13,38 +13,47 @@ static inline double reference_dot(const float *a, const float *b, int64_t n) {
   return sum;
 }
 
-void reference_linear_forward(float *y, const float *x, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-void reference_linear_backward(float *dx, const float *dy, const Matrix *w, int64_t n, float alpha, bool accumulate, Backend *backend);
-void reference_weight_backward(float *dw, const float *dy, const float *x, int64_t n, int64_t rows, int64_t columns, float alpha,
-                               Backend *backend);
-void reference_bias_forward(float *y, const float *bias, int64_t n, int64_t columns, Backend *backend);
+// Element i of activations, and a value rounded to their type.
+static inline double reference_load(const void *data, FloatType type, int64_t i) {
+  return type == FLOAT_BF16 ? bfloat16_to_float(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+}
+static inline void reference_store(void *data, FloatType type, int64_t i, double value) {
+  if (type == FLOAT_BF16) ((uint16_t *)data)[i] = bfloat16_from_float((float)value);
+  else ((float *)data)[i] = (float)value;
+}
+
+void reference_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void reference_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
+void reference_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
-void reference_rmsnorm_forward(float *y, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
-                               Backend *backend);
-void reference_rmsnorm_backward(float *dx, const float *dy, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                                float offset, bool accumulate, Backend *backend);
+void reference_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
+                               float offset, Backend *backend);
+void reference_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
+                                float epsilon, float offset, bool accumulate, Backend *backend);
 
-void reference_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
-                    int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+void reference_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads,
+                    int64_t head_size, int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 
-void reference_attention_forward(float *o, float *lse, const float *q, const float *k, const float *v, const AttentionSpan *spans,
-                                 int64_t span_count, AttentionShape shape, Backend *backend);
-void reference_attention_backward(float *dq, float *dk, float *dv, float *delta, const float *go, const float *o, const float *lse,
-                                  const float *q, const float *k, const float *v, const AttentionSpan *spans, int64_t span_count,
-                                  AttentionShape shape, Backend *backend);
+void reference_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type,
+                                 const AttentionSpan *spans, int64_t span_count, const int32_t *query_ends, AttentionShape shape,
+                                 Backend *backend);
+void reference_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse,
+                                  const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                                  int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
 
-void reference_gated_forward(float *y, const float *gate, const float *up, int64_t count, Activation f, Backend *backend);
-void reference_gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t count, Activation f,
-                              Backend *backend);
+void reference_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
+void reference_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                              Activation f, Backend *backend);
 
 void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
                              Backend *backend);
 
-void reference_dropout(float *y, const float *x, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate, Backend *backend);
+void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                       Backend *backend);
 
-void reference_gather_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
-void reference_scatter_rows(float *y, const float *x, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void reference_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void reference_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 void reference_fill(float *y, float value, int64_t count, Backend *backend);
 void reference_copy(float *y, const float *x, int64_t count, Backend *backend);
 void reference_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);

@@ -6,23 +6,22 @@
 
 #include "kernels/reference/reference.h"
 
-static void rotate_head(float *x, double position, const float *frequencies, int64_t rotary, RopeLayout layout, double magnitude,
-                        bool inverse) {
+static void rotate_head(void *x, FloatType type, int64_t at, double position, const float *frequencies, int64_t rotary, RopeLayout layout,
+                        double magnitude, bool inverse) {
   for (int64_t i = 0; i < rotary / 2; i++) {
     double angle = inverse ? -position * frequencies[i] : position * frequencies[i];
     double cosine = magnitude * cos(angle), sine = magnitude * sin(angle);
-    float *first = layout == ROPE_HALVES ? x + i : x + 2 * i;
-    float *second = layout == ROPE_HALVES ? x + i + rotary / 2 : x + 2 * i + 1;
-    double a = *first, b = *second;
-    *first = (float)(a * cosine - b * sine);
-    *second = (float)(a * sine + b * cosine);
+    int64_t first = at + (layout == ROPE_HALVES ? i : 2 * i), second = at + (layout == ROPE_HALVES ? i + rotary / 2 : 2 * i + 1);
+    double a = reference_load(x, type, first), b = reference_load(x, type, second);
+    reference_store(x, type, first, a * cosine - b * sine);
+    reference_store(x, type, second, a * sine + b * cosine);
   }
 }
 
-void reference_rope(float *x, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
-                    int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend) {
+void reference_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads,
+                    int64_t head_size, int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < n; i++)
     for (int64_t h = 0; h < heads; h++)
-      rotate_head(x + (i * heads + h) * head_size, positions[i], frequencies, rotary, layout, magnitude, inverse);
+      rotate_head(x, type, (i * heads + h) * head_size, positions[i], frequencies, rotary, layout, magnitude, inverse);
 }

@@ -7,7 +7,6 @@ const Kernels kernels_scalar = {
     .linear_forward = reference_linear_forward,
     .linear_backward = reference_linear_backward,
     .weight_backward = reference_weight_backward,
-    .bias_forward = reference_bias_forward,
     .embedding_forward = reference_embedding_forward,
     .rmsnorm_forward = reference_rmsnorm_forward,
     .rmsnorm_backward = reference_rmsnorm_backward,

@@ -71,7 +71,8 @@ static float *logits_of(const Model *model) {
   float *x = memory_new((size_t)(TOKENS * model->config.hidden), sizeof *x);
   float *logits = memory_new((size_t)(TOKENS * model->config.vocabulary), sizeof *logits);
   tape_read(x, &tape, hidden);
-  backend->kernels->linear_forward(logits, x, &model->head.weight, TOKENS, 1, false, backend);
+  Projection head = projection_f32(logits, &model->head.weight, 1);
+  backend->kernels->linear_forward(&head, 1, rows_f32(x, model->config.hidden), TOKENS, backend);
   free(x);
   tape_free(&tape);
   return logits;

@@ -199,7 +199,7 @@ static void attention_of_a_span_equals_its_queries_one_at_a_time(void **state) {
     AttentionSpan span = {0, 1, 0, 4 + i + 1};
     float o[96], lse[4];
     kernels_scalar.attention_forward(o, lse, (const float *)c->inputs[0] + i * shape.heads * shape.head_size, c->inputs[1], c->inputs[2],
-                                     &span, 1, shape, fixture->backend);
+                                     FLOAT_32, &span, 1, NULL, shape, fixture->backend);
     assert_memory_equal(o, whole[0] + i * wide, sizeof o);
     assert_memory_equal(lse, whole[1] + i * shape.heads, sizeof lse);
   }
@@ -214,7 +214,7 @@ static void packed_attention_equals_its_documents(void **state) {
   AttentionSpan alone = {0, 11, 0, 11};
   float o[11 * 16], lse[11 * 2];
   kernels_scalar.attention_forward(o, lse, (const float *)c->inputs[0] + 6 * 16, (const float *)c->inputs[1] + 6 * 8,
-                                   (const float *)c->inputs[2] + 6 * 8, &alone, 1, shape, fixture->backend);
+                                   (const float *)c->inputs[2] + 6 * 8, FLOAT_32, &alone, 1, NULL, shape, fixture->backend);
   assert_memory_equal(o, packed[0] + 6 * 16, sizeof o);
   assert_memory_equal(lse, packed[1] + 6 * 2, sizeof lse);
 }
@@ -237,8 +237,8 @@ static void gated_forward_is_finite_far_from_zero(void **state) {
   const float gate[4] = {-1e4f, -100, 100, 1e4f}, up[4] = {1, 1, 1, 1}, dy[4] = {1, 1, 1, 1};
   for (int f = 0; f < ACTIVATION_COUNT; f++) {
     float y[4], dgate[4], dup[4];
-    kernels_scalar.gated_forward(y, gate, up, 4, (Activation)f, fixture->backend);
-    kernels_scalar.gated_backward(dgate, dup, dy, gate, up, 4, (Activation)f, fixture->backend);
+    kernels_scalar.gated_forward(y, gate, up, FLOAT_32, 4, (Activation)f, fixture->backend);
+    kernels_scalar.gated_backward(dgate, dup, dy, gate, up, FLOAT_32, 4, (Activation)f, fixture->backend);
     assert_close(y, ((const float[]){0, 0, 100, 1e4f}), 4, FLT_EPSILON);
     assert_close(dgate, ((const float[]){0, 0, 1, 1}), 4, FLT_EPSILON);
     assert_close(dup, y, 4, FLT_EPSILON);
@@ -285,7 +285,7 @@ static void dropout_keeps_by_philox_and_keeps_the_mean(void **state) {
   float *x = arena_new(&fixture->arena, N, sizeof *x), *y = arena_new(&fixture->arena, N, sizeof *y);
   for (int64_t i = 0; i < N; i++) x[i] = 1;
   const float p = 0.3f;
-  kernels_scalar.dropout(y, x, N, p, 5, 77, false, fixture->backend);
+  kernels_scalar.dropout(y, x, FLOAT_32, N, p, 5, 77, false, fixture->backend);
   double sum = 0;
   for (int64_t i = 0; i < N; i++) {
     uint32_t words[4];

@@ -36,7 +36,7 @@ float *decoder_logits(const Model *model, const int32_t *ids, int64_t documents,
   tape_begin(&tape, TAPE_FORWARD);
   DecoderInput input = {.ids = ids, .positions = positions, .tokens = tokens, .spans = spans, .span_count = documents};
   Tensor *hidden = decoder_hidden(&tape, model, &input);
-  Tensor *logits = op_linear(&tape, hidden, &model->head.weight, NULL, NULL, NULL);
+  Tensor *logits = op_linear(&tape, hidden, (LinearPart){.weight = &model->head.weight}, NULL);
   tape_keep(logits);
   tape_plan(&tape, 0);
   assert_ok(tape_reserve(&tape));

@@ -22,6 +22,25 @@ void case_evaluate(double *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c)
   kernel_ops[c->op].plain_double(out, c);
 }
 
+void round_to_bfloat16(float *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++) values[i] = bfloat16_to_float(bfloat16_from_float(values[i]));
+}
+
+bool case_round(KernelCase *c) {
+  bool any = false;
+  for (int i = 0; i < CASE_INPUTS; i++) {
+    if (!c->inputs[i] || !case_is_activation(c, i, false)) continue;
+    round_to_bfloat16((float *)(uintptr_t)c->inputs[i], c->input_bytes[i] / (int64_t)sizeof(float));
+    any = true;
+  }
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    any |= c->counts[i] > 0 && case_is_activation(c, i, true);
+    if (c->initial[i] && case_is_activation(c, i, true)) round_to_bfloat16(c->initial[i], c->counts[i]);
+  }
+  c->type = FLOAT_BF16;
+  return any;
+}
+
 // Building blocks of cases.
 
 static KernelCase *case_new(Arena *arena, KernelOp op) {
@@ -280,9 +299,6 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
     put_normals(c, 0, arena, rng, n * columns);
     put_indices(c, 1, arena, rng, n, rows, true);
     put_output(c, 0, rows * columns, normals(arena, rng, rows * columns, 1));
-  } else {
-    put_normals(c, 0, arena, rng, columns);
-    put_output(c, 0, n * columns, normals(arena, rng, n * columns, 1));
   }
   snprintf(c->description, sizeof c->description, "type=%d n=%lld rows=%lld columns=%lld", type, (long long)n, (long long)rows,
            (long long)columns);

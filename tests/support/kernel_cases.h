@@ -11,7 +11,6 @@
   X(linear_forward)     \
   X(linear_backward)    \
   X(weight_backward)    \
-  X(bias_forward)       \
   X(embedding_forward)  \
   X(rmsnorm_forward)    \
   X(rmsnorm_backward)   \
@@ -28,6 +27,7 @@ enum { CASE_INPUTS = 8, CASE_OUTPUTS = 4 };
 
 typedef struct KernelCase {
   KernelOp op;
+  FloatType type;  // of the activations, which stand here as float32 in any case
   const void *inputs[CASE_INPUTS];  // the kernel's read-only arguments, in its order
   int64_t input_bytes[CASE_INPUTS];
   float *initial[CASE_OUTPUTS];  // what an output holds before; NULL: the kernel sets it all
@@ -74,10 +74,15 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
 KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place);
 KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient);
 KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows,
-                      int64_t columns);  // bias, embedding (of `type`), gather and scatter (n <= rows)
+                      int64_t columns);  // embedding (of `type`), gather and scatter (n <= rows)
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, sum_of_squares
 KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
+
+bool case_is_activation(const KernelCase *c, int index, bool is_output);
+// Turns a case into one of bfloat16 activations: their values are rounded. False for an op that has none.
+bool case_round(KernelCase *c);
+void round_to_bfloat16(float *values, int64_t count);
 
 // The float64 result of a case, from the arena.
 void case_evaluate(double *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c);

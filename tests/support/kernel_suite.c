@@ -39,35 +39,53 @@ static Matrix matrix_at(const KernelCase *c, const void *const *in) {
   return matrix;
 }
 
+static Rows typed_rows(const KernelCase *c, const void *data, int64_t step) { return (Rows){(void *)(uintptr_t)data, step, c->type}; }
+
 RUN(linear_forward) {
   Matrix w = matrix_at(c, in);
-  k->linear_forward(out[0], in[0], &w, c->n, c->alpha, c->accumulate, backend);
+  Rows y = {out[0], c->rows, c->type}, none = {0};
+  Projection p = {.w = &w, .alpha = c->alpha, .y = y, .residual = c->accumulate ? y : none};
+  k->linear_forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
 }
 RUN(linear_backward) {
   Matrix w = matrix_at(c, in);
-  k->linear_backward(out[0], in[0], &w, c->n, c->alpha, c->accumulate, backend);
+  Projection p = {.w = &w, .alpha = c->alpha, .y = typed_rows(c, in[0], c->rows)};
+  k->linear_backward((Rows){out[0], c->columns, c->type}, &p, 1, c->n, c->accumulate, backend);
 }
-RUN(weight_backward) { k->weight_backward(out[0], in[0], in[1], c->n, c->rows, c->columns, c->alpha, backend); }
-RUN(bias_forward) { k->bias_forward(out[0], in[0], c->n, c->columns, backend); }
+RUN(weight_backward) {
+  WeightGradient gradient = {.dw = out[0], .dy = typed_rows(c, in[0], c->rows), .rows = c->rows, .alpha = c->alpha};
+  k->weight_backward(&gradient, 1, typed_rows(c, in[1], c->columns), c->columns, c->n, backend);
+}
 RUN(embedding_forward) {
   Matrix w = matrix_at(c, in);
   k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
 }
-RUN(rmsnorm_forward) { k->rmsnorm_forward(out[0], in[0], in[1], c->n, c->columns, c->alpha, c->offset, backend); }
-RUN(rmsnorm_backward) { k->rmsnorm_backward(out[0], in[0], in[1], in[2], c->n, c->columns, c->alpha, c->offset, c->accumulate, backend); }
-RUN(rope) { k->rope(out[0], in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
-RUN(attention_forward) { k->attention_forward(out[0], out[1], in[0], in[1], in[2], in[3], c->span_count, c->shape, backend); }
-RUN(attention_backward) {
-  k->attention_backward(out[0], out[1], out[2], out[3], in[0], in[1], in[2], in[3], in[4], in[5], in[6], c->span_count, c->shape, backend);
+RUN(rmsnorm_forward) { k->rmsnorm_forward(out[0], c->type, in[0], in[1], c->n, c->columns, c->alpha, c->offset, backend); }
+RUN(rmsnorm_backward) {
+  k->rmsnorm_backward(out[0], in[0], c->type, in[1], in[2], c->n, c->columns, c->alpha, c->offset, c->accumulate, backend);
 }
-RUN(gated_forward) { k->gated_forward(out[0], c->in_place ? out[0] : in[0], in[1], c->n, c->activation, backend); }
+RUN(rope) { k->rope(out[0], c->type, in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
+RUN(attention_forward) {
+  k->attention_forward(out[0], out[1], in[0], in[1], in[2], c->type, in[3], c->span_count, in[4], c->shape, backend);
+}
+RUN(attention_backward) {
+  void *scratch;
+  int64_t floats = attention_scratch_floats(c->queries, &c->shape, c->type);
+  assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
+  k->attention_backward(out[0], out[1], out[2], scratch, in[0], in[1], in[2], in[3], in[4], in[5], c->type, in[6], c->span_count, in[7],
+                        c->shape, backend);
+  k->copy(out[3], scratch, c->span_count ? c->counts[3] : 0, backend);
+  backend->release(scratch, backend);
+}
+RUN(gated_forward) { k->gated_forward(out[0], in[0], in[1], c->type, c->n, c->activation, backend); }
 RUN(gated_backward) {
-  k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->n, c->activation, backend);
+  k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->type, c->n, c->activation,
+                    backend);
 }
 RUN(cross_entropy) { k->cross_entropy(out[0], out[1], in[0], in[1], c->n, c->columns, backend); }
-RUN(dropout) { k->dropout(out[0], in[0], c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
-RUN(gather_rows) { k->gather_rows(out[0], in[0], in[1], c->n, c->columns, backend); }
-RUN(scatter_rows) { k->scatter_rows(out[0], in[0], in[1], c->n, c->columns, backend); }
+RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
+RUN(gather_rows) { k->gather_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
+RUN(scatter_rows) { k->scatter_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
 RUN(fill) {
   (void)in;
   k->fill(out[0], c->alpha, c->n, backend);
@@ -122,10 +140,6 @@ MAKE(weight_backward) {
 }
 
 static const int64_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 576, 1000, 4099};
-
-MAKE(bias_forward) {
-  return index < COUNT_OF(sizes) ? case_rows(arena, rng, OP_bias_forward, BLOCK_F32, 1 + index, 0, sizes[index]) : NULL;
-}
 
 MAKE(embedding_forward) {
   if (index >= COUNT_OF(weight_types) * 3) return NULL;
@@ -221,6 +235,23 @@ MAKE(adamw) { return index < 2 * COUNT_OF(sizes) ? case_adamw(arena, rng, sizes[
 MAKE(sum_of_squares) {
   if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);
   return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_sum_of_squares, sizes[index]) : NULL;
+}
+
+// Which inputs and outputs are activations, as bits.
+static const struct {
+  unsigned inputs, outputs;
+} activations[OP_COUNT] = {
+    [OP_linear_forward] = {1, 1},    [OP_linear_backward] = {1, 1},
+    [OP_weight_backward] = {3, 0},   [OP_rmsnorm_forward] = {0, 1},
+    [OP_rmsnorm_backward] = {1, 0},  [OP_rope] = {0, 1},
+    [OP_attention_forward] = {7, 1}, [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
+    [OP_gated_forward] = {3, 1},     [OP_gated_backward] = {7, 3},
+    [OP_dropout] = {1, 1},           [OP_gather_rows] = {1, 1},
+    [OP_scatter_rows] = {1, 1},
+};
+
+bool case_is_activation(const KernelCase *c, int index, bool is_output) {
+  return (is_output ? activations[c->op].outputs : activations[c->op].inputs) >> index & 1;
 }
 
 #define KERNEL_OP_TRAITS(op) \

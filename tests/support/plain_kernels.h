@@ -33,11 +33,6 @@ static void NAME(weight_backward)(REAL *const *out, const KernelCase *c) {
     for (int64_t j = 0; j < c->columns; j++) out[0][r * c->columns + j] += c->alpha * NAME(dot)(dy + r, c->rows, x + j, c->columns, c->n);
 }
 
-static void NAME(bias_forward)(REAL *const *out, const KernelCase *c) {
-  const float *bias = c->inputs[0];
-  for (int64_t i = 0; i < c->n * c->columns; i++) out[0][i] += bias[i % c->columns];
-}
-
 static void NAME(embedding_forward)(REAL *const *out, const KernelCase *c) {
   const int32_t *ids = c->inputs[0];
   for (int64_t i = 0; i < c->n * c->columns; i++)

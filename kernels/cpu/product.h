@@ -1,0 +1,104 @@
+// Products with frozen matrices, several at once: for each output o
+//   c_o[m, n_o] (+)= sum over its terms of left[m, k] b[k, n_o] + bias + residual,   b = alpha w^T or alpha w, of any element type
+// A left operand may serve several outputs (x of q, k and v). The columns of all outputs, GROUP_COLUMNS at a time, are dequantised and
+// packed once, by all threads, in pieces that fit PIECE_BYTES; then a task multiplies BLOCK_ROWS rows by some groups of the piece
+// and finishes its outputs while they are in cache. A sum runs over k in blocks whose bounds depend on k alone, so no element
+// depends on m, on other rows or on the threads.
+#ifndef KERNELS_CPU_PRODUCT_H
+#define KERNELS_CPU_PRODUCT_H
+
+#include "kernels/cpu/tile.h"
+#include "kernels/cpu/typed.h"
+
+enum {
+  PRODUCT_LEFTS = 2 * LINEAR_PROJECTIONS,
+  GROUP_COLUMNS = 96,  // a multiple of every tile's columns and of the 32 elements that are dequantised together
+  DEPTH = 384,  // the largest block of k
+  BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of the left operand, packed, stay in the second cache
+  TASK_GROUPS = 6,
+  PIECE_BYTES = 4 << 20,
+};
+
+typedef struct Left {
+  Rows rows;
+  int64_t k, depth;  // depth: of its blocks, a multiple of 32 (the last may be shorter)
+} Left;
+
+typedef struct Term {
+  int left;
+  Matrix w;
+  bool transposed;  // b is w^T
+  float alpha;
+  int64_t at;  // where its k begin in a packed panel
+} Term;
+
+typedef struct Output {
+  Rows c;
+  int64_t n;
+  bool accumulate;
+  const float *bias;  // NULL: none
+  Rows residual;  // data NULL: none
+  Term terms[PRODUCT_LEFTS];
+  int term_count;
+  int64_t depth;  // of a packed panel: all its terms' k
+  int64_t first_group, groups;  // among those of all outputs
+  int64_t piece_at;  // where its first group of the present piece begins there
+} Output;
+
+typedef struct Product {
+  int64_t m;
+  Left lefts[PRODUCT_LEFTS];
+  int left_count;
+  Output outputs[LINEAR_PROJECTIONS];
+  int output_count;
+  bool in_tiles;  // bfloat16 tiles (product_bf16.c), else float32 (product_f32.c)
+  Backend *backend;
+  void *piece;
+  int64_t first_group, end_group;  // of the present piece
+  int64_t row_tasks, block_rows, task_groups;
+} Product;
+
+// Some groups of one output, as they are packed or multiplied together.
+typedef struct Segment {
+  const Output *output;
+  int64_t column, columns;  // of the output
+  int64_t piece_at;  // elements
+} Segment;
+
+// The groups of [first, end) that belong to output o; columns 0 when none.
+static inline Segment product_segment(const Product *p, int o, int64_t first, int64_t end) {
+  const Output *output = &p->outputs[o];
+  int64_t begin = larger(first, output->first_group), last = smaller(end, output->first_group + output->groups);
+  if (begin >= last) return (Segment){.output = output};
+  int64_t column = (begin - output->first_group) * GROUP_COLUMNS;
+  int64_t in_piece = begin - larger(p->first_group, output->first_group);
+  return (Segment){.output = output,
+                   .column = column,
+                   .columns = smaller(output->n, (last - output->first_group) * GROUP_COLUMNS) - column,
+                   .piece_at = output->piece_at + in_piece * GROUP_COLUMNS * output->depth};
+}
+
+// One multiplying task: rows row .. row + rows - 1 of all outputs, groups first .. end - 1.
+typedef struct ProductTask {
+  int64_t row, rows, first_group, end_group;
+  int thread;
+} ProductTask;
+
+// Packs the k first .. first + depth - 1 of a term of a segment, which is one group.
+#define product_f32_pack ISA_NAME(product_f32_pack)
+void product_f32_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread);
+#define product_f32_multiply ISA_NAME(product_f32_multiply)
+void product_f32_multiply(const Product *p, ProductTask task);
+
+#ifdef __AMX_BF16__
+#define product_bf16_pack ISA_NAME(product_bf16_pack)
+void product_bf16_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread);
+#define product_bf16_multiply ISA_NAME(product_bf16_multiply)
+void product_bf16_multiply(const Product *p, ProductTask task);
+#endif
+
+// sums[rows][ld] of `columns` columns, and what is added to them, into the output: columns from `column` on.
+#define product_store ISA_NAME(product_store)
+void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns);
+
+#endif

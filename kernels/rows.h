@@ -1,0 +1,25 @@
+// Rows of activations or gradients as kernels see them: float32, or bfloat16 where a run keeps them so (the residual
+// stream, the loss and everything trainable stay float32 in any case).
+#ifndef KERNELS_ROWS_H
+#define KERNELS_ROWS_H
+
+#include <stdint.h>
+
+typedef enum FloatType { FLOAT_32, FLOAT_BF16 } FloatType;
+
+static inline int64_t float_bytes(FloatType type) { return type == FLOAT_BF16 ? 2 : 4; }
+
+// Row i begins at element i * step.
+typedef struct Rows {
+  void *data;
+  int64_t step;
+  FloatType type;
+} Rows;
+
+static inline Rows rows_f32(const float *data, int64_t step) { return (Rows){(void *)(uintptr_t)data, step, FLOAT_32}; }
+// The rows from element `column` of each on.
+static inline Rows rows_from(Rows rows, int64_t column) {
+  return (Rows){(char *)rows.data + column * float_bytes(rows.type), rows.step, rows.type};
+}
+
+#endif
