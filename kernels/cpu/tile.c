@@ -56,22 +56,17 @@ static inline __attribute__((always_inline)) void multiply(Output out, const flo
     (void)a_step;                                                                                                                \
     multiply(out, a, a_row, 1, b, b_step, k, rows, vecs);                                                                        \
   }
+#ifdef __AVX512F__
+#define FOR_TILE_ROWS(of) of(1) of(2) of(3) of(4) of(5) of(6) of(7) of(8) of(9) of(10) of(11) of(12) of(13) of(14)
+#else
+#define FOR_TILE_ROWS(of) of(1) of(2) of(3) of(4) of(5) of(6)
+#endif
 #define MICRO_KERNELS(rows) MICRO_KERNEL(rows, 1) MICRO_KERNEL(rows, 2)
-MICRO_KERNELS(1)
-MICRO_KERNELS(2)
-MICRO_KERNELS(3)
-MICRO_KERNELS(4)
-MICRO_KERNELS(5)
-MICRO_KERNELS(6)
+FOR_TILE_ROWS(MICRO_KERNELS)
 
-#define MICRO_KERNEL_ROW(kind, rows) \
-  { kind##_##rows##_1, kind##_##rows##_2 }
-#define MICRO_KERNEL_TABLE(kind)                                                                                                           \
-  {                                                                                                                                        \
-    MICRO_KERNEL_ROW(kind, 1), MICRO_KERNEL_ROW(kind, 2), MICRO_KERNEL_ROW(kind, 3), MICRO_KERNEL_ROW(kind, 4), MICRO_KERNEL_ROW(kind, 5), \
-        MICRO_KERNEL_ROW(kind, 6)                                                                                                          \
-  }
-static const MicroKernel micro_kernels[2][TILE_ROWS][TILE_VECS] = {MICRO_KERNEL_TABLE(packed), MICRO_KERNEL_TABLE(strided)};
+#define PACKED_ENTRY(rows) {packed_##rows##_1, packed_##rows##_2},
+#define STRIDED_ENTRY(rows) {strided_##rows##_1, strided_##rows##_2},
+static const MicroKernel micro_kernels[2][TILE_ROWS][TILE_VECS] = {{FOR_TILE_ROWS(PACKED_ENTRY)}, {FOR_TILE_ROWS(STRIDED_ENTRY)}};
 
 // A tile narrower than its vectors goes through a buffer.
 static void multiply_edge(MicroKernel kernel, Output out, TileA a, const float *panel_a, const float *panel_b, int64_t b_step, int64_t k,

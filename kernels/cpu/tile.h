@@ -7,7 +7,8 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
-enum { TILE_ROWS = 6, TILE_VECS = 2, TILE_COLUMNS = TILE_VECS * VL };
+// The sums take all vector registers but the four that hold operands: 14 x 32 of 32 registers, 6 x 16 of 16.
+enum { TILE_VECS = 2, TILE_ROWS = (VECTOR_REGISTERS - 4) / TILE_VECS, TILE_COLUMNS = TILE_VECS * VL };
 
 // Element (i, k) is data[i / TILE_ROWS * panel + i % TILE_ROWS * row + k * step]; row or step is 1.
 typedef struct TileA {
