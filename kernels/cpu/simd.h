@@ -15,6 +15,26 @@
 
 static inline float scalar_from_half(uint16_t half) { return _cvtsh_ss(half); }
 
+// columns[j][i] = rows[i][at + j] for i, j < 8, in vectors of 8 on every instruction set: with the halves put together as
+// they are loaded, two rounds of shuffles are left, and these run on more ports than shuffles of wider vectors.
+static inline void load_transposed(__m256 columns[8], const float *const rows[8], int64_t at) {
+  __m256 halves[8], pairs[8];
+  for (int i = 0; i < 8; i++) {  // columns 0 .. 3, then 4 .. 7, of rows i % 4 and i % 4 + 4
+    const float *row = rows[i % 4] + at + i / 4 * 4, *other = rows[i % 4 + 4] + at + i / 4 * 4;
+    halves[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(other), 1);
+  }
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(halves[i], halves[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(halves[i], halves[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {
+      __m256d low = _mm256_castps_pd(pairs[i + j]), high = _mm256_castps_pd(pairs[i + j + 2]);
+      columns[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
+      columns[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
+    }
+}
+
 static inline Vec vec_power_of_two(VecI k) { return (Vec)((k + 127) << 23); }  // -126 <= k <= 127
 
 static inline Vec vec_exp(Vec x) {

@@ -35,7 +35,8 @@ void tile_multiply(float *c, int64_t ldc, TileA a, TileB b, int64_t m, int64_t n
 // Panels of TILE_ROWS rows for tile_a_packed: x[m, k] row-major.
 #define pack_a_rows ISA_NAME(pack_a_rows)
 void pack_a_rows(float *out, const float *x, int64_t ld, int64_t m, int64_t k);
-// Panels for tile_b_packed, columns beyond n as zeros: of b[k, n], and of the transpose of rows[n][k].
+// Panels for tile_b_packed, of b[k, n], and of the transpose of rows[n][k]. What stands in columns beyond n is of no
+// account: zeros, or column n - 1 again.
 #define pack_b ISA_NAME(pack_b)
 void pack_b(float *out, const float *b, int64_t ld, int64_t k, int64_t n);
 #define pack_b_transposed ISA_NAME(pack_b_transposed)
