@@ -28,11 +28,21 @@ static bool avx2_available(void) {
 }
 #endif
 
+#ifdef LORA_HAS_AVX512
+static bool avx512_available(void) {
+  return avx2_available() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // Best first.
 static const struct {
   const Kernels *kernels;
   bool (*is_available)(void);
 } cpu_tables[] = {
+#ifdef LORA_HAS_AVX512
+    {&kernels_avx512, avx512_available},
+#endif
 #ifdef LORA_HAS_AVX2
     {&kernels_avx2, avx2_available},
 #endif

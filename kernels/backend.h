@@ -104,7 +104,7 @@ struct Backend {
 };
 
 // `device`: "cpu" (NULL is the same). `threads` <= 0: one a processor. The CPU's instruction set is the best that
-// this processor has, or what the environment variable LORA_CPU (scalar, avx2) forces; STATUS_USAGE when it cannot.
+// this processor has, or what the environment variable LORA_CPU (scalar, avx2, avx512) forces; STATUS_USAGE when it cannot.
 Status backend_new(Backend **out, const char *device, int threads);
 void backend_free(Backend *backend);
 
@@ -115,6 +115,9 @@ const Kernels *backend_cpu_kernels(int index);
 extern const Kernels kernels_scalar;  // kernels/reference: plain C, the definition of each kernel
 #ifdef LORA_HAS_AVX2
 extern const Kernels kernels_avx2;  // kernels/cpu
+#endif
+#ifdef LORA_HAS_AVX512
+extern const Kernels kernels_avx512;  // kernels/cpu
 #endif
 
 // How many bytes of per-thread scratch the CPU kernels may use, and the scratch of one thread.

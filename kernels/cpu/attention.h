@@ -9,7 +9,7 @@
 
 // A tile of scores is QUERIES x KEYS; tiles start at multiples of these from the span's first query and key, so that
 // no sum depends on how the work was shared out.
-enum { QUERIES = 8 * TILE_ROWS, KEYS = 64 };
+enum { QUERIES = (48 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, KEYS = 64 };
 
 // Some query heads of one KV head, some queries and keys of one span.
 typedef struct AttentionTask {

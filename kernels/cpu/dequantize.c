@@ -8,6 +8,7 @@
 #include "kernels/cpu/simd.h"
 
 enum { GROUP_VECS = GROUP / VL, K_BLOCK = 256, K_GROUPS = K_BLOCK / GROUP };
+enum { SUM_GROUPS = 4 / GROUP_VECS };  // so many groups fill the four accumulators of a dot product once
 
 typedef struct Row {
   const Matrix *w;
@@ -30,22 +31,13 @@ static inline float load_scale(const uint8_t *bytes) {
 
 static inline __m256i load_bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
-// Eight signed bytes of each quarter as floats.
-static inline void bytes_to_floats(Vec out[GROUP_VECS], __m256i bytes) {
-  __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
-  out[0] = vec_from_int((VecI)_mm256_cvtepi8_epi32(low));
-  out[1] = vec_from_int((VecI)_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
-  out[2] = vec_from_int((VecI)_mm256_cvtepi8_epi32(high));
-  out[3] = vec_from_int((VecI)_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
-}
-
 static inline void scale_bytes(Vec out[GROUP_VECS], __m256i bytes, float scale) {
-  bytes_to_floats(out, bytes);
+  vec_from_bytes(out, bytes);
   for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale);
 }
 
 static inline void scale_and_shift_bytes(Vec out[GROUP_VECS], __m256i bytes, float scale, float shift) {
-  bytes_to_floats(out, bytes);
+  vec_from_bytes(out, bytes);
   for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_fma(out[i], vec_set(scale), vec_set(shift));
 }
 
@@ -131,30 +123,18 @@ static inline void q6_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   low = _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
   __m256i high = _mm256_srl_epi16(load_bytes(block + 128 + half * 32), _mm_cvtsi32_si128((int)quarter * 2));
   high = _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4);
-  bytes_to_floats(out, _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
+  vec_from_bytes(out, _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
   const int8_t *scales = (const int8_t *)block + 192 + half * 8 + quarter * 2;
   float scale = load_scale(block + 208);
-  out[0] *= vec_set(scale * scales[0]);
-  out[1] *= vec_set(scale * scales[0]);
-  out[2] *= vec_set(scale * scales[1]);
-  out[3] *= vec_set(scale * scales[1]);
-}
-
-static inline Vec nf4_lookup(__m128i codes) {
-  __m256i index = _mm256_cvtepu8_epi32(codes);
-  Vec low = _mm256_permutevar8x32_ps(vec_load(nf4_levels), index), high = _mm256_permutevar8x32_ps(vec_load(nf4_levels + 8), index);
-  return vec_select((VecI)_mm256_slli_epi32(index, 28), high, low);  // the sign bit of each lane decides: codes 8 and up
+  for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale * scales[i / (GROUP_VECS / 2)]);
 }
 
 static inline void nf4_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   __m128i packed = _mm_loadu_si128((const __m128i *)(row.bytes + group * (GROUP / 2))), mask = _mm_set1_epi8(15);
   __m128i first = _mm_and_si128(_mm_srli_epi16(packed, 4), mask), second = _mm_and_si128(packed, mask);
-  __m128i low = _mm_unpacklo_epi8(first, second), high = _mm_unpackhi_epi8(first, second);
+  vec_lookup_bytes(out, nf4_levels, _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second)));
   Vec scale = vec_set(nf4_block_scale(&row.w->nf4, (row.start + group * GROUP) / NF4_BLOCK));
-  out[0] = nf4_lookup(low) * scale;
-  out[1] = nf4_lookup(_mm_srli_si128(low, 8)) * scale;
-  out[2] = nf4_lookup(high) * scale;
-  out[3] = nf4_lookup(_mm_srli_si128(high, 8)) * scale;
+  for (int i = 0; i < GROUP_VECS; i++) out[i] *= scale;
 }
 
 static inline void f16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
@@ -168,25 +148,26 @@ static inline void bf16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
 // Four accumulators, the sum of all lanes in a fixed tree.
 static inline float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
 
-#define GROUP_FUNCTIONS(type)                                                                \
-  static void type##_dequantize_groups(float *out, Row row, int64_t first, int64_t groups) { \
-    for (int64_t g = 0; g < groups; g++) {                                                   \
-      Vec values[GROUP_VECS];                                                                \
-      type##_group(values, row, first / GROUP + g);                                          \
-      for (int i = 0; i < GROUP_VECS; i++) vec_store(out + g * GROUP + i * VL, values[i]);   \
-    }                                                                                        \
-  }                                                                                          \
-  static float type##_dot(Row row, const float *x, int64_t groups) {                         \
-    Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};                          \
-    for (int64_t g = 0; g < groups; g++) {                                                   \
-      Vec values[GROUP_VECS];                                                                \
-      type##_group(values, row, g);                                                          \
-      for (int i = 0; i < GROUP_VECS; i++) {                                                 \
-        Vec *sum = &sums[(g * GROUP_VECS + i) % 4];                                          \
-        *sum = vec_fma(values[i], vec_load(x + g * GROUP + i * VL), *sum);                   \
-      }                                                                                      \
-    }                                                                                        \
-    return sum_of_four(sums);                                                                \
+#define GROUP_FUNCTIONS(type)                                                                    \
+  static void type##_dequantize_groups(float *out, Row row, int64_t first, int64_t groups) {     \
+    for (int64_t g = 0; g < groups; g++) {                                                       \
+      Vec values[GROUP_VECS];                                                                    \
+      type##_group(values, row, first / GROUP + g);                                              \
+      for (int i = 0; i < GROUP_VECS; i++) vec_store(out + g * GROUP + i * VL, values[i]);       \
+    }                                                                                            \
+  }                                                                                              \
+  static float type##_dot(Row row, const float *x, int64_t groups) {                             \
+    Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};                              \
+    for (int64_t first = 0; first < groups; first += SUM_GROUPS)                                 \
+      for (int64_t g = 0; g < SUM_GROUPS && first + g < groups; g++) {                           \
+        Vec values[GROUP_VECS];                                                                  \
+        type##_group(values, row, first + g);                                                    \
+        for (int i = 0; i < GROUP_VECS; i++) {                                                   \
+          const float *at = x + (first + g) * GROUP + i * VL;                                    \
+          sums[g * GROUP_VECS + i] = vec_fma(values[i], vec_load(at), sums[g * GROUP_VECS + i]); \
+        }                                                                                        \
+      }                                                                                          \
+    return sum_of_four(sums);                                                                    \
   }
 
 GROUP_FUNCTIONS(f16)

@@ -19,7 +19,7 @@ static inline __attribute__((always_inline)) void multiply(Output out, const flo
   for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
     for (int j = 0; j < vecs; j++) sums[i][j] = vec_zero();
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (int64_t p = 0; p < k; p++) {
     Vec right[TILE_VECS];
 #pragma GCC unroll 2
@@ -56,22 +56,17 @@ static inline __attribute__((always_inline)) void multiply(Output out, const flo
     (void)a_step;                                                                                                                \
     multiply(out, a, a_row, 1, b, b_step, k, rows, vecs);                                                                        \
   }
+#ifdef __AVX512F__
+#define FOR_TILE_ROWS(of) of(1) of(2) of(3) of(4) of(5) of(6) of(7) of(8) of(9) of(10) of(11) of(12) of(13) of(14)
+#else
+#define FOR_TILE_ROWS(of) of(1) of(2) of(3) of(4) of(5) of(6)
+#endif
 #define MICRO_KERNELS(rows) MICRO_KERNEL(rows, 1) MICRO_KERNEL(rows, 2)
-MICRO_KERNELS(1)
-MICRO_KERNELS(2)
-MICRO_KERNELS(3)
-MICRO_KERNELS(4)
-MICRO_KERNELS(5)
-MICRO_KERNELS(6)
+FOR_TILE_ROWS(MICRO_KERNELS)
 
-#define MICRO_KERNEL_ROW(kind, rows) \
-  { kind##_##rows##_1, kind##_##rows##_2 }
-#define MICRO_KERNEL_TABLE(kind)                                                                                                           \
-  {                                                                                                                                        \
-    MICRO_KERNEL_ROW(kind, 1), MICRO_KERNEL_ROW(kind, 2), MICRO_KERNEL_ROW(kind, 3), MICRO_KERNEL_ROW(kind, 4), MICRO_KERNEL_ROW(kind, 5), \
-        MICRO_KERNEL_ROW(kind, 6)                                                                                                          \
-  }
-static const MicroKernel micro_kernels[2][TILE_ROWS][TILE_VECS] = {MICRO_KERNEL_TABLE(packed), MICRO_KERNEL_TABLE(strided)};
+#define PACKED_ENTRY(rows) {packed_##rows##_1, packed_##rows##_2},
+#define STRIDED_ENTRY(rows) {strided_##rows##_1, strided_##rows##_2},
+static const MicroKernel micro_kernels[2][TILE_ROWS][TILE_VECS] = {{FOR_TILE_ROWS(PACKED_ENTRY)}, {FOR_TILE_ROWS(STRIDED_ENTRY)}};
 
 // A tile narrower than its vectors goes through a buffer.
 static void multiply_edge(MicroKernel kernel, Output out, TileA a, const float *panel_a, const float *panel_b, int64_t b_step, int64_t k,
@@ -97,27 +92,37 @@ void tile_multiply(float *c, int64_t ldc, TileA a, TileB b, int64_t m, int64_t n
       int64_t rows = smaller(m - i, TILE_ROWS);
       MicroKernel kernel = kernels[rows - 1][vecs - 1];
       Output out = {c + i * ldc + j, ldc, alpha, accumulate};
+      for (int64_t r = 0; r < rows; r++) {
+        __builtin_prefetch(out.c + r * ldc);
+        __builtin_prefetch(out.c + r * ldc + columns - 1);
+      }
       if (columns == vecs * VL) kernel(out, panel_a, a.row, a.step, panel_b, b.step, k);
       else multiply_edge(kernel, out, a, panel_a, panel_b, b.step, k, rows, columns);
     }
   }
 }
 
+// Rows 8 h .. 8 h + 7 of up to `count`; the last one stands for those beyond it, whose products nobody keeps.
+static inline void eight_rows(const float *eight[8], const float *const *rows, int64_t h, int64_t count) {
+  for (int64_t i = 0; i < 8; i++) eight[i] = rows[smaller(8 * h + i, count - 1)];
+}
+
 void pack_a_rows(float *out, const float *x, int64_t ld, int64_t m, int64_t k) {
+  enum { EIGHTS = (TILE_ROWS + 7) / 8 };
   for (int64_t i = 0; i < m; i += TILE_ROWS, out += TILE_ROWS * k) {
     int64_t rows = smaller(m - i, TILE_ROWS), p = 0;
-    const float *from = x + i * ld;
-    if (rows == TILE_ROWS) {
-      // The lanes beyond TILE_ROWS of each store are overwritten by the next; the last steps go one by one.
-      for (; p + VL < k; p += VL) {
-        Vec block[VL];
-        for (int r = 0; r < VL; r++) block[r] = r < TILE_ROWS ? vec_load(from + r * ld + p) : vec_zero();
-        vec_transpose(block);
-        for (int q = 0; q < VL; q++) vec_store(out + (p + q) * TILE_ROWS, block[q]);
-      }
+    const float *row[TILE_ROWS], *eight[EIGHTS][8];
+    for (int64_t r = 0; r < TILE_ROWS; r++) row[r] = x + (i + smaller(r, rows - 1)) * ld;
+    for (int h = 0; h < EIGHTS; h++) eight_rows(eight[h], row, h, TILE_ROWS);
+    // The lanes beyond TILE_ROWS of each store are overwritten by the next; the last steps go one by one.
+    for (; p + 8 < k; p += 8) {
+      __m256 columns[EIGHTS][8];
+      for (int h = 0; h < EIGHTS; h++) load_transposed(columns[h], eight[h], p);
+      for (int q = 0; q < 8; q++)
+        for (int h = 0; h < EIGHTS; h++) _mm256_storeu_ps(out + (p + q) * TILE_ROWS + 8 * h, columns[h][q]);
     }
     for (; p < k; p++)
-      for (int64_t r = 0; r < rows; r++) out[p * TILE_ROWS + r] = from[r * ld + p];
+      for (int64_t r = 0; r < TILE_ROWS; r++) out[p * TILE_ROWS + r] = row[r][p];
   }
 }
 
@@ -130,16 +135,19 @@ void pack_b(float *out, const float *b, int64_t ld, int64_t k, int64_t n) {
 }
 
 void pack_b_panel(float *out, const float *const *rows, int64_t k, int64_t n) {
-  int64_t p = 0;
-  for (; p + VL <= k; p += VL)
-    for (int v = 0; v < TILE_VECS; v++) {
-      Vec block[VL];
-      for (int r = 0; r < VL; r++) block[r] = v * VL + r < n ? vec_load(rows[v * VL + r] + p) : vec_zero();
-      vec_transpose(block);
-      for (int q = 0; q < VL; q++) vec_store(out + (p + q) * TILE_COLUMNS + v * VL, block[q]);
+  for (int64_t h = 0; h < TILE_COLUMNS / 8; h++) {
+    const float *eight[8];
+    eight_rows(eight, rows, h, n);
+    float *to = out + 8 * h;
+    int64_t p = 0;
+    for (; p + 8 <= k; p += 8) {
+      __m256 columns[8];
+      load_transposed(columns, eight, p);
+      for (int q = 0; q < 8; q++) _mm256_storeu_ps(to + (p + q) * TILE_COLUMNS, columns[q]);
     }
-  for (; p < k; p++)
-    for (int64_t r = 0; r < TILE_COLUMNS; r++) out[p * TILE_COLUMNS + r] = r < n ? rows[r][p] : 0;
+    for (; p < k; p++)
+      for (int r = 0; r < 8; r++) to[p * TILE_COLUMNS + r] = eight[r][p];
+  }
 }
 
 void pack_b_transposed(float *out, const float *rows, int64_t ld, int64_t k, int64_t n) {

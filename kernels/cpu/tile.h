@@ -7,7 +7,8 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
-enum { TILE_ROWS = 6, TILE_VECS = 2, TILE_COLUMNS = TILE_VECS * VL };
+// The sums take all vector registers but the four that hold operands: 14 x 32 of 32 registers, 6 x 16 of 16.
+enum { TILE_VECS = 2, TILE_ROWS = (VECTOR_REGISTERS - 4) / TILE_VECS, TILE_COLUMNS = TILE_VECS * VL };
 
 // Element (i, k) is data[i / TILE_ROWS * panel + i % TILE_ROWS * row + k * step]; row or step is 1.
 typedef struct TileA {
@@ -34,7 +35,8 @@ void tile_multiply(float *c, int64_t ldc, TileA a, TileB b, int64_t m, int64_t n
 // Panels of TILE_ROWS rows for tile_a_packed: x[m, k] row-major.
 #define pack_a_rows ISA_NAME(pack_a_rows)
 void pack_a_rows(float *out, const float *x, int64_t ld, int64_t m, int64_t k);
-// Panels for tile_b_packed, columns beyond n as zeros: of b[k, n], and of the transpose of rows[n][k].
+// Panels for tile_b_packed, of b[k, n], and of the transpose of rows[n][k]. What stands in columns beyond n is of no
+// account: zeros, or column n - 1 again.
 #define pack_b ISA_NAME(pack_b)
 void pack_b(float *out, const float *b, int64_t ld, int64_t k, int64_t n);
 #define pack_b_transposed ISA_NAME(pack_b_transposed)
