@@ -98,8 +98,9 @@ def train(s, peer):
     # Rows of one length compile once; of many lengths, torch chooses what is dynamic.
     run = torch.compile(model, dynamic=None if s["alpaca"] or s["questions"] or s["rows"] else False) if compiled else model
 
-    def loss_of(batch, denominator):  # the model's own loss: logits in float32, summed, as the Trainer asks for it
-        return run(**tensors(batch), num_items_in_batch=torch.tensor(float(denominator))).loss
+    def loss_of(batch, denominator):  # as the Trainer does: the model's own loss, and with bf16 under autocast, else the float32 adapters cost more
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind != "float32"):
+            return run(**tensors(batch), num_items_in_batch=torch.tensor(float(denominator))).loss
 
     def graphs():
         if not compiled: return 0
