@@ -10,8 +10,8 @@ typedef struct KernelRate {
   const char *instructions;  // the table: "avx2"
   const char *kernel;  // its name in kernels/backend.h
   const char *weights;  // the frozen matrix's type; NULL: none
-  int64_t out, in;  // the frozen matrix's shape
-  int64_t rows;  // of x: tokens
+  int64_t out, in;  // the matrix's shape; of attention, documents and their length; 0: neither
+  int64_t rows;  // of x: tokens; all documents together
   double flops;
   double bytes;  // moved, each array counted once
   double share;  // of the table's peak; 0 of what has no flop/s

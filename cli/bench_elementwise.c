@@ -137,7 +137,11 @@ void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows
   for (int64_t i = 0; i < rows; i++) s.ids[i] = (int32_t)i;
   for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
     KernelRate rate = {.instructions = backend->kernels->name, .kernel = elementwise[i].kernel, .rows = rows};
-    int64_t count = elementwise[i].run == run_cross_entropy ? vocabulary_rows(&s) * shape->vocabulary : s.count;
+    int64_t count = s.count;
+    if (elementwise[i].run == run_cross_entropy) {
+      rate.rows = vocabulary_rows(&s);
+      count = rate.rows * shape->vocabulary;
+    }
     rate.bytes = (double)(elementwise[i].arrays * count) * sizeof(float) / bench_seconds(elementwise[i].run, &s);
     ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
   }

@@ -181,7 +181,7 @@ void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t docume
   AttentionCall call = attention_call(&arena, shape, documents, length, backend);
   // Half of the T x T scores are there; forward computes q k^T and p v, backward these scores again and four products more.
   double product = (double)documents * (double)(length * (length + 1)) * (double)(shape->heads * shape->head_size);
-  KernelRate rate = {.instructions = backend->kernels->name, .rows = documents * length};
+  KernelRate rate = {.instructions = backend->kernels->name, .out = documents, .in = length, .rows = documents * length};
   rate.kernel = "attention_forward";
   add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call), peak.float32);
   rate.kernel = "attention_backward";

@@ -93,7 +93,7 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
       first = rate;
       printf("\n%-22s", kernel);
       for (int j = i; j < count && is_same_matrix(&rates[j], first) && strcmp(rates[j].kernel, kernel) == 0; j++)
-        printf("%8lld rows ", (long long)rates[j].rows);
+        printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
     if (!previous || !is_same_matrix(previous, rate))
       printf("\n%-5s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
