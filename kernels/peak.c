@@ -2,6 +2,8 @@
 // thread which is held up by another process leaves its share to the others.
 #include "kernels/peak.h"
 
+#include <stdatomic.h>
+
 #include "core/log.h"
 
 typedef struct PeakRun {
@@ -9,19 +11,19 @@ typedef struct PeakRun {
   int64_t rounds;  // of a task
 } PeakRun;
 
-static volatile float peak_sink;
+static _Atomic float peak_sink;  // threads write to it at once
 
 static void run_rounds(void *argument, int64_t task, int thread) {
   (void)task, (void)thread;
   const PeakRun *run = argument;
-  peak_sink = run->loop(run->rounds);
+  atomic_store_explicit(&peak_sink, run->loop(run->rounds), memory_order_relaxed);
 }
 
 // So many rounds take a thread about a millisecond.
 static int64_t rounds_of_a_task(PeakLoop loop) {
   for (int64_t rounds = 1024;; rounds *= 2) {
     double start = time_seconds();
-    peak_sink = loop(rounds);
+    atomic_store_explicit(&peak_sink, loop(rounds), memory_order_relaxed);
     double seconds = time_seconds() - start;
     if (seconds > 5e-4) return (int64_t)((double)rounds * 1e-3 / seconds) + 1;
   }

@@ -2,7 +2,6 @@
 #include <jansson.h>
 #include <math.h>
 
-#include "kernels/backend.h"
 #include "tests/support/test.h"
 
 #define TINY "--model " TESTS_DIR "/data/tiny.gguf"
@@ -36,7 +35,7 @@ static int check_kernels(const json_t *result, const char *name) {
       double flops = positive(kernel, "flops"), share = positive(kernel, "share_of_peak");
       assert_true(fabs(share * json_number_value(json_object_get(json_object_get(result, "peaks"), "float32")) / flops - 1) < 1e-6 ||
                   share * positive(result, "peak_flops") >= flops * 0.999);
-    } else positive(kernel, "bytes_per_second");
+    } else if (!json_object_get(kernel, "not_measured")) positive(kernel, "bytes_per_second");
     found += !name || strcmp(json_string_value(json_object_get(kernel, "kernel")), name) == 0;
   }
   return found;
@@ -91,7 +90,7 @@ static void people_get_tables(void **state) {
   (void)state;
   Buffer output = {0};
   assert_int_equal(run_program(&output, "bench --quiet %s", TINY), 0);
-  const char *words[] = {backend_cpu_kernels(0)->name, "linear_backward", "rmsnorm_forward", "GB/s", "generation", "training", "tokens/s"};
+  const char *words[] = {"multiply-adds on registers", "linear_backward", "rmsnorm_forward", "GB/s", "generation", "training", "tokens/s"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     if (!strstr(output.data, words[i])) fail_msg("%s is not in the table: %s", words[i], output.data);
   buffer_release(&output);

@@ -136,7 +136,8 @@ def table(a, runs):
         lines.append("| " + " | ".join(row) + " |")
     notes = ["PEFT runs in the fastest way that was found for each: the model's own loss, bfloat16 and NF4 under autocast, NF4 "
              + ("with" if a.kbit else "without") + " `prepare_model_for_kbit_training`."] if peers else []
-    notes += [f"{names_of(name)}: {run['graphs']} graphs, {run['breaks']} graph breaks, {len(run['compiled'])} steps that compiled."
+    notes += [f"{names_of(name)}: {run['graphs']} graphs, {run['breaks']} graph breaks, {len(run['compiled'])} steps that compiled, "
+              f"{sum(run['times'][i][0] for i in run['compiled']):.0f} s in all."
              for name, run in runs.items() if "graphs" in run]
     return "\n".join([machine(), "", *lines, *([""] + notes if notes else [])]) + "\n"
 
