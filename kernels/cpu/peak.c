@@ -12,7 +12,6 @@ static float float32_rounds(int64_t rounds) {
   Vec sums[SUMS], a = vec_set(0.9990234375f), b = vec_set(0.0009765625f);
   for (int i = 0; i < SUMS; i++) sums[i] = vec_set(1.0f + (float)i);
   for (int64_t round = 0; round < rounds; round++)
-#pragma GCC unroll 12
     for (int i = 0; i < SUMS; i++) sums[i] = vec_fma(sums[i], a, b);
   Vec total = vec_zero();
   for (int i = 0; i < SUMS; i++) total += sums[i];
