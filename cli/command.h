@@ -7,6 +7,7 @@
 
 #include "core/status.h"
 
+Status command_bench(int argc, char **argv);
 Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_export(int argc, char **argv);

@@ -15,6 +15,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    {"bench", command_bench, "the rates of kernels and of a model, against this machine's peak"},
     {"chat", command_chat, "a conversation with a model and its adapters"},
     {"generate", command_generate, "text from a model and its adapters"},
     {"export", command_export, "an adapter as a GGUF file or a PEFT folder"},

@@ -42,6 +42,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_add ISA_NAME(cpu_add)
 #define cpu_adamw ISA_NAME(cpu_adamw)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
+#define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
 void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
@@ -72,5 +73,6 @@ void cpu_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
+double cpu_peak_flops(PeakArithmetic arithmetic, Backend *backend);
 
 #endif

@@ -27,4 +27,5 @@ const Kernels ISA_NAME(kernels) = {
     .add = cpu_add,
     .adamw = cpu_adamw,
     .sum_of_squares = cpu_sum_of_squares,
+    .peak_flops = cpu_peak_flops,
 };

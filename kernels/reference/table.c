@@ -24,4 +24,5 @@ const Kernels kernels_scalar = {
     .add = reference_add,
     .adamw = reference_adamw,
     .sum_of_squares = reference_sum_of_squares,
+    .peak_flops = reference_peak_flops,
 };

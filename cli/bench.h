@@ -1,0 +1,63 @@
+// What `lora bench` measures: kernels by themselves, and a model's rates through the parts that runs go through.
+#ifndef CLI_BENCH_H
+#define CLI_BENCH_H
+
+#include "kernels/backend.h"
+#include "models/model.h"
+
+// One kernel on one shape. It has a rate in flop/s or, where memory is what it works on, in bytes/s; the other is 0.
+typedef struct KernelRate {
+  const char *instructions;  // the table: "avx2"
+  const char *kernel;  // its name in kernels/backend.h
+  const char *weights;  // the frozen matrix's type; NULL: none
+  int64_t out, in;  // the matrix's shape; of attention, documents and their length; 0: neither
+  int64_t rows;  // of x: tokens; all documents together
+  double flops;
+  double bytes;  // moved, each array counted once
+  double share;  // of the table's peak; 0 of what has no flop/s
+  bool is_slow;  // not measured: it would take more than BENCH_SLOW_SECONDS; no rates
+} KernelRate;
+
+enum { BENCH_SLOW_SECONDS = 2 };
+
+typedef struct KernelRates {
+  KernelRate *items;
+  int count, capacity;
+} KernelRates;
+
+// What the kernels other than the linear ones are measured on.
+typedef struct BenchShape {
+  int64_t columns;  // of the elementwise kernels
+  int64_t heads, kv_heads, head_size, vocabulary;
+} BenchShape;
+
+typedef struct BenchPeak {
+  double float32, bfloat16;  // flop/s; 0: no such instructions
+} BenchPeak;
+
+// Runs function(argument) often enough and returns the seconds of its fastest run.
+typedef void (*BenchFunction)(void *argument);
+double bench_seconds(BenchFunction function, void *argument);
+
+// All of the following measure backend->kernels and append to `rates`.
+BenchPeak bench_peak(Backend *backend);
+// linear_forward for each number of rows (ascending), then linear_backward for each of those from `first_backward` on.
+void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
+                  Backend *backend);
+void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend);
+// Forward and backward over documents * length tokens.
+void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend);
+void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend);
+// A matrix of any type with values that mean nothing; K types have no quantiser here, and need none.
+Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns);
+
+typedef struct ModelRates {
+  double prompt, generation, train;  // tokens/s
+  int64_t prompt_tokens, generated_tokens, train_tokens;  // of a pass; less than asked for where the model's context is shorter
+  double prompt_flop, generation_flop, train_flop;  // of the matrix products, for each token
+} ModelRates;
+
+// The model's slots must be empty; they are so again afterwards. STATUS_NO_SPACE when a micro-batch does not fit.
+Status bench_model(ModelRates *rates, Model *model);
+
+#endif

@@ -1,0 +1,149 @@
+// The kernels whose time is that of their memory, in bytes/s: each array that a kernel reads or writes counts once, one that
+// it updates twice, 4 bytes an element.
+#include "cli/bench.h"
+
+enum { FLOATS = 5 };
+
+typedef struct Elements {
+  float *a, *b, *c, *d, *e;  // [capacity]
+  float *w;  // [columns]
+  float *frequencies;  // [head_size / 2]
+  float *row_values;  // [rows]
+  int32_t *ids;  // [rows]: 0, 1, ...
+  int64_t rows, columns, count;  // count = rows * columns
+  const BenchShape *shape;
+  const Kernels *kernels;
+  Backend *backend;
+} Elements;
+
+static void run_rmsnorm_forward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->rmsnorm_forward(s->a, s->b, s->w, s->rows, s->columns, 1e-5f, 0, s->backend);
+}
+static void run_rmsnorm_backward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->rmsnorm_backward(s->a, s->b, s->c, s->w, s->rows, s->columns, 1e-5f, 0, false, s->backend);
+}
+static void run_rope(void *argument) {
+  const Elements *s = argument;
+  int64_t heads = s->columns / s->shape->head_size;
+  s->kernels->rope(s->a, s->ids, s->frequencies, s->rows, heads, s->shape->head_size, s->shape->head_size, ROPE_HALVES, 1, false,
+                   s->backend);
+}
+static void run_gated_forward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->gated_forward(s->a, s->b, s->c, s->count, ACTIVATION_SILU, s->backend);
+}
+static void run_gated_backward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->gated_backward(s->a, s->b, s->c, s->d, s->e, s->count, ACTIVATION_SILU, s->backend);
+}
+static int64_t vocabulary_rows(const Elements *s) {
+  int64_t rows = s->count / s->shape->vocabulary, most = s->rows < s->shape->vocabulary ? s->rows : s->shape->vocabulary;
+  return rows < 1 ? 1 : rows > most ? most : rows;
+}
+static void run_cross_entropy(void *argument) {
+  const Elements *s = argument;
+  s->kernels->cross_entropy(s->row_values, s->a, s->ids, s->w, vocabulary_rows(s), s->shape->vocabulary, s->backend);
+}
+static void run_dropout(void *argument) {
+  const Elements *s = argument;
+  s->kernels->dropout(s->a, s->b, s->count, 0.1f, 1, 2, false, s->backend);
+}
+static void run_bias_forward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->bias_forward(s->a, s->w, s->rows, s->columns, s->backend);
+}
+static void run_embedding_forward(void *argument) {
+  const Elements *s = argument;
+  Matrix w = matrix_f32(s->b, s->rows, s->columns);
+  s->kernels->embedding_forward(s->a, s->ids, &w, s->rows, 1, s->backend);
+}
+static void run_gather_rows(void *argument) {
+  const Elements *s = argument;
+  s->kernels->gather_rows(s->a, s->b, s->ids, s->rows, s->columns, s->backend);
+}
+static void run_scatter_rows(void *argument) {
+  const Elements *s = argument;
+  s->kernels->scatter_rows(s->a, s->b, s->ids, s->rows, s->columns, s->backend);
+}
+static void run_fill(void *argument) {
+  const Elements *s = argument;
+  s->kernels->fill(s->a, 1, s->count, s->backend);
+}
+static void run_copy(void *argument) {
+  const Elements *s = argument;
+  s->kernels->copy(s->a, s->b, s->count, s->backend);
+}
+static void run_add(void *argument) {
+  const Elements *s = argument;
+  s->kernels->add(s->a, s->b, 0.5f, s->count, s->backend);
+}
+static void run_adamw(void *argument) {
+  const Elements *s = argument;
+  AdamwSettings settings = {
+      .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 10, .gradient_scale = 1};
+  s->kernels->adamw(s->a, s->b, s->c, s->d, s->count, settings, s->backend);
+}
+static void run_sum_of_squares(void *argument) {
+  const Elements *s = argument;
+  s->row_values[0] = (float)s->kernels->sum_of_squares(s->a, s->count, s->backend);
+}
+
+static const struct {
+  const char *kernel;
+  BenchFunction run;
+  int arrays;  // read and written
+} elementwise[] = {
+    {"rmsnorm_forward", run_rmsnorm_forward, 2},
+    {"rmsnorm_backward", run_rmsnorm_backward, 3},
+    {"rope", run_rope, 2},
+    {"gated_forward", run_gated_forward, 3},
+    {"gated_backward", run_gated_backward, 5},
+    {"cross_entropy", run_cross_entropy, 2},
+    {"dropout", run_dropout, 2},
+    {"bias_forward", run_bias_forward, 2},
+    {"embedding_forward", run_embedding_forward, 2},
+    {"gather_rows", run_gather_rows, 2},
+    {"scatter_rows", run_scatter_rows, 3},
+    {"fill", run_fill, 1},
+    {"copy", run_copy, 2},
+    {"add", run_add, 3},
+    {"adamw", run_adamw, 7},
+    {"sum_of_squares", run_sum_of_squares, 1},
+};
+
+static float *ones(Arena *arena, int64_t count) {
+  float *values = arena_new(arena, (size_t)count, sizeof *values);
+  for (int64_t i = 0; i < count; i++) values[i] = 0.5f + (float)(i % 64) / 64;
+  return values;
+}
+
+void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend) {
+  Arena arena = {0};
+  Elements s = {.rows = rows,
+                .columns = shape->columns,
+                .count = rows * shape->columns,
+                .shape = shape,
+                .kernels = backend->kernels,
+                .backend = backend};
+  int64_t capacity = s.count > shape->vocabulary ? s.count : shape->vocabulary;
+  float **arrays[FLOATS] = {&s.a, &s.b, &s.c, &s.d, &s.e};
+  for (int i = 0; i < FLOATS; i++) *arrays[i] = ones(&arena, capacity);
+  s.w = ones(&arena, rows > shape->columns ? rows : shape->columns);  // norm weights, and the gradient scales of rows
+  s.frequencies = ones(&arena, shape->head_size);
+  s.row_values = ones(&arena, rows);
+  s.ids = arena_new(&arena, (size_t)rows, sizeof *s.ids);
+  for (int64_t i = 0; i < rows; i++) s.ids[i] = (int32_t)i;
+  for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
+    KernelRate rate = {.instructions = backend->kernels->name, .kernel = elementwise[i].kernel, .rows = rows};
+    int64_t count = s.count;
+    if (elementwise[i].run == run_cross_entropy) {
+      rate.rows = vocabulary_rows(&s);
+      count = rate.rows * shape->vocabulary;
+    }
+    rate.bytes = (double)(elementwise[i].arrays * count) * sizeof(float) / bench_seconds(elementwise[i].run, &s);
+    ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
+  }
+  arena_release(&arena);
+}

@@ -1,0 +1,190 @@
+// Products and attention by themselves. Each kernel is called in one place, a function of a few lines.
+#include <float.h>
+#include <stdlib.h>
+
+#include "cli/bench.h"
+#include "core/log.h"
+
+double bench_seconds(BenchFunction function, void *argument) {
+  const double wanted = 0.025, sample = 1e-3;
+  function(argument);  // pages and caches are warm after this one
+  double begin = time_seconds();
+  function(argument);
+  double best = time_seconds() - begin, total = best;
+  int64_t repeats = best < sample ? (int64_t)(sample / (best + 1e-9)) + 1 : 1;
+  for (int samples = 1; (total < wanted || samples < 3) && total < 1; samples++) {
+    double start = time_seconds();
+    for (int64_t i = 0; i < repeats; i++) function(argument);
+    double seconds = time_seconds() - start;
+    total += seconds;
+    if (seconds / (double)repeats < best) best = seconds / (double)repeats;
+  }
+  return best > 0 ? best : DBL_MIN;
+}
+
+BenchPeak bench_peak(Backend *backend) {
+  const Kernels *kernels = backend->kernels;
+  return (BenchPeak){kernels->peak_flops(PEAK_FLOAT32, backend), kernels->peak_flops(PEAK_BFLOAT16, backend)};
+}
+
+// Small numbers that are neither denormal nor all alike.
+static float *floats(Arena *arena, int64_t count) {
+  float *values = arena_new(arena, (size_t)count, sizeof *values);
+  uint32_t state = 1;
+  for (int64_t i = 0; i < count; i++) {
+    state = state * 1664525u + 1013904223u;
+    values[i] = (float)((int32_t)(state >> 8) - (1 << 23)) * 0x1p-27f;
+  }
+  return values;
+}
+
+Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns) {
+  Matrix w = {.type = type, .rows = rows, .columns = columns};
+  int64_t count = rows * columns;
+  if (type == BLOCK_NF4) {
+    Arena scratch = {0};
+    nf4_quantize(&w.nf4, arena_new(arena, (size_t)nf4_bytes(count), 1), floats(&scratch, count), count);
+    arena_release(&scratch);
+    return w;
+  }
+  const BlockTraits *traits = block_traits(type);
+  int64_t bytes = rows * block_row_bytes(type, columns);
+  uint8_t *blocks = arena_new(arena, (size_t)bytes, 1);
+  w.data = blocks;
+  if (traits->elements == 1) {  // plain floats
+    Arena scratch = {0};
+    traits->quantize(blocks, floats(&scratch, count), count);
+    arena_release(&scratch);
+    return w;
+  }
+  uint32_t state = 1;
+  for (int64_t i = 0; i < bytes; i++) {
+    state = state * 1664525u + 1013904223u;
+    blocks[i] = state >> 24 & 0x3f;  // where two of them are a scale, it is a half below 2
+  }
+  return w;
+}
+
+static void add_rate(KernelRates *rates, KernelRate rate, double flop, double bytes, double seconds, double peak) {
+  rate.flops = flop / seconds;
+  rate.bytes = bytes / seconds;
+  rate.share = peak > 0 ? rate.flops / peak : 0;
+  ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
+}
+
+typedef struct LinearCall {
+  const Matrix *w;
+  float *x, *y;  // [rows, w.columns] and [rows, w.rows]
+  int64_t rows;
+  Backend *backend;
+} LinearCall;
+
+static void call_linear_forward(void *argument) {
+  const LinearCall *call = argument;
+  call->backend->kernels->linear_forward(call->y, call->x, call->w, call->rows, 1, false, call->backend);
+}
+
+static void call_linear_backward(void *argument) {
+  const LinearCall *call = argument;
+  call->backend->kernels->linear_backward(call->x, call->y, call->w, call->rows, 1, false, call->backend);
+}
+
+// One product with each number of rows; what the one before foretells to be slow is left out, and said to be.
+static void bench_product(KernelRates *rates, BenchFunction function, const char *kernel, LinearCall *call, const int64_t *rows, int count,
+                          int64_t first, double peak) {
+  double slowest = 0;  // seconds a row
+  for (int i = 0; i < count; i++) {
+    if (rows[i] < first) continue;
+    const Matrix *w = call->w;
+    KernelRate rate = {.instructions = call->backend->kernels->name,
+                       .kernel = kernel,
+                       .weights = w->type == BLOCK_NF4 ? "nf4" : block_traits(w->type)->name,
+                       .out = w->rows,
+                       .in = w->columns,
+                       .rows = rows[i],
+                       .is_slow = slowest * (double)rows[i] > BENCH_SLOW_SECONDS};
+    if (rate.is_slow) {
+      ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
+      continue;
+    }
+    call->rows = rows[i];
+    double seconds = bench_seconds(function, call);
+    slowest = seconds / (double)rows[i];
+    add_rate(rates, rate, 2.0 * (double)rows[i] * (double)w->rows * (double)w->columns, 0, seconds, peak);
+  }
+}
+
+void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
+                  Backend *backend) {
+  Arena arena = {0};
+  int64_t most = rows[count - 1];
+  LinearCall call = {.w = w, .x = floats(&arena, most * w->columns), .y = floats(&arena, most * w->rows), .backend = backend};
+  bench_product(rates, call_linear_forward, "linear_forward", &call, rows, count, 0, peak.float32);
+  bench_product(rates, call_linear_backward, "linear_backward", &call, rows, count, first_backward, peak.float32);
+  arena_release(&arena);
+}
+
+typedef struct WeightCall {
+  float *dw, *dy, *x;
+  int64_t rows, out, in;
+  Backend *backend;
+} WeightCall;
+
+static void call_weight_backward(void *argument) {
+  const WeightCall *call = argument;
+  call->backend->kernels->weight_backward(call->dw, call->dy, call->x, call->rows, call->out, call->in, 1, call->backend);
+}
+
+void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend) {
+  Arena arena = {0};
+  WeightCall call = {floats(&arena, out * in), floats(&arena, rows * out), floats(&arena, rows * in), rows, out, in, backend};
+  double seconds = bench_seconds(call_weight_backward, &call);
+  KernelRate rate = {.instructions = backend->kernels->name, .kernel = "weight_backward", .out = out, .in = in, .rows = rows};
+  add_rate(rates, rate, 2.0 * (double)rows * (double)out * (double)in, 0, seconds, peak.float32);
+  arena_release(&arena);
+}
+
+typedef struct AttentionCall {
+  float *o, *lse, *q, *k, *v, *dq, *dk, *dv, *delta, *go;
+  AttentionSpan *spans;
+  int64_t documents;
+  AttentionShape shape;
+  Backend *backend;
+} AttentionCall;
+
+static void call_attention_forward(void *argument) {
+  const AttentionCall *c = argument;
+  c->backend->kernels->attention_forward(c->o, c->lse, c->q, c->k, c->v, c->spans, c->documents, c->shape, c->backend);
+}
+
+static void call_attention_backward(void *argument) {
+  const AttentionCall *c = argument;
+  c->backend->kernels->attention_backward(c->dq, c->dk, c->dv, c->delta, c->go, c->o, c->lse, c->q, c->k, c->v, c->spans, c->documents,
+                                          c->shape, c->backend);
+}
+
+static AttentionCall attention_call(Arena *arena, const BenchShape *s, int64_t documents, int64_t length, Backend *backend) {
+  int64_t n = documents * length, heads = n * s->heads, queries = heads * s->head_size, keys = n * s->kv_heads * s->head_size;
+  AttentionCall call = {.spans = arena_new(arena, (size_t)documents, sizeof *call.spans), .documents = documents, .backend = backend};
+  float **query_like[] = {&call.o, &call.q, &call.dq, &call.go}, **key_like[] = {&call.k, &call.v, &call.dk, &call.dv};
+  for (int i = 0; i < 4; i++) *query_like[i] = floats(arena, queries), *key_like[i] = floats(arena, keys);
+  call.lse = floats(arena, heads);
+  call.delta = floats(arena, heads);
+  for (int64_t d = 0; d < documents; d++) call.spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
+  call.shape =
+      (AttentionShape){.heads = s->heads, .kv_heads = s->kv_heads, .head_size = s->head_size, .value_size = s->head_size, .scale = 0.125f};
+  return call;
+}
+
+void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend) {
+  Arena arena = {0};
+  AttentionCall call = attention_call(&arena, shape, documents, length, backend);
+  // Half of the T x T scores are there; forward computes q k^T and p v, backward these scores again and four products more.
+  double product = (double)documents * (double)(length * (length + 1)) * (double)(shape->heads * shape->head_size);
+  KernelRate rate = {.instructions = backend->kernels->name, .out = documents, .in = length, .rows = documents * length};
+  rate.kernel = "attention_forward";
+  add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call), peak.float32);
+  rate.kernel = "attention_backward";
+  add_rate(rates, rate, 5 * product, 0, bench_seconds(call_attention_backward, &call), peak.float32);
+  arena_release(&arena);
+}

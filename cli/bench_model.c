@@ -1,0 +1,174 @@
+// A model's rates: a prompt and an answer through runtime/session, training steps through trainer/step and the optimiser.
+#include <stdlib.h>
+
+#include "cli/bench.h"
+#include "core/log.h"
+#include "core/rng.h"
+#include "optim/optimizer.h"
+#include "runtime/session.h"
+#include "trainer/step.h"
+
+enum { PROMPT = 512, SHORT_PROMPT = 8, GENERATED = 64, ROWS = 4, RANK = 16 };
+static const double enough_seconds = 3;  // after so long, no repetition is begun
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int32_t *random_ids(int64_t count, const Model *model) {
+  int32_t *ids = memory_new((size_t)count, sizeof *ids);
+  Rng rng = rng_new(1, RNG_STREAM_TEST);
+  for (int64_t i = 0; i < count; i++) ids[i] = (int32_t)rng_below(&rng, (uint64_t)model->config.vocabulary);
+  return ids;
+}
+
+// 2 flop for each weight of a layer's matrices, and the head's where logits are wanted.
+static void count_flop(ModelRates *rates, const Model *model) {
+  double layers = 0, adapters = 0, head = (double)model->head.weight.rows * (double)model->head.weight.columns;
+  for (int i = 0; i < model->linear_count; i++) {
+    const Matrix *w = &model->linears[i]->weight;
+    layers += (double)w->rows * (double)w->columns;
+    adapters += RANK * (double)(w->rows + w->columns);
+  }
+  rates->prompt_flop = 2 * layers + 2 * head / (double)rates->prompt_tokens;
+  rates->generation_flop = 2 * layers + 2 * head;
+  // Forward and the gradient of the input; the adapter's small products also have the gradient of their weights.
+  rates->train_flop = 4 * (layers + head) + 6 * adapters;
+}
+
+// The best of up to three passes after one that plans and warms.
+static Status bench_prompt(ModelRates *rates, Session *session, const int32_t *ids) {
+  int64_t count = rates->prompt_tokens;
+  TRY(session_feed(session, ids, count));
+  double begin = time_seconds(), best = 0;
+  for (int i = 0; i < 3 && (i == 0 || time_seconds() - begin < enough_seconds); i++) {
+    double start = time_seconds();
+    session_truncate(session, 0);
+    TRY(session_feed(session, ids, count));
+    double rate = (double)count / (time_seconds() - start);
+    if (rate > best) best = rate;
+  }
+  rates->prompt = best;
+  return STATUS_OK;
+}
+
+static int32_t likeliest(const Session *session) {
+  const float *logits = session_logits(session);
+  int64_t best = 0, vocabulary = session_vocabulary(session);
+  for (int64_t i = 1; i < vocabulary; i++)
+    if (logits[i] > logits[best]) best = i;
+  return (int32_t)best;
+}
+
+static Status generate_tokens(Session *session, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    int32_t next = likeliest(session);
+    TRY(session_feed(session, &next, 1));
+  }
+  return STATUS_OK;
+}
+
+static Status bench_generation(ModelRates *rates, Session *session, const int32_t *ids) {
+  int64_t prompt = smaller(SHORT_PROMPT, session_capacity(session) - rates->generated_tokens);
+  TRY(session_feed(session, ids, prompt));
+  TRY(generate_tokens(session, 1));
+  session_truncate(session, 0);
+  TRY(session_feed(session, ids, prompt));
+  double start = time_seconds();
+  TRY(generate_tokens(session, rates->generated_tokens));
+  rates->generation = (double)rates->generated_tokens / (time_seconds() - start);
+  return STATUS_OK;
+}
+
+static Status bench_sessions(ModelRates *rates, const Model *model, const int32_t *ids) {
+  Session *session = NULL;
+  Status status = session_new(&session, model, rates->prompt_tokens, 0);
+  if (status == STATUS_OK) status = bench_prompt(rates, session, ids);
+  session_free(session);
+  TRY(status);
+  session = NULL;
+  status = session_new(&session, model, smaller(SHORT_PROMPT + GENERATED, model->config.context_length), 0);
+  if (status == STATUS_OK) status = bench_generation(rates, session, ids);
+  session_free(session);
+  return status;
+}
+
+typedef struct Trainee {
+  Model *model;
+  Adapter *adapter;
+  Optimizer *optimizer;
+  Step step;
+  Batch batch;
+} Trainee;
+
+// One optimiser step over the batch.
+static Status train_once(Trainee *trainee, uint64_t number) {
+  Backend *backend = trainee->model->backend;
+  Adapter *adapter = trainee->adapter;
+  double nll;
+  OptimizerReport report;
+  backend->kernels->fill(adapter->gradient, 0, adapter->size, backend);
+  float scale = (float)(1.0 / (double)trainee->batch.trained_tokens);
+  TRY(step_run(&nll, &trainee->step, &trainee->batch, TAPE_TRAIN, scale, 1, number));
+  return optimizer_step(trainee->optimizer, adapter->data, adapter->gradient, 2e-4, nll * scale, &report);
+}
+
+// ROWS rows, every token labelled.
+static Status fill_batch(Batch *batch, const int32_t *ids, int64_t length) {
+  RowSet rows = {0};
+  for (int64_t i = 0; i < ROWS; i++) row_set_add(&rows, ids + i * length, ids + i * length, length, "");
+  BatchPlan plan;
+  Status status = batch_plan_create(&plan, &rows, &(BatchOptions){.in_order = true, .micro_batch_size = ROWS}, 0);
+  if (status == STATUS_OK) {
+    batch_reserve(batch, &plan);
+    batch_fill(batch, &plan, 0);
+    batch_plan_release(&plan);
+  }
+  row_set_release(&rows);
+  return status;
+}
+
+static Status open_trainee(Trainee *trainee, const int32_t *ids, int64_t length) {
+  Model *model = trainee->model;
+  TRY(fill_batch(&trainee->batch, ids, length));
+  AdapterSettings settings = {.rank = RANK, .alpha = 2 * RANK, .all_linear = true, .seed = 1};
+  TRY(adapter_create(&trainee->adapter, model, &settings));
+  const OptimizerMethod *method;
+  TRY(optimizer_find(&method, NULL, NULL));
+  OptimizerSettings optimizer = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
+  ParameterGroup group = {.begin = 0, .end = trainee->adapter->size, .rate_multiplier = 1};
+  TRY(optimizer_new(&trainee->optimizer, method, optimizer, trainee->adapter->size, &group, 1, model->backend));
+  step_new(&trainee->step, model, CHECKPOINT_AUTO, (int64_t)(0.8 * (double)memory_available_bytes()));
+  return step_reserve(&trainee->step, &trainee->batch);
+}
+
+static Status bench_training(ModelRates *rates, Trainee *trainee) {
+  enum { STEPS = 3 };
+  TRY(train_once(trainee, 0));
+  double start = time_seconds();
+  int64_t steps = 0;
+  while (steps < STEPS && (steps == 0 || time_seconds() - start < 2 * enough_seconds)) TRY(train_once(trainee, (uint64_t)++steps));
+  rates->train = (double)(steps * trainee->batch.tokens) / (time_seconds() - start);
+  return STATUS_OK;
+}
+
+static void close_trainee(Trainee *trainee) {
+  if (trainee->step.model) step_free(&trainee->step);
+  optimizer_free(trainee->optimizer);
+  if (trainee->adapter) adapter_close(trainee->adapter);
+  batch_release(&trainee->batch);
+}
+
+Status bench_model(ModelRates *rates, Model *model) {
+  int64_t context = model->config.context_length;
+  *rates = (ModelRates){.prompt_tokens = smaller(PROMPT, context), .generated_tokens = smaller(GENERATED, context - 1)};
+  if (context < 2) return status_fail(STATUS_BAD_INPUT, "%s: a context of %lld tokens is too short", model->path, (long long)context);
+  rates->train_tokens = ROWS * rates->prompt_tokens;
+  count_flop(rates, model);
+  int32_t *ids = random_ids(rates->train_tokens, model);
+  Trainee trainee = {.model = model};
+  Status status = bench_sessions(rates, model, ids);
+  if (status == STATUS_OK) status = open_trainee(&trainee, ids, rates->prompt_tokens);
+  if (status == STATUS_OK) status = bench_training(rates, &trainee);
+  close_trainee(&trainee);
+  free(ids);
+  return status;
+}
