@@ -18,25 +18,25 @@ typedef struct Elements {
 
 static void run_rmsnorm_forward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_forward(s->a, s->b, s->w, s->rows, s->columns, 1e-5f, 0, s->backend);
+  s->kernels->rmsnorm_forward(s->a, FLOAT_32, s->b, s->w, s->rows, s->columns, 1e-5f, 0, s->backend);
 }
 static void run_rmsnorm_backward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_backward(s->a, s->b, s->c, s->w, s->rows, s->columns, 1e-5f, 0, false, s->backend);
+  s->kernels->rmsnorm_backward(s->a, s->b, FLOAT_32, s->c, s->w, s->rows, s->columns, 1e-5f, 0, false, s->backend);
 }
 static void run_rope(void *argument) {
   const Elements *s = argument;
   int64_t heads = s->columns / s->shape->head_size;
-  s->kernels->rope(s->a, s->ids, s->frequencies, s->rows, heads, s->shape->head_size, s->shape->head_size, ROPE_HALVES, 1, false,
+  s->kernels->rope(s->a, FLOAT_32, s->ids, s->frequencies, s->rows, heads, s->shape->head_size, s->shape->head_size, ROPE_HALVES, 1, false,
                    s->backend);
 }
 static void run_gated_forward(void *argument) {
   const Elements *s = argument;
-  s->kernels->gated_forward(s->a, s->b, s->c, s->count, ACTIVATION_SILU, s->backend);
+  s->kernels->gated_forward(s->a, s->b, s->c, FLOAT_32, s->count, ACTIVATION_SILU, s->backend);
 }
 static void run_gated_backward(void *argument) {
   const Elements *s = argument;
-  s->kernels->gated_backward(s->a, s->b, s->c, s->d, s->e, s->count, ACTIVATION_SILU, s->backend);
+  s->kernels->gated_backward(s->a, s->b, s->c, s->d, s->e, FLOAT_32, s->count, ACTIVATION_SILU, s->backend);
 }
 static int64_t vocabulary_rows(const Elements *s) {
   int64_t rows = s->count / s->shape->vocabulary, most = s->rows < s->shape->vocabulary ? s->rows : s->shape->vocabulary;
@@ -48,11 +48,7 @@ static void run_cross_entropy(void *argument) {
 }
 static void run_dropout(void *argument) {
   const Elements *s = argument;
-  s->kernels->dropout(s->a, s->b, s->count, 0.1f, 1, 2, false, s->backend);
-}
-static void run_bias_forward(void *argument) {
-  const Elements *s = argument;
-  s->kernels->bias_forward(s->a, s->w, s->rows, s->columns, s->backend);
+  s->kernels->dropout(s->a, s->b, FLOAT_32, s->count, 0.1f, 1, 2, false, s->backend);
 }
 static void run_embedding_forward(void *argument) {
   const Elements *s = argument;
@@ -61,11 +57,11 @@ static void run_embedding_forward(void *argument) {
 }
 static void run_gather_rows(void *argument) {
   const Elements *s = argument;
-  s->kernels->gather_rows(s->a, s->b, s->ids, s->rows, s->columns, s->backend);
+  s->kernels->gather_rows(s->a, s->b, FLOAT_32, s->ids, s->rows, s->columns, s->backend);
 }
 static void run_scatter_rows(void *argument) {
   const Elements *s = argument;
-  s->kernels->scatter_rows(s->a, s->b, s->ids, s->rows, s->columns, s->backend);
+  s->kernels->scatter_rows(s->a, s->b, FLOAT_32, s->ids, s->rows, s->columns, s->backend);
 }
 static void run_fill(void *argument) {
   const Elements *s = argument;
@@ -102,7 +98,6 @@ static const struct {
     {"gated_backward", run_gated_backward, 5},
     {"cross_entropy", run_cross_entropy, 2},
     {"dropout", run_dropout, 2},
-    {"bias_forward", run_bias_forward, 2},
     {"embedding_forward", run_embedding_forward, 2},
     {"gather_rows", run_gather_rows, 2},
     {"scatter_rows", run_scatter_rows, 3},

@@ -24,7 +24,7 @@ double bench_seconds(BenchFunction function, void *argument) {
 
 BenchPeak bench_peak(Backend *backend) {
   const Kernels *kernels = backend->kernels;
-  return (BenchPeak){kernels->peak_flops(PEAK_FLOAT32, backend), kernels->peak_flops(PEAK_BFLOAT16, backend)};
+  return (BenchPeak){kernels->peak_flops(FLOAT_32, backend), kernels->peak_flops(FLOAT_BF16, backend)};
 }
 
 // Small numbers that are neither denormal nor all alike.
@@ -81,12 +81,14 @@ typedef struct LinearCall {
 
 static void call_linear_forward(void *argument) {
   const LinearCall *call = argument;
-  call->backend->kernels->linear_forward(call->y, call->x, call->w, call->rows, 1, false, call->backend);
+  Projection p = projection_f32(call->y, call->w, 1);
+  call->backend->kernels->linear_forward(&p, 1, rows_f32(call->x, call->w->columns), call->rows, call->backend);
 }
 
 static void call_linear_backward(void *argument) {
   const LinearCall *call = argument;
-  call->backend->kernels->linear_backward(call->x, call->y, call->w, call->rows, 1, false, call->backend);
+  Projection p = projection_f32(call->y, call->w, 1);
+  call->backend->kernels->linear_backward(rows_f32(call->x, call->w->columns), &p, 1, call->rows, false, call->backend);
 }
 
 // One product with each number of rows; what the one before foretells to be slow is left out, and said to be.
@@ -132,7 +134,8 @@ typedef struct WeightCall {
 
 static void call_weight_backward(void *argument) {
   const WeightCall *call = argument;
-  call->backend->kernels->weight_backward(call->dw, call->dy, call->x, call->rows, call->out, call->in, 1, call->backend);
+  WeightGradient gradient = {.dw = call->dw, .dy = rows_f32(call->dy, call->out), .rows = call->out, .alpha = 1};
+  call->backend->kernels->weight_backward(&gradient, 1, rows_f32(call->x, call->in), call->in, call->rows, call->backend);
 }
 
 void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend) {
@@ -154,13 +157,13 @@ typedef struct AttentionCall {
 
 static void call_attention_forward(void *argument) {
   const AttentionCall *c = argument;
-  c->backend->kernels->attention_forward(c->o, c->lse, c->q, c->k, c->v, c->spans, c->documents, c->shape, c->backend);
+  c->backend->kernels->attention_forward(c->o, c->lse, c->q, c->k, c->v, FLOAT_32, c->spans, c->documents, NULL, c->shape, c->backend);
 }
 
 static void call_attention_backward(void *argument) {
   const AttentionCall *c = argument;
-  c->backend->kernels->attention_backward(c->dq, c->dk, c->dv, c->delta, c->go, c->o, c->lse, c->q, c->k, c->v, c->spans, c->documents,
-                                          c->shape, c->backend);
+  c->backend->kernels->attention_backward(c->dq, c->dk, c->dv, c->delta, c->go, c->o, c->lse, c->q, c->k, c->v, FLOAT_32, c->spans,
+                                          c->documents, NULL, c->shape, c->backend);
 }
 
 static AttentionCall attention_call(Arena *arena, const BenchShape *s, int64_t documents, int64_t length, Backend *backend) {

@@ -30,9 +30,6 @@ typedef struct AdamwSettings {
   double gradient_scale;  // multiplies every gradient first (clipping)
 } AdamwSettings;
 
-// What products are computed in, for peak_flops.
-typedef enum PeakArithmetic { PEAK_FLOAT32, PEAK_BFLOAT16 } PeakArithmetic;
-
 typedef struct Backend Backend;
 
 typedef struct Kernels {
@@ -96,7 +93,7 @@ typedef struct Kernels {
 
   // Flop/s (a multiply-add is two) of multiply-adds on registers alone, on the whole device, measured now in at most 0.3 s;
   // 0 for an arithmetic that the device has no instructions for.
-  double (*peak_flops)(PeakArithmetic arithmetic, Backend *backend);
+  double (*peak_flops)(FloatType arithmetic, Backend *backend);
 } Kernels;
 
 struct Backend {

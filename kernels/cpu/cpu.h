@@ -73,6 +73,6 @@ void cpu_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
-double cpu_peak_flops(PeakArithmetic arithmetic, Backend *backend);
+double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 
 #endif

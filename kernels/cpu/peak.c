@@ -18,10 +18,10 @@ static float float32_rounds(int64_t rounds) {
   return vec_sum(total);
 }
 
-double cpu_peak_flops(PeakArithmetic arithmetic, Backend *backend) {
+double cpu_peak_flops(FloatType arithmetic, Backend *backend) {
   switch (arithmetic) {
-    case PEAK_FLOAT32: return peak_measure(float32_rounds, 2.0 * SUMS * VL, backend);
-    case PEAK_BFLOAT16: return 0;  // a table with bfloat16 products, such as AMX tiles, puts its loop here
+    case FLOAT_32: return peak_measure(float32_rounds, 2.0 * SUMS * VL, backend);
+    case FLOAT_BF16: return 0;  // a table with bfloat16 products, such as AMX tiles, puts its loop here
   }
   return 0;
 }

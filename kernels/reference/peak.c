@@ -16,6 +16,6 @@ static float float32_rounds(int64_t rounds) {
   return total;
 }
 
-double reference_peak_flops(PeakArithmetic arithmetic, Backend *backend) {
-  return arithmetic == PEAK_FLOAT32 ? peak_measure(float32_rounds, 2.0 * SUMS, backend) : 0;
+double reference_peak_flops(FloatType arithmetic, Backend *backend) {
+  return arithmetic == FLOAT_32 ? peak_measure(float32_rounds, 2.0 * SUMS, backend) : 0;
 }

@@ -60,6 +60,6 @@ void reference_add(float *y, const float *x, float alpha, int64_t count, Backend
 
 void reference_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
-double reference_peak_flops(PeakArithmetic arithmetic, Backend *backend);
+double reference_peak_flops(FloatType arithmetic, Backend *backend);
 
 #endif

@@ -63,7 +63,6 @@ static void kernels_without_a_model_are_all_there(void **state) {
   assert_int_equal(check_kernels(result, "linear_forward"), 12 * 3);
   assert_int_equal(check_kernels(result, "linear_backward"), 12);
   const char *names[] = {"weight_backward",
-                         "bias_forward",
                          "embedding_forward",
                          "rmsnorm_forward",
                          "rmsnorm_backward",

@@ -240,7 +240,7 @@ static void peak_of_every_table_is_a_rate(void **state) {
   (void)state;
   for (int t = 0; t < table_count; t++) {
     Backend *backend = open_backend(&tables[t], 2);
-    double rate = backend->kernels->peak_flops(PEAK_FLOAT32, backend), half = backend->kernels->peak_flops(PEAK_BFLOAT16, backend);
+    double rate = backend->kernels->peak_flops(FLOAT_32, backend), half = backend->kernels->peak_flops(FLOAT_BF16, backend);
     assert_true(isfinite(rate) && rate > 1e7);
     assert_true(isfinite(half) && half >= 0);
     backend_free(backend);
