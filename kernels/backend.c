@@ -7,6 +7,8 @@
 
 #ifdef LORA_HAS_AVX2
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "core/memory.h"
@@ -35,11 +37,27 @@ static bool avx512_available(void) {
 }
 #endif
 
+#ifdef LORA_HAS_AMX
+// A process has to ask Linux for the tiles' state before it first uses them (Linux, Documentation/arch/x86/xstate.rst).
+static bool amx_available(void) {
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+  const unsigned bfloat16_tiles = 1u << 22, tiles = 1u << 24, bfloat16_vectors = 1u << 5;
+  unsigned eax, ebx, ecx, edx;
+  if (!avx512_available() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  if (!(edx & bfloat16_tiles) || !(edx & tiles)) return false;
+  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & bfloat16_vectors)) return false;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
+
 // Best first.
 static const struct {
   const Kernels *kernels;
   bool (*is_available)(void);
 } cpu_tables[] = {
+#ifdef LORA_HAS_AMX
+    {&kernels_amx, amx_available},
+#endif
 #ifdef LORA_HAS_AVX512
     {&kernels_avx512, avx512_available},
 #endif

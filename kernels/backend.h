@@ -108,7 +108,7 @@ struct Backend {
 };
 
 // `device`: "cpu" (NULL is the same). `threads` <= 0: one a processor. The CPU's instruction set is the best that
-// this processor has, or what the environment variable LORA_CPU (scalar, avx2, avx512) forces; STATUS_USAGE when it cannot.
+// this processor has, or what the environment variable LORA_CPU (scalar, avx2, avx512, amx) forces; STATUS_USAGE when it cannot.
 Status backend_new(Backend **out, const char *device, int threads);
 void backend_free(Backend *backend);
 
@@ -119,6 +119,9 @@ const Kernels *backend_cpu_kernels(int index);
 extern const Kernels kernels_scalar;  // kernels/reference: plain C, the definition of each kernel
 #ifdef LORA_HAS_AVX2
 extern const Kernels kernels_avx2;  // kernels/cpu
+#endif
+#ifdef LORA_HAS_AMX
+extern const Kernels kernels_amx;  // kernels/cpu; bfloat16 activations are multiplied in tiles
 #endif
 #ifdef LORA_HAS_AVX512
 extern const Kernels kernels_avx512;  // kernels/cpu

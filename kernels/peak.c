@@ -42,3 +42,8 @@ double peak_measure(PeakLoop loop, double flop_per_round, Backend *backend) {
   }
   return best;
 }
+
+FloatType peak_fastest(Backend *backend) {
+  const Kernels *kernels = backend->kernels;
+  return kernels->peak_flops(FLOAT_BF16, backend) > kernels->peak_flops(FLOAT_32, backend) ? FLOAT_BF16 : FLOAT_32;
+}

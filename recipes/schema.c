@@ -149,7 +149,9 @@ static const SchemaKey recipe_keys[] = {
   ALIAS("noisy_embedding_alpha", KEY_LATER, VALUE_NUMBER, neftune_noise_alpha, .max = 1e6,
       .doc = "the older spelling of neftune_noise_alpha"),
   SECTION("Memory and precision"),
-  IDLE_KEY(bf16, .kind = VALUE_WORD, .words = WORDS("auto", "true", "false", "full"), .fallback = "auto", .idle = FLOATS),
+  FIELD(Recipe, KEY_WORKS, bf16, .kind = VALUE_WORD, .words = WORDS("auto", "true", "false", "full"), .fallback = "auto",
+        .doc = "activations in bfloat16: auto where the device multiplies it faster than float32, false: float32; adapters, the residual "
+               "stream and sums are float32 in any case"),
   IDLE_KEY(fp16, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = FLOATS),
   IDLE_KEY(tf32, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = "products are summed in float32"),
   WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),

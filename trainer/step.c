@@ -4,9 +4,10 @@
 
 #include "core/log.h"
 
-void step_new(Step *step, Model *model, Checkpointing checkpointing, int64_t budget_bytes) {
+void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes) {
   *step = (Step){.model = model, .checkpointing = checkpointing, .budget_bytes = budget_bytes};
   tape_new(&step->tape, model->backend);
+  step->tape.activations = activations;
 }
 
 void step_free(Step *step) {

@@ -24,7 +24,7 @@ typedef struct Step {
   int64_t token_capacity, span_capacity;
 } Step;
 
-void step_new(Step *step, Model *model, Checkpointing checkpointing, int64_t budget_bytes);
+void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes);
 void step_free(Step *step);
 
 // Plans the run's largest micro-batch and takes the memory for it, so that what does not fit is told before the first

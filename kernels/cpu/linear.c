@@ -128,10 +128,18 @@ static int64_t multiply_tasks(Product *p) {
   return p->row_tasks * divide_up(groups, p->task_groups);
 }
 
+// As many rows as leave all left operands, packed, in the second cache.
+static int64_t tile_block_rows(const Product *p) {
+  int64_t rows = 128, k = 0;
+  for (int l = 0; l < p->left_count; l++) k += round_up(p->lefts[l].k, 32);
+  while (rows > 32 && rows * k * 2 > 1 << 20) rows /= 2;
+  return rows;
+}
+
 static void run_product(Product *p) {
   if (p->m == 0) return;
   place(p);
-  p->block_rows = BLOCK_ROWS;
+  p->block_rows = p->in_tiles ? tile_block_rows(p) : BLOCK_ROWS;
   int64_t groups = p->outputs[p->output_count - 1].first_group + p->outputs[p->output_count - 1].groups;
   for (p->first_group = 0; p->first_group < groups; p->first_group = p->end_group) {
     int64_t elements = choose_piece(p, groups);

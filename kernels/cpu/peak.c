@@ -5,6 +5,9 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
+#ifdef __AMX_BF16__
+#include "kernels/cpu/tiles.h"
+#endif
 
 enum { SUMS = 12 };
 
@@ -18,10 +21,39 @@ static float float32_rounds(int64_t rounds) {
   return vec_sum(total);
 }
 
+#ifdef __AMX_BF16__
+// Four tiles of sums, as products have them (product_bf16.c); all operands zero.
+static float tile_rounds(int64_t rounds) {
+  _Alignas(64) float sums[AMX_ROWS * AMX_ROWS];
+  tiles_begin();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int64_t round = 0; round < rounds; round++) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, sums, AMX_ROWS * sizeof(float));
+  tiles_end();
+  return sums[0];
+}
+#endif
+
 double cpu_peak_flops(FloatType arithmetic, Backend *backend) {
   switch (arithmetic) {
     case FLOAT_32: return peak_measure(float32_rounds, 2.0 * SUMS * VL, backend);
-    case FLOAT_BF16: return 0;  // a table with bfloat16 products, such as AMX tiles, puts its loop here
+#ifdef __AMX_BF16__
+    case FLOAT_BF16: return peak_measure(tile_rounds, 4.0 * 2 * AMX_ROWS * AMX_ROWS * AMX_DEPTH, backend);
+#else
+    case FLOAT_BF16: return 0;
+#endif
   }
   return 0;
 }

@@ -1,0 +1,163 @@
+// The bfloat16 side of kernels/cpu/product.h, by AMX tiles (tiles.h). A panel of b is 16 columns: tiles of 32 k one after another, each
+// term's k filled up to a multiple of 32 by zeros. All of a task's left operands are packed into tiles first; then 2 x 2 tiles of sums
+// run over the whole k, and their 32 x 32 values are finished at once.
+#include "kernels/cpu/product.h"
+
+#ifdef __AMX_BF16__
+
+#include "kernels/cpu/dequantize.h"
+#include "kernels/cpu/tiles.h"
+
+static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bfloat16, zeros from `count` on
+  return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(p + VL, count - VL), vec_load_first(p, count));
+}
+
+static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, float *buffer) {
+  const float *rows[AMX_ROWS];
+  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, first, depth, buffer + r * DEPTH);
+  Vec alpha = vec_set(term->alpha);
+  for (int64_t k = 0; k < depth; k += AMX_DEPTH, to += AMX_ELEMENTS) {
+    Vec pairs[AMX_ROWS];
+    for (int64_t r = 0; r < AMX_ROWS; r++) {
+      if (r >= columns) {
+        pairs[r] = vec_zero();
+        continue;
+      }
+      Vec low = vec_load_first(rows[r] + k, depth - k), high = vec_load_first(rows[r] + k + VL, depth - k - VL);
+      pairs[r] = (Vec)_mm512_cvtne2ps_pbh(high * alpha, low * alpha);
+    }
+    vec_transpose(pairs);
+    for (int q = 0; q < AMX_ROWS; q++) vec_store((float *)(void *)(to + 2 * q * AMX_ROWS), pairs[q]);
+  }
+}
+
+static __m512i words_of(const float *p, int64_t count, Vec alpha) {  // 16 floats as bfloat16, each in 32 bits
+  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(vec_load_first(p, count) * alpha));
+}
+
+static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64_t column, int64_t columns, int64_t first, int64_t depth,
+                       float *buffer) {
+  Vec alpha = vec_set(term->alpha);
+  int64_t pairs = round_up(depth, AMX_DEPTH) / 2;
+  for (int64_t q = 0; q < pairs; q++) {
+    const float *even = buffer, *odd = buffer + GROUP_COLUMNS;
+    int64_t has_even = 2 * q < depth, has_odd = 2 * q + 1 < depth;
+    if (has_even) even = matrix_segment(&term->w, first + 2 * q, column, columns, buffer);
+    if (has_odd) odd = matrix_segment(&term->w, first + 2 * q + 1, column, columns, buffer + GROUP_COLUMNS);
+    for (int64_t j = 0; j < columns; j += AMX_ROWS) {
+      __m512i low = words_of(even + j, has_even ? columns - j : 0, alpha), high = words_of(odd + j, has_odd ? columns - j : 0, alpha);
+      uint16_t *row = to + j / AMX_ROWS * panel_step + q * 2 * AMX_ROWS;
+      _mm512_storeu_si512(row, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+  }
+}
+
+void product_bf16_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread) {
+  int64_t panel_step = segment.output->depth * AMX_ROWS;
+  uint16_t *to = (uint16_t *)p->piece + segment.piece_at + (term->at + first) * AMX_ROWS;
+  float *buffer = backend_scratch(p->backend, thread);
+  if (!term->transposed) {
+    pack_plain(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
+    return;
+  }
+  for (int64_t j = 0; j < segment.columns; j += AMX_ROWS, to += panel_step)
+    pack_transposed(to, term, segment.column + j, smaller(AMX_ROWS, segment.columns - j), first, depth, buffer);
+}
+
+// Rows of a left operand as tiles: [row panels][step: tiles of all lefts][16][32]; this one's begin at `to`.
+static void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_t row, int64_t rows) {
+  for (int64_t i = 0; i < round_up(rows, AMX_ROWS); i++) {
+    uint16_t *at = to + i / AMX_ROWS * panel_step + i % AMX_ROWS * AMX_DEPTH;
+    int64_t from = (row + i) * left->rows.step;
+    for (int64_t k = 0; k < left->k; k += AMX_DEPTH, at += AMX_ELEMENTS) {
+      int64_t count = left->k - k;
+      __m512i words;
+      if (i >= rows) words = _mm512_setzero_si512();
+      else if (left->rows.type == FLOAT_32) words = load_words((const float *)left->rows.data + from + k, count);
+      else if (count >= AMX_DEPTH) words = _mm512_loadu_si512((const uint16_t *)left->rows.data + from + k);
+      else words = _mm512_maskz_loadu_epi16((1u << count) - 1, (const uint16_t *)left->rows.data + from + k);
+      _mm512_storeu_si512(at, words);
+    }
+  }
+}
+
+// sums[32][32] of 2 x 2 tiles over `tiles` tiles of k; the second row panel and the second column panel may be the first again.
+#define MULTIPLY_TILES(a0, a1, b0, b1, tiles)               \
+  for (int64_t t = 0; t < (tiles); t++) {                   \
+    _tile_loadd(4, (a0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_loadd(6, (b0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_loadd(7, (b1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_dpbf16ps(0, 4, 6);                                \
+    _tile_dpbf16ps(1, 4, 7);                                \
+    _tile_loadd(5, (a1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_dpbf16ps(2, 5, 6);                                \
+    _tile_dpbf16ps(3, 5, 7);                                \
+  }
+#define MULTIPLY_TILES_ONE_PANEL(a0, a1, b0, tiles)         \
+  for (int64_t t = 0; t < (tiles); t++) {                   \
+    _tile_loadd(4, (a0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_loadd(6, (b0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_loadd(5, (a1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
+    _tile_dpbf16ps(0, 4, 6);                                \
+    _tile_dpbf16ps(2, 5, 6);                                \
+  }
+
+typedef struct PackedLefts {
+  const uint16_t *data;
+  int64_t at[PRODUCT_LEFTS];  // elements
+  int64_t panel_step;
+} PackedLefts;
+
+static void multiply_block(float *sums, const Segment *segment, const Product *p, const PackedLefts *lefts, int64_t row_panel,
+                           int64_t row_panels, int64_t panel, int64_t panels) {
+  const Output *output = segment->output;
+  int64_t panel_step = output->depth * AMX_ROWS;
+  const uint16_t *b = (const uint16_t *)p->piece + segment->piece_at + panel * panel_step;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (const Term *term = output->terms; term < output->terms + output->term_count; term++) {
+    const uint16_t *a0 = lefts->data + row_panel * lefts->panel_step + lefts->at[term->left], *b0 = b + term->at * AMX_ROWS;
+    const uint16_t *a1 = row_panels > 1 ? a0 + lefts->panel_step : a0;
+    int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH);
+    if (panels > 1) {
+      MULTIPLY_TILES(a0, a1, b0, b0 + panel_step, tiles)
+    } else {
+      MULTIPLY_TILES_ONE_PANEL(a0, a1, b0, tiles)
+    }
+  }
+  const int64_t step = 2 * AMX_ROWS * sizeof(float);
+  _tile_stored(0, sums, step);
+  _tile_stored(1, sums + AMX_ROWS, step);
+  _tile_stored(2, sums + 2 * AMX_ROWS * AMX_ROWS, step);
+  _tile_stored(3, sums + 2 * AMX_ROWS * AMX_ROWS + AMX_ROWS, step);
+}
+
+void product_bf16_multiply(const Product *p, ProductTask task) {
+  _Alignas(64) float sums[4 * AMX_ROWS * AMX_ROWS];
+  uint16_t *packed = backend_scratch(p->backend, task.thread);
+  PackedLefts lefts = {.data = packed};
+  for (int l = 0; l < p->left_count; l++) {
+    lefts.at[l] = lefts.panel_step;
+    lefts.panel_step += round_up(p->lefts[l].k, AMX_DEPTH) * AMX_ROWS;
+  }
+  for (int l = 0; l < p->left_count; l++) pack_left(packed + lefts.at[l], lefts.panel_step, &p->lefts[l], task.row, task.rows);
+  tiles_begin();
+  int64_t row_panels = divide_up(task.rows, AMX_ROWS);
+  for (int o = 0; o < p->output_count; o++) {
+    Segment segment = product_segment(p, o, task.first_group, task.end_group);
+    int64_t panels = divide_up(segment.columns, AMX_ROWS);
+    for (int64_t j = 0; j < panels; j += 2)
+      for (int64_t i = 0; i < row_panels; i += 2) {
+        multiply_block(sums, &segment, p, &lefts, i, row_panels - i, j, panels - j);
+        product_store(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS, sums, 2 * AMX_ROWS,
+                      smaller(2 * AMX_ROWS, task.rows - i * AMX_ROWS), smaller(2 * AMX_ROWS, segment.columns - j * AMX_ROWS));
+      }
+  }
+  tiles_end();
+}
+
+#else
+typedef int NoTiles;  // an empty file is none in C
+#endif
