@@ -52,7 +52,7 @@ static void the_losses_of_a_real_run_are_those_of_peft(void **state) {
       "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_model_dir: %s/adapter_init\nlora_target_linear: true\n"
       "datasets: [{path: %s/rows.jsonl}]\nsequence_len: 4096\ncurriculum_sampling: true\nsample_packing: false\n"
       "micro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 10\nlearning_rate: 2e-4\nlr_scheduler: constant\n"
-      "optimizer: adamw_torch\nsave_strategy: 'no'\noutput_dir: %s/out\n",
+      "optimizer: adamw_torch\nbf16: false\nsave_strategy: 'no'\noutput_dir: %s/out\n",
       model, golden, golden, folder);
   assert_ok(file_write_whole(recipe, text, strlen(text)));
   Buffer output = {0};
