@@ -2,19 +2,11 @@
 // b, the narrower (a LoRA rank) the left one, so that vectors run along the wide side; when that is dy, what comes
 // out is dw^T, turned over on the way to dw. A task owns some columns of b and all or some rows of the result, and goes
 // through n in blocks of DEPTH: it packs b's block, multiplies, and adds. Nobody else writes its part of dw.
+#include "kernels/cpu/weight_backward.h"
+
 #include "kernels/cpu/tile.h"
-#include "kernels/cpu/typed.h"
 
 enum { DEPTH = 256, TASK_COLUMNS = 6 * TILE_COLUMNS, TASK_ROWS = 16 * TILE_ROWS };
-
-typedef struct WeightProduct {
-  float *dw;
-  Rows narrow, wide;  // [n, m] and [n, width]
-  int64_t n, m, width, task_columns;
-  bool is_turned;  // wide is dy: the product is dw^T
-  float alpha;
-  Backend *backend;
-} WeightProduct;
 
 static void add_turned(float *dw, const float *sums, int64_t rows, int64_t columns, int64_t ld) {
   for (int64_t j = 0; j < columns; j++)
@@ -53,6 +45,12 @@ void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int
                        .is_turned = is_turned,
                        .alpha = g->alpha,
                        .backend = backend};
+#ifdef __AMX_BF16__
+    if (p.narrow.type == FLOAT_BF16 || p.wide.type == FLOAT_BF16) {
+      weight_product_tiles(&p);
+      continue;
+    }
+#endif
     int64_t row_tasks = divide_up(p.m, TASK_ROWS), wanted = divide_up(3 * pool_threads(backend->pool), row_tasks);
     int64_t panels = divide_up(p.width, TILE_COLUMNS);
     p.task_columns = smaller(TASK_COLUMNS, divide_up(panels, wanted) * TILE_COLUMNS);
