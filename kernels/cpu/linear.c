@@ -149,18 +149,27 @@ static void run_product(Product *p) {
   }
 }
 
+// One row of an output whose types are constants.
+ALWAYS_INLINE void store_row(const Output *output, int64_t row, int64_t column, const float *sums, int64_t columns, int type,
+                             bool has_residual, int residual_type) {
+  int64_t at = row * output->c.step + column, residual_at = row * output->residual.step + column;
+  for (int64_t j = 0; j < columns; j += VL) {
+    int64_t left = columns - j;
+    Vec value = vec_load_first(sums + j, left);
+    if (output->bias) value += vec_load_first(output->bias + column + j, left);
+    if (has_residual) value += typed_load(output->residual.data, residual_at + j, left, residual_type);
+    if (output->accumulate) value += typed_load(output->c.data, at + j, left, type);
+    typed_store(output->c.data, at + j, value, left, type);
+  }
+}
+
 void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; i++) {
-    Rows c = output->c, residual = output->residual;
-    int64_t at = (row + i) * c.step + column, residual_at = (row + i) * residual.step + column;
-    for (int64_t j = 0; j < columns; j += VL) {
-      int64_t left = columns - j;
-      Vec value = vec_load_first(sums + i * ld + j, left);
-      if (output->bias) value += vec_load_first(output->bias + column + j, left);
-      if (residual.data) BY_TYPE(residual.type, value += typed_load(residual.data, residual_at + j, left, TYPE));
-      if (output->accumulate) BY_TYPE(c.type, value += typed_load(c.data, at + j, left, TYPE));
-      BY_TYPE(c.type, typed_store(c.data, at + j, value, left, TYPE));
-    }
+    const float *from = sums + i * ld;
+    if (!output->residual.data) BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, false, FLOAT_32));
+    else if (output->residual.type == FLOAT_32)
+      BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, true, FLOAT_32));
+    else BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, true, FLOAT_BF16));
   }
 }
 
