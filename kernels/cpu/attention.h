@@ -2,14 +2,15 @@
 #ifndef KERNELS_CPU_ATTENTION_H
 #define KERNELS_CPU_ATTENTION_H
 
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/simd.h"
-#include "kernels/cpu/tile.h"
-#include "kernels/cpu/typed.h"
+#include "kernels/cpu/block.h"
 
 // A tile of scores is QUERIES x KEYS; tiles start at multiples of these from the span's first query and key, so that
 // no sum depends on how the work was shared out.
+#ifdef __AMX_BF16__
+enum { QUERIES = 64, KEYS = 64 };
+#else
 enum { QUERIES = (48 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, KEYS = 64 };
+#endif
 
 // Some query heads of one KV head, some queries and keys of one span.
 typedef struct AttentionTask {

@@ -25,25 +25,28 @@ typedef struct Backward {
 } Backward;
 
 typedef struct Work {
-  float *keys_turned, *values_turned, *keys;  // packed: [head_size, KEYS], [value_size, KEYS], [KEYS, head_size]
+  BlockRight keys_turned, values_turned, keys;  // K^T, V^T and K of a tile of keys
+  void *key_turned_block, *value_turned_block, *key_block;  // where they are laid out,
+  void *left, *right;  // and what is multiplied at the moment
   float *probabilities, *slopes;  // P and dS: [QUERIES, KEYS]
   float *dk, *dv;  // [KEYS, head_size], [KEYS, value_size]
-  float *packed;  // Q or dO of a tile where it cannot be read in place
-  float *queries, *outputs;  // Q and dO of a tile as float32 where they are not: [QUERIES, head_size], [QUERIES, value_size]
+  float *floats;  // room for rows as float32
 } Work;
 
 static Work divide_scratch(float *scratch, const AttentionShape *shape) {
   int64_t head = round_up(shape->head_size, TILE_COLUMNS) * KEYS, value = round_up(shape->value_size, TILE_COLUMNS) * KEYS;
-  Work work = {.keys_turned = scratch};
-  work.values_turned = work.keys_turned + head;
-  work.keys = work.values_turned + value;
-  work.probabilities = work.keys + head;
+  int64_t block = block_bytes(larger(KEYS, QUERIES), larger(larger(shape->head_size, shape->value_size), KEYS)) / (int64_t)sizeof(float);
+  Work work = {.key_turned_block = scratch,
+               .value_turned_block = scratch + block,
+               .key_block = scratch + 2 * block,
+               .left = scratch + 3 * block,
+               .right = scratch + 4 * block,
+               .floats = scratch + 5 * block};
+  work.probabilities = scratch + 6 * block;
   work.slopes = work.probabilities + QUERIES * KEYS;
   work.dk = work.slopes + QUERIES * KEYS;
   work.dv = work.dk + head;
-  work.packed = work.dv + value;
-  work.queries = work.packed + larger(head, value);
-  work.outputs = work.queries + QUERIES * (head / KEYS);
+  (void)value;
   return work;
 }
 
@@ -51,18 +54,11 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape) {
 static void slope_row(float *s, float *dp, int64_t first, int64_t end, int64_t count, float lse, float delta, const AttentionShape *shape) {
   for (int64_t j = 0; j < count; j += VL) {
     VecI seen = lanes_between(j, first, end);
-    Vec raw = vec_load(s + j), p = vec_exp(softcap(raw, shape->softcap) - vec_set(lse));
+    Vec raw = vec_set(shape->scale) * vec_load(s + j), p = vec_exp(softcap(raw, shape->softcap) - vec_set(lse));
     Vec slope = p * (vec_load(dp + j) - vec_set(delta)) * vec_set(shape->scale) * softcap_slope(raw, shape->softcap);
     vec_store(s + j, vec_select(seen, p, vec_zero()));
     vec_store(dp + j, vec_select(seen, slope, vec_zero()));
   }
-}
-
-// rows[count, width] as a right operand: in place where its vectors are whole.
-static TileB right_operand(const float *rows, int64_t ld, int64_t count, int64_t width, float *packed) {
-  if (width % VL == 0) return tile_b_rows(rows, ld);
-  pack_b(packed, rows, ld, count, width);
-  return tile_b_packed(packed, count);
 }
 
 static void differentiate_tile(const Backward *b, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
@@ -71,28 +67,29 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
   int64_t count = smaller(keys, seen_end(task->span, query + queries - 1, b->sight) - key);
   if (count <= 0 || seen_first(task->span, query, b->sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
-  int64_t query_step, output_step;
-  const float *q = rows_as_floats(rows_from(b->q, head * head_size), query, queries, head_size, work->queries, &query_step);
-  const float *go = rows_as_floats(rows_from(b->go, head * value_size), query, queries, value_size, work->outputs, &output_step);
+  Rows q = rows_from(b->q, head * head_size), go = rows_from(b->go, head * value_size);
   float *p = work->probabilities, *ds = work->slopes;
-  tile_multiply(p, KEYS, tile_a_rows(q, query_step), tile_b_packed(work->keys_turned, head_size), queries, count, head_size, shape->scale,
-                false);
-  tile_multiply(ds, KEYS, tile_a_rows(go, output_step), tile_b_packed(work->values_turned, value_size), queries, count, value_size, 1,
-                false);
+  BlockLeft left = block_left(work->left, q, query, queries, head_size);
+  block_multiply(p, KEYS, left, work->keys_turned, queries, count, head_size, false);
+  left = block_left(work->left, go, query, queries, value_size);
+  block_multiply(ds, KEYS, left, work->values_turned, queries, count, value_size, false);
   for (int64_t i = 0; i < queries; i++) {
     int64_t first = seen_first(task->span, query + i, b->sight) - key, end = seen_end(task->span, query + i, b->sight) - key;
     slope_row(p + i * KEYS, ds + i * KEYS, larger(first, 0), end, count, b->lse[row + i * shape->heads], b->delta[row + i * shape->heads],
               shape);
   }
   if (b->wanted & WANTED_KEYS) {
-    TileB right = right_operand(go, output_step, queries, value_size, work->packed);
-    tile_multiply(work->dv, value_size, tile_a_columns(p, KEYS), right, count, value_size, queries, 1, true);
-    right = right_operand(q, query_step, queries, head_size, work->packed);
-    tile_multiply(work->dk, head_size, tile_a_columns(ds, KEYS), right, count, head_size, queries, 1, true);
+    BlockRight right = block_right(work->right, go, query, queries, value_size, work->floats);
+    left = block_left_turned(work->left, p, KEYS, queries, count, b->type);
+    block_multiply(work->dv, value_size, left, right, count, value_size, queries, true);
+    right = block_right(work->right, q, query, queries, head_size, work->floats);
+    left = block_left_turned(work->left, ds, KEYS, queries, count, b->type);
+    block_multiply(work->dk, head_size, left, right, count, head_size, queries, true);
   }
-  if (b->wanted & WANTED_QUERIES)
-    tile_multiply(b->sums + row * head_size, shape->heads * head_size, tile_a_rows(ds, KEYS), tile_b_packed(work->keys, keys), queries,
-                  head_size, count, 1, true);
+  if (b->wanted & WANTED_QUERIES) {
+    left = block_left_floats(work->left, ds, KEYS, queries, count, b->type);
+    block_multiply(b->sums + row * head_size, shape->heads * head_size, left, work->keys, queries, head_size, count, true);
+  }
 }
 
 // sums[count][columns] into rows from `first` on.
@@ -104,15 +101,14 @@ static void store_rows(Rows rows, int64_t first, const float *sums, int64_t coun
     }
 }
 
-static void differentiate_keys(const Backward *b, const Work *work, const AttentionTask *task, int64_t key) {
+static void differentiate_keys(const Backward *b, Work *work, const AttentionTask *task, int64_t key) {
   const AttentionShape *shape = &b->shape;
-  int64_t keys = smaller(KEYS, task->span->key_end - key), step, key_head = task->kv_head * shape->head_size;
+  int64_t keys = smaller(KEYS, task->span->key_end - key), key_head = task->kv_head * shape->head_size;
   int64_t value_head = task->kv_head * shape->value_size;
-  const float *rows = rows_as_floats(rows_from(b->v, value_head), key, keys, shape->value_size, work->dv, &step);
-  pack_b_transposed(work->values_turned, rows, step, shape->value_size, keys);
-  rows = rows_as_floats(rows_from(b->k, key_head), key, keys, shape->head_size, work->dk, &step);
-  pack_b_transposed(work->keys_turned, rows, step, shape->head_size, keys);
-  pack_b(work->keys, rows, step, keys, shape->head_size);
+  work->values_turned =
+      block_right_turned(work->value_turned_block, rows_from(b->v, value_head), key, keys, shape->value_size, work->floats);
+  work->keys_turned = block_right_turned(work->key_turned_block, rows_from(b->k, key_head), key, keys, shape->head_size, work->floats);
+  work->keys = block_right(work->key_block, rows_from(b->k, key_head), key, keys, shape->head_size, work->floats);
   memset(work->dk, 0, (size_t)(keys * shape->head_size) * sizeof(float));
   memset(work->dv, 0, (size_t)(keys * shape->value_size) * sizeof(float));
   for (int64_t head = task->first_head; head < task->end_head; head++)

@@ -21,21 +21,22 @@ typedef struct Forward {
 } Forward;
 
 typedef struct Work {
-  float *keys, *values;  // packed: [head_size, KEYS] and [KEYS, value_size]
+  BlockRight keys, values;  // K^T [head_size, KEYS] and V [KEYS, value_size]
+  void *key_block, *value_block, *left;  // where they are laid out, and Q or P
   float *scores;  // [QUERIES, KEYS]
   float *sums;  // O: [heads of the task, queries of the task, value_size]
   float *maxima, *totals;  // m and l: [heads, queries]
-  float *floats;  // rows of q, k or v where they have to be converted: [KEYS or QUERIES, head_size or value_size]
+  float *floats;  // room for rows of k or v: [KEYS, head_size or value_size]
 } Work;
 
 static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t rows) {
-  Work work = {.keys = scratch};
-  work.values = work.keys + round_up(shape->head_size, 16) * KEYS;
-  work.scores = work.values + round_up(shape->value_size, TILE_COLUMNS) * KEYS;
+  int64_t block = block_bytes(larger(KEYS, QUERIES), larger(larger(shape->head_size, shape->value_size), KEYS)) / (int64_t)sizeof(float);
+  Work work = {.key_block = scratch, .value_block = scratch + block, .left = scratch + 2 * block};
+  work.scores = scratch + 3 * block;
   work.maxima = work.scores + QUERIES * KEYS;
   work.totals = work.maxima + round_up(rows, 16);
   work.floats = work.totals + round_up(rows, 16);
-  work.sums = work.floats + larger(KEYS, QUERIES) * round_up(larger(shape->head_size, shape->value_size), 16);
+  work.sums = work.floats + block;
   return work;
 }
 
@@ -44,7 +45,8 @@ static void update_row(float *scores, int64_t first, int64_t end, int64_t count,
                        const AttentionShape *shape) {
   Vec largest = vec_set(-INFINITY);
   for (int64_t j = 0; j < count; j += VL) {
-    Vec s = vec_select(lanes_between(j, first, end), softcap(vec_load(scores + j), shape->softcap), vec_set(-INFINITY));
+    Vec scaled = vec_set(shape->scale) * vec_load(scores + j);
+    Vec s = vec_select(lanes_between(j, first, end), softcap(scaled, shape->softcap), vec_set(-INFINITY));
     vec_store(scores + j, s);
     largest = vec_max(largest, s);
   }
@@ -72,11 +74,8 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
   int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->sight) - key);  // keys that the last, so any, query sees
   if (count <= 0 || seen_first(task->span, query, f->sight) >= key + KEYS) return;
   int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
-  int64_t step;
-  const float *rows = rows_as_floats(rows_from(f->q, head * shape->head_size), query, queries, shape->head_size, work->floats, &step);
-  TileA q = tile_a_rows(rows, step);
-  int64_t packed_keys = smaller(KEYS, task->span->key_end - key);
-  tile_multiply(work->scores, KEYS, q, tile_b_packed(work->keys, shape->head_size), queries, count, shape->head_size, shape->scale, false);
+  BlockLeft q = block_left(work->left, rows_from(f->q, head * shape->head_size), query, queries, shape->head_size);
+  block_multiply(work->scores, KEYS, q, work->keys, queries, count, shape->head_size, false);
   for (int64_t i = 0; i < queries; i++) {
     int64_t first = seen_first(task->span, query + i, f->sight) - key, end = seen_end(task->span, query + i, f->sight) - key;
     float *scores = work->scores + i * KEYS;
@@ -85,8 +84,8 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
       update_row(scores, first, end, count, &work->maxima[row + i], &work->totals[row + i], work->sums + (row + i) * shape->value_size,
                  shape);
   }
-  tile_multiply(work->sums + row * shape->value_size, shape->value_size, tile_a_rows(work->scores, KEYS),
-                tile_b_packed(work->values, packed_keys), queries, shape->value_size, count, 1, true);
+  BlockLeft p = block_left_floats(work->left, work->scores, KEYS, queries, count, f->type);
+  block_multiply(work->sums + row * shape->value_size, shape->value_size, p, work->values, queries, shape->value_size, count, true);
 }
 
 static void store_rows(const Forward *f, const Work *work, const AttentionTask *task) {
@@ -115,11 +114,9 @@ static void attend(void *argument, int64_t index, int thread) {
   for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY, work.totals[row] = 0;
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
     int64_t keys = smaller(KEYS, task->span->key_end - key);
-    int64_t step;
-    const float *k = rows_as_floats(rows_from(f->k, task->kv_head * shape->head_size), key, keys, shape->head_size, work.floats, &step);
-    pack_b_transposed(work.keys, k, step, shape->head_size, keys);
-    const float *v = rows_as_floats(rows_from(f->v, task->kv_head * shape->value_size), key, keys, shape->value_size, work.floats, &step);
-    pack_b(work.values, v, step, keys, shape->value_size);
+    Rows k = rows_from(f->k, task->kv_head * shape->head_size), v = rows_from(f->v, task->kv_head * shape->value_size);
+    work.keys = block_right_turned(work.key_block, k, key, keys, shape->head_size, work.floats);
+    work.values = block_right(work.value_block, v, key, keys, shape->value_size, work.floats);
     for (int64_t head = task->first_head; head < task->end_head; head++)
       for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
         attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);

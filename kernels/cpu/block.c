@@ -1,0 +1,176 @@
+#include "kernels/cpu/block.h"
+
+#ifdef __AMX_BF16__
+#include "kernels/cpu/tiles.h"
+
+// 32 values from element i on as bfloat16; zeros from `count` on.
+static __m512i words(Rows rows, int64_t i, int64_t count) {
+  if (count <= 0) return _mm512_setzero_si512();
+  if (rows.type == FLOAT_32) {
+    const float *from = (const float *)rows.data + i;
+    return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(from + VL, count - VL), vec_load_first(from, count));
+  }
+  const uint16_t *from = (const uint16_t *)rows.data + i;
+  return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+}
+
+static BlockLeft left_tiles(uint16_t *to, Rows rows, int64_t first, int64_t m, int64_t k) {
+  int64_t depth = round_up(k, AMX_DEPTH);
+  for (int64_t i = 0; i < round_up(m, AMX_ROWS); i++)
+    for (int64_t c = 0; c < depth; c += AMX_DEPTH) {
+      uint16_t *at = to + i / AMX_ROWS * AMX_ROWS * depth + c * AMX_ROWS + i % AMX_ROWS * AMX_DEPTH;
+      _mm512_storeu_si512(at, words(rows, (first + i) * rows.step + c, i < m ? k - c : 0));
+    }
+  return (BlockLeft){.tiles = to, .depth = depth};
+}
+
+// One tile of x^T: columns column .. + 15 of 32 rows of x.
+static void turn_tile(uint16_t *to, const float *x, int64_t ld, int64_t rows, int64_t columns) {
+  Vec halves[2][VL];
+  for (int64_t i = 0; i < AMX_DEPTH; i++) halves[i / VL][i % VL] = i < rows ? vec_load_first(x + i * ld, columns) : vec_zero();
+  vec_transpose(halves[0]);
+  vec_transpose(halves[1]);
+  for (int64_t c = 0; c < AMX_ROWS; c++) _mm512_storeu_si512(to + c * AMX_DEPTH, (__m512i)_mm512_cvtne2ps_pbh(halves[1][c], halves[0][c]));
+}
+
+static BlockLeft left_tiles_turned(uint16_t *to, const float *x, int64_t ld, int64_t k, int64_t m) {
+  int64_t depth = round_up(k, AMX_DEPTH);
+  for (int64_t i = 0; i < m; i += AMX_ROWS)
+    for (int64_t c = 0; c < depth; c += AMX_DEPTH) turn_tile(to + i * depth + c * AMX_ROWS, x + c * ld + i, ld, k - c, m - i);
+  return (BlockLeft){.tiles = to, .depth = depth};
+}
+
+static BlockRight right_tiles(uint16_t *to, Rows rows, int64_t first, int64_t k, int64_t n) {
+  int64_t depth = round_up(k, AMX_DEPTH);
+  // Row r of the pair of rows 2 q and 2 q + 1: both words of columns 0 .. 15, then of 16 .. 31.
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
+                                       2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  for (int64_t q = 0; q < depth / 2; q++)
+    for (int64_t j = 0; j < n; j += AMX_DEPTH) {
+      __m512i even = words(rows, (first + 2 * q) * rows.step + j, 2 * q < k ? n - j : 0);
+      __m512i odd = words(rows, (first + 2 * q + 1) * rows.step + j, 2 * q + 1 < k ? n - j : 0);
+      uint16_t *at = to + j * depth + q * 2 * AMX_ROWS;
+      _mm512_storeu_si512(at, _mm512_permutex2var_epi16(even, low, odd));
+      _mm512_storeu_si512(at + AMX_ROWS * depth, _mm512_permutex2var_epi16(even, high, odd));
+    }
+  return (BlockRight){.tiles = to, .depth = depth};
+}
+
+static BlockRight right_tiles_turned(uint16_t *to, Rows rows, int64_t first, int64_t n, int64_t k) {
+  int64_t depth = round_up(k, AMX_DEPTH);
+  for (int64_t j = 0; j < n; j += AMX_ROWS)
+    for (int64_t c = 0; c < depth; c += AMX_DEPTH) {
+      Vec pairs[AMX_ROWS];
+      for (int64_t r = 0; r < AMX_ROWS; r++) pairs[r] = (Vec)words(rows, (first + j + r) * rows.step + c, j + r < n ? k - c : 0);
+      vec_transpose(pairs);
+      for (int q = 0; q < AMX_ROWS; q++) vec_store((float *)(void *)(to + j * depth + c * AMX_ROWS + 2 * q * AMX_ROWS), pairs[q]);
+    }
+  return (BlockRight){.tiles = to, .depth = depth};
+}
+
+// 16 x 16 of c in tile register 0 or 1.
+#define STORE_TILE(number, c, ldc, rows, columns)                                                                                          \
+  do {                                                                                                                                     \
+    if ((rows) >= AMX_ROWS && (columns) >= AMX_ROWS) {                                                                                     \
+      _tile_stored(number, c, (ldc) * (int64_t)sizeof(float));                                                                             \
+    } else {                                                                                                                               \
+      _tile_stored(number, edge, AMX_ROWS * sizeof(float));                                                                                \
+      for (int64_t r_ = 0; r_ < smaller(rows, AMX_ROWS); r_++) vec_store_first((c) + r_ * (ldc), vec_load(edge + r_ * AMX_ROWS), columns); \
+    }                                                                                                                                      \
+  } while (0)
+#define LOAD_TILE(number, c, ldc, rows, columns)                                                               \
+  do {                                                                                                         \
+    if ((rows) >= AMX_ROWS && (columns) >= AMX_ROWS) {                                                         \
+      _tile_loadd(number, c, (ldc) * (int64_t)sizeof(float));                                                  \
+    } else {                                                                                                   \
+      for (int64_t r_ = 0; r_ < AMX_ROWS; r_++)                                                                \
+        vec_store(edge + r_ * AMX_ROWS, r_ < (rows) ? vec_load_first((c) + r_ * (ldc), columns) : vec_zero()); \
+      _tile_loadd(number, edge, AMX_ROWS * sizeof(float));                                                     \
+    }                                                                                                          \
+  } while (0)
+
+static void multiply_tiles(float *c, int64_t ldc, BlockLeft a, BlockRight b, int64_t m, int64_t n, int64_t k, bool accumulate) {
+  _Alignas(64) float edge[AMX_ROWS * AMX_ROWS];
+  tiles_begin();
+  for (int64_t j = 0; j < n; j += AMX_ROWS)
+    for (int64_t i = 0; i < m; i += 2 * AMX_ROWS) {
+      bool has_second = i + AMX_ROWS < m;
+      float *first = c + i * ldc + j, *second = first + AMX_ROWS * ldc;
+      if (accumulate) {
+        LOAD_TILE(0, first, ldc, m - i, n - j);
+        if (has_second) LOAD_TILE(1, second, ldc, m - i - AMX_ROWS, n - j);
+      } else {
+        _tile_zero(0);
+        _tile_zero(1);
+      }
+      const uint16_t *a0 = a.tiles + i * a.depth, *b0 = b.tiles + j * b.depth;
+      for (int64_t t = 0; t < k; t += AMX_DEPTH) {
+        _tile_loadd(6, b0 + t * AMX_ROWS, 2 * AMX_DEPTH);
+        _tile_loadd(4, a0 + t * AMX_ROWS, 2 * AMX_DEPTH);
+        _tile_dpbf16ps(0, 4, 6);
+        if (!has_second) continue;
+        _tile_loadd(5, a0 + AMX_ROWS * a.depth + t * AMX_ROWS, 2 * AMX_DEPTH);
+        _tile_dpbf16ps(1, 5, 6);
+      }
+      STORE_TILE(0, first, ldc, m - i, n - j);
+      if (has_second) STORE_TILE(1, second, ldc, m - i - AMX_ROWS, n - j);
+    }
+  tiles_end();
+}
+#endif
+
+BlockLeft block_left(void *buffer, Rows rows, int64_t first, int64_t m, int64_t k) {
+#ifdef __AMX_BF16__
+  if (rows.type == FLOAT_BF16) return left_tiles(buffer, rows, first, m, k);
+#endif
+  int64_t step;
+  const float *from = rows_as_floats(rows, first, m, k, buffer, &step);
+  return (BlockLeft){.floats = tile_a_rows(from, step)};
+}
+
+BlockLeft block_left_floats(void *buffer, const float *x, int64_t ld, int64_t m, int64_t k, FloatType type) {
+#ifdef __AMX_BF16__
+  if (type == FLOAT_BF16) return left_tiles(buffer, rows_f32(x, ld), 0, m, k);
+#endif
+  (void)buffer, (void)type, (void)m, (void)k;
+  return (BlockLeft){.floats = tile_a_rows(x, ld)};
+}
+
+BlockLeft block_left_turned(void *buffer, const float *x, int64_t ld, int64_t k, int64_t m, FloatType type) {
+#ifdef __AMX_BF16__
+  if (type == FLOAT_BF16) return left_tiles_turned(buffer, x, ld, k, m);
+#endif
+  (void)buffer, (void)type, (void)m, (void)k;
+  return (BlockLeft){.floats = tile_a_columns(x, ld)};
+}
+
+BlockRight block_right(void *buffer, Rows rows, int64_t first, int64_t k, int64_t n, float *floats) {
+#ifdef __AMX_BF16__
+  if (rows.type == FLOAT_BF16) return right_tiles(buffer, rows, first, k, n);
+#endif
+  int64_t step;
+  const float *from = rows_as_floats(rows, first, k, n, floats, &step);
+  pack_b(buffer, from, step, k, n);
+  return (BlockRight){.floats = tile_b_packed(buffer, k)};
+}
+
+BlockRight block_right_turned(void *buffer, Rows rows, int64_t first, int64_t n, int64_t k, float *floats) {
+#ifdef __AMX_BF16__
+  if (rows.type == FLOAT_BF16) return right_tiles_turned(buffer, rows, first, n, k);
+#endif
+  int64_t step;
+  const float *from = rows_as_floats(rows, first, n, k, floats, &step);
+  pack_b_transposed(buffer, from, step, k, n);
+  return (BlockRight){.floats = tile_b_packed(buffer, k)};
+}
+
+void block_multiply(float *c, int64_t ldc, BlockLeft a, BlockRight b, int64_t m, int64_t n, int64_t k, bool accumulate) {
+#ifdef __AMX_BF16__
+  if (a.tiles) {
+    multiply_tiles(c, ldc, a, b, m, n, k, accumulate);
+    return;
+  }
+#endif
+  tile_multiply(c, ldc, a.floats, b.floats, m, n, k, 1, accumulate);
+}

@@ -1,0 +1,45 @@
+// Products of small blocks that are in cache, c[m, n] (+)= a[m, k] b[k, n], of float32 rows by tile.h or of bfloat16 rows by AMX tiles
+// where this compilation has them: attention is written in these. Each operand is laid out in a buffer of the caller's, of
+// block_bytes at least (a float32 left operand is read in place).
+#ifndef KERNELS_CPU_BLOCK_H
+#define KERNELS_CPU_BLOCK_H
+
+#include "kernels/cpu/tile.h"
+#include "kernels/cpu/typed.h"
+
+// Of an operand of rows x columns, or of its transpose, in either type; a multiple of 64.
+static inline int64_t block_bytes(int64_t rows, int64_t columns) {
+  return round_up(rows, 64) * round_up(columns, 64) * (int64_t)sizeof(float);
+}
+
+typedef struct BlockLeft {
+  TileA floats;
+  const uint16_t *tiles;  // [panels of 16 rows][tiles of 32 k][16][32]; NULL: floats
+  int64_t depth;  // of the tiles: k up to a multiple of 32
+} BlockLeft;
+
+typedef struct BlockRight {
+  TileB floats;
+  const uint16_t *tiles;  // [panels of 16 columns][tiles of 32 k][16 pairs of k][16][2]; NULL: floats
+  int64_t depth;
+} BlockRight;
+
+// a = rows first .. first + m - 1, k columns of them.
+#define block_left ISA_NAME(block_left)
+BlockLeft block_left(void *buffer, Rows rows, int64_t first, int64_t m, int64_t k);
+// a = x^T of x[k, m] (m up to 64 for tiles), and a = x[m, k]; float32, for a product with rows of `type`.
+#define block_left_turned ISA_NAME(block_left_turned)
+BlockLeft block_left_turned(void *buffer, const float *x, int64_t ld, int64_t k, int64_t m, FloatType type);
+#define block_left_floats ISA_NAME(block_left_floats)
+BlockLeft block_left_floats(void *buffer, const float *x, int64_t ld, int64_t m, int64_t k, FloatType type);
+// b = rows first .. first + k - 1, n columns of them; and b = the transpose of n rows of k columns. `floats`: room for the rows as float32.
+#define block_right ISA_NAME(block_right)
+BlockRight block_right(void *buffer, Rows rows, int64_t first, int64_t k, int64_t n, float *floats);
+#define block_right_turned ISA_NAME(block_right_turned)
+BlockRight block_right_turned(void *buffer, Rows rows, int64_t first, int64_t n, int64_t k, float *floats);
+
+// k may be less than b's, whose other rows are left out.
+#define block_multiply ISA_NAME(block_multiply)
+void block_multiply(float *c, int64_t ldc, BlockLeft a, BlockRight b, int64_t m, int64_t n, int64_t k, bool accumulate);
+
+#endif
