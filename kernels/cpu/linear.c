@@ -53,7 +53,7 @@ static void place(Product *p) {
 
 // As many groups from first_group on as fit a piece, one at least; returns the piece's elements.
 static int64_t choose_piece(Product *p, int64_t groups) {
-  int64_t elements = 0, limit = PIECE_BYTES / (p->in_tiles ? 2 : 4);
+  int64_t elements = 0, limit = p->in_tiles ? TILE_PIECE_BYTES / 2 : PIECE_BYTES / 4;
   p->end_group = p->first_group;
   for (int o = 0; o < p->output_count; o++) {
     Output *output = &p->outputs[o];
@@ -149,28 +149,8 @@ static void run_product(Product *p) {
   }
 }
 
-// One row of an output whose types are constants.
-ALWAYS_INLINE void store_row(const Output *output, int64_t row, int64_t column, const float *sums, int64_t columns, int type,
-                             bool has_residual, int residual_type) {
-  int64_t at = row * output->c.step + column, residual_at = row * output->residual.step + column;
-  for (int64_t j = 0; j < columns; j += VL) {
-    int64_t left = columns - j;
-    Vec value = vec_load_first(sums + j, left);
-    if (output->bias) value += vec_load_first(output->bias + column + j, left);
-    if (has_residual) value += typed_load(output->residual.data, residual_at + j, left, residual_type);
-    if (output->accumulate) value += typed_load(output->c.data, at + j, left, type);
-    typed_store(output->c.data, at + j, value, left, type);
-  }
-}
-
 void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
-  for (int64_t i = 0; i < rows; i++) {
-    const float *from = sums + i * ld;
-    if (!output->residual.data) BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, false, FLOAT_32));
-    else if (output->residual.type == FLOAT_32)
-      BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, true, FLOAT_32));
-    else BY_TYPE(output->c.type, store_row(output, row + i, column, from, columns, TYPE, true, FLOAT_BF16));
-  }
+  for (int64_t i = 0; i < rows; i++) product_store_row(output, row + i, column, sums + i * ld, columns);
 }
 
 typedef struct Stream {

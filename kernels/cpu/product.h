@@ -17,6 +17,7 @@ enum {
   BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of the left operand, packed, stay in the second cache
   TASK_GROUPS = 6,
   PIECE_BYTES = 4 << 20,
+  TILE_PIECE_BYTES = 1 << 20,  // tiles are so fast that the piece has to stay in the second cache
 };
 
 typedef struct Left {
@@ -96,6 +97,26 @@ void product_bf16_pack(const Product *p, Segment segment, const Term *term, int6
 #define product_bf16_multiply ISA_NAME(product_bf16_multiply)
 void product_bf16_multiply(const Product *p, ProductTask task);
 #endif
+
+// One row of an output whose types are constants.
+ALWAYS_INLINE void store_row(const Output *output, int64_t row, int64_t column, const float *sums, int64_t columns, int type,
+                             bool has_residual, int residual_type) {
+  int64_t at = row * output->c.step + column, residual_at = row * output->residual.step + column;
+  for (int64_t j = 0; j < columns; j += VL) {
+    int64_t left = columns - j;
+    Vec value = vec_load_first(sums + j, left);
+    if (output->bias) value += vec_load_first(output->bias + column + j, left);
+    if (has_residual) value += typed_load(output->residual.data, residual_at + j, left, residual_type);
+    if (output->accumulate) value += typed_load(output->c.data, at + j, left, type);
+    typed_store(output->c.data, at + j, value, left, type);
+  }
+}
+
+ALWAYS_INLINE void product_store_row(const Output *output, int64_t row, int64_t column, const float *sums, int64_t columns) {
+  if (!output->residual.data) BY_TYPE(output->c.type, store_row(output, row, column, sums, columns, TYPE, false, FLOAT_32));
+  else if (output->residual.type == FLOAT_32) BY_TYPE(output->c.type, store_row(output, row, column, sums, columns, TYPE, true, FLOAT_32));
+  else BY_TYPE(output->c.type, store_row(output, row, column, sums, columns, TYPE, true, FLOAT_BF16));
+}
 
 // sums[rows][ld] of `columns` columns, and what is added to them, into the output: columns from `column` on.
 #define product_store ISA_NAME(product_store)

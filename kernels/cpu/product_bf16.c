@@ -81,35 +81,72 @@ static void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_
   }
 }
 
-// sums[32][32] of 2 x 2 tiles over `tiles` tiles of k; the second row panel and the second column panel may be the first again.
-#define MULTIPLY_TILES(a0, a1, b0, b1, tiles)               \
-  for (int64_t t = 0; t < (tiles); t++) {                   \
-    _tile_loadd(4, (a0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_loadd(6, (b0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_loadd(7, (b1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_dpbf16ps(0, 4, 6);                                \
-    _tile_dpbf16ps(1, 4, 7);                                \
-    _tile_loadd(5, (a1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_dpbf16ps(2, 5, 6);                                \
-    _tile_dpbf16ps(3, 5, 7);                                \
-  }
-#define MULTIPLY_TILES_ONE_PANEL(a0, a1, b0, tiles)         \
-  for (int64_t t = 0; t < (tiles); t++) {                   \
-    _tile_loadd(4, (a0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_loadd(6, (b0) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_loadd(5, (a1) + t * AMX_ELEMENTS, 2 * AMX_DEPTH); \
-    _tile_dpbf16ps(0, 4, 6);                                \
-    _tile_dpbf16ps(2, 5, 6);                                \
-  }
-
 typedef struct PackedLefts {
   const uint16_t *data;
   int64_t at[PRODUCT_LEFTS];  // elements
   int64_t panel_step;
 } PackedLefts;
 
+enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
+
+// A block of sums that waits to be finished. Its rows go out between the tile instructions of the next block, so that the tile unit
+// never waits for them.
+typedef struct Pending {
+  const Output *output;
+  int64_t row, column, rows, columns;
+  int64_t done;  // rows that are out
+  float *sums;  // [BLOCK][BLOCK]
+} Pending;
+
+ALWAYS_INLINE void finish_row(Pending *pending) {
+  const Output *output = pending->output;
+  const float *sums = pending->sums + pending->done * BLOCK;
+  int64_t row = pending->row + pending->done++;
+  if (output->c.type == FLOAT_BF16 && pending->columns == BLOCK && !output->bias && !output->residual.data && !output->accumulate) {
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums));
+    _mm512_storeu_si512((uint16_t *)output->c.data + row * output->c.step + pending->column, both);
+    return;
+  }
+  product_store_row(output, row, pending->column, sums, pending->columns);
+}
+
+static void finish(Pending *pending) {
+  while (pending->done < pending->rows) finish_row(pending);
+}
+
+// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. a1 may be a0, and b1 be b0.
+ALWAYS_INLINE void multiply_term(const uint16_t *a0, const uint16_t *a1, const uint16_t *b0, const uint16_t *b1, int64_t tiles,
+                                 Pending *pending) {
+  for (int64_t t = 0; t < tiles; t++) {
+    int64_t at = t * AMX_ELEMENTS;
+    _tile_loadd(4, a0 + at, 2 * AMX_DEPTH);
+    _tile_loadd(6, b0 + at, 2 * AMX_DEPTH);
+    _tile_loadd(7, b1 + at, 2 * AMX_DEPTH);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a1 + at, 2 * AMX_DEPTH);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    if (pending->done < pending->rows) finish_row(pending);
+    if (pending->done < pending->rows) finish_row(pending);
+  }
+}
+
+// The same for one panel of columns: registers 0 and 2.
+ALWAYS_INLINE void multiply_narrow_term(const uint16_t *a0, const uint16_t *a1, const uint16_t *b, int64_t tiles, Pending *pending) {
+  for (int64_t t = 0; t < tiles; t++) {
+    int64_t at = t * AMX_ELEMENTS;
+    _tile_loadd(4, a0 + at, 2 * AMX_DEPTH);
+    _tile_loadd(6, b + at, 2 * AMX_DEPTH);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, a1 + at, 2 * AMX_DEPTH);
+    _tile_dpbf16ps(2, 5, 6);
+    if (pending->done < pending->rows) finish_row(pending);
+  }
+}
+
 static void multiply_block(float *sums, const Segment *segment, const Product *p, const PackedLefts *lefts, int64_t row_panel,
-                           int64_t row_panels, int64_t panel, int64_t panels) {
+                           int64_t row_panels, int64_t panel, int64_t panels, Pending *pending) {
   const Output *output = segment->output;
   int64_t panel_step = output->depth * AMX_ROWS;
   const uint16_t *b = (const uint16_t *)p->piece + segment->piece_at + panel * panel_step;
@@ -121,40 +158,44 @@ static void multiply_block(float *sums, const Segment *segment, const Product *p
     const uint16_t *a0 = lefts->data + row_panel * lefts->panel_step + lefts->at[term->left], *b0 = b + term->at * AMX_ROWS;
     const uint16_t *a1 = row_panels > 1 ? a0 + lefts->panel_step : a0;
     int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH);
-    if (panels > 1) {
-      MULTIPLY_TILES(a0, a1, b0, b0 + panel_step, tiles)
-    } else {
-      MULTIPLY_TILES_ONE_PANEL(a0, a1, b0, tiles)
-    }
+    if (panels > 1) multiply_term(a0, a1, b0, b0 + panel_step, tiles, pending);
+    else multiply_narrow_term(a0, a1, b0, tiles, pending);
   }
-  const int64_t step = 2 * AMX_ROWS * sizeof(float);
+  finish(pending);
+  const int64_t step = BLOCK * sizeof(float);
   _tile_stored(0, sums, step);
   _tile_stored(1, sums + AMX_ROWS, step);
-  _tile_stored(2, sums + 2 * AMX_ROWS * AMX_ROWS, step);
-  _tile_stored(3, sums + 2 * AMX_ROWS * AMX_ROWS + AMX_ROWS, step);
+  _tile_stored(2, sums + AMX_ROWS * BLOCK, step);
+  _tile_stored(3, sums + AMX_ROWS * BLOCK + AMX_ROWS, step);
 }
 
 void product_bf16_multiply(const Product *p, ProductTask task) {
-  _Alignas(64) float sums[4 * AMX_ROWS * AMX_ROWS];
+  _Alignas(64) float sums[2][BLOCK * BLOCK];
   uint16_t *packed = backend_scratch(p->backend, task.thread);
   PackedLefts lefts = {.data = packed};
+  Pending pending = {0};
   for (int l = 0; l < p->left_count; l++) {
     lefts.at[l] = lefts.panel_step;
     lefts.panel_step += round_up(p->lefts[l].k, AMX_DEPTH) * AMX_ROWS;
   }
   for (int l = 0; l < p->left_count; l++) pack_left(packed + lefts.at[l], lefts.panel_step, &p->lefts[l], task.row, task.rows);
   tiles_begin();
-  int64_t row_panels = divide_up(task.rows, AMX_ROWS);
+  int64_t row_panels = divide_up(task.rows, AMX_ROWS), block = 0;
   for (int o = 0; o < p->output_count; o++) {
     Segment segment = product_segment(p, o, task.first_group, task.end_group);
     int64_t panels = divide_up(segment.columns, AMX_ROWS);
     for (int64_t j = 0; j < panels; j += 2)
-      for (int64_t i = 0; i < row_panels; i += 2) {
-        multiply_block(sums, &segment, p, &lefts, i, row_panels - i, j, panels - j);
-        product_store(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS, sums, 2 * AMX_ROWS,
-                      smaller(2 * AMX_ROWS, task.rows - i * AMX_ROWS), smaller(2 * AMX_ROWS, segment.columns - j * AMX_ROWS));
+      for (int64_t i = 0; i < row_panels; i += 2, block++) {
+        multiply_block(sums[block % 2], &segment, p, &lefts, i, row_panels - i, j, panels - j, &pending);
+        pending = (Pending){.output = segment.output,
+                            .row = task.row + i * AMX_ROWS,
+                            .column = segment.column + j * AMX_ROWS,
+                            .rows = smaller(BLOCK, task.rows - i * AMX_ROWS),
+                            .columns = smaller(BLOCK, segment.columns - j * AMX_ROWS),
+                            .sums = sums[block % 2]};
       }
   }
+  finish(&pending);
   tiles_end();
 }
 
