@@ -11,7 +11,7 @@
 
 enum { LARGE_PAGE = 2 << 20 };
 
-static void out_of_memory(size_t bytes) {
+_Noreturn void memory_exhausted(size_t bytes) {
   fprintf(stderr, "lora: out of memory: %zu bytes for bookkeeping were refused\n", bytes);
   _Exit(STATUS_NO_SPACE);
 }
@@ -20,15 +20,15 @@ bool size_multiply(size_t *product, size_t a, size_t b) { return !__builtin_mul_
 
 void *memory_new(size_t count, size_t size) {
   void *block = calloc(count ? count : 1, size ? size : 1);
-  if (!block) out_of_memory(count * size);
+  if (!block) memory_exhausted(count * size);
   return block;
 }
 
 void *memory_grow(void *old, size_t count, size_t size) {
   size_t bytes;
-  if (!size_multiply(&bytes, count, size)) out_of_memory(SIZE_MAX);
+  if (!size_multiply(&bytes, count, size)) memory_exhausted(SIZE_MAX);
   void *block = realloc(old, bytes ? bytes : 1);
-  if (!block) out_of_memory(bytes);
+  if (!block) memory_exhausted(bytes);
   return block;
 }
 
@@ -58,13 +58,18 @@ char *memory_format(const char *format, ...) {
   return text;
 }
 
-Status memory_try(void **block, size_t bytes, const char *purpose) {
+void *memory_pages(size_t bytes) {
   size_t alignment = bytes >= LARGE_PAGE ? LARGE_PAGE : 64, rounded = (bytes + 63) / 64 * 64;
-  *block = rounded >= bytes ? aligned_alloc(alignment, rounded ? rounded : 64) : NULL;
+  void *block = rounded >= bytes ? aligned_alloc(alignment, rounded ? rounded : 64) : NULL;
+  // Where Linux has no large pages, nothing is lost.
+  if (block && bytes >= LARGE_PAGE) (void)madvise(block, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+  return block;
+}
+
+Status memory_try(void **block, size_t bytes, const char *purpose) {
+  *block = memory_pages(bytes);
   if (!*block) return status_fail(STATUS_NO_SPACE, "out of memory: %zu bytes for %s", bytes, purpose);
-  // Large pages where Linux has them: strided reads of activations miss the TLB far less. Nothing is lost where it has not.
-  if (bytes >= LARGE_PAGE) (void)madvise(*block, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
-  memset(*block, 0, rounded ? rounded : 64);
+  memset(*block, 0, bytes);
   return STATUS_OK;
 }
 
@@ -118,7 +123,7 @@ static struct ArenaChunk *chunk_new(Arena *arena, size_t room) {
     room = chunk->size;
   } else {
     chunk = aligned_alloc(64, sizeof *chunk + room);
-    if (!chunk) out_of_memory(room);
+    if (!chunk) memory_exhausted(room);
   }
   *chunk = (struct ArenaChunk){.next = arena->chunks, .size = room};
   return arena->chunks = chunk;
@@ -126,7 +131,7 @@ static struct ArenaChunk *chunk_new(Arena *arena, size_t room) {
 
 void *arena_new(Arena *arena, size_t count, size_t size) {
   size_t bytes;
-  if (!size_multiply(&bytes, count, size) || bytes > SIZE_MAX / 2) out_of_memory(SIZE_MAX);
+  if (!size_multiply(&bytes, count, size) || bytes > SIZE_MAX / 2) memory_exhausted(SIZE_MAX);
   bytes = (bytes + 63) / 64 * 64;
   struct ArenaChunk *chunk = arena->chunks;
   if (!chunk || chunk->size - chunk->used < bytes) chunk = chunk_new(arena, bytes > ARENA_CHUNK ? bytes : ARENA_CHUNK);
@@ -174,7 +179,7 @@ void arena_release(Arena *arena) {
 }
 
 void buffer_reserve(Buffer *buffer, size_t extra) {
-  if (extra > SIZE_MAX / 4 - buffer->length) out_of_memory(extra);
+  if (extra > SIZE_MAX / 4 - buffer->length) memory_exhausted(extra);
   size_t needed = buffer->length + extra + 1;
   if (needed <= buffer->capacity) return;
   size_t capacity = buffer->capacity ? buffer->capacity : 64;

@@ -11,10 +11,14 @@
 
 #include "core/status.h"
 
+_Noreturn void memory_exhausted(size_t bytes);  // says so, and ends the process with exit code 4
 void *memory_new(size_t count, size_t size);  // zeroed; count * size checked
 void *memory_grow(void *old, size_t count, size_t size);  // realloc; count * size checked
 char *memory_copy_string(const char *text);  // NULL gives NULL
 char *memory_format(const char *format, ...) PRINTF_LIKE(1, 2);  // a new string
+// 64-byte aligned, on large pages from 2 MiB on (what is read in strides misses the TLB far less), not touched: pages nobody uses cost
+// nothing. NULL when there is no memory; free() it.
+void *memory_pages(size_t bytes);
 Status memory_try(void **block, size_t bytes, const char *purpose);  // 64-byte aligned, zeroed; free() it
 bool size_multiply(size_t *product, size_t a, size_t b);  // false on overflow
 int64_t memory_peak_bytes(void);  // the process's largest resident size so far

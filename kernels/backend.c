@@ -15,7 +15,6 @@
 
 typedef struct CpuState {
   char *scratch;  // [threads][KERNEL_SCRATCH_BYTES]; not zeroed, so that pages nobody uses cost nothing
-  Arena shared;
   void *shared_block;
   int64_t shared_bytes;
 } CpuState;
@@ -124,7 +123,7 @@ Status backend_new(Backend **out, const char *device, int threads) {
   TRY(choose_kernels(&kernels));
   ThreadPool *pool = pool_new(threads);
   size_t bytes = (size_t)pool_threads(pool) * KERNEL_SCRATCH_BYTES;
-  char *scratch = aligned_alloc(64, bytes);
+  char *scratch = memory_pages(bytes);
   if (!scratch) {
     pool_free(pool);
     return status_fail(STATUS_NO_SPACE, "out of memory: %zu bytes for the threads' scratch; use fewer --threads", bytes);
@@ -149,7 +148,7 @@ void backend_free(Backend *backend) {
   if (!backend) return;
   CpuState *state = backend->state;
   pool_free(backend->pool);
-  arena_release(&state->shared);
+  free(state->shared_block);
   free(state->scratch);
   free(state);
   free(backend);
@@ -163,8 +162,9 @@ void *backend_scratch(Backend *backend, int thread) {
 void *backend_shared_scratch(Backend *backend, int64_t bytes) {
   CpuState *state = backend->state;
   if (bytes > state->shared_bytes || !state->shared_block) {
-    arena_release(&state->shared);
-    state->shared_block = arena_new(&state->shared, (size_t)bytes, 1);
+    free(state->shared_block);
+    state->shared_block = memory_pages((size_t)bytes);
+    if (!state->shared_block) memory_exhausted((size_t)bytes);
     state->shared_bytes = bytes;
   }
   return state->shared_block;

@@ -123,7 +123,8 @@ static void multiply_task(void *argument, int64_t index, int thread) {
 static int64_t multiply_tasks(Product *p) {
   int64_t threads = pool_threads(p->backend->pool), wanted = threads == 1 ? 1 : 4 * threads, groups = p->end_group - p->first_group;
   p->row_tasks = divide_up(p->m, p->block_rows);
-  int64_t splits = larger(smaller(divide_up(wanted, p->row_tasks), groups), divide_up(groups, TASK_GROUPS));
+  int64_t splits = smaller(divide_up(wanted, p->row_tasks), groups);
+  if (!p->in_tiles) splits = larger(splits, divide_up(groups, TASK_GROUPS));
   p->task_groups = divide_up(groups, splits);
   return p->row_tasks * divide_up(groups, p->task_groups);
 }

@@ -64,19 +64,22 @@ void product_bf16_pack(const Product *p, Segment segment, const Term *term, int6
     pack_transposed(to, term, segment.column + j, smaller(AMX_ROWS, segment.columns - j), first, depth, buffer);
 }
 
-// Rows of a left operand as tiles: [row panels][step: tiles of all lefts][16][32]; this one's begin at `to`.
-static void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_t row, int64_t rows) {
-  for (int64_t i = 0; i < round_up(rows, AMX_ROWS); i++) {
-    uint16_t *at = to + i / AMX_ROWS * panel_step + i % AMX_ROWS * AMX_DEPTH;
-    int64_t from = (row + i) * left->rows.step;
+// 32 values of row i of a left operand as bfloat16, from k on.
+ALWAYS_INLINE __m512i left_words(const Left *left, int64_t i, int64_t k, int type) {
+  int64_t at = i * left->rows.step + k, count = left->k - k;
+  if (type == FLOAT_32) return load_words((const float *)left->rows.data + at, count);
+  const uint16_t *from = (const uint16_t *)left->rows.data + at;
+  return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+}
+
+// Rows of a left operand as tiles: [row panels][tiles of all lefts][16][32]; this one's begin at `to`.
+ALWAYS_INLINE void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_t row, int64_t rows, int type) {
+  for (int64_t i = 0; i < rows; i += AMX_ROWS, to += panel_step) {
+    int64_t count = smaller(AMX_ROWS, rows - i);
+    uint16_t *at = to;
     for (int64_t k = 0; k < left->k; k += AMX_DEPTH, at += AMX_ELEMENTS) {
-      int64_t count = left->k - k;
-      __m512i words;
-      if (i >= rows) words = _mm512_setzero_si512();
-      else if (left->rows.type == FLOAT_32) words = load_words((const float *)left->rows.data + from + k, count);
-      else if (count >= AMX_DEPTH) words = _mm512_loadu_si512((const uint16_t *)left->rows.data + from + k);
-      else words = _mm512_maskz_loadu_epi16((1u << count) - 1, (const uint16_t *)left->rows.data + from + k);
-      _mm512_storeu_si512(at, words);
+      for (int64_t r = 0; r < count; r++) _mm512_storeu_si512(at + r * AMX_DEPTH, left_words(left, row + i + r, k, type));
+      for (int64_t r = count; r < AMX_ROWS; r++) _mm512_storeu_si512(at + r * AMX_DEPTH, _mm512_setzero_si512());
     }
   }
 }
@@ -94,24 +97,34 @@ enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
 typedef struct Pending {
   const Output *output;
   int64_t row, column, rows, columns;
+  const float *sums;  // [BLOCK][BLOCK]
+  bool is_plain;  // whole rows of bfloat16 and nothing to add: `to` is the first
+  uint16_t *to;
   int64_t done;  // rows that are out
-  float *sums;  // [BLOCK][BLOCK]
 } Pending;
 
+static __attribute__((noinline)) void finish_any_row(const Pending *pending, int64_t i) {
+  product_store_row(pending->output, pending->row + i, pending->column, pending->sums + i * BLOCK, pending->columns);
+}
+
 ALWAYS_INLINE void finish_row(Pending *pending) {
-  const Output *output = pending->output;
-  const float *sums = pending->sums + pending->done * BLOCK;
-  int64_t row = pending->row + pending->done++;
-  if (output->c.type == FLOAT_BF16 && pending->columns == BLOCK && !output->bias && !output->residual.data && !output->accumulate) {
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums));
-    _mm512_storeu_si512((uint16_t *)output->c.data + row * output->c.step + pending->column, both);
-    return;
-  }
-  product_store_row(output, row, pending->column, sums, pending->columns);
+  int64_t i = pending->done++;
+  const float *sums = pending->sums + i * BLOCK;
+  if (pending->is_plain)
+    _mm512_storeu_si512(pending->to + i * pending->output->c.step, (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums)));
+  else finish_any_row(pending, i);
 }
 
 static void finish(Pending *pending) {
   while (pending->done < pending->rows) finish_row(pending);
+}
+
+static Pending pending_block(const Output *output, int64_t row, int64_t column, int64_t rows, int64_t columns, const float *sums) {
+  Rows c = output->c;
+  Pending pending = {.output = output, .row = row, .column = column, .rows = rows, .columns = columns, .sums = sums};
+  pending.is_plain = c.type == FLOAT_BF16 && columns == BLOCK && !output->bias && !output->residual.data && !output->accumulate;
+  if (pending.is_plain) pending.to = (uint16_t *)c.data + row * c.step + column;
+  return pending;
 }
 
 // 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. a1 may be a0, and b1 be b0.
@@ -178,7 +191,8 @@ void product_bf16_multiply(const Product *p, ProductTask task) {
     lefts.at[l] = lefts.panel_step;
     lefts.panel_step += round_up(p->lefts[l].k, AMX_DEPTH) * AMX_ROWS;
   }
-  for (int l = 0; l < p->left_count; l++) pack_left(packed + lefts.at[l], lefts.panel_step, &p->lefts[l], task.row, task.rows);
+  for (int l = 0; l < p->left_count; l++)
+    BY_TYPE(p->lefts[l].rows.type, pack_left(packed + lefts.at[l], lefts.panel_step, &p->lefts[l], task.row, task.rows, TYPE));
   tiles_begin();
   int64_t row_panels = divide_up(task.rows, AMX_ROWS), block = 0;
   for (int o = 0; o < p->output_count; o++) {
@@ -187,12 +201,8 @@ void product_bf16_multiply(const Product *p, ProductTask task) {
     for (int64_t j = 0; j < panels; j += 2)
       for (int64_t i = 0; i < row_panels; i += 2, block++) {
         multiply_block(sums[block % 2], &segment, p, &lefts, i, row_panels - i, j, panels - j, &pending);
-        pending = (Pending){.output = segment.output,
-                            .row = task.row + i * AMX_ROWS,
-                            .column = segment.column + j * AMX_ROWS,
-                            .rows = smaller(BLOCK, task.rows - i * AMX_ROWS),
-                            .columns = smaller(BLOCK, segment.columns - j * AMX_ROWS),
-                            .sums = sums[block % 2]};
+        pending = pending_block(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS,
+                                smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segment.columns - j * AMX_ROWS), sums[block % 2]);
       }
   }
   finish(&pending);
