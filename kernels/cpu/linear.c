@@ -129,6 +129,13 @@ static int64_t multiply_tasks(Product *p) {
   return p->row_tasks * divide_up(groups, p->task_groups);
 }
 
+// What a piece of the product takes at most when no left operand is longer than `depth`.
+static int64_t shared_bytes_of(const Product *p, int64_t depth) {
+  int64_t k = 0;
+  for (int l = 0; l < p->left_count; l++) k += round_up(smaller(p->lefts[l].k, depth), 32);
+  return larger(PIECE_BYTES, GROUP_COLUMNS * k * 2);
+}
+
 // As many rows as leave all left operands, packed, in the second cache.
 static int64_t tile_block_rows(const Product *p) {
   int64_t rows = 128, k = 0;
@@ -137,8 +144,51 @@ static int64_t tile_block_rows(const Product *p) {
   return rows;
 }
 
+static void run_product(Product *p);
+
+// A sum over a long k by tiles: pieces of k one after another, added up in float32 beside the packed piece.
+static void run_in_depths(const Product *p, int64_t longest) {
+  int64_t columns = 0;
+  for (int o = 0; o < p->output_count; o++) columns += p->outputs[o].n;
+  int64_t partial_bytes = p->m * columns * (int64_t)sizeof(float);
+  // (The piece is larger when a single group is.)
+  char *block = backend_shared_scratch(p->backend, shared_bytes_of(p, TILE_DEPTH) + partial_bytes);
+  for (int64_t first = 0; first < longest; first += TILE_DEPTH) {
+    Product part = {.m = p->m, .in_tiles = true, .backend = p->backend};
+    int lefts[PRODUCT_LEFTS];
+    for (int l = 0; l < p->left_count; l++) {
+      const Left *left = &p->lefts[l];
+      lefts[l] = left->k > first ? add_left(&part, rows_from(left->rows, first), smaller(TILE_DEPTH, left->k - first)) : -1;
+    }
+    float *partial = (float *)(void *)(block + shared_bytes_of(p, TILE_DEPTH));
+    for (int o = 0; o < p->output_count; partial += p->m * p->outputs[o].n, o++) {
+      const Output *whole = &p->outputs[o];
+      bool is_first = first == 0, is_last = first + TILE_DEPTH >= longest;
+      Rows sums = rows_f32(partial, whole->n);
+      Output *output = add_output(&part, is_last ? whole->c : sums, whole->n);
+      output->accumulate = is_last && whole->accumulate;
+      output->bias = is_first ? whole->bias : NULL;
+      output->residual = is_first ? whole->residual : sums;
+      for (int t = 0; t < whole->term_count; t++) {
+        Term term = whole->terms[t];
+        if (lefts[term.left] < 0) continue;
+        term.left = lefts[term.left];
+        term.first_k = first;
+        output->terms[output->term_count++] = term;
+      }
+    }
+    run_product(&part);
+  }
+}
+
 static void run_product(Product *p) {
   if (p->m == 0) return;
+  int64_t longest = 0;
+  for (int l = 0; l < p->left_count; l++) longest = larger(longest, p->lefts[l].k);
+  if (p->in_tiles && longest > TILE_DEPTH) {
+    run_in_depths(p, longest);
+    return;
+  }
   place(p);
   p->block_rows = p->in_tiles ? tile_block_rows(p) : BLOCK_ROWS;
   int64_t groups = p->outputs[p->output_count - 1].first_group + p->outputs[p->output_count - 1].groups;

@@ -17,6 +17,7 @@ enum {
   BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of the left operand, packed, stay in the second cache
   TASK_GROUPS = 6,
   PIECE_BYTES = 4 << 20,
+  TILE_DEPTH = 4096,  // the largest k that tiles run over at once
   TILE_PIECE_BYTES = 1 << 20,  // tiles are so fast that the piece has to stay in the second cache
 };
 
@@ -30,6 +31,7 @@ typedef struct Term {
   Matrix w;
   bool transposed;  // b is w^T
   float alpha;
+  int64_t first_k;  // of w: where the left operand's k begin
   int64_t at;  // where its k begin in a packed panel
 } Term;
 

@@ -14,7 +14,7 @@ static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bflo
 
 static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, float *buffer) {
   const float *rows[AMX_ROWS];
-  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, first, depth, buffer + r * DEPTH);
+  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, term->first_k + first, depth, buffer + r * DEPTH);
   Vec alpha = vec_set(term->alpha);
   for (int64_t k = 0; k < depth; k += AMX_DEPTH, to += AMX_ELEMENTS) {
     Vec pairs[AMX_ROWS];
@@ -42,8 +42,8 @@ static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64
   for (int64_t q = 0; q < pairs; q++) {
     const float *even = buffer, *odd = buffer + GROUP_COLUMNS;
     int64_t has_even = 2 * q < depth, has_odd = 2 * q + 1 < depth;
-    if (has_even) even = matrix_segment(&term->w, first + 2 * q, column, columns, buffer);
-    if (has_odd) odd = matrix_segment(&term->w, first + 2 * q + 1, column, columns, buffer + GROUP_COLUMNS);
+    if (has_even) even = matrix_segment(&term->w, term->first_k + first + 2 * q, column, columns, buffer);
+    if (has_odd) odd = matrix_segment(&term->w, term->first_k + first + 2 * q + 1, column, columns, buffer + GROUP_COLUMNS);
     for (int64_t j = 0; j < columns; j += AMX_ROWS) {
       __m512i low = words_of(even + j, has_even ? columns - j : 0, alpha), high = words_of(odd + j, has_odd ? columns - j : 0, alpha);
       uint16_t *row = to + j / AMX_ROWS * panel_step + q * 2 * AMX_ROWS;
@@ -72,7 +72,7 @@ ALWAYS_INLINE __m512i left_words(const Left *left, int64_t i, int64_t k, int typ
   return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
 }
 
-// Rows of a left operand as tiles: [row panels][tiles of all lefts][16][32]; this one's begin at `to`.
+// Rows of a left operand as tiles: [row panels][tiles][16][32].
 ALWAYS_INLINE void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_t row, int64_t rows, int type) {
   for (int64_t i = 0; i < rows; i += AMX_ROWS, to += panel_step) {
     int64_t count = smaller(AMX_ROWS, rows - i);
@@ -84,11 +84,28 @@ ALWAYS_INLINE void pack_left(uint16_t *to, int64_t panel_step, const Left *left,
   }
 }
 
-typedef struct PackedLefts {
+// A left operand as tiles: element steps from a panel of 16 rows to the next, from a tile to the next, and from a row to the next.
+typedef struct LeftTiles {
   const uint16_t *data;
-  int64_t at[PRODUCT_LEFTS];  // elements
-  int64_t panel_step;
-} PackedLefts;
+  int64_t panel_step, tile_step, row_step;
+} LeftTiles;
+
+// Rows that few columns read are read where they are; others are packed.
+static void place_lefts(LeftTiles tiles[PRODUCT_LEFTS], const Product *p, ProductTask task, int64_t columns) {
+  uint16_t *packed = backend_scratch(p->backend, task.thread);
+  for (int l = 0; l < p->left_count; l++) {
+    const Left *left = &p->lefts[l];
+    const Rows *rows = &left->rows;
+    if (columns <= 4 * AMX_ROWS && rows->type == FLOAT_BF16 && left->k % AMX_DEPTH == 0 && task.rows % AMX_ROWS == 0) {
+      const uint16_t *from = (const uint16_t *)rows->data + task.row * rows->step;
+      tiles[l] = (LeftTiles){from, AMX_ROWS * rows->step, AMX_DEPTH, rows->step};
+      continue;
+    }
+    tiles[l] = (LeftTiles){packed, round_up(left->k, AMX_DEPTH) * AMX_ROWS, AMX_ELEMENTS, AMX_DEPTH};
+    BY_TYPE(rows->type, pack_left(packed, tiles[l].panel_step, left, task.row, task.rows, TYPE));
+    packed += round_up(task.rows, AMX_ROWS) * round_up(left->k, AMX_DEPTH);
+  }
+}
 
 enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
 
@@ -127,17 +144,17 @@ static Pending pending_block(const Output *output, int64_t row, int64_t column, 
   return pending;
 }
 
-// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. a1 may be a0, and b1 be b0.
-ALWAYS_INLINE void multiply_term(const uint16_t *a0, const uint16_t *a1, const uint16_t *b0, const uint16_t *b1, int64_t tiles,
+// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. The left operand's second panel may be the first again.
+ALWAYS_INLINE void multiply_term(LeftTiles left, const uint16_t *a, int64_t second, const uint16_t *b, int64_t b_step, int64_t tiles,
                                  Pending *pending) {
-  for (int64_t t = 0; t < tiles; t++) {
-    int64_t at = t * AMX_ELEMENTS;
-    _tile_loadd(4, a0 + at, 2 * AMX_DEPTH);
-    _tile_loadd(6, b0 + at, 2 * AMX_DEPTH);
-    _tile_loadd(7, b1 + at, 2 * AMX_DEPTH);
+  int64_t row_bytes = left.row_step * (int64_t)sizeof *a;
+  for (int64_t t = 0; t < tiles; t++, a += left.tile_step, b += AMX_ELEMENTS) {
+    _tile_loadd(4, a, row_bytes);
+    _tile_loadd(6, b, 2 * AMX_DEPTH);
+    _tile_loadd(7, b + b_step, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a1 + at, 2 * AMX_DEPTH);
+    _tile_loadd(5, a + second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
     if (pending->done < pending->rows) finish_row(pending);
@@ -146,33 +163,35 @@ ALWAYS_INLINE void multiply_term(const uint16_t *a0, const uint16_t *a1, const u
 }
 
 // The same for one panel of columns: registers 0 and 2.
-ALWAYS_INLINE void multiply_narrow_term(const uint16_t *a0, const uint16_t *a1, const uint16_t *b, int64_t tiles, Pending *pending) {
-  for (int64_t t = 0; t < tiles; t++) {
-    int64_t at = t * AMX_ELEMENTS;
-    _tile_loadd(4, a0 + at, 2 * AMX_DEPTH);
-    _tile_loadd(6, b + at, 2 * AMX_DEPTH);
+ALWAYS_INLINE void multiply_narrow_term(LeftTiles left, const uint16_t *a, int64_t second, const uint16_t *b, int64_t tiles,
+                                        Pending *pending) {
+  int64_t row_bytes = left.row_step * (int64_t)sizeof *a;
+  for (int64_t t = 0; t < tiles; t++, a += left.tile_step, b += AMX_ELEMENTS) {
+    _tile_loadd(4, a, row_bytes);
+    _tile_loadd(6, b, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, a1 + at, 2 * AMX_DEPTH);
+    _tile_loadd(5, a + second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
     if (pending->done < pending->rows) finish_row(pending);
   }
 }
 
-static void multiply_block(float *sums, const Segment *segment, const Product *p, const PackedLefts *lefts, int64_t row_panel,
-                           int64_t row_panels, int64_t panel, int64_t panels, Pending *pending) {
+// One block of an output: two panels of rows by two panels of columns, or by one.
+static void multiply_block(float *sums, const Segment *segment, const Product *p, const LeftTiles *lefts, int64_t row_panel,
+                           bool has_second_row, int64_t panel, bool has_second_column, Pending *pending) {
   const Output *output = segment->output;
   int64_t panel_step = output->depth * AMX_ROWS;
-  const uint16_t *b = (const uint16_t *)p->piece + segment->piece_at + panel * panel_step;
+  const uint16_t *panels = (const uint16_t *)p->piece + segment->piece_at + panel * panel_step;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (const Term *term = output->terms; term < output->terms + output->term_count; term++) {
-    const uint16_t *a0 = lefts->data + row_panel * lefts->panel_step + lefts->at[term->left], *b0 = b + term->at * AMX_ROWS;
-    const uint16_t *a1 = row_panels > 1 ? a0 + lefts->panel_step : a0;
-    int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH);
-    if (panels > 1) multiply_term(a0, a1, b0, b0 + panel_step, tiles, pending);
-    else multiply_narrow_term(a0, a1, b0, tiles, pending);
+    LeftTiles left = lefts[term->left];
+    const uint16_t *a = left.data + row_panel * left.panel_step, *b = panels + term->at * AMX_ROWS;
+    int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH), second = has_second_row ? left.panel_step : 0;
+    if (has_second_column) multiply_term(left, a, second, b, panel_step, tiles, pending);
+    else multiply_narrow_term(left, a, second, b, tiles, pending);
   }
   finish(pending);
   const int64_t step = BLOCK * sizeof(float);
@@ -184,25 +203,24 @@ static void multiply_block(float *sums, const Segment *segment, const Product *p
 
 void product_bf16_multiply(const Product *p, ProductTask task) {
   _Alignas(64) float sums[2][BLOCK * BLOCK];
-  uint16_t *packed = backend_scratch(p->backend, task.thread);
-  PackedLefts lefts = {.data = packed};
+  Segment segments[LINEAR_PROJECTIONS];
+  LeftTiles lefts[PRODUCT_LEFTS];
   Pending pending = {0};
-  for (int l = 0; l < p->left_count; l++) {
-    lefts.at[l] = lefts.panel_step;
-    lefts.panel_step += round_up(p->lefts[l].k, AMX_DEPTH) * AMX_ROWS;
-  }
-  for (int l = 0; l < p->left_count; l++)
-    BY_TYPE(p->lefts[l].rows.type, pack_left(packed + lefts.at[l], lefts.panel_step, &p->lefts[l], task.row, task.rows, TYPE));
-  tiles_begin();
-  int64_t row_panels = divide_up(task.rows, AMX_ROWS), block = 0;
+  int64_t row_panels = divide_up(task.rows, AMX_ROWS), block = 0, columns = 0;
   for (int o = 0; o < p->output_count; o++) {
-    Segment segment = product_segment(p, o, task.first_group, task.end_group);
-    int64_t panels = divide_up(segment.columns, AMX_ROWS);
+    segments[o] = product_segment(p, o, task.first_group, task.end_group);
+    columns += segments[o].columns;
+  }
+  place_lefts(lefts, p, task, columns);
+  tiles_begin();
+  for (int o = 0; o < p->output_count; o++) {
+    int64_t panels = divide_up(segments[o].columns, AMX_ROWS);
     for (int64_t j = 0; j < panels; j += 2)
       for (int64_t i = 0; i < row_panels; i += 2, block++) {
-        multiply_block(sums[block % 2], &segment, p, &lefts, i, row_panels - i, j, panels - j, &pending);
-        pending = pending_block(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS,
-                                smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segment.columns - j * AMX_ROWS), sums[block % 2]);
+        multiply_block(sums[block % 2], &segments[o], p, lefts, i, i + 1 < row_panels, j, j + 1 < panels, &pending);
+        pending =
+            pending_block(segments[o].output, task.row + i * AMX_ROWS, segments[o].column + j * AMX_ROWS,
+                          smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segments[o].columns - j * AMX_ROWS), sums[block % 2]);
       }
   }
   finish(&pending);

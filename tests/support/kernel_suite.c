@@ -117,8 +117,13 @@ static int64_t linear_columns(BlockType type, int64_t blocks, Rng *rng) {
 }
 
 static KernelCase *make_linear(Arena *arena, Rng *rng, KernelOp op, int index) {
-  const int per_type = COUNT_OF(linear_shapes) + 1;
-  if (index >= per_type * COUNT_OF(weight_types)) return NULL;
+  const int per_type = COUNT_OF(linear_shapes) + 1, all = per_type * COUNT_OF(weight_types);
+  // A sum that is long enough to be taken in pieces.
+  if (index == all || index == all + 1) {
+    bool is_forward = op == OP_linear_forward;
+    return case_linear(arena, rng, op, BLOCK_F32, 20, is_forward ? 40 : 8300, is_forward ? 8300 : 40, 1, index == all);
+  }
+  if (index > all) return NULL;
   BlockType type = weight_types[index / per_type];
   float alpha = index % 3 == 0 ? 1 : -0.75f;
   if (index % per_type == COUNT_OF(linear_shapes)) return case_linear(arena, rng, op, type, 130, 270, 768, alpha, index % 2);
