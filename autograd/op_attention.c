@@ -63,10 +63,24 @@ static int64_t attention_scratch(const Node *node, bool backward) {
   return floats;
 }
 
+// Scores that are seen, times two products forward and five backward.
+static double attention_flop(const Node *node, bool backward) {
+  const AttentionAttributes *attributes = node->attributes;
+  const AttentionShape *shape = &attributes->shape;
+  double seen = 0;
+  for (int64_t s = 0; s < attributes->span_count; s++) {
+    const AttentionSpan *span = &attributes->spans[s];
+    double queries = (double)(span->query_end - span->query_begin), keys = (double)(span->key_end - span->key_begin);
+    seen += queries * (keys - queries / 2);
+  }
+  return seen * (double)shape->heads * (double)(shape->head_size + shape->value_size) * (backward ? 5 : 2);
+}
+
 static const Op attention_op = {.name = "attention",
                                 .forward = attention_forward,
                                 .backward = attention_backward,
                                 .scratch = attention_scratch,
+                                .flop = attention_flop,
                                 .saved_inputs = 1u << ATTENTION_Q | 1u << ATTENTION_K | 1u << ATTENTION_V,
                                 .saved_outputs = 3};
 

@@ -148,16 +148,34 @@ static int64_t linear_scratch(const Node *node, bool backward) {
   return (bytes + 3) / 4;
 }
 
+// Products of rows x in x out: 2 of them for each weight a row; LoRA's come three times on the way back.
+static double linear_flop(const Node *node, bool backward) {
+  const LinearAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LINEAR_X];
+  bool has_y = backward ? x->needs_gradient : node->outputs[0]->data != NULL;
+  double weights = 0, factors = 0;
+  for (int i = 0; i < a->count; i++) {
+    const LinearPart *part = &a->parts[i];
+    if (has_y) weights += (double)part->weight->rows * (double)part->weight->columns;
+    if (!is_adapted(part)) continue;
+    double down = (double)(part->adapter->a.rows * x->columns), up = (double)(part->adapter->b.rows * part->adapter->b.columns);
+    factors += backward ? down + 2 * up + (has_y ? down : 0) : down + (has_y ? up : 0);
+  }
+  return 2 * (double)x->rows * (weights + factors);
+}
+
 static const Op linear_op = {.name = "linear",
                              .forward = linear_forward,
                              .backward = linear_backward,
                              .scratch = linear_scratch,
+                             .flop = linear_flop,
                              .aliased_input = 1 + LINEAR_RESIDUAL};
 
 static const Op linear_lora_op = {.name = "linear + lora",
                                   .forward = linear_forward,
                                   .backward = linear_backward,
                                   .scratch = linear_scratch,
+                                  .flop = linear_flop,
                                   .saved_inputs = 1u << LINEAR_X,
                                   .saved_outputs = 1u << LINEAR_H,
                                   .aliased_input = 1 + LINEAR_RESIDUAL,

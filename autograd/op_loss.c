@@ -54,10 +54,17 @@ static int64_t loss_scratch(const Node *node, bool backward) {
   return backward ? 0 : chunk_rows(node->inputs[LOSS_X]->rows) * (attributes->head->rows + 1);
 }
 
+static double loss_flop(const Node *node, bool backward) {
+  const LossAttributes *attributes = node->attributes;
+  double product = 2 * (double)node->inputs[LOSS_X]->rows * (double)attributes->head->rows * (double)attributes->head->columns;
+  return backward ? 0 : node->outputs[LOSS_DX] ? 2 * product : product;
+}
+
 static const Op loss_op = {.name = "cross_entropy",
                            .forward = loss_forward,
                            .backward = loss_backward,
                            .scratch = loss_scratch,
+                           .flop = loss_flop,
                            .saved_outputs = 1u << LOSS_DX,
                            .is_loss = true};
 

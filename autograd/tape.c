@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
+
 // A stretch of the schedule during which one buffer must hold its contents.
 typedef struct Lifetime {
   int first, last;  // event numbers
@@ -352,6 +354,16 @@ Status tape_reserve(Tape *tape) {
   return STATUS_OK;
 }
 
+// Of the tensors that an event reads and writes.
+static double event_bytes(const Event *event) {
+  const Node *node = event->node;
+  int64_t bytes = 0, factor = event->phase == PHASE_BACKWARD ? 2 : 1;  // data and gradient
+  for (int i = 0; i < NODE_INPUTS; i++) bytes += node->inputs[i] ? factor * tensor_bytes(node->inputs[i]) : 0;
+  for (int i = 0; i < NODE_OUTPUTS; i++)
+    if (node->outputs[i] && (event->phase == PHASE_BACKWARD || event->outputs >> i & 1)) bytes += tensor_bytes(node->outputs[i]);
+  return (double)bytes;
+}
+
 static void event_run(Tape *tape, Event *event) {
   TapePlan *plan = tape->plan;
   for (int i = 0; i < event->starts; i++) {
@@ -360,8 +372,16 @@ static void event_run(Tape *tape, Event *event) {
   }
   for (int i = 0; i < NODE_OUTPUTS && event->phase == PHASE_RECOMPUTE; i++)
     if (event->node->outputs[i] && !(event->outputs >> i & 1)) event->node->outputs[i]->data = NULL;
-  if (event->phase == PHASE_BACKWARD) event->node->op->backward(event->node, tape);
-  else event->node->op->forward(event->node, tape);
+  Node *node = event->node;
+  double start = tape->profile ? time_seconds() : 0;
+  bool backward = event->phase == PHASE_BACKWARD;
+  if (backward) node->op->backward(node, tape);
+  else node->op->forward(node, tape);
+  double flop = node->op->flop ? node->op->flop(node, backward) : 0;
+  tape->flop += flop;
+  if (!tape->profile) return;
+  static const char *const directions[] = {"forward", "again", "backward"};
+  profile_add(tape->profile, node->op->name, directions[event->phase], time_seconds() - start, flop, event_bytes(event));
 }
 
 void tape_forward(Tape *tape) {

@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "autograd/profile.h"
 #include "core/memory.h"
 #include "core/status.h"
 #include "kernels/backend.h"
@@ -45,6 +46,7 @@ typedef struct Op {
   void (*forward)(Node *node, Tape *tape);
   void (*backward)(Node *node, Tape *tape);  // NULL: no gradient goes through
   int64_t (*scratch)(const Node *node, bool backward);  // floats while it runs; NULL: none
+  double (*flop)(const Node *node, bool backward);  // of the products that its last call computed; NULL: none to speak of
   unsigned saved_inputs, saved_outputs;  // bit i: backward reads the data of input / output i
   int aliased_input;  // 1 + the input whose gradient is output 0's own; 0: none
   bool is_in_place;  // output 0 takes the place of input 0, which no other op reads
@@ -71,6 +73,8 @@ struct Tape {
   Backend *backend;
   TapeMode mode;
   FloatType activations;  // the type of activations between linear layers; the residual stream is float32
+  double flop;  // of products, by all passes so far
+  Profile *profile;  // where times are added up; NULL: nowhere
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number
   // private
   Arena arena;

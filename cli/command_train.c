@@ -56,7 +56,7 @@ static Status export_merged(const Recipe *recipe, const Arguments *arguments) {
   return status;
 }
 
-static Status run(Recipe *recipe, const char *resume, const Arguments *arguments) {
+static Status run(Recipe *recipe, TrainOptions options, const Arguments *arguments) {
   Backend *backend;
   TRY(check_export(recipe));
   TRY(recipe_check_trainable(recipe));  // before anything large is downloaded for it
@@ -64,22 +64,23 @@ static Status run(Recipe *recipe, const char *resume, const Arguments *arguments
   TRY(backend_new(&backend, recipe->device, (int)arguments->threads));
   signal(SIGINT, catch_signal);
   signal(SIGTERM, catch_signal);
-  Status status = train(recipe, (TrainOptions){.resume = resume, .signal = &caught_signal}, backend);
+  Status status = train(recipe, options, backend);
   backend_free(backend);
   return status == STATUS_OK ? export_merged(recipe, arguments) : status;
 }
 
 Status command_train(int argc, char **argv) {
-  const char *resume = NULL;
+  TrainOptions train_options = {.signal = &caught_signal};
   const Option options[] = {
-      {"resume", OPTION_OPTIONAL_STRING, &resume, "CHECKPOINT",
+      {"resume", OPTION_OPTIONAL_STRING, &train_options.resume, "CHECKPOINT",
        "go on from this checkpoint folder, or from the newest whole one in output_dir"},
+      {"profile", OPTION_FLAG, &train_options.profile, NULL, "at the end, print time by operation and memory by purpose"},
   };
   const CommandLine line = {.name = "train",
-                            .usage = "RECIPE [--key value ...] [--resume [CHECKPOINT]]",
+                            .usage = "RECIPE [--key value ...] [--resume [CHECKPOINT]] [--profile]",
                             .summary = "Trains what the recipe says. Any recipe key can be overridden, nested ones with dots.",
                             .options = options,
-                            .option_count = 1,
+                            .option_count = 2,
                             .min_positional = 1,
                             .max_positional = 1,
                             .positional = "RECIPE",
@@ -89,7 +90,7 @@ Status command_train(int argc, char **argv) {
   if (status == STATUS_OK && !arguments.help) {
     Recipe recipe;
     status = recipe_load(&recipe, arguments.positional.items[0], arguments.overrides, arguments.override_count);
-    if (status == STATUS_OK) status = run(&recipe, resume, &arguments);
+    if (status == STATUS_OK) status = run(&recipe, train_options, &arguments);
     recipe_release(&recipe);
   }
   arguments_release(&arguments);

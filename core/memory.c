@@ -91,6 +91,11 @@ static int64_t read_number(const char *path, const char *key) {
   return value;
 }
 
+int64_t memory_resident_bytes(void) {
+  int64_t kibibytes = read_number("/proc/self/status", "VmRSS:");
+  return kibibytes < 0 ? memory_peak_bytes() : kibibytes * 1024;
+}
+
 int64_t memory_private_bytes(void) {
   int64_t kibibytes = read_number("/proc/self/status", "RssAnon:");
   return kibibytes < 0 ? memory_peak_bytes() : kibibytes * 1024;

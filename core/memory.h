@@ -22,6 +22,7 @@ void *memory_pages(size_t bytes);
 Status memory_try(void **block, size_t bytes, const char *purpose);  // 64-byte aligned, zeroed; free() it
 bool size_multiply(size_t *product, size_t a, size_t b);  // false on overflow
 int64_t memory_peak_bytes(void);  // the process's largest resident size so far
+int64_t memory_resident_bytes(void);  // resident now
 int64_t memory_private_bytes(void);  // resident now, mapped files and shared memory left out
 int64_t memory_available_bytes(void);  // what the machine has free (MemAvailable, cgroup limit)
 

@@ -169,3 +169,8 @@ void *backend_shared_scratch(Backend *backend, int64_t bytes) {
   }
   return state->shared_block;
 }
+
+int64_t backend_workspace_bytes(const Backend *backend) {
+  const CpuState *state = backend->state;
+  return (int64_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES + state->shared_bytes;
+}

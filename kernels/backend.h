@@ -132,5 +132,6 @@ enum { KERNEL_SCRATCH_BYTES = 4 << 20 };
 void *backend_scratch(Backend *backend, int thread);  // KERNEL_SCRATCH_BYTES, 64-byte aligned
 // One block shared by all threads of a kernel, grown to at least `bytes` when a larger one is first asked for.
 void *backend_shared_scratch(Backend *backend, int64_t bytes);
+int64_t backend_workspace_bytes(const Backend *backend);  // of all scratch
 
 #endif

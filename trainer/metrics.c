@@ -96,6 +96,7 @@ Status metrics_write_step(MetricsWriter *writer, const StepMetrics *metrics) {
   put_integer(&line, "tokens", metrics->tokens);
   put_integer(&line, "trained_tokens", metrics->trained_tokens);
   put_real(&line, "tokens_per_second", metrics->tokens_per_second);
+  put_real(&line, "peak_share", metrics->peak_share);
   put_integer(&line, "peak_memory_bytes", metrics->peak_memory_bytes);
   return line_write(writer, &line);
 }

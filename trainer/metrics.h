@@ -1,6 +1,7 @@
 // metrics.jsonl in output_dir: one JSON object a line, in the file as soon as it is written.
 //   a step:        {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens",
-//                   "tokens_per_second", "peak_memory_bytes"}
+//                   "tokens_per_second", "peak_share", "peak_memory_bytes"}
+// peak_share: the step's flop a second by what peak_flops measured at the start, which a loop of nothing but multiply-adds reaches.
 //   an evaluation: {"step", "eval_loss", "eval_perplexity"}
 // A number that is NaN or infinite (a skipped step) is null. Others are the shortest text that reads back as the same bits.
 #ifndef TRAINER_METRICS_H
@@ -18,6 +19,7 @@ typedef struct StepMetrics {
   double learning_rate;
   int64_t tokens, trained_tokens;  // of this step
   double tokens_per_second;
+  double peak_share;
   int64_t peak_memory_bytes;
 } StepMetrics;
 

@@ -33,9 +33,9 @@ void train_progress_step(TrainProgress *progress, const StepMetrics *metrics) {
   }
   bool edge = metrics->step == progress->first_step + 1 || metrics->step == progress->steps;
   if (!edge && metrics->step % progress->logging_steps != 0) return;
-  log_info("step %lld/%lld  epoch %.2f  loss %.4f  grad_norm %.4g  lr %.3g  %.0f tok/s  %s  %s left", (long long)metrics->step,
-           (long long)progress->steps, metrics->epoch, metrics->loss, metrics->grad_norm, metrics->learning_rate,
-           metrics->tokens_per_second, bytes, remaining);
+  log_info("step %lld/%lld  epoch %.2f  loss %.4f  grad_norm %.4g  lr %.3g  %.0f tok/s (%.0f%% of peak)  %s  %s left",
+           (long long)metrics->step, (long long)progress->steps, metrics->epoch, metrics->loss, metrics->grad_norm, metrics->learning_rate,
+           metrics->tokens_per_second, 100 * metrics->peak_share, bytes, remaining);
 }
 
 void train_progress_evaluation(const TrainProgress *progress, int64_t step, double loss) {

@@ -8,7 +8,6 @@
 
 #include "core/log.h"
 #include "data/prepared.h"
-#include "kernels/peak.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
   int32_t largest = row_set_statistics(rows).largest_id;
@@ -153,11 +152,13 @@ static Checkpointing checkpointing(const Recipe *recipe) {
 }
 
 // bf16: auto takes bfloat16 where products are faster in it, which some tens of milliseconds tell.
-static FloatType activation_type(const Run *run) {
+static FloatType choose_activations(Run *run) {
+  const Kernels *kernels = run->backend->kernels;
+  double floats = kernels->peak_flops(FLOAT_32, run->backend), halves = kernels->peak_flops(FLOAT_BF16, run->backend);
   const char *wanted = run->recipe->bf16;
-  if (strcmp(wanted, "false") == 0) return FLOAT_32;
-  if (strcmp(wanted, "auto") != 0) return FLOAT_BF16;
-  return peak_fastest(run->backend);
+  bool in_bfloat16 = strcmp(wanted, "auto") == 0 ? halves > floats : strcmp(wanted, "false") != 0;
+  run->peak_flops = in_bfloat16 && halves > floats ? halves : floats;
+  return in_bfloat16 ? FLOAT_BF16 : FLOAT_32;
 }
 
 // What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
@@ -182,21 +183,27 @@ static void describe(const Run *run) {
   format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
   format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
+  log_info("activations in %s; products at most %.0f GFLOP/s here", run->step.tape.activations == FLOAT_BF16 ? "bfloat16" : "float32",
+           run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
 }
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
+  run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
   TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
+  int64_t before = memory_private_bytes();
   TRY(open_rows(run));
+  run->rows_bytes = memory_private_bytes() - before;
   TRY(open_adapter(run));
   TRY(open_optimizer(run));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
-  step_new(&run->step, run->model, activation_type(run), checkpointing(recipe), activation_budget(run));
+  step_new(&run->step, run->model, choose_activations(run), checkpointing(recipe), activation_budget(run));
+  if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest));
   describe(run);
   return STATUS_OK;

@@ -27,6 +27,9 @@ typedef struct Run {
   Optimizer *optimizer;
   Schedule schedule;
   Step step;
+  int64_t program_bytes, rows_bytes;  // resident before the run was opened; what rows and vocabulary added
+  Profile profile;
+  double peak_flops;  // of products in the type of activations, on this device alone, measured at the start
   Batch largest;  // of all epochs' micro-batches
   int64_t *epoch_steps;  // [epochs]: optimiser steps of each whole epoch
   int64_t epochs;  // that the run touches

@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "trainer/metrics.h"
+#include "trainer/memory_use.h"
 #include "trainer/progress.h"
 #include "trainer/run.h"
 
@@ -19,6 +20,7 @@ typedef struct Loop {
   BatchPlan plan;  // of the present epoch
   Batch *batches;  // [gradient_accumulation_steps]
   double loss, eval_loss;
+  double step_seconds;  // of all steps
 } Loop;
 
 // The micro-batches of one optimiser step: as many as are left of the epoch, at most the recipe's accumulation.
@@ -52,7 +54,7 @@ static Status open_epoch(Loop *loop) {
 // One optimiser step: the loss and every gradient have one denominator, the step's trained tokens.
 static Status train_step(Loop *loop, StepMetrics *metrics) {
   Run *run = loop->run;
-  double start = time_seconds(), sum = 0;
+  double start = time_seconds(), sum = 0, flop = run->step.tape.flop;
   int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
   float scale = trained ? (float)(1.0 / (double)trained) : 0;
@@ -63,7 +65,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
     sum += nll;
   }
   loop->loss = trained ? sum / (double)trained : 0;
-  double rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
+  double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
   if (report.skipped)
@@ -73,6 +75,9 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   loop->state.micro_batch += count;
   loop->state.tokens += tokens;
   loop->state.trained_tokens += trained;
+  double seconds = time_seconds() - start;
+  if (run->options.profile) profile_add(&run->profile, "optimiser", "", time_seconds() - update_start, 0, 0);
+  loop->step_seconds += seconds;
   *metrics = (StepMetrics){.step = loop->state.step,
                            .epoch = run->stream ? (double)dataset_stream_pass(run->stream) : (double)loop->state.epoch + epoch_share,
                            .loss = loop->loss,
@@ -80,7 +85,8 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
                            .learning_rate = rate,
                            .tokens = tokens,
                            .trained_tokens = trained,
-                           .tokens_per_second = (double)tokens / (time_seconds() - start),
+                           .tokens_per_second = (double)tokens / seconds,
+                           .peak_share = (run->step.tape.flop - flop) / seconds / run->peak_flops,
                            .peak_memory_bytes = memory_peak_bytes()};
   return STATUS_OK;
 }
@@ -125,6 +131,16 @@ static Status after_step(Loop *loop, const StepMetrics *metrics) {
                      "stopped by a signal after step %lld; `--resume` goes on from its checkpoint", (long long)loop->state.step);
 }
 
+// Time by operation, then memory by purpose. Times are of the steps alone: opening and export are not in them.
+static void tell_profile(const Loop *loop) {
+  Buffer text = {0};
+  profile_describe(&text, &loop->run->profile, loop->step_seconds);
+  buffer_append_string(&text, "\n");
+  memory_use_describe(&text, loop->run);
+  log_info("%s", text.data);
+  buffer_release(&text);
+}
+
 static Status train_loop(Loop *loop) {
   Run *run = loop->run;
   TRY(run_resume(&loop->state, run));
@@ -142,6 +158,7 @@ static Status train_loop(Loop *loop) {
     TRY(after_step(loop, &metrics));
   }
   train_progress_finish(&loop->progress, loop->state.step);
+  if (run->options.profile) tell_profile(loop);
   return run_export(run, loop->loss, loop->eval_loss);
 }
 

@@ -7,6 +7,7 @@
 
 typedef struct TrainOptions {
   const char *resume;  // a checkpoint folder; "" the newest in output_dir; NULL: from the beginning, or as the recipe says
+  bool profile;  // at the end, tell time by operation and memory by purpose
   volatile int *signal;  // set by the caller's signal handler: checkpoint and stop (may be NULL)
 } TrainOptions;
 

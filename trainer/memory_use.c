@@ -1,0 +1,41 @@
+#include "trainer/memory_use.h"
+
+#include <stdlib.h>
+
+#include "core/log.h"
+
+static int compare_parts(const void *a, const void *b) {
+  const MemoryPart *x = a, *y = b;
+  return x->bytes < y->bytes ? 1 : x->bytes > y->bytes ? -1 : 0;
+}
+
+int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
+  int64_t values = run->adapter->size * (int64_t)sizeof(float), sum = 0;
+  const MemoryPart all[MEMORY_PURPOSES] = {
+      {"base weights", model_mapped_bytes(run->model) + run->model->nf4_bytes},
+      {"adapter", values},
+      {"adapter's gradients", values},
+      {"optimiser", values * run->optimizer->method->state_count},
+      {"activations and their gradients", run->step.tape.block_bytes},
+      {"kernels' workspace", backend_workspace_bytes(run->backend)},
+      {"rows and vocabulary", run->rows_bytes},
+      {"program and libraries", run->program_bytes},
+  };
+  for (int i = 0; i < MEMORY_PURPOSES; i++) {
+    parts[i] = all[i];
+    sum += all[i].bytes;
+  }
+  qsort(parts, MEMORY_PURPOSES, sizeof *parts, compare_parts);
+  return sum;
+}
+
+void memory_use_describe(Buffer *text, const Run *run) {
+  MemoryPart parts[MEMORY_PURPOSES];
+  char bytes[32];
+  int64_t sum = memory_use(parts, run);
+  for (int i = 0; i < MEMORY_PURPOSES; i++)
+    buffer_format(text, "%-36s %12s %5.1f%%\n", parts[i].purpose, format_bytes(bytes, (double)parts[i].bytes),
+                  100 * (double)parts[i].bytes / (double)sum);
+  buffer_format(text, "%-36s %12s\n", "together", format_bytes(bytes, (double)sum));
+  buffer_format(text, "%-36s %12s\n", "the process at its largest", format_bytes(bytes, (double)memory_peak_bytes()));
+}

@@ -1,0 +1,18 @@
+// What a run's memory is for. The sum is what the process takes at most, and can be known before the first step.
+#ifndef TRAINER_MEMORY_USE_H
+#define TRAINER_MEMORY_USE_H
+
+#include "trainer/run.h"
+
+enum { MEMORY_PURPOSES = 8 };
+
+typedef struct MemoryPart {
+  const char *purpose;
+  int64_t bytes;
+} MemoryPart;
+
+// All parts, the largest first; the last is what the process had before the run was opened. Returns their sum.
+int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run);
+void memory_use_describe(Buffer *text, const Run *run);
+
+#endif
