@@ -54,7 +54,7 @@ static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64
 
 void product_bf16_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread) {
   int64_t panel_step = segment.output->depth * AMX_ROWS;
-  uint16_t *to = (uint16_t *)p->piece + segment.piece_at + (term->at + first) * AMX_ROWS;
+  uint16_t *to = (uint16_t *)segment.panels + (term->at + first) * AMX_ROWS;
   float *buffer = backend_scratch(p->backend, thread);
   if (!term->transposed) {
     pack_plain(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
@@ -72,9 +72,9 @@ ALWAYS_INLINE __m512i left_words(const Left *left, int64_t i, int64_t k, int typ
   return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
 }
 
-// Rows of a left operand as tiles: [row panels][tiles][16][32].
-ALWAYS_INLINE void pack_left(uint16_t *to, int64_t panel_step, const Left *left, int64_t row, int64_t rows, int type) {
-  for (int64_t i = 0; i < rows; i += AMX_ROWS, to += panel_step) {
+ALWAYS_INLINE void pack_rows(const Left *left, int64_t row, int64_t rows, int type) {
+  uint16_t *to = (uint16_t *)(uintptr_t)left->tiles.data + row / AMX_ROWS * left->tiles.panel_step;
+  for (int64_t i = 0; i < rows; i += AMX_ROWS, to += left->tiles.panel_step) {
     int64_t count = smaller(AMX_ROWS, rows - i);
     uint16_t *at = to;
     for (int64_t k = 0; k < left->k; k += AMX_DEPTH, at += AMX_ELEMENTS) {
@@ -84,28 +84,7 @@ ALWAYS_INLINE void pack_left(uint16_t *to, int64_t panel_step, const Left *left,
   }
 }
 
-// A left operand as tiles: element steps from a panel of 16 rows to the next, from a tile to the next, and from a row to the next.
-typedef struct LeftTiles {
-  const uint16_t *data;
-  int64_t panel_step, tile_step, row_step;
-} LeftTiles;
-
-// Rows that few columns read are read where they are; others are packed.
-static void place_lefts(LeftTiles tiles[PRODUCT_LEFTS], const Product *p, ProductTask task, int64_t columns) {
-  uint16_t *packed = backend_scratch(p->backend, task.thread);
-  for (int l = 0; l < p->left_count; l++) {
-    const Left *left = &p->lefts[l];
-    const Rows *rows = &left->rows;
-    if (columns <= 4 * AMX_ROWS && rows->type == FLOAT_BF16 && left->k % AMX_DEPTH == 0 && task.rows % AMX_ROWS == 0) {
-      const uint16_t *from = (const uint16_t *)rows->data + task.row * rows->step;
-      tiles[l] = (LeftTiles){from, AMX_ROWS * rows->step, AMX_DEPTH, rows->step};
-      continue;
-    }
-    tiles[l] = (LeftTiles){packed, round_up(left->k, AMX_DEPTH) * AMX_ROWS, AMX_ELEMENTS, AMX_DEPTH};
-    BY_TYPE(rows->type, pack_left(packed, tiles[l].panel_step, left, task.row, task.rows, TYPE));
-    packed += round_up(task.rows, AMX_ROWS) * round_up(left->k, AMX_DEPTH);
-  }
-}
+void product_bf16_pack_left(const Left *left, int64_t row, int64_t rows) { BY_TYPE(left->rows.type, pack_rows(left, row, rows, TYPE)); }
 
 enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
 
@@ -177,17 +156,17 @@ ALWAYS_INLINE void multiply_narrow_term(LeftTiles left, const uint16_t *a, int64
 }
 
 // One block of an output: two panels of rows by two panels of columns, or by one.
-static void multiply_block(float *sums, const Segment *segment, const Product *p, const LeftTiles *lefts, int64_t row_panel,
-                           bool has_second_row, int64_t panel, bool has_second_column, Pending *pending) {
+static void multiply_block(float *sums, const Segment *segment, const Product *p, int64_t row_panel, bool has_second_row, int64_t panel,
+                           bool has_second_column, Pending *pending) {
   const Output *output = segment->output;
   int64_t panel_step = output->depth * AMX_ROWS;
-  const uint16_t *panels = (const uint16_t *)p->piece + segment->piece_at + panel * panel_step;
+  const uint16_t *panels = (const uint16_t *)segment->panels + panel * panel_step;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (const Term *term = output->terms; term < output->terms + output->term_count; term++) {
-    LeftTiles left = lefts[term->left];
+    LeftTiles left = p->lefts[term->left].tiles;
     const uint16_t *a = left.data + row_panel * left.panel_step, *b = panels + term->at * AMX_ROWS;
     int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH), second = has_second_row ? left.panel_step : 0;
     if (has_second_column) multiply_term(left, a, second, b, panel_step, tiles, pending);
@@ -203,24 +182,17 @@ static void multiply_block(float *sums, const Segment *segment, const Product *p
 
 void product_bf16_multiply(const Product *p, ProductTask task) {
   _Alignas(64) float sums[2][BLOCK * BLOCK];
-  Segment segments[LINEAR_PROJECTIONS];
-  LeftTiles lefts[PRODUCT_LEFTS];
   Pending pending = {0};
-  int64_t row_panels = divide_up(task.rows, AMX_ROWS), block = 0, columns = 0;
-  for (int o = 0; o < p->output_count; o++) {
-    segments[o] = product_segment(p, o, task.first_group, task.end_group);
-    columns += segments[o].columns;
-  }
-  place_lefts(lefts, p, task, columns);
+  int64_t row_panels = divide_up(task.rows, AMX_ROWS), first_panel = task.row / AMX_ROWS, block = 0;
   tiles_begin();
   for (int o = 0; o < p->output_count; o++) {
-    int64_t panels = divide_up(segments[o].columns, AMX_ROWS);
+    Segment segment = product_segment(p, task.piece, o, task.first_group, task.end_group);
+    int64_t panels = divide_up(segment.columns, AMX_ROWS);
     for (int64_t j = 0; j < panels; j += 2)
       for (int64_t i = 0; i < row_panels; i += 2, block++) {
-        multiply_block(sums[block % 2], &segments[o], p, lefts, i, i + 1 < row_panels, j, j + 1 < panels, &pending);
-        pending =
-            pending_block(segments[o].output, task.row + i * AMX_ROWS, segments[o].column + j * AMX_ROWS,
-                          smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segments[o].columns - j * AMX_ROWS), sums[block % 2]);
+        multiply_block(sums[block % 2], &segment, p, first_panel + i, i + 1 < row_panels, j, j + 1 < panels, &pending);
+        pending = pending_block(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS,
+                                smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segment.columns - j * AMX_ROWS), sums[block % 2]);
       }
   }
   finish(&pending);

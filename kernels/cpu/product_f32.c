@@ -36,7 +36,7 @@ static void pack_plain(float *to, int64_t panel_step, const Term *term, int64_t 
 }
 
 void product_f32_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread) {
-  float *to = (float *)p->piece + segment.piece_at + (term->at + first) * TILE_COLUMNS, *buffer = backend_scratch(p->backend, thread);
+  float *to = (float *)segment.panels + (term->at + first) * TILE_COLUMNS, *buffer = backend_scratch(p->backend, thread);
   int64_t panel_step = segment.output->depth * TILE_COLUMNS;
   if (term->transposed) pack_transposed(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
   else pack_plain(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
@@ -64,7 +64,7 @@ void product_f32_multiply(const Product *p, ProductTask task) {
   int64_t at[LINEAR_PROJECTIONS], columns = 0;
   bool started[LINEAR_PROJECTIONS] = {false};
   for (int o = 0; o < p->output_count; o++) {
-    segments[o] = product_segment(p, o, task.first_group, task.end_group);
+    segments[o] = product_segment(p, task.piece, o, task.first_group, task.end_group);
     at[o] = columns;
     columns += segments[o].columns;
   }
@@ -76,7 +76,7 @@ void product_f32_multiply(const Product *p, ProductTask task) {
       for (int o = 0; o < p->output_count; o++) {
         const Term *term = segments[o].columns ? find_term(segments[o].output, l) : NULL;
         if (!term) continue;
-        const float *panels = (const float *)p->piece + segments[o].piece_at + (term->at + first) * TILE_COLUMNS;
+        const float *panels = (const float *)segments[o].panels + (term->at + first) * TILE_COLUMNS;
         TileB b = {panels, segments[o].output->depth * TILE_COLUMNS, TILE_COLUMNS};
         tile_multiply(sums + at[o], ld, a, b, task.rows, segments[o].columns, depth, 1, started[o]);
         started[o] = true;
