@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/log.h"
 #include "core/memory.h"
 
 struct Worker {
@@ -14,43 +15,76 @@ struct Worker {
   pthread_t thread;
 };
 
+// A run is published by `remaining`: who takes one of it that is above zero has a task of the present run, whose function, argument and
+// number of tasks stand still until all its tasks are done. So the caller never waits for a worker that has not woken up.
 struct ThreadPool {
   int threads;
   struct Worker *workers;  // threads - 1 of them; the caller is thread 0
-  pthread_mutex_t mutex;
-  pthread_cond_t start, finish;
-  uint64_t generation;  // one more for each pool_run
-  int running;  // workers that have not yet finished this generation
-  bool stop;
   TaskFunction function;
   void *argument;
   int64_t tasks;
-  atomic_int_fast64_t next;
+  atomic_int_fast64_t remaining, done;  // tasks not yet taken (below 1: none), tasks that are done
+  bool spins;  // threads that wait look out for a while before they sleep
+  // Sleeping:
+  pthread_mutex_t mutex;
+  pthread_cond_t start, finish;
+  atomic_int sleepers;  // workers that have to be woken
+  atomic_bool caller_sleeps, stop;
 };
+
+// Waking a thread takes some 50 us, more than most kernels' runs: it is worth as long a look-out.
+enum { SPIN_MICROSECONDS = 50 };
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+typedef bool (*Condition)(ThreadPool *pool);
+
+static bool has_work(ThreadPool *pool) { return atomic_load(&pool->remaining) > 0 || atomic_load(&pool->stop); }
+static bool is_done(ThreadPool *pool) { return atomic_load(&pool->done) == pool->tasks; }
+
+static bool spin_until(ThreadPool *pool, Condition condition) {
+  if (condition(pool)) return true;
+  if (!pool->spins) return false;
+  double end = time_seconds() + SPIN_MICROSECONDS * 1e-6;
+  do {
+    for (int i = 0; i < 32; i++) {
+      if (condition(pool)) return true;
+      relax();
+    }
+  } while (time_seconds() < end);
+  return false;
+}
 
 static void run_tasks(ThreadPool *pool, int thread) {
   for (;;) {
-    int64_t task = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-    if (task >= pool->tasks) return;
-    pool->function(pool->argument, task, thread);
+    int64_t taken = atomic_fetch_sub(&pool->remaining, 1);
+    if (taken <= 0) return;
+    int64_t tasks = pool->tasks;
+    pool->function(pool->argument, tasks - taken, thread);
+    if (atomic_fetch_add(&pool->done, 1) + 1 < tasks || !atomic_load(&pool->caller_sleeps)) continue;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_signal(&pool->finish);
+    pthread_mutex_unlock(&pool->mutex);
   }
 }
 
 static void *worker_main(void *argument) {
   struct Worker *worker = argument;
   ThreadPool *pool = worker->pool;
-  uint64_t seen = 0;
-  pthread_mutex_lock(&pool->mutex);
-  for (;;) {
-    while (!pool->stop && pool->generation == seen) pthread_cond_wait(&pool->start, &pool->mutex);
-    if (pool->stop) break;
-    seen = pool->generation;
-    pthread_mutex_unlock(&pool->mutex);
+  while (!atomic_load(&pool->stop)) {
+    if (!spin_until(pool, has_work)) {
+      pthread_mutex_lock(&pool->mutex);
+      atomic_fetch_add(&pool->sleepers, 1);
+      while (!has_work(pool)) pthread_cond_wait(&pool->start, &pool->mutex);
+      atomic_fetch_sub(&pool->sleepers, 1);
+      pthread_mutex_unlock(&pool->mutex);
+    }
     run_tasks(pool, worker->index);
-    pthread_mutex_lock(&pool->mutex);
-    if (--pool->running == 0) pthread_cond_signal(&pool->finish);
   }
-  pthread_mutex_unlock(&pool->mutex);
   return NULL;
 }
 
@@ -63,6 +97,7 @@ static int processors(void) {
 ThreadPool *pool_new(int threads) {
   ThreadPool *pool = memory_new(1, sizeof *pool);
   pool->threads = threads > 0 ? threads : processors();
+  pool->spins = pool->threads <= processors();
   pool->workers = memory_new((size_t)pool->threads, sizeof *pool->workers);
   pthread_mutex_init(&pool->mutex, NULL);
   pthread_cond_init(&pool->start, NULL);
@@ -78,33 +113,38 @@ ThreadPool *pool_new(int threads) {
 
 int pool_threads(const ThreadPool *pool) { return pool->threads; }
 
+static void wake(ThreadPool *pool) {
+  if (!atomic_load(&pool->sleepers)) return;
+  pthread_mutex_lock(&pool->mutex);
+  pthread_cond_broadcast(&pool->start);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
 void pool_run(ThreadPool *pool, int64_t tasks, TaskFunction function, void *argument) {
   if (tasks <= 0) return;
   if (pool->threads == 1 || tasks == 1) {
     for (int64_t task = 0; task < tasks; task++) function(argument, task, 0);
     return;
   }
-  pthread_mutex_lock(&pool->mutex);
   pool->function = function;
   pool->argument = argument;
   pool->tasks = tasks;
-  atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-  pool->running = pool->threads - 1;
-  pool->generation++;
-  pthread_cond_broadcast(&pool->start);
-  pthread_mutex_unlock(&pool->mutex);
+  atomic_store(&pool->done, 0);
+  atomic_store(&pool->remaining, tasks);
+  wake(pool);
   run_tasks(pool, 0);
+  if (spin_until(pool, is_done)) return;
   pthread_mutex_lock(&pool->mutex);
-  while (pool->running > 0) pthread_cond_wait(&pool->finish, &pool->mutex);
+  atomic_store(&pool->caller_sleeps, true);
+  while (!is_done(pool)) pthread_cond_wait(&pool->finish, &pool->mutex);
+  atomic_store(&pool->caller_sleeps, false);
   pthread_mutex_unlock(&pool->mutex);
 }
 
 void pool_free(ThreadPool *pool) {
   if (!pool) return;
-  pthread_mutex_lock(&pool->mutex);
-  pool->stop = true;
-  pthread_cond_broadcast(&pool->start);
-  pthread_mutex_unlock(&pool->mutex);
+  atomic_store(&pool->stop, true);
+  wake(pool);
   for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i - 1].thread, NULL);
   pthread_mutex_destroy(&pool->mutex);
   pthread_cond_destroy(&pool->start);

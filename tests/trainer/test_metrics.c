@@ -39,6 +39,7 @@ static StepMetrics step_metrics(int64_t step) {
                        .tokens = 2048,
                        .trained_tokens = 700 + step,
                        .tokens_per_second = 123.456,
+                       .peak_share = 0.3125,
                        .peak_memory_bytes = 1 << 30};
 }
 
@@ -82,7 +83,7 @@ static void each_line_is_json_with_the_names_of_the_contract_and_the_same_bits(v
       evaluations++;
     } else {
       StepMetrics expected = step_metrics(++steps);
-      assert_int_equal(json_object_size(object), 9);
+      assert_int_equal(json_object_size(object), 10);
       assert_int_equal(json_integer_value(json_object_get(object, "step")), expected.step);
       assert_true(json_number_value(json_object_get(object, "epoch")) == expected.epoch);
       assert_true(json_number_value(json_object_get(object, "loss")) == expected.loss);
@@ -91,6 +92,7 @@ static void each_line_is_json_with_the_names_of_the_contract_and_the_same_bits(v
       assert_int_equal(json_integer_value(json_object_get(object, "tokens")), expected.tokens);
       assert_int_equal(json_integer_value(json_object_get(object, "trained_tokens")), expected.trained_tokens);
       assert_true(json_number_value(json_object_get(object, "tokens_per_second")) == expected.tokens_per_second);
+      assert_true(json_number_value(json_object_get(object, "peak_share")) == expected.peak_share);
       assert_int_equal(json_integer_value(json_object_get(object, "peak_memory_bytes")), expected.peak_memory_bytes);
     }
     json_decref(object);
@@ -222,7 +224,7 @@ static void progress_without_a_terminal_is_a_line_every_logging_steps(void **sta
   (void)state;
   Buffer text = progress_lines(1, 10, 4);
   assert_int_equal(count_of(text.data, "\n"), 4 + 1 + 1);  // steps 1, 4, 8, 10; the evaluation; the end
-  assert_non_null(strstr(text.data, "step 8/10  epoch 2.67  loss 0.1429  grad_norm 2.828  lr 0.0002  123 tok/s  1.00 GiB"));
+  assert_non_null(strstr(text.data, "step 8/10  epoch 2.67  loss 0.1429  grad_norm 2.828  lr 0.0002  123 tok/s (31% of peak)  1.00 GiB"));
   assert_non_null(strstr(text.data, "step 10/10  eval_loss 1.2500  eval_perplexity 3.490"));
   assert_int_equal(count_of(text.data, " left"), 4);
   buffer_release(&text);
