@@ -127,8 +127,8 @@ extern const Kernels kernels_amx;  // kernels/cpu; bfloat16 activations are mult
 extern const Kernels kernels_avx512;  // kernels/cpu
 #endif
 
-// How many bytes of per-thread scratch the CPU kernels may use, and the scratch of one thread.
-enum { KERNEL_SCRATCH_BYTES = 4 << 20 };
+// How many bytes of scratch the CPU kernels may use for each thread, and how many they share, about; and the scratch of one thread.
+enum { KERNEL_SCRATCH_BYTES = 4 << 20, KERNEL_SHARED_BYTES = 20 << 20 };
 void *backend_scratch(Backend *backend, int thread);  // KERNEL_SCRATCH_BYTES, 64-byte aligned
 // One block shared by all threads of a kernel, grown to at least `bytes` when a larger one is first asked for.
 void *backend_shared_scratch(Backend *backend, int64_t bytes);

@@ -164,9 +164,9 @@ static FloatType choose_activations(Run *run) {
 // What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
 // counted whole, though few of their pages have been touched by now.
 static int64_t activation_budget(const Run *run) {
-  enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, what the kernels share, the export's buffers
+  enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
   if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)memory_available_bytes());
-  int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES;
+  int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - scratch - PROGRAM_BYTES;
 }
 

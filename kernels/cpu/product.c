@@ -1,14 +1,14 @@
-// What both sides of a product (product.h) share: where everything lies, pieces, tasks.
+// What both sides of a product (product.h) share: parts, tasks, where everything lies.
 #include "kernels/cpu/product.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "kernels/cpu/dequantize.h"
 
 int product_add_left(Product *p, Rows rows, int64_t k) {
   assert(p->left_count < PRODUCT_LEFTS);
-  int64_t depth = round_up(divide_up(k, divide_up(k, DEPTH)), GROUP);
-  p->lefts[p->left_count] = (Left){.rows = rows, .k = k, .depth = depth};
+  p->lefts[p->left_count] = (Left){.rows = rows, .k = k};
 #ifdef __AMX_BF16__
   if (rows.type == FLOAT_BF16) p->in_tiles = true;
 #endif
@@ -24,245 +24,214 @@ Output *product_add_output(Product *p, Rows c, int64_t n) {
   return output;
 }
 
-enum { STRIP_ROWS = 64 };  // of a left operand in a packing task
+enum {
+  LEFT_BYTES = 16 << 20,  // of left operands packed at once
+  STRIP_ROWS = 64,  // of a left operand in a packing task
+  STREAMED_BYTES = 2 << 20,  // an output that is larger goes around the caches
+  LEAST_COLUMNS = 128,  // of a task, where the outputs have so many: fewer are not worth reading the left operands for
+};
 
-typedef struct Run {
+typedef struct Plan {
   const Product *p;
-  const Piece *multiplied, *packed;  // NULL: none
-  int64_t block_rows, row_tasks, task_groups, multiply_tasks;
-  int64_t pack_tasks;
-  int left_tasks;  // lefts to be packed, in strips
-} Run;
+  int64_t groups, depth;  // of all outputs; of a part
+  int parts;
+  int64_t task_groups, column_tasks, task_rows, row_tasks;
+  int64_t row, rows;  // the rows that are run now
+  int packed[PRODUCT_LEFTS], packed_count;  // the left operands that are packed
+} Plan;
 
-// Where everything lies: each term in its output's panels, each output among the groups. Returns the number of groups.
-static int64_t place(Product *p) {
-  int64_t groups = 0;
+static void plan_parts(Plan *plan) {
+  int64_t sum = 0, longest = 0;
+  for (int l = 0; l < plan->p->left_count; l++) {
+    sum += plan->p->lefts[l].k;
+    longest = larger(longest, plan->p->lefts[l].k);
+  }
+  plan->depth = round_up(divide_up(longest, divide_up(sum, PART_DEPTH)), DEPTH);
+  plan->parts = (int)divide_up(longest, plan->depth);
+}
+
+static Part part_at(const Plan *plan, int index) { return (Part){index * plan->depth, plan->depth, index == 0, index + 1 == plan->parts}; }
+
+// Of a panel of an output in a part.
+static int64_t panel_depth(const Product *p, const Output *output, Part part) {
+  int64_t depth = 0;
+  for (int t = 0; t < output->term_count; t++) {
+    int64_t k = part_depth(&p->lefts[output->terms[t].left], part);
+    depth += p->in_tiles ? round_up(k, 32) : k;
+  }
+  return depth;
+}
+
+// Columns go to threads first, so that each packs its own; rows are divided where there are too few columns, or so that sums can be kept.
+static void plan_tasks(Plan *plan, Product *p) {
+  int64_t threads = pool_threads(p->backend->pool), deepest = 1;
+  plan->groups = 0;
   for (int o = 0; o < p->output_count; o++) {
     Output *output = &p->outputs[o];
-    for (int t = 0; t < output->term_count; t++) {
-      int64_t k = p->lefts[output->terms[t].left].k;
-      output->terms[t].at = output->depth;
-      output->depth += p->in_tiles ? round_up(k, 32) : k;
-    }
-    output->first_group = groups;
+    output->first_group = plan->groups;
     output->groups = divide_up(output->n, GROUP_COLUMNS);
-    groups += output->groups;
+    plan->groups += output->groups;
+    deepest = larger(deepest, panel_depth(p, output, part_at(plan, 0)));
   }
-  return groups;
+  int64_t bytes = p->in_tiles ? TILE_PANELS_BYTES : PANELS_BYTES, group_bytes = deepest * GROUP_COLUMNS * (p->in_tiles ? 2 : 4);
+  int64_t most = larger(1, bytes / group_bytes), least = LEAST_COLUMNS / GROUP_COLUMNS;
+  int64_t chunks = larger(divide_up(plan->groups, most), smaller(threads, divide_up(plan->groups, least)));
+  if (chunks > threads) chunks = round_up(chunks, threads);
+  plan->task_groups = divide_up(plan->groups, chunks);
+  plan->column_tasks = divide_up(plan->groups, plan->task_groups);
+  int64_t block = p->in_tiles ? 32 : BLOCK_ROWS, row_tasks = plan->column_tasks < threads ? divide_up(2 * threads, plan->column_tasks) : 1;
+  plan->task_rows = round_up(divide_up(p->m, threads > 1 ? row_tasks : 1), block);
+  if (plan->parts > 1) {
+    int64_t kept = SUMS_BYTES / (plan->task_groups * GROUP_COLUMNS * (int64_t)sizeof(float));
+    plan->task_rows = smaller(plan->task_rows, kept / block * block);
+  }
 }
 
-// What a piece takes at most when no left operand is longer than `depth`.
-static int64_t piece_bytes(const Product *p, int64_t depth) {
-  int64_t k = 0;
-  for (int l = 0; l < p->left_count; l++) k += round_up(smaller(p->lefts[l].k, depth), 32);
-  return round_up(larger(p->in_tiles ? TILE_PIECE_BYTES : PIECE_BYTES, GROUP_COLUMNS * k * (p->in_tiles ? 2 : 4)), 64);
-}
-
-// Few columns are worth no packing of rows that tiles can be read from.
-static bool is_read_in_place(const Product *p, const Left *left) {
-  int64_t columns = 0;
-  for (int o = 0; o < p->output_count; o++) columns += p->outputs[o].n;
-  return columns <= 64 && left->rows.type == FLOAT_BF16 && left->k % 32 == 0 && p->m % 16 == 0;
-}
-
-static int64_t left_bytes(const Product *p, int64_t depth) {
-  int64_t bytes = 0;
-  for (int l = 0; l < p->left_count; l++) bytes += round_up(p->m, 16) * round_up(smaller(p->lefts[l].k, depth), 32) * 2;
-  return p->in_tiles ? bytes : 0;
-}
-
-// Scratch that all threads share: what the caller keeps, the left operands as tiles, two pieces.
-static int64_t shared_bytes(const Product *p, int64_t depth) { return left_bytes(p, depth) + 2 * piece_bytes(p, depth); }
-
-// As many groups from `first` on as fit a piece, one at least.
-static Piece choose_piece(const Product *p, int64_t first, char *data) {
-  Piece piece = {.data = data, .first_group = first, .end_group = first};
-  int64_t elements = 0, limit = p->in_tiles ? TILE_PIECE_BYTES / 2 : PIECE_BYTES / 4, width = p->in_tiles ? 16 : TILE_COLUMNS;
+// The task's columns of each output, one panel after another in the thread's scratch, and their terms one after another in a panel.
+static void place_segments(ProductTask *task, int64_t first, int64_t end, char *panels) {
+  const Product *p = task->product;
+  task->columns = 0;
   for (int o = 0; o < p->output_count; o++) {
     const Output *output = &p->outputs[o];
-    piece.at[o] = elements;
-    while (piece.end_group >= output->first_group && piece.end_group < output->first_group + output->groups) {
-      int64_t columns = smaller(GROUP_COLUMNS, output->n - (piece.end_group - output->first_group) * GROUP_COLUMNS);
-      int64_t more = round_up(columns, width) * output->depth;
-      if (elements > 0 && elements + more > limit) return piece;
-      elements += more;
-      piece.end_group++;
+    Segment *segment = &task->segments[o];
+    int64_t begin = larger(first, output->first_group), last = smaller(end, output->first_group + output->groups);
+    *segment = (Segment){.output = output, .at = task->columns, .panels = panels};
+    if (begin >= last) continue;
+    segment->column = (begin - output->first_group) * GROUP_COLUMNS;
+    segment->columns = smaller(output->n - segment->column, (last - begin) * GROUP_COLUMNS);
+    for (int t = 0; t < output->term_count; t++) {
+      int64_t k = part_depth(&p->lefts[output->terms[t].left], task->part);
+      segment->term_at[t] = segment->depth;
+      segment->depth += p->in_tiles ? round_up(k, 32) : k;
     }
+    task->columns += (last - begin) * GROUP_COLUMNS;
+    panels += segment->depth * (last - begin) * GROUP_COLUMNS * (p->in_tiles ? 2 : 4);
   }
-  return piece;
 }
 
-static int64_t term_blocks(const Product *p, const Term *term) { return divide_up(p->lefts[term->left].k, p->lefts[term->left].depth); }
-
-// Task `task` of packing a piece: a group of an output, a block of a term.
-static void pack_group(const Product *p, const Piece *piece, int64_t task, int thread) {
-  for (int o = 0; o < p->output_count; o++) {
-    Segment all = product_segment(p, piece, o, piece->first_group, piece->end_group);
-    int64_t groups = divide_up(all.columns, GROUP_COLUMNS);
-    for (int t = 0; t < all.output->term_count; t++) {
-      const Term *term = &all.output->terms[t];
-      int64_t blocks = term_blocks(p, term);
-      if (task >= groups * blocks) {
-        task -= groups * blocks;
+static void pack_segment(const ProductTask *task, const Segment *segment) {
+  for (int t = 0; t < segment->output->term_count; t++) {
+    const Term *term = &segment->output->terms[t];
+    int64_t k = part_depth(&task->product->lefts[term->left], task->part);
+    for (int64_t first = 0; first < k; first += DEPTH) {
+      int64_t depth = smaller(DEPTH, k - first), at = segment->term_at[t] + first;
+#ifdef __AMX_BF16__
+      if (task->product->in_tiles) {
+        product_bf16_pack(segment, term, task->part.first + first, depth, at, task->buffer);
         continue;
       }
-      const Left *left = &p->lefts[term->left];
-      int64_t group = all.output->first_group + all.column / GROUP_COLUMNS + task / blocks, first = task % blocks * left->depth;
-      int64_t depth = smaller(left->depth, left->k - first);
-      Segment segment = product_segment(p, piece, o, group, group + 1);
-#ifdef __AMX_BF16__
-      if (p->in_tiles) product_bf16_pack(p, segment, term, first, depth, thread);
-      else
 #endif
-        product_f32_pack(p, segment, term, first, depth, thread);
-      return;
+      product_f32_pack(segment, term, task->part.first + first, depth, at, task->buffer);
     }
   }
-}
-
-static int64_t count_pack_tasks(const Product *p, const Piece *piece) {
-  int64_t tasks = 0;
-  for (int o = 0; o < p->output_count; o++) {
-    Segment all = product_segment(p, piece, o, piece->first_group, piece->end_group);
-    for (int t = 0; t < all.output->term_count; t++) tasks += divide_up(all.columns, GROUP_COLUMNS) * term_blocks(p, &all.output->terms[t]);
-  }
-  return tasks;
-}
-
-static void multiply(const Run *run, int64_t index, int thread) {
-  const Product *p = run->p;
-  const Piece *piece = run->multiplied;
-  int64_t row = index % run->row_tasks * run->block_rows, first = piece->first_group + index / run->row_tasks * run->task_groups;
-  ProductTask task = {piece, row, smaller(run->block_rows, p->m - row), first, smaller(first + run->task_groups, piece->end_group), thread};
-#ifdef __AMX_BF16__
-  if (p->in_tiles) {
-    product_bf16_multiply(p, task);
-    return;
-  }
-#endif
-  product_f32_multiply(p, task);
 }
 
 static void run_task(void *argument, int64_t index, int thread) {
-  const Run *run = argument;
-  if (index < run->multiply_tasks) {
-    multiply(run, index, thread);
-    return;
-  }
-  index -= run->multiply_tasks;
-  if (index < run->pack_tasks) {
-    pack_group(run->p, run->packed, index, thread);
-    return;
-  }
+  const Plan *plan = argument;
+  char *scratch = backend_scratch(plan->p->backend, thread);
+  int64_t group = index % plan->column_tasks * plan->task_groups, row = index / plan->column_tasks * plan->task_rows;
+  ProductTask task = {.product = plan->p, .row = plan->row + row, .rows = smaller(plan->task_rows, plan->rows - row)};
+  task.sums = (float *)(void *)(scratch + PANELS_BYTES);
+  task.buffer = (float *)(void *)(scratch + PANELS_BYTES + SUMS_BYTES);
+  for (int part = 0; part < plan->parts; part++) {
+    task.part = part_at(plan, part);
+    place_segments(&task, group, smaller(group + plan->task_groups, plan->groups), scratch);
+    for (int o = 0; o < plan->p->output_count; o++)
+      if (task.segments[o].columns) pack_segment(&task, &task.segments[o]);
 #ifdef __AMX_BF16__
-  index -= run->pack_tasks;
-  int64_t strips = divide_up(run->p->m, STRIP_ROWS), row = index % strips * STRIP_ROWS;
-  for (int l = 0; l < run->p->left_count; l++) {
-    const Left *left = &run->p->lefts[l];
-    if (left->tiles.data == left->rows.data) continue;
-    if (index < strips) {
-      product_bf16_pack_left(left, row, smaller(STRIP_ROWS, run->p->m - row));
-      return;
-    }
-    index -= strips;
-  }
-#endif
-}
-
-// So many groups to a task that all threads have some tasks.
-static void plan_multiplication(Run *run) {
-  const Product *p = run->p;
-  int64_t threads = pool_threads(p->backend->pool), wanted = threads == 1 ? 1 : 4 * threads;
-  int64_t groups = run->multiplied->end_group - run->multiplied->first_group;
-  run->block_rows = p->in_tiles ? TILE_BLOCK_ROWS : BLOCK_ROWS;
-  run->row_tasks = divide_up(p->m, run->block_rows);
-  int64_t splits = smaller(divide_up(wanted, run->row_tasks), groups);
-  if (!p->in_tiles) splits = larger(splits, divide_up(groups, TASK_GROUPS));
-  run->task_groups = divide_up(groups, splits);
-  run->multiply_tasks = run->row_tasks * divide_up(groups, run->task_groups);
-}
-
-// Where the left operands' tiles are, packed in `to` or in place. Returns how many there are to pack.
-static int place_lefts(Product *p, char *to) {
-  int count = 0;
-  for (int l = 0; l < p->left_count; l++) {
-    Left *left = &p->lefts[l];
-    if (is_read_in_place(p, left)) {
-      left->tiles = (LeftTiles){left->rows.data, 16 * left->rows.step, 32, left->rows.step};
+    if (plan->p->in_tiles) {
+      product_bf16_multiply(&task);
       continue;
     }
-    left->tiles = (LeftTiles){(const uint16_t *)(void *)to, 16 * round_up(left->k, 32), 16 * 32, 32};
-    to += round_up(p->m, 16) * round_up(left->k, 32) * 2;
-    count++;
+#endif
+    product_f32_multiply(&task);
   }
-  return count;
+  vec_fence();
 }
 
-// `kept`: bytes at the beginning of the shared scratch that are the caller's.
-static void run_pieces(Product *p, int64_t kept) {
-  int64_t groups = place(p), size = piece_bytes(p, INT64_MAX);
-  char *shared = (char *)backend_shared_scratch(p->backend, kept + shared_bytes(p, INT64_MAX)) + kept;
-  char *places = shared + left_bytes(p, INT64_MAX);
-  Piece pieces[2];
-  Run run = {.p = p, .packed = &pieces[0]};
-  pieces[0] = choose_piece(p, 0, places);
-  run.pack_tasks = count_pack_tasks(p, &pieces[0]);
-  if (p->in_tiles) run.left_tasks = place_lefts(p, shared);
-  pool_run(p->backend->pool, run.pack_tasks + run.left_tasks * divide_up(p->m, STRIP_ROWS), run_task, &run);
-  for (int i = 0;; i = 1 - i) {
-    run = (Run){.p = p, .multiplied = &pieces[i]};
-    if (pieces[i].end_group < groups) {
-      pieces[1 - i] = choose_piece(p, pieces[i].end_group, places + (1 - i) * size);
-      run.packed = &pieces[1 - i];
-      run.pack_tasks = count_pack_tasks(p, run.packed);
-    }
-    plan_multiplication(&run);
-    pool_run(p->backend->pool, run.multiply_tasks + run.pack_tasks, run_task, &run);
-    if (!run.packed) return;
+static void run_rows_of_product(Plan *plan) {
+  plan->row_tasks = divide_up(plan->rows, plan->task_rows);
+  pool_run(plan->p->backend->pool, plan->row_tasks * plan->column_tasks, run_task, plan);
+}
+
+#ifdef __AMX_BF16__
+static int64_t packed_row_bytes(const Left *left) { return round_up(left->k, 32) * 2; }
+
+// bfloat16 rows are tiles where they are, but for a last panel that is not whole.
+static void find_packed_lefts(Plan *plan) {
+  for (int l = 0; l < plan->p->left_count; l++) {
+    const Left *left = &plan->p->lefts[l];
+    if (left->rows.type != FLOAT_BF16 || left->k % 32 != 0) plan->packed[plan->packed_count++] = l;
   }
 }
 
-// The part of a product whose k are first .. first + TILE_DEPTH - 1; sums of the parts before are in `partial`.
-static void run_depth(const Product *p, int64_t first, int64_t longest, float *partial, int64_t kept) {
-  Product part = {.m = p->m, .in_tiles = true, .backend = p->backend};
-  int lefts[PRODUCT_LEFTS];
+static void pack_strip(void *argument, int64_t index, int thread) {
+  (void)thread;
+  const Plan *plan = argument;
+  const Left *left = &plan->p->lefts[plan->packed[index % plan->packed_count]];
+  int64_t first = index / plan->packed_count * STRIP_ROWS, row = plan->row + first;
+  uint16_t *to = (uint16_t *)(uintptr_t)left->tiles.data + first / 16 * left->tiles.panel_step;
+  product_bf16_pack_left(to, left, row, smaller(STRIP_ROWS, plan->rows - first));
+}
+
+// The last panel, which is not whole, of a left operand that is read in place: as many rows again, so that reading stays inside.
+static uint16_t *copy_tail(uint16_t *to, Left *left, int64_t m) {
+  const uint16_t *from = (const uint16_t *)left->rows.data + m / 16 * 16 * left->rows.step;
+  for (int64_t r = 0; r < 16; r++) memcpy(to + r * left->rows.step, from + smaller(r, m % 16 - 1) * left->rows.step, (size_t)left->k * 2);
+  left->tiles.tail = to;
+  left->tiles.tail_panel = m / 16;
+  return to + 16 * left->rows.step;
+}
+
+// Where the left operands' tiles are. Those that are packed go through scratch, LEFT_BYTES at a time.
+static void run_in_tiles(Plan *plan, Product *p) {
+  int64_t row_bytes = 0, tail_bytes = 0;
+  find_packed_lefts(plan);
+  for (int i = 0; i < plan->packed_count; i++) row_bytes += packed_row_bytes(&p->lefts[plan->packed[i]]);
+  for (int l = 0; l < p->left_count; l++) tail_bytes += 16 * p->lefts[l].rows.step * 2;
+  int64_t slab = row_bytes ? larger(STRIP_ROWS, LEFT_BYTES / row_bytes / STRIP_ROWS * STRIP_ROWS) : p->m;
+  slab = smaller(slab, p->m);
+  uint16_t *to = backend_shared_scratch(p->backend, round_up(slab, 16) * row_bytes + tail_bytes);
   for (int l = 0; l < p->left_count; l++) {
-    const Left *left = &p->lefts[l];
-    lefts[l] = left->k > first ? product_add_left(&part, rows_from(left->rows, first), smaller(TILE_DEPTH, left->k - first)) : -1;
+    Left *left = &p->lefts[l];
+    left->tiles = (LeftTiles){.data = left->rows.data, .tail_panel = -1, .panel_step = 16 * left->rows.step, .tile_step = 32};
+    left->tiles.row_step = left->rows.step;
   }
-  bool is_first = first == 0, is_last = first + TILE_DEPTH >= longest;
-  for (const Output *whole = p->outputs; whole < p->outputs + p->output_count; partial += p->m * whole->n, whole++) {
-    Rows sums = rows_f32(partial, whole->n);
-    Output *output = product_add_output(&part, is_last ? whole->c : sums, whole->n);
-    output->accumulate = is_last && whole->accumulate;
-    output->bias = is_first ? whole->bias : NULL;
-    output->residual = is_first ? whole->residual : sums;
-    for (int t = 0; t < whole->term_count; t++) {
-      Term term = whole->terms[t];
-      if (lefts[term.left] < 0) continue;
-      term.left = lefts[term.left];
-      term.first_k = first;
-      output->terms[output->term_count++] = term;
-    }
+  for (int i = 0; i < plan->packed_count; i++) {
+    Left *left = &p->lefts[plan->packed[i]];
+    left->tiles = (LeftTiles){.data = to, .tail_panel = -1, .panel_step = 16 * round_up(left->k, 32), .tile_step = 16 * 32, .row_step = 32};
+    to += round_up(slab, 16) * round_up(left->k, 32);
   }
-  run_pieces(&part, kept);
+  for (int l = 0; l < p->left_count && p->m % 16; l++)
+    if (p->lefts[l].tiles.data == p->lefts[l].rows.data) to = copy_tail(to, &p->lefts[l], p->m);
+  for (plan->row = 0; plan->row < p->m; plan->row += slab) {
+    plan->rows = smaller(slab, p->m - plan->row);
+    for (int i = 0; i < plan->packed_count; i++) p->lefts[plan->packed[i]].tiles.first_panel = plan->row / 16;
+    if (plan->packed_count) pool_run(p->backend->pool, plan->packed_count * divide_up(plan->rows, STRIP_ROWS), pack_strip, plan);
+    run_rows_of_product(plan);
+  }
+}
+#endif
+
+// Stores around the caches need whole vectors in place, and no other use of what was there.
+static bool is_streamed(const Output *output, int64_t m) {
+  int64_t bytes = float_bytes(output->c.type);
+  bool is_aligned = (uintptr_t)output->c.data % 64 == 0 && output->c.step * bytes % 64 == 0;
+  return is_aligned && !output->accumulate && m * output->n * bytes > STREAMED_BYTES;
 }
 
 void product_run(Product *p) {
   if (p->m == 0) return;
-  int64_t longest = 0, columns = 0;
-  for (int l = 0; l < p->left_count; l++) longest = larger(longest, p->lefts[l].k);
-  if (!p->in_tiles || longest <= TILE_DEPTH) {
-    run_pieces(p, 0);
+  Plan plan = {.p = p};
+  for (int o = 0; o < p->output_count; o++) p->outputs[o].is_streamed = is_streamed(&p->outputs[o], p->m);
+  plan_parts(&plan);
+  plan_tasks(&plan, p);
+#ifdef __AMX_BF16__
+  if (p->in_tiles) {
+    run_in_tiles(&plan, p);
     return;
   }
-  // A long sum goes by parts of k, added up in float32.
-  for (int o = 0; o < p->output_count; o++) columns += p->outputs[o].n;
-  int64_t kept = round_up(p->m * columns * (int64_t)sizeof(float), 64);
-  float *partial = backend_shared_scratch(p->backend, kept + shared_bytes(p, TILE_DEPTH));
-  for (int64_t first = 0; first < longest; first += TILE_DEPTH) run_depth(p, first, longest, partial, kept);
-}
-
-void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
-  for (int64_t i = 0; i < rows; i++) product_store_row(output, row + i, column, sums + i * ld, columns);
+#endif
+  plan.rows = p->m;
+  run_rows_of_product(&plan);
 }

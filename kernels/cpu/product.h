@@ -1,9 +1,9 @@
 // Products with frozen matrices, several at once: for each output o
 //   c_o[m, n_o] (+)= sum over its terms of left[m, k] b[k, n_o] + bias + residual,   b = alpha w^T or alpha w, of any element type
-// A left operand may serve several outputs (x of q, k and v). The columns of all outputs, GROUP_COLUMNS at a time, are dequantised and
-// packed once, by all threads, in pieces; then a task multiplies some rows by some groups of a piece and finishes its outputs while
-// they are in cache, and the next piece is packed meanwhile. A sum runs over k in blocks whose bounds depend on k alone, so no element
-// depends on m, on other rows or on the threads.
+// A left operand may serve several outputs (x of q, k and v). A task owns some columns of the outputs, GROUP_COLUMNS at a time, and rows
+// of them: it dequantises and packs the b's of its columns into its thread's scratch, multiplies, and finishes its outputs while they
+// are in cache. A long sum goes by parts of k, with the sums of a task's rows kept in float32 meanwhile. The order of a sum depends on
+// the lengths of the left operands alone, so no element depends on m, on other rows or on the threads.
 #ifndef KERNELS_CPU_PRODUCT_H
 #define KERNELS_CPU_PRODUCT_H
 
@@ -12,25 +12,27 @@
 
 enum {
   PRODUCT_LEFTS = 2 * LINEAR_PROJECTIONS,
-  GROUP_COLUMNS = 96,  // a multiple of every tile's columns and of the 32 elements that are dequantised together
-  DEPTH = 384,  // the largest block of k
-  BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of the left operand, packed, stay in the second cache
-  TASK_GROUPS = 6,
-  PIECE_BYTES = 4 << 20,
-  TILE_DEPTH = 4096,  // the largest k that tiles run over at once
-  TILE_PIECE_BYTES = 1 << 20,  // tiles are so fast that the piece has to stay in the second cache
-  TILE_BLOCK_ROWS = 128,
+  GROUP_COLUMNS = 32,  // a multiple of every tile's columns and of the elements that are dequantised together
+  DEPTH = 384,  // a block of k that is packed, or multiplied in float32, at once
+  PART_DEPTH = 2304,  // k in a part, of all left operands together, about
+  BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of a left operand, packed, stay in the second cache
+  // A thread's scratch: packed panels, sums that are kept, the rest for rows on their way
+  PANELS_BYTES = 3 << 19,
+  SUMS_BYTES = 3 << 19,
+  TILE_PANELS_BYTES = 1 << 20,  // tiles are so fast that their panels have to stay in the second cache
 };
 
-// A left operand as tiles: element steps from a panel of 16 rows to the next, from a tile to the next, and from a row to the next.
+// A left operand as bfloat16 tiles: element steps from a panel of 16 rows to the next, from a tile to the next, and from a row to the
+// next. The last panel has its own place when it is not whole.
 typedef struct LeftTiles {
-  const uint16_t *data;
+  const uint16_t *data, *tail;
+  int64_t first_panel, tail_panel;  // the panel that `data` points to; -1: all are whole
   int64_t panel_step, tile_step, row_step;
 } LeftTiles;
 
 typedef struct Left {
   Rows rows;
-  int64_t k, depth;  // depth: of its blocks, a multiple of 32 (the last may be shorter)
+  int64_t k;
   LeftTiles tiles;
 } Left;
 
@@ -39,8 +41,6 @@ typedef struct Term {
   Matrix w;
   bool transposed;  // b is w^T
   float alpha;
-  int64_t first_k;  // of w: where the left operand's k begin
-  int64_t at;  // where its k begin in a packed panel
 } Term;
 
 typedef struct Output {
@@ -51,8 +51,8 @@ typedef struct Output {
   Rows residual;  // data NULL: none
   Term terms[PRODUCT_LEFTS];
   int term_count;
-  int64_t depth;  // of a packed panel: all its terms' k
   int64_t first_group, groups;  // among those of all outputs
+  bool is_streamed;  // stored around the caches: it is larger than they are
 } Output;
 
 typedef struct Product {
@@ -65,39 +65,33 @@ typedef struct Product {
   Backend *backend;
 } Product;
 
-// A packed piece of all b's: groups first_group .. end_group - 1.
-typedef struct Piece {
-  char *data;
-  int64_t first_group, end_group;
-  int64_t at[LINEAR_PROJECTIONS];  // elements: where an output's first group of the piece begins
-} Piece;
+// k first .. first + depth - 1 of every left operand that is so long.
+typedef struct Part {
+  int64_t first, depth;
+  bool is_first, is_last;
+} Part;
 
-// Some groups of one output, as they are packed or multiplied together.
+static inline int64_t part_depth(const Left *left, Part part) { return larger(0, smaller(part.depth, left->k - part.first)); }
+
+// A task's columns of one output, in a part.
 typedef struct Segment {
   const Output *output;
   int64_t column, columns;  // of the output; columns 0: none
+  int64_t at;  // where they begin among the task's columns
   void *panels;
+  int64_t depth;  // of a packed panel: all terms' k in this part (in tiles each rounded up to 32)
+  int64_t term_at[PRODUCT_LEFTS];  // where a term's k begin in a panel
 } Segment;
 
-// The groups of [first, end) of a piece that belong to output o.
-static inline Segment product_segment(const Product *p, const Piece *piece, int o, int64_t first, int64_t end) {
-  const Output *output = &p->outputs[o];
-  int64_t begin = larger(first, output->first_group), last = smaller(end, output->first_group + output->groups);
-  if (begin >= last) return (Segment){.output = output};
-  int64_t column = (begin - output->first_group) * GROUP_COLUMNS;
-  int64_t in_piece = begin - larger(piece->first_group, output->first_group);
-  int64_t element = piece->at[o] + in_piece * GROUP_COLUMNS * output->depth;
-  return (Segment){.output = output,
-                   .column = column,
-                   .columns = smaller(output->n, (last - output->first_group) * GROUP_COLUMNS) - column,
-                   .panels = piece->data + element * (p->in_tiles ? 2 : 4)};
-}
-
-// A multiplying task: rows row .. row + rows - 1 of all outputs, groups first_group .. end_group - 1.
+// Rows row .. row + rows - 1 of the segments' columns.
 typedef struct ProductTask {
-  const Piece *piece;
-  int64_t row, rows, first_group, end_group;
-  int thread;
+  const Product *product;
+  int64_t row, rows;
+  Segment segments[LINEAR_PROJECTIONS];
+  int64_t columns;  // of all segments, each rounded up to GROUP_COLUMNS: the step of `sums`
+  Part part;
+  float *sums;  // [rows][columns], kept from part to part
+  float *buffer;  // for rows on their way
 } ProductTask;
 
 // Puts the terms of `outputs` (terms, c, n, ...) and the `lefts` together: product.c. The types decide whether it runs in tiles.
@@ -108,20 +102,20 @@ Output *product_add_output(Product *p, Rows c, int64_t n);
 #define product_run ISA_NAME(product_run)
 void product_run(Product *p);
 
-// Packs the k first .. first + depth - 1 of a term of a segment, which is one group.
+// Packs k first .. first + depth - 1 of w, a block of the term that lies at k `at` of the segment's panels.
 #define product_f32_pack ISA_NAME(product_f32_pack)
-void product_f32_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread);
+void product_f32_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer);
 #define product_f32_multiply ISA_NAME(product_f32_multiply)
-void product_f32_multiply(const Product *p, ProductTask task);
+void product_f32_multiply(const ProductTask *task);
 
 #ifdef __AMX_BF16__
 #define product_bf16_pack ISA_NAME(product_bf16_pack)
-void product_bf16_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread);
-// Rows of a left operand as tiles, into where left->tiles says.
+void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer);
+// Rows of a left operand as tiles, to `to`.
 #define product_bf16_pack_left ISA_NAME(product_bf16_pack_left)
-void product_bf16_pack_left(const Left *left, int64_t row, int64_t rows);
+void product_bf16_pack_left(uint16_t *to, const Left *left, int64_t row, int64_t rows);
 #define product_bf16_multiply ISA_NAME(product_bf16_multiply)
-void product_bf16_multiply(const Product *p, ProductTask task);
+void product_bf16_multiply(const ProductTask *task);
 #endif
 
 // One row of an output whose types are constants.
@@ -134,7 +128,8 @@ ALWAYS_INLINE void store_row(const Output *output, int64_t row, int64_t column, 
     if (output->bias) value += vec_load_first(output->bias + column + j, left);
     if (has_residual) value += typed_load(output->residual.data, residual_at + j, left, residual_type);
     if (output->accumulate) value += typed_load(output->c.data, at + j, left, type);
-    typed_store(output->c.data, at + j, value, left, type);
+    if (output->is_streamed && left >= VL) typed_stream(output->c.data, at + j, value, type);
+    else typed_store(output->c.data, at + j, value, left, type);
   }
 }
 
@@ -143,9 +138,5 @@ ALWAYS_INLINE void product_store_row(const Output *output, int64_t row, int64_t 
   else if (output->residual.type == FLOAT_32) BY_TYPE(output->c.type, store_row(output, row, column, sums, columns, TYPE, true, FLOAT_32));
   else BY_TYPE(output->c.type, store_row(output, row, column, sums, columns, TYPE, true, FLOAT_BF16));
 }
-
-// sums[rows][ld] of `columns` columns, and what is added to them, into the output: columns from `column` on.
-#define product_store ISA_NAME(product_store)
-void product_store(const Output *output, int64_t row, int64_t column, const float *sums, int64_t ld, int64_t rows, int64_t columns);
 
 #endif

@@ -1,6 +1,6 @@
 // The bfloat16 side of kernels/cpu/product.h, by AMX tiles (tiles.h). A panel of b is 16 columns: tiles of 32 k one after another, each
-// term's k filled up to a multiple of 32 by zeros. All of a task's left operands are packed into tiles first; then 2 x 2 tiles of sums
-// run over the whole k, and their 32 x 32 values are finished at once.
+// term's k filled up to a multiple of 32 by zeros. Two panels of rows pass over all the task's columns: 2 x 2 tiles of sums run over the
+// part's k, and their 32 x 32 values are finished at once. Meanwhile the next two panels of rows are fetched.
 #include "kernels/cpu/product.h"
 
 #ifdef __AMX_BF16__
@@ -14,7 +14,7 @@ static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bflo
 
 static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, float *buffer) {
   const float *rows[AMX_ROWS];
-  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, term->first_k + first, depth, buffer + r * DEPTH);
+  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, first, depth, buffer + r * DEPTH);
   Vec alpha = vec_set(term->alpha);
   for (int64_t k = 0; k < depth; k += AMX_DEPTH, to += AMX_ELEMENTS) {
     Vec pairs[AMX_ROWS];
@@ -38,12 +38,13 @@ static __m512i words_of(const float *p, int64_t count, Vec alpha) {  // 16 float
 static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64_t column, int64_t columns, int64_t first, int64_t depth,
                        float *buffer) {
   Vec alpha = vec_set(term->alpha);
+  float *second = buffer + round_up(columns, VL);
   int64_t pairs = round_up(depth, AMX_DEPTH) / 2;
   for (int64_t q = 0; q < pairs; q++) {
-    const float *even = buffer, *odd = buffer + GROUP_COLUMNS;
+    const float *even = buffer, *odd = second;
     int64_t has_even = 2 * q < depth, has_odd = 2 * q + 1 < depth;
-    if (has_even) even = matrix_segment(&term->w, term->first_k + first + 2 * q, column, columns, buffer);
-    if (has_odd) odd = matrix_segment(&term->w, term->first_k + first + 2 * q + 1, column, columns, buffer + GROUP_COLUMNS);
+    if (has_even) even = matrix_segment(&term->w, first + 2 * q, column, columns, buffer);
+    if (has_odd) odd = matrix_segment(&term->w, first + 2 * q + 1, column, columns, second);
     for (int64_t j = 0; j < columns; j += AMX_ROWS) {
       __m512i low = words_of(even + j, has_even ? columns - j : 0, alpha), high = words_of(odd + j, has_odd ? columns - j : 0, alpha);
       uint16_t *row = to + j / AMX_ROWS * panel_step + q * 2 * AMX_ROWS;
@@ -52,16 +53,15 @@ static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64
   }
 }
 
-void product_bf16_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread) {
-  int64_t panel_step = segment.output->depth * AMX_ROWS;
-  uint16_t *to = (uint16_t *)segment.panels + (term->at + first) * AMX_ROWS;
-  float *buffer = backend_scratch(p->backend, thread);
+void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer) {
+  int64_t panel_step = segment->depth * AMX_ROWS;
+  uint16_t *to = (uint16_t *)segment->panels + at * AMX_ROWS;
   if (!term->transposed) {
-    pack_plain(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
+    pack_plain(to, panel_step, term, segment->column, segment->columns, first, depth, buffer);
     return;
   }
-  for (int64_t j = 0; j < segment.columns; j += AMX_ROWS, to += panel_step)
-    pack_transposed(to, term, segment.column + j, smaller(AMX_ROWS, segment.columns - j), first, depth, buffer);
+  for (int64_t j = 0; j < segment->columns; j += AMX_ROWS, to += panel_step)
+    pack_transposed(to, term, segment->column + j, smaller(AMX_ROWS, segment->columns - j), first, depth, buffer);
 }
 
 // 32 values of row i of a left operand as bfloat16, from k on.
@@ -72,8 +72,7 @@ ALWAYS_INLINE __m512i left_words(const Left *left, int64_t i, int64_t k, int typ
   return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
 }
 
-ALWAYS_INLINE void pack_rows(const Left *left, int64_t row, int64_t rows, int type) {
-  uint16_t *to = (uint16_t *)(uintptr_t)left->tiles.data + row / AMX_ROWS * left->tiles.panel_step;
+ALWAYS_INLINE void pack_rows(uint16_t *to, const Left *left, int64_t row, int64_t rows, int type) {
   for (int64_t i = 0; i < rows; i += AMX_ROWS, to += left->tiles.panel_step) {
     int64_t count = smaller(AMX_ROWS, rows - i);
     uint16_t *at = to;
@@ -84,9 +83,13 @@ ALWAYS_INLINE void pack_rows(const Left *left, int64_t row, int64_t rows, int ty
   }
 }
 
-void product_bf16_pack_left(const Left *left, int64_t row, int64_t rows) { BY_TYPE(left->rows.type, pack_rows(left, row, rows, TYPE)); }
+void product_bf16_pack_left(uint16_t *to, const Left *left, int64_t row, int64_t rows) {
+  BY_TYPE(left->rows.type, pack_rows(to, left, row, rows, TYPE));
+}
 
 enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
+
+typedef enum Finish { FINISH_ANY, FINISH_BF16, FINISH_BF16_STREAMED, FINISH_RESIDUAL, FINISH_RESIDUAL_STREAMED } Finish;
 
 // A block of sums that waits to be finished. Its rows go out between the tile instructions of the next block, so that the tile unit
 // never waits for them.
@@ -94,8 +97,8 @@ typedef struct Pending {
   const Output *output;
   int64_t row, column, rows, columns;
   const float *sums;  // [BLOCK][BLOCK]
-  bool is_plain;  // whole rows of bfloat16 and nothing to add: `to` is the first
-  uint16_t *to;
+  Finish finish;
+  void *to;  // the first row
   int64_t done;  // rows that are out
 } Pending;
 
@@ -103,12 +106,30 @@ static __attribute__((noinline)) void finish_any_row(const Pending *pending, int
   product_store_row(pending->output, pending->row + i, pending->column, pending->sums + i * BLOCK, pending->columns);
 }
 
-ALWAYS_INLINE void finish_row(Pending *pending) {
-  int64_t i = pending->done++;
+ALWAYS_INLINE __m512i bf16_row(const float *sums) { return (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums)); }
+
+static inline void finish_row(Pending *pending) {
+  int64_t i = pending->done++, step = pending->output->c.step;
   const float *sums = pending->sums + i * BLOCK;
-  if (pending->is_plain)
-    _mm512_storeu_si512(pending->to + i * pending->output->c.step, (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums)));
-  else finish_any_row(pending, i);
+  if (pending->finish == FINISH_BF16) {
+    _mm512_storeu_si512((uint16_t *)pending->to + i * step, bf16_row(sums));
+  } else if (pending->finish == FINISH_BF16_STREAMED) {
+    _mm512_stream_si512((__m512i *)(void *)((uint16_t *)pending->to + i * step), bf16_row(sums));
+  } else if (pending->finish == FINISH_ANY) {
+    finish_any_row(pending, i);
+  } else {
+    const Rows residual = pending->output->residual;
+    const float *add = (const float *)residual.data + (pending->row + i) * residual.step + pending->column;
+    Vec low = vec_load(sums) + vec_load(add), high = vec_load(sums + VL) + vec_load(add + VL);
+    float *to = (float *)pending->to + i * step;
+    if (pending->finish == FINISH_RESIDUAL_STREAMED) {
+      vec_stream(to, low);
+      vec_stream(to + VL, high);
+    } else {
+      vec_store(to, low);
+      vec_store(to + VL, high);
+    }
+  }
 }
 
 static void finish(Pending *pending) {
@@ -118,84 +139,150 @@ static void finish(Pending *pending) {
 static Pending pending_block(const Output *output, int64_t row, int64_t column, int64_t rows, int64_t columns, const float *sums) {
   Rows c = output->c;
   Pending pending = {.output = output, .row = row, .column = column, .rows = rows, .columns = columns, .sums = sums};
-  pending.is_plain = c.type == FLOAT_BF16 && columns == BLOCK && !output->bias && !output->residual.data && !output->accumulate;
-  if (pending.is_plain) pending.to = (uint16_t *)c.data + row * c.step + column;
+  pending.to = rows_from(c, row * c.step + column).data;
+  if (columns < BLOCK || output->bias || output->accumulate) return pending;
+  if (c.type == FLOAT_BF16 && !output->residual.data) pending.finish = output->is_streamed ? FINISH_BF16_STREAMED : FINISH_BF16;
+  if (c.type == FLOAT_32 && output->residual.data && output->residual.type == FLOAT_32)
+    pending.finish = output->is_streamed ? FINISH_RESIDUAL_STREAMED : FINISH_RESIDUAL;
   return pending;
 }
 
-// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. The left operand's second panel may be the first again.
-ALWAYS_INLINE void multiply_term(LeftTiles left, const uint16_t *a, int64_t second, const uint16_t *b, int64_t b_step, int64_t tiles,
-                                 Pending *pending) {
-  int64_t row_bytes = left.row_step * (int64_t)sizeof *a;
-  for (int64_t t = 0; t < tiles; t++, a += left.tile_step, b += AMX_ELEMENTS) {
-    _tile_loadd(4, a, row_bytes);
+// Two panels of rows of a left operand, and what is fetched meanwhile: `ahead` points to the first of so many rows of the next two.
+typedef struct RowPair {
+  const uint16_t *first, *second, *ahead;
+  int64_t ahead_rows, row_step, tile_step;
+} RowPair;
+
+ALWAYS_INLINE void fetch_ahead(const RowPair *a, int64_t t) {
+  for (int64_t r = 0; r < a->ahead_rows; r++) _mm_prefetch((const char *)(a->ahead + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
+}
+
+// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. The second panel of rows may be the first again.
+ALWAYS_INLINE void multiply_term(const RowPair *rows, const uint16_t *b, int64_t b_step, int64_t tiles, Pending *pending) {
+  const uint16_t *first = rows->first, *second = rows->second;
+  int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
+  for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
+    _tile_loadd(4, first, row_bytes);
     _tile_loadd(6, b, 2 * AMX_DEPTH);
     _tile_loadd(7, b + b_step, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + second, row_bytes);
+    _tile_loadd(5, second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+    fetch_ahead(rows, t);
     if (pending->done < pending->rows) finish_row(pending);
     if (pending->done < pending->rows) finish_row(pending);
   }
 }
 
 // The same for one panel of columns: registers 0 and 2.
-ALWAYS_INLINE void multiply_narrow_term(LeftTiles left, const uint16_t *a, int64_t second, const uint16_t *b, int64_t tiles,
-                                        Pending *pending) {
-  int64_t row_bytes = left.row_step * (int64_t)sizeof *a;
-  for (int64_t t = 0; t < tiles; t++, a += left.tile_step, b += AMX_ELEMENTS) {
-    _tile_loadd(4, a, row_bytes);
+ALWAYS_INLINE void multiply_narrow_term(const RowPair *rows, const uint16_t *b, int64_t tiles, Pending *pending) {
+  const uint16_t *first = rows->first, *second = rows->second;
+  int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
+  for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
+    _tile_loadd(4, first, row_bytes);
     _tile_loadd(6, b, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, a + second, row_bytes);
+    _tile_loadd(5, second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
+    fetch_ahead(rows, t);
     if (pending->done < pending->rows) finish_row(pending);
   }
 }
 
-// One block of an output: two panels of rows by two panels of columns, or by one.
-static void multiply_block(float *sums, const Segment *segment, const Product *p, int64_t row_panel, bool has_second_row, int64_t panel,
-                           bool has_second_column, Pending *pending) {
-  const Output *output = segment->output;
-  int64_t panel_step = output->depth * AMX_ROWS;
-  const uint16_t *panels = (const uint16_t *)segment->panels + panel * panel_step;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (const Term *term = output->terms; term < output->terms + output->term_count; term++) {
-    LeftTiles left = p->lefts[term->left].tiles;
-    const uint16_t *a = left.data + row_panel * left.panel_step, *b = panels + term->at * AMX_ROWS;
-    int64_t tiles = divide_up(p->lefts[term->left].k, AMX_DEPTH), second = has_second_row ? left.panel_step : 0;
-    if (has_second_column) multiply_term(left, a, second, b, panel_step, tiles, pending);
-    else multiply_narrow_term(left, a, second, b, tiles, pending);
-  }
-  finish(pending);
-  const int64_t step = BLOCK * sizeof(float);
-  _tile_stored(0, sums, step);
-  _tile_stored(1, sums + AMX_ROWS, step);
-  _tile_stored(2, sums + AMX_ROWS * BLOCK, step);
-  _tile_stored(3, sums + AMX_ROWS * BLOCK + AMX_ROWS, step);
+static const uint16_t *left_panel(const Left *left, int64_t panel, int64_t first_k) {
+  const LeftTiles *tiles = &left->tiles;
+  return (panel == tiles->tail_panel ? tiles->tail : tiles->data + (panel - tiles->first_panel) * tiles->panel_step) +
+         first_k / AMX_DEPTH * tiles->tile_step;
 }
 
-void product_bf16_multiply(const Product *p, ProductTask task) {
-  _Alignas(64) float sums[2][BLOCK * BLOCK];
-  Pending pending = {0};
-  int64_t row_panels = divide_up(task.rows, AMX_ROWS), first_panel = task.row / AMX_ROWS, block = 0;
-  tiles_begin();
-  for (int o = 0; o < p->output_count; o++) {
-    Segment segment = product_segment(p, task.piece, o, task.first_group, task.end_group);
-    int64_t panels = divide_up(segment.columns, AMX_ROWS);
-    for (int64_t j = 0; j < panels; j += 2)
-      for (int64_t i = 0; i < row_panels; i += 2, block++) {
-        multiply_block(sums[block % 2], &segment, p, first_panel + i, i + 1 < row_panels, j, j + 1 < panels, &pending);
-        pending = pending_block(segment.output, task.row + i * AMX_ROWS, segment.column + j * AMX_ROWS,
-                                smaller(BLOCK, task.rows - i * AMX_ROWS), smaller(BLOCK, segment.columns - j * AMX_ROWS), sums[block % 2]);
-      }
+// Rows of the left operands that a block reads: panels `panel` and, of those before `end`, the next; and its share of the next two.
+static RowPair row_pair(const Left *left, int64_t panel, int64_t end, int64_t first_k, int64_t ahead_first, int64_t ahead_rows) {
+  RowPair pair = {.first = left_panel(left, panel, first_k), .row_step = left->tiles.row_step, .tile_step = left->tiles.tile_step};
+  pair.second = panel + 1 < end ? left_panel(left, panel + 1, first_k) : pair.first;
+  int64_t ahead = panel + 2 + ahead_first / AMX_ROWS;
+  if (ahead_first >= BLOCK || ahead >= end) return pair;
+  pair.ahead = left_panel(left, ahead, first_k) + ahead_first % AMX_ROWS * pair.row_step;
+  pair.ahead_rows = ahead_rows;
+  return pair;
+}
+
+// 2 x 2 tiles of float32 sums, or the left two.
+ALWAYS_INLINE void load_sums(const float *sums, int64_t step, bool both) {
+  int64_t bytes = step * (int64_t)sizeof *sums;
+  _tile_loadd(0, sums, bytes);
+  _tile_loadd(2, sums + AMX_ROWS * step, bytes);
+  if (!both) return;
+  _tile_loadd(1, sums + AMX_ROWS, bytes);
+  _tile_loadd(3, sums + AMX_ROWS * step + AMX_ROWS, bytes);
+}
+
+ALWAYS_INLINE void store_sums(float *sums, int64_t step, bool both) {
+  int64_t bytes = step * (int64_t)sizeof *sums;
+  _tile_stored(0, sums, bytes);
+  _tile_stored(2, sums + AMX_ROWS * step, bytes);
+  if (!both) return;
+  _tile_stored(1, sums + AMX_ROWS, bytes);
+  _tile_stored(3, sums + AMX_ROWS * step + AMX_ROWS, bytes);
+}
+
+// The blocks of one pair of row panels that a task goes through.
+typedef struct Pass {
+  const ProductTask *task;
+  int64_t panel, end;  // the first panel of rows, and the end of the task's
+  int64_t ahead_rows, block;  // rows to fetch during a block; the number of the present one
+  Pending pending;
+  float (*sums)[BLOCK * BLOCK];  // of two blocks in turn: one is pending
+} Pass;
+
+static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
+  const ProductTask *task = pass->task;
+  const Product *p = task->product;
+  bool both = segment->columns - column > AMX_ROWS;
+  int64_t panel_step = segment->depth * AMX_ROWS;
+  const uint16_t *panels = (const uint16_t *)segment->panels + column / AMX_ROWS * panel_step;
+  float *kept = task->sums + (pass->panel * AMX_ROWS - task->row) * task->columns + segment->at + column;
+  if (task->part.is_first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    load_sums(kept, task->columns, both);
   }
-  finish(&pending);
+  for (int t = 0; t < segment->output->term_count; t++) {
+    const Left *left = &p->lefts[segment->output->terms[t].left];
+    const uint16_t *b = panels + segment->term_at[t] * AMX_ROWS;
+    RowPair rows = row_pair(left, pass->panel, pass->end, task->part.first, pass->block * pass->ahead_rows, pass->ahead_rows);
+    int64_t tiles = divide_up(part_depth(left, task->part), AMX_DEPTH);
+    if (both) multiply_term(&rows, b, panel_step, tiles, &pass->pending);
+    else multiply_narrow_term(&rows, b, tiles, &pass->pending);
+  }
+  finish(&pass->pending);
+  if (!task->part.is_last) {
+    store_sums(kept, task->columns, both);
+    return;
+  }
+  float *sums = pass->sums[pass->block % 2];
+  store_sums(sums, BLOCK, both);
+  int64_t row = pass->panel * AMX_ROWS;
+  pass->pending = pending_block(segment->output, row, segment->column + column, smaller(BLOCK, task->row + task->rows - row),
+                                smaller(BLOCK, segment->columns - column), sums);
+}
+
+void product_bf16_multiply(const ProductTask *task) {
+  _Alignas(64) float sums[2][BLOCK * BLOCK];
+  Pass pass = {.task = task, .end = divide_up(task->row + task->rows, AMX_ROWS), .ahead_rows = 1, .sums = sums};
+  while (pass.ahead_rows * task->columns < BLOCK * BLOCK && pass.ahead_rows < AMX_ROWS) pass.ahead_rows *= 2;
+  tiles_begin();
+  for (pass.panel = task->row / AMX_ROWS; pass.panel < pass.end; pass.panel += 2) {
+    pass.block = 0;
+    for (int o = 0; o < task->product->output_count; o++)
+      for (int64_t column = 0; column < task->segments[o].columns; column += BLOCK, pass.block++)
+        multiply_block(&pass, &task->segments[o], column);
+  }
+  finish(&pass.pending);
   tiles_end();
 }
 

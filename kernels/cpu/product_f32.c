@@ -35,11 +35,11 @@ static void pack_plain(float *to, int64_t panel_step, const Term *term, int64_t 
   }
 }
 
-void product_f32_pack(const Product *p, Segment segment, const Term *term, int64_t first, int64_t depth, int thread) {
-  float *to = (float *)segment.panels + (term->at + first) * TILE_COLUMNS, *buffer = backend_scratch(p->backend, thread);
-  int64_t panel_step = segment.output->depth * TILE_COLUMNS;
-  if (term->transposed) pack_transposed(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
-  else pack_plain(to, panel_step, term, segment.column, segment.columns, first, depth, buffer);
+void product_f32_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer) {
+  float *to = (float *)segment->panels + at * TILE_COLUMNS;
+  int64_t panel_step = segment->depth * TILE_COLUMNS;
+  if (term->transposed) pack_transposed(to, panel_step, term, segment->column, segment->columns, first, depth, buffer);
+  else pack_plain(to, panel_step, term, segment->column, segment->columns, first, depth, buffer);
 }
 
 // rows x depth of a left operand: in place when few columns will read it, else packed.
@@ -51,39 +51,45 @@ static TileA left_operand(Rows left, int64_t row, int64_t rows, int64_t first, i
   return tile_a_packed(packed, depth);
 }
 
-static const Term *find_term(const Output *output, int left) {
+static int find_term(const Output *output, int left) {
   for (int t = 0; t < output->term_count; t++)
-    if (output->terms[t].left == left) return &output->terms[t];
-  return NULL;
+    if (output->terms[t].left == left) return t;
+  return -1;
 }
 
-void product_f32_multiply(const Product *p, ProductTask task) {
-  float *packed = backend_scratch(p->backend, task.thread), *sums = packed + 2 * BLOCK_ROWS * DEPTH;
-  const int64_t ld = TASK_GROUPS * GROUP_COLUMNS;
-  Segment segments[LINEAR_PROJECTIONS];
-  int64_t at[LINEAR_PROJECTIONS], columns = 0;
-  bool started[LINEAR_PROJECTIONS] = {false};
-  for (int o = 0; o < p->output_count; o++) {
-    segments[o] = product_segment(p, task.piece, o, task.first_group, task.end_group);
-    at[o] = columns;
-    columns += segments[o].columns;
-  }
+// BLOCK_ROWS rows of all segments: what the part adds to their sums.
+static void multiply_rows(float *sums, const ProductTask *task, int64_t row, int64_t rows) {
+  const Product *p = task->product;
+  bool started[LINEAR_PROJECTIONS];
+  for (int o = 0; o < p->output_count; o++) started[o] = !task->part.is_first;
   for (int l = 0; l < p->left_count; l++) {
-    const Left *left = &p->lefts[l];
-    for (int64_t first = 0; first < left->k; first += left->depth) {
-      int64_t depth = smaller(left->depth, left->k - first);
-      TileA a = left_operand(left->rows, task.row, task.rows, first, depth, columns > 4 * TILE_COLUMNS, packed);
+    int64_t k = part_depth(&p->lefts[l], task->part);
+    for (int64_t first = 0; first < k; first += DEPTH) {
+      int64_t depth = smaller(DEPTH, k - first);
+      TileA a = left_operand(p->lefts[l].rows, row, rows, task->part.first + first, depth, task->columns > 4 * TILE_COLUMNS, task->buffer);
       for (int o = 0; o < p->output_count; o++) {
-        const Term *term = segments[o].columns ? find_term(segments[o].output, l) : NULL;
-        if (!term) continue;
-        const float *panels = (const float *)segments[o].panels + (term->at + first) * TILE_COLUMNS;
-        TileB b = {panels, segments[o].output->depth * TILE_COLUMNS, TILE_COLUMNS};
-        tile_multiply(sums + at[o], ld, a, b, task.rows, segments[o].columns, depth, 1, started[o]);
+        const Segment *segment = &task->segments[o];
+        int term = segment->columns ? find_term(segment->output, l) : -1;
+        if (term < 0) continue;
+        TileB b = {(const float *)segment->panels + (segment->term_at[term] + first) * TILE_COLUMNS, segment->depth * TILE_COLUMNS,
+                   TILE_COLUMNS};
+        tile_multiply(sums + segment->at, task->columns, a, b, rows, segment->columns, depth, 1, started[o]);
         started[o] = true;
       }
     }
   }
-  for (int o = 0; o < p->output_count; o++)
-    if (segments[o].columns)
-      product_store(segments[o].output, task.row, segments[o].column, sums + at[o], ld, task.rows, segments[o].columns);
+}
+
+void product_f32_multiply(const ProductTask *task) {
+  bool is_kept = !task->part.is_first || !task->part.is_last;
+  for (int64_t i = 0; i < task->rows; i += BLOCK_ROWS) {
+    int64_t row = task->row + i, rows = smaller(BLOCK_ROWS, task->rows - i);
+    float *sums = task->sums + (is_kept ? i * task->columns : 0);
+    multiply_rows(sums, task, row, rows);
+    for (int o = 0; o < task->product->output_count && task->part.is_last; o++) {
+      const Segment *segment = &task->segments[o];
+      for (int64_t r = 0; r < rows && segment->columns; r++)
+        product_store_row(segment->output, row + r, segment->column, sums + r * task->columns + segment->at, segment->columns);
+    }
+  }
 }

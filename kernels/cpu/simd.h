@@ -13,6 +13,8 @@
 #include "kernels/cpu/simd_avx2.h"
 #endif
 
+static inline void vec_fence(void) { _mm_sfence(); }  // before other threads may read what went around the caches
+
 static inline float scalar_from_half(uint16_t half) { return _cvtsh_ss(half); }
 
 // columns[j][i] = rows[i][at + j] for i, j < 8, in vectors of 8 on every instruction set: with the halves put together as

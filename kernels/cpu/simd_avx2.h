@@ -16,6 +16,7 @@ typedef double VecD __attribute__((vector_size(32)));  // VL / 2 of them
 
 static inline Vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void vec_store(float *p, Vec v) { _mm256_storeu_ps(p, v); }
+static inline void vec_stream(float *p, Vec v) { _mm256_stream_ps(p, v); }  // around the caches, to an aligned place
 static inline Vec vec_set(float x) { return _mm256_set1_ps(x); }
 static inline Vec vec_zero(void) { return _mm256_setzero_ps(); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c, rounded once
@@ -47,13 +48,15 @@ static inline Vec vec_load_bfloat16(const uint16_t *p) {
   return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
 // VL bfloat16 of a, rounded to nearest even; a NaN stays one.
-static inline void vec_store_bfloat16(uint16_t *p, Vec a) {
+static inline __m128i vec_to_bfloat16(Vec a) {
   VecU bits = (VecU)a, rounded = bits + 0x7fff + (bits >> 16 & 1);
   VecI is_nan = a != a;
   rounded = (VecU)vec_select(is_nan, (Vec)(bits | 0x400000), (Vec)rounded) >> 16;
   __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)rounded, (__m256i)rounded), 0x08);
-  _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
+  return _mm256_castsi256_si128(packed);
 }
+static inline void vec_store_bfloat16(uint16_t *p, Vec a) { _mm_storeu_si128((__m128i *)p, vec_to_bfloat16(a)); }
+static inline void vec_stream_bfloat16(uint16_t *p, Vec a) { _mm_stream_si128((__m128i *)p, vec_to_bfloat16(a)); }
 
 // Sums and maxima over lanes, always in the same tree.
 static inline float vec_sum(Vec v) {

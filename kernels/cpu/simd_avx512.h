@@ -17,6 +17,7 @@ typedef double VecD __attribute__((vector_size(64)));  // VL / 2 of them
 
 static inline Vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void vec_store(float *p, Vec v) { _mm512_storeu_ps(p, v); }
+static inline void vec_stream(float *p, Vec v) { _mm512_stream_ps(p, v); }  // around the caches, to an aligned place
 static inline Vec vec_set(float x) { return _mm512_set1_ps(x); }
 static inline Vec vec_zero(void) { return _mm512_setzero_ps(); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c, rounded once
@@ -51,12 +52,18 @@ static inline Vec vec_load_bfloat16(const uint16_t *p) {
   return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
 // VL bfloat16 of a, rounded to nearest even; a NaN stays one.
-static inline void vec_store_bfloat16(uint16_t *p, Vec a) {
+static inline __m256i vec_to_bfloat16(Vec a) {
+#ifdef __AVX512BF16__
+  return (__m256i)_mm512_cvtneps_pbh(a);
+#else
   VecU bits = (VecU)a, rounded = bits + 0x7fff + (bits >> 16 & 1);
   VecI is_nan = a != a;
   rounded = (VecU)vec_select(is_nan, (Vec)(bits | 0x400000), (Vec)rounded) >> 16;
-  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)rounded));
+  return _mm512_cvtepi32_epi16((__m512i)rounded);
+#endif
 }
+static inline void vec_store_bfloat16(uint16_t *p, Vec a) { _mm256_storeu_si256((__m256i *)p, vec_to_bfloat16(a)); }
+static inline void vec_stream_bfloat16(uint16_t *p, Vec a) { _mm256_stream_si256((__m256i *)p, vec_to_bfloat16(a)); }
 
 // Sums and maxima over lanes, always in the same tree.
 static inline float vec_sum(Vec v) {

@@ -47,6 +47,12 @@ ALWAYS_INLINE void typed_store(void *data, int64_t i, Vec v, int64_t count, int 
   memcpy(to, some, (size_t)larger(count, 0) * sizeof *some);
 }
 
+// VL values around the caches, to a place that is aligned to as many bytes.
+ALWAYS_INLINE void typed_stream(void *data, int64_t i, Vec v, int type) {
+  if (type == FLOAT_32) vec_stream((float *)data + i, v);
+  else vec_stream_bfloat16((uint16_t *)data + i, v);
+}
+
 // rows[first .. first + count - 1][columns] as float32, *step apart: in place, or converted into buffer[count][round_up(columns, VL)].
 static inline const float *rows_as_floats(Rows rows, int64_t first, int64_t count, int64_t columns, float *buffer, int64_t *step) {
   *step = rows.step;
