@@ -7,17 +7,18 @@
 
 #include "autograd/ops.h"
 
-enum { LOSS_CHUNK_ROWS = 256 };  // 256 rows of a 50k vocabulary are 50 MB; the GEMM is at full rate from there
-
 typedef struct LossAttributes {
   const Matrix *head;
   float gradient_scale;
+  int64_t chunk_rows;
 } LossAttributes;
 
 enum { LOSS_X, LOSS_TARGETS };
 enum { LOSS_NLL, LOSS_DX };
 
-static int64_t chunk_rows(int64_t rows) { return rows < LOSS_CHUNK_ROWS ? rows : LOSS_CHUNK_ROWS; }
+static int64_t chunk_rows(const LossAttributes *attributes, int64_t rows) {
+  return rows < attributes->chunk_rows ? rows : attributes->chunk_rows;
+}
 
 static void *row_data(const Tensor *tensor, int64_t row) {
   return (char *)tensor->data + row * tensor->columns * float_bytes(tensor->type);
@@ -30,15 +31,18 @@ static void loss_forward(Node *node, Tape *tape) {
   const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
   Tensor *dx = node->outputs[LOSS_DX];
   float *logits = node->scratch;
-  float *scale = logits + chunk_rows(x->rows) * attributes->head->rows;
-  if (dx) kernels->fill(scale, attributes->gradient_scale, chunk_rows(x->rows), tape->backend);
-  for (int64_t row = 0; row < x->rows; row += LOSS_CHUNK_ROWS) {
-    int64_t n = chunk_rows(x->rows - row);
+  int64_t vocabulary = attributes->head->rows, most = chunk_rows(attributes, x->rows);
+  float *scale = logits + most * vocabulary;
+  if (dx) kernels->fill(scale, attributes->gradient_scale, most, tape->backend);
+  for (int64_t row = 0; row < x->rows; row += most) {
+    int64_t n = chunk_rows(attributes, x->rows - row);
     Projection head = projection_f32(logits, attributes->head, 1);
     kernels->linear_forward(&head, 1, (Rows){row_data(x, row), x->columns, x->type}, n, tape->backend);
-    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, targets + row, dx ? scale : NULL, n, attributes->head->rows,
+    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, targets + row, dx ? scale : NULL, x->type, n, vocabulary,
                            tape->backend);
-    if (dx) kernels->linear_backward((Rows){row_data(dx, row), dx->columns, dx->type}, &head, 1, n, false, tape->backend);
+    if (!dx) continue;
+    if (x->type == FLOAT_BF16) head.y = (Rows){logits, 2 * vocabulary, FLOAT_BF16};
+    kernels->linear_backward((Rows){row_data(dx, row), dx->columns, dx->type}, &head, 1, n, false, tape->backend);
   }
 }
 
@@ -51,7 +55,7 @@ static void loss_backward(Node *node, Tape *tape) {
 
 static int64_t loss_scratch(const Node *node, bool backward) {
   const LossAttributes *attributes = node->attributes;
-  return backward ? 0 : chunk_rows(node->inputs[LOSS_X]->rows) * (attributes->head->rows + 1);
+  return backward ? 0 : chunk_rows(attributes, node->inputs[LOSS_X]->rows) * (attributes->head->rows + 1);
 }
 
 static double loss_flop(const Node *node, bool backward) {
@@ -70,7 +74,7 @@ static const Op loss_op = {.name = "cross_entropy",
 
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale) {
   LossAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (LossAttributes){.head = head, .gradient_scale = gradient_scale};
+  *attributes = (LossAttributes){.head = head, .gradient_scale = gradient_scale, .chunk_rows = tape->loss_rows};
   Node *node = tape_node(tape, &loss_op, attributes);
   node->inputs[LOSS_X] = x;
   node->inputs[LOSS_TARGETS] = targets;

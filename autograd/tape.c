@@ -47,7 +47,7 @@ static void plan_free(TapePlan *plan) {
   free(plan);
 }
 
-void tape_new(Tape *tape, Backend *backend) { *tape = (Tape){.backend = backend}; }
+void tape_new(Tape *tape, Backend *backend) { *tape = (Tape){.backend = backend, .loss_rows = LOSS_ROWS}; }
 
 void tape_free(Tape *tape) {
   plan_free(tape->plan);

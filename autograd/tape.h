@@ -67,12 +67,15 @@ struct Node {
   void *scratch;  // valid while the node runs
 };
 
+enum { LOSS_ROWS = 256 };
+
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
 
 struct Tape {
   Backend *backend;
   TapeMode mode;
   FloatType activations;  // the type of activations between linear layers; the residual stream is float32
+  int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
   double flop;  // of products, by all passes so far
   Profile *profile;  // where times are added up; NULL: nowhere
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number

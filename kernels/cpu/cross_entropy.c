@@ -2,11 +2,10 @@
 // exponential overflows:
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
-// Three passes over a row that stays in cache; the exponentials of the second are kept in place for the third.
+// Two passes over a row: the first keeps the sum for the largest logit so far, a piece that stays in the first cache at a time.
 #include <math.h>
 
-#include "kernels/cpu/cpu.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/typed.h"
 
 enum { CHUNK = 4096 };  // summed in float32; chunks in double
 
@@ -14,10 +13,11 @@ typedef struct LogitRows {
   float *nll, *logits;
   const int32_t *targets;
   const float *gradient_scale;
+  FloatType type;
   int64_t vocabulary;
 } LogitRows;
 
-static float row_maximum(const float *z, int64_t count) {
+static float largest_of(const float *z, int64_t count) {
   Vec maxima[2] = {vec_set(-INFINITY), vec_set(-INFINITY)};
   int64_t j = 0;
   for (; j + 2 * VL <= count; j += 2 * VL) {
@@ -30,42 +30,56 @@ static float row_maximum(const float *z, int64_t count) {
 }
 
 // sum exp(z - maximum); a NaN anywhere makes it NaN
-static double sum_of_exponentials(float *z, int64_t count, float maximum, bool keep) {
-  double total = 0;
-  for (int64_t first = 0; first < count; first += CHUNK) {
-    int64_t end = smaller(first + CHUNK, count);
-    Vec sum = vec_zero();
-    for (int64_t j = first; j < end; j += VL) {
-      Vec e = vec_exp(vec_load_first(z + j, end - j) - vec_set(maximum));
-      if (keep) vec_store_first(z + j, e, end - j);
-      if (end - j < VL) e = (Vec)((VecI)e & vec_first(end - j));
-      sum += e;
-    }
-    total += (double)vec_sum(sum);
+static float sum_of_exponentials(const float *z, int64_t count, float maximum) {
+  Vec sums[2] = {vec_zero(), vec_zero()};
+  int64_t j = 0;
+  for (; j + 2 * VL <= count; j += 2 * VL) {
+    sums[0] += vec_exp(vec_load(z + j) - vec_set(maximum));
+    sums[1] += vec_exp(vec_load(z + j + VL) - vec_set(maximum));
   }
-  return total;
+  for (; j < count; j += VL) sums[0] += (Vec)((VecI)vec_exp(vec_load_first(z + j, count - j) - vec_set(maximum)) & vec_first(count - j));
+  return vec_sum(sums[0] + sums[1]);
+}
+
+// The gradient but for the target's part, over the logits themselves; bfloat16 is written behind what is read.
+ALWAYS_INLINE void softmax_row(float *z, int64_t vocabulary, float maximum, float factor, int type) {
+  for (int64_t j = 0; j < vocabulary; j += VL) {
+    int64_t left = vocabulary - j;
+    typed_store(z, j, vec_set(factor) * vec_exp(vec_load_first(z + j, left) - vec_set(maximum)), left, type);
+  }
+}
+
+static void store_one(float *z, int64_t j, float value, FloatType type) {
+  Vec v = vec_set(value);
+  BY_TYPE(type, typed_store(z, j, v, 1, TYPE));
 }
 
 static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const LogitRows *rows = argument;
   for (int64_t i = begin; i < end; i++) {
-    float *z = rows->logits + i * rows->vocabulary;
+    float *z = rows->logits + i * rows->vocabulary, maximum = -INFINITY;
     int32_t target = rows->targets[i];
-    float maximum = row_maximum(z, rows->vocabulary), at_target = z[target];
-    double sum = sum_of_exponentials(z, rows->vocabulary, maximum, rows->gradient_scale != NULL);
+    double sum = 0, at_target = z[target];
+    for (int64_t first = 0; first < rows->vocabulary; first += CHUNK) {
+      int64_t count = smaller(CHUNK, rows->vocabulary - first);
+      float largest = largest_of(z + first, count);
+      if (largest > maximum) {
+        sum *= exp((double)maximum - largest);
+        maximum = largest;
+      }
+      sum += (double)sum_of_exponentials(z + first, count, maximum);
+    }
     rows->nll[i] = (float)((double)maximum - at_target + log(sum));
     if (!rows->gradient_scale) continue;
+    float scale = rows->gradient_scale[i];
+    BY_TYPE(rows->type, softmax_row(z, rows->vocabulary, maximum, (float)(scale / sum), TYPE));
     // From the exponential itself: 1 - p would lose what is left of a probability near one.
-    float scale = rows->gradient_scale[i], expected = (float)((double)scale * (z[target] / sum - 1));
-    Vec factor = vec_set((float)(scale / sum));
-    for (int64_t j = 0; j < rows->vocabulary; j += VL)
-      vec_store_first(z + j, factor * vec_load_first(z + j, rows->vocabulary - j), rows->vocabulary - j);
-    z[target] = expected;
+    store_one(z, target, (float)(scale * (exp(at_target - maximum) / sum - 1)), rows->type);
   }
 }
 
-void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
-                       Backend *backend) {
-  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, vocabulary});
+void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
+                       int64_t vocabulary, Backend *backend) {
+  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, vocabulary});
 }

@@ -214,6 +214,12 @@ const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t
   return buffer;
 }
 
+void matrix_fetch(const Matrix *w, int64_t row, int64_t first, int64_t count) {
+  int64_t row_bytes = w->type == BLOCK_NF4 ? w->columns / 2 : block_row_bytes(w->type, w->columns);
+  const char *from = (const char *)matrix_row(w, row).bytes + first * row_bytes / w->columns;
+  for (int64_t i = 0; i <= count * row_bytes / w->columns; i += 64) __builtin_prefetch(from + i);
+}
+
 bool is_dot_fused(const Matrix *w) { return w->type != BLOCK_F32 && w->columns % GROUP == 0; }
 
 float matrix_dot(const Matrix *w, int64_t row, const float *x) {

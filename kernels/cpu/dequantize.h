@@ -12,6 +12,10 @@ enum { GROUP = 32 };
 #define matrix_segment ISA_NAME(matrix_segment)
 const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer);
 
+// Fetches the bytes of a segment into the caches, for rows that lie too far apart for the processor to see what comes.
+#define matrix_fetch ISA_NAME(matrix_fetch)
+void matrix_fetch(const Matrix *w, int64_t row, int64_t first, int64_t count);
+
 // out[i] = w . x[i * x_step ..] over `columns` for n rows of x. Lane l of accumulator a sums the elements
 // (4 k + a) VL + l in the order of k, whatever n is.
 #define dot_rows ISA_NAME(dot_rows)

@@ -60,8 +60,11 @@ void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, 
     pack_plain(to, panel_step, term, segment->column, segment->columns, first, depth, buffer);
     return;
   }
-  for (int64_t j = 0; j < segment->columns; j += AMX_ROWS, to += panel_step)
+  for (int64_t j = 0; j < segment->columns; j += AMX_ROWS, to += panel_step) {
+    for (int64_t r = j + AMX_ROWS; r < smaller(j + 2 * AMX_ROWS, segment->columns); r++)
+      matrix_fetch(&term->w, segment->column + r, first, depth);
     pack_transposed(to, term, segment->column + j, smaller(AMX_ROWS, segment->columns - j), first, depth, buffer);
+  }
 }
 
 // 32 values of row i of a left operand as bfloat16, from k on.

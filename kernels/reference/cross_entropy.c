@@ -2,6 +2,7 @@
 // exponential overflows:
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
+// A bfloat16 gradient lies in the first half of its row's place; it is written from the front, behind what is read.
 #include <math.h>
 
 #include "kernels/reference/reference.h"
@@ -10,6 +11,7 @@ typedef struct LogitRows {
   float *nll, *logits;
   const int32_t *targets;
   const float *gradient_scale;
+  FloatType type;
   int64_t vocabulary;
 } LogitRows;
 
@@ -24,11 +26,11 @@ static void cross_entropy_row(void *argument, int64_t row, int thread) {
   rows->nll[row] = (float)(maximum - z[target] + log(sum));
   if (!rows->gradient_scale) return;
   for (int64_t j = 0; j < rows->vocabulary; j++)
-    z[j] = (float)(rows->gradient_scale[row] * (exp(z[j] - maximum) / sum - (j == target ? 1 : 0)));
+    reference_store(z, rows->type, j, rows->gradient_scale[row] * (exp(z[j] - maximum) / sum - (j == target ? 1 : 0)));
 }
 
-void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, int64_t n, int64_t vocabulary,
-                             Backend *backend) {
-  LogitRows rows = {nll, logits, targets, gradient_scale, vocabulary};
+void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
+                             int64_t vocabulary, Backend *backend) {
+  LogitRows rows = {nll, logits, targets, gradient_scale, type, vocabulary};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }

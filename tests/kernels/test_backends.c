@@ -245,6 +245,34 @@ static void number_of_threads_changes_no_bit(void **state) {
   }
 }
 
+// The same values, each rounded once, in the first half of their row's place.
+static void cross_entropy_writes_its_gradient_in_bfloat16(void **state) {
+  (void)state;
+  enum { ROWS = 3 };
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    for (int64_t vocabulary = 1; vocabulary < 10000; vocabulary = 3 * vocabulary + 1) {
+      Rng rng = rng_new((uint64_t)vocabulary, RNG_STREAM_TEST);
+      float nll[2][ROWS], scale[ROWS] = {1, 0.25f, 3}, *logits[2];
+      int32_t targets[ROWS] = {0, (int32_t)vocabulary / 2, (int32_t)vocabulary - 1};
+      for (int i = 0; i < 2; i++) logits[i] = memory_new((size_t)(ROWS * vocabulary), sizeof(float));
+      fill_normal(logits[0], ROWS * vocabulary, 3, &rng);
+      memcpy(logits[1], logits[0], (size_t)(ROWS * vocabulary) * sizeof(float));
+      backend->kernels->cross_entropy(nll[0], logits[0], targets, scale, FLOAT_32, ROWS, vocabulary, backend);
+      backend->kernels->cross_entropy(nll[1], logits[1], targets, scale, FLOAT_BF16, ROWS, vocabulary, backend);
+      assert_memory_equal(nll[0], nll[1], sizeof nll[0]);
+      for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t j = 0; j < vocabulary; j++) {
+          float expected = logits[0][i * vocabulary + j], actual = bfloat16_to_float(((uint16_t *)(void *)(logits[1] + i * vocabulary))[j]);
+          if (!(fabsf(actual - expected) <= fabsf(expected) * 0x1p-8f + 0x1p-126f))
+            fail_msg("%s: %g is not %g", tables[t].kernels->name, actual, expected);
+        }
+      for (int i = 0; i < 2; i++) free(logits[i]);
+    }
+    backend_free(backend);
+  }
+}
+
 static void peak_of_every_table_is_a_rate(void **state) {
   (void)state;
   for (int t = 0; t < table_count; t++) {
@@ -319,6 +347,7 @@ int main(void) {
       cmocka_unit_test(no_table_has_a_hole_and_no_entry_is_untested),
       KERNEL_OPS(KERNEL_OP_UNIT_TEST)  //
       cmocka_unit_test(number_of_threads_changes_no_bit),
+      cmocka_unit_test(cross_entropy_writes_its_gradient_in_bfloat16),
       cmocka_unit_test(peak_of_every_table_is_a_rate),
       cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through),
       cmocka_unit_test(zero_rows_and_zero_counts_write_nothing),
