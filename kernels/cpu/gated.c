@@ -25,7 +25,7 @@ static inline Gate evaluate_gate(Vec x, Activation f) {
     u = x * vec_fma(vec_set(cubic), square, vec_set(linear));
     slope = vec_fma(vec_set(3 * cubic), square, vec_set(linear));
   }
-  Vec e = vec_exp(-vec_abs(u)), larger_part = vec_set(1) / (vec_set(1) + e), smaller_part = e * larger_part;
+  Vec e = vec_exp(-vec_abs(u)), larger_part = vec_reciprocal(vec_set(1) + e), smaller_part = e * larger_part;
   VecI is_negative = u < vec_zero();
   return (Gate){vec_select(is_negative, smaller_part, larger_part), vec_select(is_negative, larger_part, smaller_part), slope};
 }

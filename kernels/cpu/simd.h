@@ -37,8 +37,6 @@ static inline void load_transposed(__m256 columns[8], const float *const rows[8]
     }
 }
 
-static inline Vec vec_power_of_two(VecI k) { return (Vec)((k + 127) << 23); }  // -126 <= k <= 127
-
 static inline Vec vec_exp(Vec x) {
   x = vec_max(vec_set(-104.0f), vec_min(vec_set(89.0f), x));  // beyond these the result is 0 and infinity
   Vec k = vec_round(x * vec_set(1.44269504088896341f));
@@ -50,8 +48,13 @@ static inline Vec vec_exp(Vec x) {
   p = vec_fma(p, r, vec_set(1.6666665459e-1f));
   p = vec_fma(p, r, vec_set(5.0000001201e-1f));
   p = vec_fma(p, r * r, r) + vec_set(1.0f);
-  VecI whole = vec_to_int(k), half = whole >> 1;
-  return p * vec_power_of_two(half) * vec_power_of_two(whole - half);
+  return vec_scale(p, k);
+}
+
+// 1 / a to within 1 ulp or so, for a whose reciprocal is no denormal; by Newton's method.
+static inline Vec vec_reciprocal(Vec a) {
+  Vec r = vec_estimate_reciprocal(a);
+  return vec_fma(r, vec_fnma(a, r, vec_set(1)), r);
 }
 
 static inline Vec vec_tanh(Vec x) {

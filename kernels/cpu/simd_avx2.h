@@ -29,6 +29,11 @@ static inline Vec vec_select(VecI mask, Vec a, Vec b) { return _mm256_blendv_ps(
 static inline Vec vec_round(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline VecI vec_to_int(Vec a) { return (VecI)_mm256_cvtps_epi32(a); }
 static inline Vec vec_from_int(VecI a) { return _mm256_cvtepi32_ps((__m256i)a); }
+static inline Vec vec_scale(Vec a, Vec k) {  // a * 2^k, k whole, |k| <= 252
+  VecI whole = vec_to_int(k), half = whole >> 1;
+  return a * (Vec)((half + 127) << 23) * (Vec)((whole - half + 127) << 23);
+}
+static inline Vec vec_estimate_reciprocal(Vec a) { return _mm256_rcp_ps(a); }  // to 12 bits and more
 static inline VecI vec_lanes(void) { return (VecI){0, 1, 2, 3, 4, 5, 6, 7}; }
 static inline VecI vec_set_int(int32_t x) { return (VecI)_mm256_set1_epi32(x); }
 static inline Vec vec_abs(Vec a) { return (Vec)((VecI)a & vec_set_int(0x7fffffff)); }

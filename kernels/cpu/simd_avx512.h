@@ -32,6 +32,8 @@ static inline Vec vec_select(VecI mask, Vec a, Vec b) {  // mask ? a : b
 static inline Vec vec_round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline VecI vec_to_int(Vec a) { return (VecI)_mm512_cvtps_epi32(a); }
 static inline Vec vec_from_int(VecI a) { return _mm512_cvtepi32_ps((__m512i)a); }
+static inline Vec vec_scale(Vec a, Vec k) { return _mm512_scalef_ps(a, k); }  // a * 2^k, k whole, |k| <= 252
+static inline Vec vec_estimate_reciprocal(Vec a) { return _mm512_rcp14_ps(a); }  // to 12 bits and more
 static inline VecI vec_lanes(void) { return (VecI){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 static inline VecI vec_set_int(int32_t x) { return (VecI)_mm512_set1_epi32(x); }
 static inline Vec vec_abs(Vec a) { return (Vec)((VecI)a & vec_set_int(0x7fffffff)); }
