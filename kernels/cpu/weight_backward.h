@@ -1,15 +1,23 @@
-// The product of weight_backward.c, in float32 there and by tiles in weight_backward_bf16.c: dw += alpha narrow^T wide, or its transpose.
+// The product of weight_backward.c, in float32 there and by tiles in weight_backward_bf16.c:
+//   dw_i += alpha_i narrow_i^T wide, or its transpose, for several narrow operands to one wide one.
 #ifndef KERNELS_CPU_WEIGHT_BACKWARD_H
 #define KERNELS_CPU_WEIGHT_BACKWARD_H
 
 #include "kernels/cpu/typed.h"
 
-typedef struct WeightProduct {
+typedef struct NarrowOperand {
+  Rows rows;  // [n, m]
+  int64_t m;
   float *dw;
-  Rows narrow, wide;  // [n, m] and [n, width]
-  int64_t n, m, width, task_columns;
-  bool is_turned;  // wide is dy: the product is dw^T
   float alpha;
+} NarrowOperand;
+
+typedef struct WeightProduct {
+  Rows wide;  // [n, width]
+  NarrowOperand narrow[LINEAR_PROJECTIONS];
+  int narrow_count;
+  int64_t n, width, task_columns, row_tasks;
+  bool is_turned;  // wide is dy: the product is dw^T
   Backend *backend;
 } WeightProduct;
 
