@@ -45,6 +45,8 @@ static inline VecI lanes_between(int64_t at, int64_t first, int64_t end) {
   return (lanes >= vec_set_int((int32_t)first)) & (lanes < vec_set_int((int32_t)end));
 }
 
+static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+
 static inline Vec softcap(Vec s, float cap) {
   if (cap > 0) return vec_set(cap) * vec_tanh(s / vec_set(cap));
   return s;

@@ -1,5 +1,5 @@
 // Backward pass of attention by tiles, with P recomputed from lse (Dao et al. 2022). For a head and a tile:
-//   S = scale Q K^T,  P = exp(S - lse),  dP = dO V^T,  dS = P (dP - delta) scale,  delta = rowsum(dO o)
+//   S = scale Q K^T,  P = exp(S - lse) by powers of two,  dP = dO V^T,  dS = P (dP - delta) scale,  delta = rowsum(dO o)
 //   dV += P^T dO,  dK += dS^T Q,  dQ += dS K        (a softcap multiplies dS by the slope of its tanh)
 // Where spans and KV heads are enough for all threads, a task is one of each and computes a tile once. Else two rounds share
 // the work more finely, by keys for dK and dV, by queries for dQ. Either way dQ adds key tiles in order, dK and dV
@@ -51,13 +51,25 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape) {
 }
 
 // S and dP of a row become P and dS; zero where the query does not see the key.
-static void slope_row(float *s, float *dp, int64_t first, int64_t end, int64_t count, float lse, float delta, const AttentionShape *shape) {
-  for (int64_t j = 0; j < count; j += VL) {
-    VecI seen = lanes_between(j, first, end);
-    Vec raw = vec_set(shape->scale) * vec_load(s + j), p = vec_exp(softcap(raw, shape->softcap) - vec_set(lse));
-    Vec slope = p * (vec_load(dp + j) - vec_set(delta)) * vec_set(shape->scale) * softcap_slope(raw, shape->softcap);
-    vec_store(s + j, vec_select(seen, p, vec_zero()));
-    vec_store(dp + j, vec_select(seen, slope, vec_zero()));
+ALWAYS_INLINE void slope_row(float *s, float *dp, int64_t first, int64_t end, int64_t count, float lse, float delta,
+                             const AttentionShape *shape, bool is_masked, bool is_capped) {
+  int64_t columns = smaller(count, end);
+  Vec factor = vec_set(is_capped ? LOG2_E : shape->scale * LOG2_E), shift = vec_set(lse * LOG2_E), scale = vec_set(shape->scale);
+  for (int64_t j = 0; j < columns; j += VL) {
+    Vec raw = vec_load(s + j), capped = is_capped ? softcap(scale * raw, shape->softcap) : raw;
+    Vec p = vec_exp2(vec_fma(factor, capped, -shift)), slope = p * (vec_load(dp + j) - vec_set(delta)) * scale;
+    if (is_capped) slope *= softcap_slope(scale * raw, shape->softcap);
+    if (is_masked) {
+      VecI seen = lanes_between(j, first, end);
+      p = vec_select(seen, p, vec_zero());
+      slope = vec_select(seen, slope, vec_zero());
+    }
+    vec_store(s + j, p);
+    vec_store(dp + j, slope);
+  }
+  for (int64_t j = round_up(larger(columns, 0), VL); j < count; j += VL) {
+    vec_store(s + j, vec_zero());
+    vec_store(dp + j, vec_zero());
   }
 }
 
@@ -75,8 +87,11 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
   block_multiply(ds, KEYS, left, work->values_turned, queries, count, value_size, false);
   for (int64_t i = 0; i < queries; i++) {
     int64_t first = seen_first(task->span, query + i, b->sight) - key, end = seen_end(task->span, query + i, b->sight) - key;
-    slope_row(p + i * KEYS, ds + i * KEYS, larger(first, 0), end, count, b->lse[row + i * shape->heads], b->delta[row + i * shape->heads],
-              shape);
+    float lse = b->lse[row + i * shape->heads], delta = b->delta[row + i * shape->heads];
+    if (shape->softcap > 0) slope_row(p + i * KEYS, ds + i * KEYS, first, end, count, lse, delta, shape, true, true);
+    else if (first > 0 || end < round_up(count, VL))
+      slope_row(p + i * KEYS, ds + i * KEYS, first, end, count, lse, delta, shape, true, false);
+    else slope_row(p + i * KEYS, ds + i * KEYS, 0, count, count, lse, delta, shape, false, false);
   }
   if (b->wanted & WANTED_KEYS) {
     BlockRight right = block_right(work->right, go, query, queries, value_size, work->floats);
@@ -123,7 +138,9 @@ static void differentiate(void *argument, int64_t index, int thread) {
   const Backward *b = argument;
   const AttentionTask *task = &b->tasks[index];
   Work work = divide_scratch(backend_scratch(b->backend, thread), &b->shape);
+  blocks_begin(b->type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) differentiate_keys(b, &work, task, key);
+  blocks_end(b->type);
 }
 
 // go . o of `count` (up to VL) rows next to each other from element `at` on, a row to a lane, added in the order in which

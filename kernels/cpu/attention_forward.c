@@ -1,13 +1,14 @@
 // Attention of kernels/attention.h by tiles with the online softmax (Milakov and Gimelshein 2018; Dao et al. 2022).
 // A task owns a block of queries of some heads that share a KV head. For each tile of keys it packs K^T and V once, and
-// for each of its heads: S = scale Q K^T; m' = max(m, rowmax S), P = exp(S - m'), O <- exp(m - m') O + P V, and l, the
-// sum of P, likewise. At the end o = O / l, lse = m + log l. Tiles that no query of a block sees are skipped.
+// for each of its heads: S = scale log2(e) Q K^T; m' = max(m, rowmax S), P = 2^(S - m'), O <- 2^(m - m') O + P V, and l, the
+// sum of P, likewise. At the end o = O / l, lse = ln 2 (m + log2 l). Tiles that no query of a block sees are skipped.
+// Any m that is near enough does: it is left as it is while S stays below m + SLACK.
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/attention.h"
 
-enum { TASK_HEADS = 8 };
+enum { TASK_HEADS = 8, SLACK = 8 };
 
 typedef struct Forward {
   void *o;
@@ -25,7 +26,7 @@ typedef struct Work {
   void *key_block, *value_block, *left;  // where they are laid out, and Q or P
   float *scores;  // [QUERIES, KEYS]
   float *sums;  // O: [heads of the task, queries of the task, value_size]
-  float *maxima, *totals;  // m and l: [heads, queries]
+  float *maxima, *totals;  // m: [heads, queries]; l, in VL parts: [heads, queries, VL]
   float *floats;  // room for rows of k or v: [KEYS, head_size or value_size]
 } Work;
 
@@ -35,36 +36,41 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t 
   work.scores = scratch + 3 * block;
   work.maxima = work.scores + QUERIES * KEYS;
   work.totals = work.maxima + round_up(rows, 16);
-  work.floats = work.totals + round_up(rows, 16);
+  work.floats = work.totals + round_up(rows, 16) * VL;
   work.sums = work.floats + block;
   return work;
 }
 
-// One row of scores: first .. end - 1 become exp(s - m), the others of 0 .. count - 1 zero.
-static void update_row(float *scores, int64_t first, int64_t end, int64_t count, float *maximum, float *total, float *sums,
-                       const AttentionShape *shape) {
-  Vec largest = vec_set(-INFINITY);
+// Scores first .. end - 1 of a row stay, softcapped and divided by the scale; the others of 0 .. count - 1 become -infinity.
+static void mask_row(float *scores, int64_t first, int64_t end, int64_t count, const AttentionShape *shape) {
   for (int64_t j = 0; j < count; j += VL) {
-    Vec scaled = vec_set(shape->scale) * vec_load(scores + j);
-    Vec s = vec_select(lanes_between(j, first, end), softcap(scaled, shape->softcap), vec_set(-INFINITY));
-    vec_store(scores + j, s);
-    largest = vec_max(largest, s);
+    Vec s = vec_load(scores + j);
+    if (shape->softcap > 0) s = softcap(vec_set(shape->scale) * s, shape->softcap) * vec_set(1 / shape->scale);
+    vec_store(scores + j, vec_select(lanes_between(j, first, end), s, vec_set(-INFINITY)));
   }
-  float new_maximum = vec_largest(largest);
-  if (new_maximum > *maximum) {
-    float factor = vec_exp(vec_set(*maximum - new_maximum))[0];
-    *maximum = new_maximum;
-    *total *= factor;
-    for (int64_t c = 0; c < shape->value_size; c += VL)
-      vec_store_first(sums + c, vec_set(factor) * vec_load_first(sums + c, shape->value_size - c), shape->value_size - c);
-  }
-  Vec sum = vec_zero();
+}
+
+// A larger m for a row, and what has been summed up with the former one.
+static void raise_maximum(float *maximum, float *total, float *sums, float larger_one, int64_t value_size) {
+  Vec factor = vec_exp2(vec_set(*maximum - larger_one));
+  *maximum = larger_one;
+  vec_store(total, factor * vec_load(total));
+  for (int64_t c = 0; c < value_size; c += VL) vec_store_first(sums + c, factor * vec_load_first(sums + c, value_size - c), value_size - c);
+}
+
+// One row of scores, of which some are no -infinity, becomes P. `factor`: scale log2(e).
+static inline void update_row(float *scores, int64_t count, float factor, float *maximum, float *total, float *sums, int64_t value_size) {
+  Vec largest = vec_load(scores);
+  for (int64_t j = VL; j < count; j += VL) largest = vec_max(largest, vec_load(scores + j));
+  if (vec_any_above(vec_set(factor) * largest, vec_set(*maximum + SLACK)))
+    raise_maximum(maximum, total, sums, factor * vec_largest(largest), value_size);
+  Vec sum = vec_zero(), m = vec_set(*maximum);
   for (int64_t j = 0; j < count; j += VL) {
-    Vec p = vec_exp(vec_load(scores + j) - vec_set(*maximum));
+    Vec p = vec_exp2(vec_set(factor) * vec_load(scores + j) - m);
     vec_store(scores + j, p);
     sum += p;
   }
-  *total += vec_sum(sum);
+  vec_store(total, vec_load(total) + sum);
 }
 
 // Adds what the keys of a tile say to `queries` queries of one head.
@@ -79,10 +85,15 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
   for (int64_t i = 0; i < queries; i++) {
     int64_t first = seen_first(task->span, query + i, f->sight) - key, end = seen_end(task->span, query + i, f->sight) - key;
     float *scores = work->scores + i * KEYS;
-    if (first >= KEYS || end <= 0) memset(scores, 0, KEYS * sizeof(float));
-    else
-      update_row(scores, first, end, count, &work->maxima[row + i], &work->totals[row + i], work->sums + (row + i) * shape->value_size,
-                 shape);
+    if (first >= KEYS || end <= 0) {
+      memset(scores, 0, KEYS * sizeof(float));
+      continue;
+    }
+    int64_t columns = smaller(round_up(end, VL), KEYS);  // those of the row that have to be computed
+    if (first > 0 || end < columns || shape->softcap > 0) mask_row(scores, first, end, columns, shape);
+    update_row(scores, columns, shape->scale * LOG2_E, &work->maxima[row + i], work->totals + (row + i) * VL,
+               work->sums + (row + i) * shape->value_size, shape->value_size);
+    for (int64_t j = columns; j < count; j += VL) vec_store(scores + j, vec_zero());
   }
   BlockLeft p = block_left_floats(work->left, work->scores, KEYS, queries, count, f->type);
   block_multiply(work->sums + row * shape->value_size, shape->value_size, p, work->values, queries, shape->value_size, count, true);
@@ -95,12 +106,13 @@ static void store_rows(const Forward *f, const Work *work, const AttentionTask *
     for (int64_t i = task->first_query; i < task->end_query; i++, row++) {
       const float *sums = work->sums + row * shape->value_size;
       int64_t o = (i * shape->heads + h) * shape->value_size;
-      Vec factor = vec_set(1 / work->totals[row]);
+      float total = vec_sum(vec_load(work->totals + row * VL));
+      Vec factor = vec_set(1 / total);
       for (int64_t c = 0; c < shape->value_size; c += VL) {
         Vec value = factor * vec_load_first(sums + c, shape->value_size - c);
         BY_TYPE(f->type, typed_store(f->o, o + c, value, shape->value_size - c, TYPE));
       }
-      f->lse[i * shape->heads + h] = work->maxima[row] + logf(work->totals[row]);
+      f->lse[i * shape->heads + h] = work->maxima[row] * LN_2 + logf(total);
     }
 }
 
@@ -111,7 +123,9 @@ static void attend(void *argument, int64_t index, int thread) {
   int64_t rows = (task->end_head - task->first_head) * (task->end_query - task->first_query);
   Work work = divide_scratch(backend_scratch(f->backend, thread), shape, rows);
   memset(work.sums, 0, (size_t)(rows * shape->value_size) * sizeof(float));
-  for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY, work.totals[row] = 0;
+  memset(work.totals, 0, (size_t)(rows * VL) * sizeof(float));
+  for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY;
+  blocks_begin(f->type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
     int64_t keys = smaller(KEYS, task->span->key_end - key);
     Rows k = rows_from(f->k, task->kv_head * shape->head_size), v = rows_from(f->v, task->kv_head * shape->value_size);
@@ -121,6 +135,7 @@ static void attend(void *argument, int64_t index, int thread) {
       for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
         attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);
   }
+  blocks_end(f->type);
   store_rows(f, &work, task);
 }
 

@@ -14,30 +14,49 @@ static __m512i words(Rows rows, int64_t i, int64_t count) {
   return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
 }
 
+static BlockLeft packed_tiles(const uint16_t *tiles, int64_t depth) {
+  return (BlockLeft){.tiles = tiles, .panel_step = AMX_ROWS * depth, .tile_step = AMX_ELEMENTS, .row_step = AMX_DEPTH};
+}
+
 static BlockLeft left_tiles(uint16_t *to, Rows rows, int64_t first, int64_t m, int64_t k) {
+  if (rows.type == FLOAT_BF16 && m % AMX_ROWS == 0 && k % AMX_DEPTH == 0)
+    return (BlockLeft){.tiles = (const uint16_t *)rows.data + first * rows.step,
+                       .panel_step = AMX_ROWS * rows.step,
+                       .tile_step = AMX_DEPTH,
+                       .row_step = rows.step};
   int64_t depth = round_up(k, AMX_DEPTH);
   for (int64_t i = 0; i < round_up(m, AMX_ROWS); i++)
     for (int64_t c = 0; c < depth; c += AMX_DEPTH) {
       uint16_t *at = to + i / AMX_ROWS * AMX_ROWS * depth + c * AMX_ROWS + i % AMX_ROWS * AMX_DEPTH;
       _mm512_storeu_si512(at, words(rows, (first + i) * rows.step + c, i < m ? k - c : 0));
     }
-  return (BlockLeft){.tiles = to, .depth = depth};
+  return packed_tiles(to, depth);
 }
 
-// One tile of x^T: columns column .. + 15 of 32 rows of x.
+// Words 0, 16, 1, 17, ...: what stood in two halves, in pairs.
+static __m512i pair_halves(__m512i halves) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                         18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, halves);
+}
+
+// One tile of x^T: columns column .. + 15 of 32 rows of x, of which two at a time make pairs that are turned together.
 static void turn_tile(uint16_t *to, const float *x, int64_t ld, int64_t rows, int64_t columns) {
-  Vec halves[2][VL];
-  for (int64_t i = 0; i < AMX_DEPTH; i++) halves[i / VL][i % VL] = i < rows ? vec_load_first(x + i * ld, columns) : vec_zero();
-  vec_transpose(halves[0]);
-  vec_transpose(halves[1]);
-  for (int64_t c = 0; c < AMX_ROWS; c++) _mm512_storeu_si512(to + c * AMX_DEPTH, (__m512i)_mm512_cvtne2ps_pbh(halves[1][c], halves[0][c]));
+  Vec pairs[AMX_ROWS];
+  for (int64_t q = 0; q < AMX_ROWS; q++) {
+    Vec even = 2 * q < rows ? vec_load_first(x + 2 * q * ld, columns) : vec_zero();
+    Vec odd = 2 * q + 1 < rows ? vec_load_first(x + (2 * q + 1) * ld, columns) : vec_zero();
+    pairs[q] = (Vec)pair_halves((__m512i)_mm512_cvtne2ps_pbh(odd, even));
+  }
+  vec_transpose(pairs);
+  for (int64_t c = 0; c < AMX_ROWS; c++) vec_store((float *)(void *)(to + c * AMX_DEPTH), pairs[c]);
 }
 
 static BlockLeft left_tiles_turned(uint16_t *to, const float *x, int64_t ld, int64_t k, int64_t m) {
   int64_t depth = round_up(k, AMX_DEPTH);
   for (int64_t i = 0; i < m; i += AMX_ROWS)
     for (int64_t c = 0; c < depth; c += AMX_DEPTH) turn_tile(to + i * depth + c * AMX_ROWS, x + c * ld + i, ld, k - c, m - i);
-  return (BlockLeft){.tiles = to, .depth = depth};
+  return packed_tiles(to, depth);
 }
 
 static BlockRight right_tiles(uint16_t *to, Rows rows, int64_t first, int64_t k, int64_t n) {
@@ -69,12 +88,12 @@ static BlockRight right_tiles_turned(uint16_t *to, Rows rows, int64_t first, int
   return (BlockRight){.tiles = to, .depth = depth};
 }
 
-// 16 x 16 of c in tile register 0 or 1.
+// 16 x 16 of c, of which `rows` and `columns` are there, to or from a tile register. The number has to be a constant.
 #define STORE_TILE(number, c, ldc, rows, columns)                                                                                          \
   do {                                                                                                                                     \
     if ((rows) >= AMX_ROWS && (columns) >= AMX_ROWS) {                                                                                     \
       _tile_stored(number, c, (ldc) * (int64_t)sizeof(float));                                                                             \
-    } else {                                                                                                                               \
+    } else if ((rows) > 0 && (columns) > 0) {                                                                                              \
       _tile_stored(number, edge, AMX_ROWS * sizeof(float));                                                                                \
       for (int64_t r_ = 0; r_ < smaller(rows, AMX_ROWS); r_++) vec_store_first((c) + r_ * (ldc), vec_load(edge + r_ * AMX_ROWS), columns); \
     }                                                                                                                                      \
@@ -83,42 +102,65 @@ static BlockRight right_tiles_turned(uint16_t *to, Rows rows, int64_t first, int
   do {                                                                                                         \
     if ((rows) >= AMX_ROWS && (columns) >= AMX_ROWS) {                                                         \
       _tile_loadd(number, c, (ldc) * (int64_t)sizeof(float));                                                  \
-    } else {                                                                                                   \
+    } else if ((rows) > 0 && (columns) > 0) {                                                                  \
       for (int64_t r_ = 0; r_ < AMX_ROWS; r_++)                                                                \
         vec_store(edge + r_ * AMX_ROWS, r_ < (rows) ? vec_load_first((c) + r_ * (ldc), columns) : vec_zero()); \
       _tile_loadd(number, edge, AMX_ROWS * sizeof(float));                                                     \
     }                                                                                                          \
   } while (0)
 
+// 2 x 2 tiles of sums at a time: registers 0 to 3. Where there is no second panel, the first one stands for it, and nobody keeps the sums.
 static void multiply_tiles(float *c, int64_t ldc, BlockLeft a, BlockRight b, int64_t m, int64_t n, int64_t k, bool accumulate) {
   _Alignas(64) float edge[AMX_ROWS * AMX_ROWS];
-  tiles_begin();
-  for (int64_t j = 0; j < n; j += AMX_ROWS)
+  int64_t row_bytes = a.row_step * (int64_t)sizeof *a.tiles;
+  for (int64_t j = 0; j < n; j += 2 * AMX_ROWS)
     for (int64_t i = 0; i < m; i += 2 * AMX_ROWS) {
-      bool has_second = i + AMX_ROWS < m;
-      float *first = c + i * ldc + j, *second = first + AMX_ROWS * ldc;
+      int64_t below = m - i - AMX_ROWS, beside = n - j - AMX_ROWS;
+      float *at = c + i * ldc + j, *low = at + AMX_ROWS * ldc;
       if (accumulate) {
-        LOAD_TILE(0, first, ldc, m - i, n - j);
-        if (has_second) LOAD_TILE(1, second, ldc, m - i - AMX_ROWS, n - j);
+        LOAD_TILE(0, at, ldc, m - i, n - j);
+        LOAD_TILE(1, at + AMX_ROWS, ldc, m - i, beside);
+        LOAD_TILE(2, low, ldc, below, n - j);
+        LOAD_TILE(3, low + AMX_ROWS, ldc, below, beside);
       } else {
         _tile_zero(0);
         _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
       }
-      const uint16_t *a0 = a.tiles + i * a.depth, *b0 = b.tiles + j * b.depth;
-      for (int64_t t = 0; t < k; t += AMX_DEPTH) {
-        _tile_loadd(6, b0 + t * AMX_ROWS, 2 * AMX_DEPTH);
-        _tile_loadd(4, a0 + t * AMX_ROWS, 2 * AMX_DEPTH);
+      const uint16_t *first = a.tiles + i / AMX_ROWS * a.panel_step, *second = below > 0 ? first + a.panel_step : first;
+      const uint16_t *left = b.tiles + j * b.depth, *right = beside > 0 ? left + AMX_ROWS * b.depth : left;
+      for (int64_t t = 0; t < divide_up(k, AMX_DEPTH); t++) {
+        _tile_loadd(4, first + t * a.tile_step, row_bytes);
+        _tile_loadd(6, left + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
         _tile_dpbf16ps(0, 4, 6);
-        if (!has_second) continue;
-        _tile_loadd(5, a0 + AMX_ROWS * a.depth + t * AMX_ROWS, 2 * AMX_DEPTH);
-        _tile_dpbf16ps(1, 5, 6);
+        _tile_loadd(7, right + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, second + t * a.tile_step, row_bytes);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
       }
-      STORE_TILE(0, first, ldc, m - i, n - j);
-      if (has_second) STORE_TILE(1, second, ldc, m - i - AMX_ROWS, n - j);
+      STORE_TILE(0, at, ldc, m - i, n - j);
+      STORE_TILE(1, at + AMX_ROWS, ldc, m - i, beside);
+      STORE_TILE(2, low, ldc, below, n - j);
+      STORE_TILE(3, low + AMX_ROWS, ldc, below, beside);
     }
-  tiles_end();
 }
 #endif
+
+void blocks_begin(FloatType type) {
+#ifdef __AMX_BF16__
+  if (type == FLOAT_BF16) tiles_begin();
+#endif
+  (void)type;
+}
+
+void blocks_end(FloatType type) {
+#ifdef __AMX_BF16__
+  if (type == FLOAT_BF16) tiles_end();
+#endif
+  (void)type;
+}
 
 BlockLeft block_left(void *buffer, Rows rows, int64_t first, int64_t m, int64_t k) {
 #ifdef __AMX_BF16__

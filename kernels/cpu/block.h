@@ -1,6 +1,6 @@
 // Products of small blocks that are in cache, c[m, n] (+)= a[m, k] b[k, n], of float32 rows by tile.h or of bfloat16 rows by AMX tiles
 // where this compilation has them: attention is written in these. Each operand is laid out in a buffer of the caller's, of
-// block_bytes at least (a float32 left operand is read in place).
+// block_bytes at least (a left operand is read in place where it can be).
 #ifndef KERNELS_CPU_BLOCK_H
 #define KERNELS_CPU_BLOCK_H
 
@@ -14,8 +14,8 @@ static inline int64_t block_bytes(int64_t rows, int64_t columns) {
 
 typedef struct BlockLeft {
   TileA floats;
-  const uint16_t *tiles;  // [panels of 16 rows][tiles of 32 k][16][32]; NULL: floats
-  int64_t depth;  // of the tiles: k up to a multiple of 32
+  const uint16_t *tiles;  // NULL: floats; else element steps from 16 rows to the next, from 32 k to the next, and from row to row
+  int64_t panel_step, tile_step, row_step;
 } BlockLeft;
 
 typedef struct BlockRight {
@@ -23,6 +23,12 @@ typedef struct BlockRight {
   const uint16_t *tiles;  // [panels of 16 columns][tiles of 32 k][16 pairs of k][16][2]; NULL: floats
   int64_t depth;
 } BlockRight;
+
+// Around all products with rows of `type` of a task.
+#define blocks_begin ISA_NAME(blocks_begin)
+void blocks_begin(FloatType type);
+#define blocks_end ISA_NAME(blocks_end)
+void blocks_end(FloatType type);
 
 // a = rows first .. first + m - 1, k columns of them.
 #define block_left ISA_NAME(block_left)

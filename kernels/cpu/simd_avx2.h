@@ -6,6 +6,7 @@
 #error "kernels/cpu needs AVX2, FMA and F16C"
 #endif
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { VL = 8, VECTOR_REGISTERS = 16 };
@@ -26,6 +27,9 @@ static inline Vec vec_sqrt(Vec a) { return _mm256_sqrt_ps(a); }
 static inline Vec vec_min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 static inline Vec vec_max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 static inline Vec vec_select(VecI mask, Vec a, Vec b) { return _mm256_blendv_ps(b, a, (__m256)mask); }  // mask ? a : b
+static inline bool vec_any_above(Vec a, Vec b) {  // a > b in some lane
+  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
+}
 static inline Vec vec_round(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline VecI vec_to_int(Vec a) { return (VecI)_mm256_cvtps_epi32(a); }
 static inline Vec vec_from_int(VecI a) { return _mm256_cvtepi32_ps((__m256i)a); }

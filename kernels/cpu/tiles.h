@@ -8,17 +8,16 @@
 
 enum { AMX_ROWS = 16, AMX_DEPTH = 32, AMX_ELEMENTS = AMX_ROWS * AMX_DEPTH };
 
-// Before the first tile instruction of a task, and after its last.
+// Before the first tile instruction of a task, and after its last. The configuration is a constant in memory, for GCC takes the
+// instruction to read eight bytes and would leave out what is written behind them.
 static inline void tiles_begin(void) {
-  struct {
+  static const struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
-  } config = {.palette = 1};
-  for (int i = 0; i < 8; i++) {
-    config.row_bytes[i] = 2 * AMX_DEPTH;
-    config.rows[i] = AMX_ROWS;
-  }
+  } config = {.palette = 1,
+              .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+              .rows = {AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS}};
   _tile_loadconfig(&config);
 }
 static inline void tiles_end(void) { _tile_release(); }
