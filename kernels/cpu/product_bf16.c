@@ -166,8 +166,8 @@ ALWAYS_INLINE void multiply_term(const RowPair *rows, const uint16_t *b, int64_t
   int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
   for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
     _tile_loadd(4, first, row_bytes);
-    _tile_loadd(6, b, 2 * AMX_DEPTH);
-    _tile_loadd(7, b + b_step, 2 * AMX_DEPTH);
+    _tile_stream_loadd(6, b, 2 * AMX_DEPTH);
+    _tile_stream_loadd(7, b + b_step, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, second, row_bytes);
@@ -185,7 +185,7 @@ ALWAYS_INLINE void multiply_narrow_term(const RowPair *rows, const uint16_t *b, 
   int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
   for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
     _tile_loadd(4, first, row_bytes);
-    _tile_loadd(6, b, 2 * AMX_DEPTH);
+    _tile_stream_loadd(6, b, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(5, second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
