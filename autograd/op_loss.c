@@ -20,6 +20,9 @@ static int64_t chunk_rows(const LossAttributes *attributes, int64_t rows) {
   return rows < attributes->chunk_rows ? rows : attributes->chunk_rows;
 }
 
+// Of rows of logits: whole cache lines, and no power of two of them, which would meet in few sets of the caches.
+static int64_t logits_step(const LossAttributes *attributes) { return (attributes->head->rows + 15) / 16 * 16 + 16; }
+
 static void *row_data(const Tensor *tensor, int64_t row) {
   return (char *)tensor->data + row * tensor->columns * float_bytes(tensor->type);
 }
@@ -32,16 +35,17 @@ static void loss_forward(Node *node, Tape *tape) {
   Tensor *dx = node->outputs[LOSS_DX];
   float *logits = node->scratch;
   int64_t vocabulary = attributes->head->rows, most = chunk_rows(attributes, x->rows);
-  float *scale = logits + most * vocabulary;
+  int64_t step = logits_step(attributes);
+  float *scale = logits + most * step;
   if (dx) kernels->fill(scale, attributes->gradient_scale, most, tape->backend);
   for (int64_t row = 0; row < x->rows; row += most) {
     int64_t n = chunk_rows(attributes, x->rows - row);
-    Projection head = projection_f32(logits, attributes->head, 1);
+    Projection head = {.w = attributes->head, .alpha = 1, .y = rows_f32(logits, step)};
     kernels->linear_forward(&head, 1, (Rows){row_data(x, row), x->columns, x->type}, n, tape->backend);
-    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, targets + row, dx ? scale : NULL, x->type, n, vocabulary,
+    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, step, targets + row, dx ? scale : NULL, x->type, n, vocabulary,
                            tape->backend);
     if (!dx) continue;
-    if (x->type == FLOAT_BF16) head.y = (Rows){logits, 2 * vocabulary, FLOAT_BF16};
+    if (x->type == FLOAT_BF16) head.y = (Rows){logits, 2 * step, FLOAT_BF16};
     kernels->linear_backward((Rows){row_data(dx, row), dx->columns, dx->type}, &head, 1, n, false, tape->backend);
   }
 }
@@ -55,7 +59,7 @@ static void loss_backward(Node *node, Tape *tape) {
 
 static int64_t loss_scratch(const Node *node, bool backward) {
   const LossAttributes *attributes = node->attributes;
-  return backward ? 0 : chunk_rows(attributes, node->inputs[LOSS_X]->rows) * (attributes->head->rows + 1);
+  return backward ? 0 : chunk_rows(attributes, node->inputs[LOSS_X]->rows) * (logits_step(attributes) + 1);
 }
 
 static double loss_flop(const Node *node, bool backward) {

@@ -44,7 +44,8 @@ static int64_t vocabulary_rows(const Elements *s) {
 }
 static void run_cross_entropy(void *argument) {
   const Elements *s = argument;
-  s->kernels->cross_entropy(s->row_values, s->a, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary, s->backend);
+  s->kernels->cross_entropy(s->row_values, s->a, s->shape->vocabulary, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary,
+                            s->backend);
 }
 static void run_dropout(void *argument) {
   const Elements *s = argument;

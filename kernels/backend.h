@@ -71,9 +71,9 @@ typedef struct Kernels {
 
   // For each row i: nll[i] = logsumexp(logits[i]) - logits[i][targets[i]]; then, unless gradient_scale is NULL,
   // logits[i] <- gradient_scale[i] * (softmax(logits[i]) - onehot(targets[i])) in place, of `type`: rows of bfloat16 begin where
-  // rows of float32 did, 2 * vocabulary elements apart.
-  void (*cross_entropy)(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
-                        int64_t vocabulary, Backend *backend);
+  // rows of float32 did. Those are `step` elements apart.
+  void (*cross_entropy)(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                        int64_t n, int64_t vocabulary, Backend *backend);
 
   // y[i] = x[i] * keep_i / (1 - p); keep_i is a function of (seed, stream, i) alone: philox(seed, stream, i / 4)[i % 4] >= p * 2^32.
   // accumulate adds to y. The same call with dy for x is its backward.

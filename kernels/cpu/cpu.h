@@ -62,8 +62,8 @@ void cpu_attention_backward(void *dq, void *dk, void *dv, float *scratch, const 
 void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
 void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
                         Activation f, Backend *backend);
-void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
-                       int64_t vocabulary, Backend *backend);
+void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                       int64_t n, int64_t vocabulary, Backend *backend);
 void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                  Backend *backend);
 void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);

@@ -14,7 +14,7 @@ typedef struct LogitRows {
   const int32_t *targets;
   const float *gradient_scale;
   FloatType type;
-  int64_t vocabulary;
+  int64_t step, vocabulary;
 } LogitRows;
 
 static float largest_of(const float *z, int64_t count) {
@@ -58,7 +58,7 @@ static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const LogitRows *rows = argument;
   for (int64_t i = begin; i < end; i++) {
-    float *z = rows->logits + i * rows->vocabulary, maximum = -INFINITY;
+    float *z = rows->logits + i * rows->step, maximum = -INFINITY;
     int32_t target = rows->targets[i];
     double sum = 0, at_target = z[target];
     for (int64_t first = 0; first < rows->vocabulary; first += CHUNK) {
@@ -79,7 +79,7 @@ static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
   }
 }
 
-void cpu_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
-                       int64_t vocabulary, Backend *backend) {
-  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, vocabulary});
+void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                       int64_t n, int64_t vocabulary, Backend *backend) {
+  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, step, vocabulary});
 }

@@ -214,10 +214,10 @@ const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t
   return buffer;
 }
 
-void matrix_fetch(const Matrix *w, int64_t row, int64_t first, int64_t count) {
-  int64_t row_bytes = w->type == BLOCK_NF4 ? w->columns / 2 : block_row_bytes(w->type, w->columns);
-  const char *from = (const char *)matrix_row(w, row).bytes + first * row_bytes / w->columns;
-  for (int64_t i = 0; i <= count * row_bytes / w->columns; i += 64) __builtin_prefetch(from + i);
+MatrixBytes matrix_bytes(const Matrix *w, int64_t row, int64_t first, int64_t count) {
+  int64_t step = w->type == BLOCK_NF4 ? w->columns / 2 : block_row_bytes(w->type, w->columns);
+  const char *bytes = (const char *)matrix_row(w, row).bytes + first * step / w->columns;
+  return (MatrixBytes){bytes, step, count * step / w->columns + 63};
 }
 
 bool is_dot_fused(const Matrix *w) { return w->type != BLOCK_F32 && w->columns % GROUP == 0; }

@@ -12,9 +12,18 @@ enum { GROUP = 32 };
 #define matrix_segment ISA_NAME(matrix_segment)
 const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer);
 
-// Fetches the bytes of a segment into the caches, for rows that lie too far apart for the processor to see what comes.
-#define matrix_fetch ISA_NAME(matrix_fetch)
-void matrix_fetch(const Matrix *w, int64_t row, int64_t first, int64_t count);
+// Where the bytes of a segment are, in this and the following rows: to be fetched into the caches, for they lie too far apart for the
+// processor to see what comes.
+typedef struct MatrixBytes {
+  const char *first;
+  int64_t row_step, count;
+} MatrixBytes;
+#define matrix_bytes ISA_NAME(matrix_bytes)
+MatrixBytes matrix_bytes(const Matrix *w, int64_t row, int64_t first, int64_t count);
+static inline void matrix_fetch(MatrixBytes bytes, int64_t row) {
+  const char *from = bytes.first + row * bytes.row_step;
+  for (int64_t i = 0; i < bytes.count; i += 64) __builtin_prefetch(from + i);
+}
 
 // out[i] = w . x[i * x_step ..] over `columns` for n rows of x. Lane l of accumulator a sums the elements
 // (4 k + a) VL + l in the order of k, whatever n is.

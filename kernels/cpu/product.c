@@ -52,6 +52,9 @@ static void plan_parts(Plan *plan) {
 
 static Part part_at(const Plan *plan, int index) { return (Part){index * plan->depth, plan->depth, index == 0, index + 1 == plan->parts}; }
 
+// Panels of tiles that lay a multiple of 4096 bytes apart would meet in few sets of the caches.
+static int64_t spread(int64_t depth) { return depth % 128 ? depth : depth + 32; }
+
 // Of a panel of an output in a part.
 static int64_t panel_depth(const Product *p, const Output *output, Part part) {
   int64_t depth = 0;
@@ -59,7 +62,7 @@ static int64_t panel_depth(const Product *p, const Output *output, Part part) {
     int64_t k = part_depth(&p->lefts[output->terms[t].left], part);
     depth += p->in_tiles ? round_up(k, 32) : k;
   }
-  return depth;
+  return p->in_tiles ? spread(depth) : depth;
 }
 
 // Columns go to threads first, so that each packs its own; rows are divided where there are too few columns, or so that sums can be kept.
@@ -104,6 +107,7 @@ static void place_segments(ProductTask *task, int64_t first, int64_t end, char *
       segment->term_at[t] = segment->depth;
       segment->depth += p->in_tiles ? round_up(k, 32) : k;
     }
+    segment->depth = panel_depth(p, output, task->part);
     task->columns += (last - begin) * GROUP_COLUMNS;
     panels += segment->depth * (last - begin) * GROUP_COLUMNS * (p->in_tiles ? 2 : 4);
   }

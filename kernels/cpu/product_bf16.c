@@ -12,6 +12,8 @@ static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bflo
   return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(p + VL, count - VL), vec_load_first(p, count));
 }
 
+enum { AHEAD = 8 };  // rows that are fetched before they are read
+
 static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, float *buffer) {
   const float *rows[AMX_ROWS];
   for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, first, depth, buffer + r * DEPTH);
@@ -40,7 +42,9 @@ static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64
   Vec alpha = vec_set(term->alpha);
   float *second = buffer + round_up(columns, VL);
   int64_t pairs = round_up(depth, AMX_DEPTH) / 2;
+  MatrixBytes bytes = matrix_bytes(&term->w, first, column, columns);
   for (int64_t q = 0; q < pairs; q++) {
+    for (int64_t ahead = 2 * q + AHEAD; ahead < smaller(2 * q + AHEAD + 2, depth); ahead++) matrix_fetch(bytes, ahead);
     const float *even = buffer, *odd = second;
     int64_t has_even = 2 * q < depth, has_odd = 2 * q + 1 < depth;
     if (has_even) even = matrix_segment(&term->w, first + 2 * q, column, columns, buffer);
@@ -60,9 +64,9 @@ void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, 
     pack_plain(to, panel_step, term, segment->column, segment->columns, first, depth, buffer);
     return;
   }
+  MatrixBytes bytes = matrix_bytes(&term->w, segment->column, first, depth);
   for (int64_t j = 0; j < segment->columns; j += AMX_ROWS, to += panel_step) {
-    for (int64_t r = j + AMX_ROWS; r < smaller(j + 2 * AMX_ROWS, segment->columns); r++)
-      matrix_fetch(&term->w, segment->column + r, first, depth);
+    for (int64_t r = j + AMX_ROWS; r < smaller(j + 2 * AMX_ROWS, segment->columns); r++) matrix_fetch(bytes, r);
     pack_transposed(to, term, segment->column + j, smaller(AMX_ROWS, segment->columns - j), first, depth, buffer);
   }
 }

@@ -12,13 +12,13 @@ typedef struct LogitRows {
   const int32_t *targets;
   const float *gradient_scale;
   FloatType type;
-  int64_t vocabulary;
+  int64_t step, vocabulary;
 } LogitRows;
 
 static void cross_entropy_row(void *argument, int64_t row, int thread) {
   (void)thread;
   const LogitRows *rows = argument;
-  float *z = rows->logits + row * rows->vocabulary;
+  float *z = rows->logits + row * rows->step;
   int32_t target = rows->targets[row];
   double maximum = z[0], sum = 0;
   for (int64_t j = 1; j < rows->vocabulary; j++) maximum = z[j] > maximum ? z[j] : maximum;
@@ -29,8 +29,8 @@ static void cross_entropy_row(void *argument, int64_t row, int thread) {
     reference_store(z, rows->type, j, rows->gradient_scale[row] * (exp(z[j] - maximum) / sum - (j == target ? 1 : 0)));
 }
 
-void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
-                             int64_t vocabulary, Backend *backend) {
-  LogitRows rows = {nll, logits, targets, gradient_scale, type, vocabulary};
+void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                             int64_t n, int64_t vocabulary, Backend *backend) {
+  LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }

@@ -46,8 +46,8 @@ void reference_gated_forward(void *y, const void *gate, const void *up, FloatTyp
 void reference_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
                               Activation f, Backend *backend);
 
-void reference_cross_entropy(float *nll, float *logits, const int32_t *targets, const float *gradient_scale, FloatType type, int64_t n,
-                             int64_t vocabulary, Backend *backend);
+void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                             int64_t n, int64_t vocabulary, Backend *backend);
 
 void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                        Backend *backend);

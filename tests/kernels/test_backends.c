@@ -255,15 +255,17 @@ static void cross_entropy_writes_its_gradient_in_bfloat16(void **state) {
       Rng rng = rng_new((uint64_t)vocabulary, RNG_STREAM_TEST);
       float nll[2][ROWS], scale[ROWS] = {1, 0.25f, 3}, *logits[2];
       int32_t targets[ROWS] = {0, (int32_t)vocabulary / 2, (int32_t)vocabulary - 1};
-      for (int i = 0; i < 2; i++) logits[i] = memory_new((size_t)(ROWS * vocabulary), sizeof(float));
+      for (int i = 0; i < 2; i++) logits[i] = memory_new((size_t)(ROWS * (vocabulary + 5)), sizeof(float));
       fill_normal(logits[0], ROWS * vocabulary, 3, &rng);
-      memcpy(logits[1], logits[0], (size_t)(ROWS * vocabulary) * sizeof(float));
-      backend->kernels->cross_entropy(nll[0], logits[0], targets, scale, FLOAT_32, ROWS, vocabulary, backend);
-      backend->kernels->cross_entropy(nll[1], logits[1], targets, scale, FLOAT_BF16, ROWS, vocabulary, backend);
+      for (int64_t i = 0; i < ROWS; i++)
+        memcpy(logits[1] + i * (vocabulary + 5), logits[0] + i * vocabulary, (size_t)vocabulary * sizeof(float));
+      backend->kernels->cross_entropy(nll[0], logits[0], vocabulary, targets, scale, FLOAT_32, ROWS, vocabulary, backend);
+      backend->kernels->cross_entropy(nll[1], logits[1], vocabulary + 5, targets, scale, FLOAT_BF16, ROWS, vocabulary, backend);
       assert_memory_equal(nll[0], nll[1], sizeof nll[0]);
       for (int64_t i = 0; i < ROWS; i++)
         for (int64_t j = 0; j < vocabulary; j++) {
-          float expected = logits[0][i * vocabulary + j], actual = bfloat16_to_float(((uint16_t *)(void *)(logits[1] + i * vocabulary))[j]);
+          float expected = logits[0][i * vocabulary + j],
+                actual = bfloat16_to_float(((uint16_t *)(void *)(logits[1] + i * (vocabulary + 5)))[j]);
           if (!(fabsf(actual - expected) <= fabsf(expected) * 0x1p-8f + 0x1p-126f))
             fail_msg("%s: %g is not %g", tables[t].kernels->name, actual, expected);
         }

@@ -260,14 +260,14 @@ static void cross_entropy_gradient_matches_finite_difference(void **state) {
 static void cross_entropy_of_one_token_vocabulary_is_zero(void **state) {
   Fixture *fixture = *state;
   float nll = NAN, logit = 12345, scale = 7;
-  kernels_scalar.cross_entropy(&nll, &logit, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, &logit, 1, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, fixture->backend);
   assert_true(nll == 0 && logit == 0);
 }
 
 static void cross_entropy_of_huge_logits_is_finite(void **state) {
   Fixture *fixture = *state;
   float nll[2], logits[2][3] = {{3e38f, -3e38f, 0}, {1e30f, 1e30f, -INFINITY}}, scale[2] = {1, 2};
-  kernels_scalar.cross_entropy(nll, logits[0], (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, fixture->backend);
+  kernels_scalar.cross_entropy(nll, logits[0], 3, (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, fixture->backend);
   assert_true(nll[0] == 0 && logits[0][0] == 0 && logits[0][1] == 0 && logits[0][2] == 0);
   assert_true(logits[1][0] == 1 && logits[1][1] == -1 && logits[1][2] == 0);
 }
@@ -275,7 +275,7 @@ static void cross_entropy_of_huge_logits_is_finite(void **state) {
 static void cross_entropy_lets_nan_through(void **state) {
   Fixture *fixture = *state;
   float nll, logits[3] = {1, NAN, 2};
-  kernels_scalar.cross_entropy(&nll, logits, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, logits, 3, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, fixture->backend);
   assert_true(isnan(nll));
 }
 

@@ -82,7 +82,7 @@ RUN(gated_backward) {
   k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->type, c->n, c->activation,
                     backend);
 }
-RUN(cross_entropy) { k->cross_entropy(out[0], out[1], in[0], in[1], FLOAT_32, c->n, c->columns, backend); }
+RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, backend); }
 RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
 RUN(gather_rows) { k->gather_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
 RUN(scatter_rows) { k->scatter_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
