@@ -154,14 +154,16 @@ static Pending pending_block(const Output *output, int64_t row, int64_t column, 
   return pending;
 }
 
-// Two panels of rows of a left operand, and what is fetched meanwhile: `ahead` points to the first of so many rows of the next two.
+// Two panels of rows of a left operand, and what is fetched meanwhile: so many rows of the next two, or of each of them.
 typedef struct RowPair {
-  const uint16_t *first, *second, *ahead;
+  const uint16_t *first, *second, *ahead, *ahead_too;
   int64_t ahead_rows, row_step, tile_step;
 } RowPair;
 
 ALWAYS_INLINE void fetch_ahead(const RowPair *a, int64_t t) {
   for (int64_t r = 0; r < a->ahead_rows; r++) _mm_prefetch((const char *)(a->ahead + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
+  for (int64_t r = 0; a->ahead_too && r < a->ahead_rows; r++)
+    _mm_prefetch((const char *)(a->ahead_too + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
 }
 
 // 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. The second panel of rows may be the first again.
@@ -211,7 +213,8 @@ static RowPair row_pair(const Left *left, int64_t panel, int64_t end, int64_t fi
   int64_t ahead = panel + 2 + ahead_first / AMX_ROWS;
   if (ahead_first >= BLOCK || ahead >= end) return pair;
   pair.ahead = left_panel(left, ahead, first_k) + ahead_first % AMX_ROWS * pair.row_step;
-  pair.ahead_rows = ahead_rows;
+  pair.ahead_rows = smaller(ahead_rows, AMX_ROWS);
+  if (ahead_rows == BLOCK && ahead + 1 < end) pair.ahead_too = left_panel(left, ahead + 1, first_k);
   return pair;
 }
 
@@ -281,7 +284,7 @@ static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
 void product_bf16_multiply(const ProductTask *task) {
   _Alignas(64) float sums[2][BLOCK * BLOCK];
   Pass pass = {.task = task, .end = divide_up(task->row + task->rows, AMX_ROWS), .ahead_rows = 1, .sums = sums};
-  while (pass.ahead_rows * task->columns < BLOCK * BLOCK && pass.ahead_rows < AMX_ROWS) pass.ahead_rows *= 2;
+  while (pass.ahead_rows * task->columns < BLOCK * BLOCK && pass.ahead_rows < BLOCK) pass.ahead_rows *= 2;
   tiles_begin();
   for (pass.panel = task->row / AMX_ROWS; pass.panel < pass.end; pass.panel += 2) {
     pass.block = 0;

@@ -1,6 +1,7 @@
 // weight_backward.c's product narrow^T wide by AMX tiles (tiles.h). First the transpose of all narrow operands is packed for everybody, 32
-// rows of n to a tile, 16 columns to a panel; then a task owns STRIP columns of wide: it interleaves a block of its rows in pairs, and
-// adds up what that gives for all panels. n goes in blocks, so that what is packed stays bounded.
+// rows of n to a tile, 16 columns to a panel. Then a task owns some rows of n and some columns of wide: it interleaves a block of rows in
+// pairs, a strip of columns after another, and adds up what that gives for all panels. How n is divided depends on n alone; the sums of
+// all divisions are added in order.
 #include "kernels/cpu/weight_backward.h"
 
 #ifdef __AMX_BF16__
@@ -8,18 +9,22 @@
 #include "kernels/cpu/tiles.h"
 
 enum {
-  BLOCK_TILES = 128,  // tiles of n that are packed for everybody at once
-  STRIP_TILES = 16,  // tiles of n that a task interleaves at once
-  STRIP = 4 * AMX_ROWS,  // columns of a task: two cache lines of a row
-  AHEAD = 16,  // rows that are fetched before they are read, which the processor does not do for rows so far apart
+  DIVISIONS = 4,  // of n, at most
+  DIVISION_TILES = 16,  // tiles of n in a division, at least
+  AHEAD = 16,  // rows that are fetched before they are read
+  BLOCK_TILES = 4,  // tiles of n that are interleaved at once,
+  PANEL_STEP = BLOCK_TILES * AMX_ELEMENTS + AMX_DEPTH,  // elements: no multiple of 4096 bytes, which would meet in few sets of the caches
+  TASK_COLUMNS = 1024,  // with so many columns, so that memory is read in long stretches
 };
 
-typedef struct Block {
+typedef struct Job {
   const WeightProduct *product;
-  int64_t first, tiles;  // of n; tiles of AMX_DEPTH rows
+  int64_t tiles, division_tiles;  // of n; tiles of AMX_DEPTH rows
   int64_t panels;  // of all narrow operands
+  int64_t column_tasks, step;  // columns of sums: width up to a multiple of two panels
   uint16_t *narrow;  // [panels][tiles][16][32]
-} Block;
+  float *sums;  // [divisions][panels][16][step]
+} Job;
 
 // The operand that a panel belongs to; *column is the panel's first.
 static const NarrowOperand *panel_operand(const WeightProduct *p, int64_t panel, int64_t *column) {
@@ -32,19 +37,19 @@ static const NarrowOperand *panel_operand(const WeightProduct *p, int64_t panel,
 // One tile: 16 columns of 32 rows, a column to a row.
 static void pack_narrow(void *argument, int64_t task, int thread) {
   (void)thread;
-  const Block *block = argument;
-  int64_t column, first = block->first + task % block->tiles * AMX_DEPTH;
-  const NarrowOperand *o = panel_operand(block->product, task / block->tiles, &column);
+  const Job *job = argument;
+  int64_t column, first = task % job->tiles * AMX_DEPTH;
+  const NarrowOperand *o = panel_operand(job->product, task / job->tiles, &column);
   Vec halves[2][VL];
   for (int64_t i = 0; i < AMX_DEPTH; i++) {
     int64_t at = (first + i) * o->rows.step + column, count = smaller(AMX_ROWS, o->m - column);
     Vec *row = &halves[i / VL][i % VL];
     *row = vec_zero();
-    if (first + i < block->product->n) BY_TYPE(o->rows.type, *row = typed_load(o->rows.data, at, count, TYPE));
+    if (first + i < job->product->n) BY_TYPE(o->rows.type, *row = typed_load(o->rows.data, at, count, TYPE));
   }
   vec_transpose(halves[0]);
   vec_transpose(halves[1]);
-  uint16_t *to = block->narrow + task * AMX_ELEMENTS;
+  uint16_t *to = job->narrow + task * AMX_ELEMENTS;
   for (int64_t c = 0; c < AMX_ROWS; c++) _mm512_storeu_si512(to + c * AMX_DEPTH, (__m512i)_mm512_cvtne2ps_pbh(halves[1][c], halves[0][c]));
 }
 
@@ -60,49 +65,47 @@ ALWAYS_INLINE __m512i wide_words(const WeightProduct *p, int64_t i, int64_t colu
   return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
 }
 
-// `tiles` tiles of each of the strip's four panels: to[panel][tile][pair of rows][column][2].
+// `tiles` tiles of each panel of some columns: to[panel][tile][pair of rows][column][2].
 ALWAYS_INLINE void pack_wide(uint16_t *to, const WeightProduct *p, int64_t first, int64_t tiles, int64_t column, int64_t columns,
                              int type) {
-  _Alignas(64) static const uint16_t low[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                                8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-  __m512i low_pairs = _mm512_load_si512(low), high_pairs = _mm512_add_epi16(low_pairs, _mm512_set1_epi16(16));
-  const int64_t panel = STRIP_TILES * AMX_ELEMENTS, row_bytes = p->wide.step * (type == FLOAT_32 ? 4 : 2);
-  for (int64_t q = 0; q < tiles * AMX_ROWS; q++, to += AMX_DEPTH) {
-    int64_t i = first + 2 * q;
-    const char *ahead = (const char *)p->wide.data + (i + AHEAD) * row_bytes + column * (type == FLOAT_32 ? 4 : 2);
-    for (int64_t line = 0; line < STRIP * (type == FLOAT_32 ? 4 : 2); line += 64) {
-      _mm_prefetch(ahead + line, _MM_HINT_T0);
-      _mm_prefetch(ahead + row_bytes + line, _MM_HINT_T0);
-    }
-    for (int64_t j = 0; j < STRIP; j += AMX_DEPTH) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
+                                       2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  for (int64_t q = 0; q < tiles * AMX_ROWS; q++, to += AMX_DEPTH)
+    for (int64_t j = 0; j < columns; j += AMX_DEPTH) {
+      int64_t i = first + 2 * q, ahead = (i + AHEAD) * p->wide.step + column + j;
+      const char *next = (const char *)p->wide.data + ahead * (type == FLOAT_32 ? 4 : 2);
+      _mm_prefetch(next, _MM_HINT_T1);
+      _mm_prefetch(next + p->wide.step * (type == FLOAT_32 ? 4 : 2), _MM_HINT_T1);
+      if (type == FLOAT_32) _mm_prefetch(next + 64, _MM_HINT_T1);
+      if (type == FLOAT_32) _mm_prefetch(next + p->wide.step * 4 + 64, _MM_HINT_T1);
       __m512i even = wide_words(p, i, column + j, columns - j, type), odd = wide_words(p, i + 1, column + j, columns - j, type);
-      uint16_t *at = to + j / AMX_ROWS * panel;
-      _mm512_storeu_si512(at, _mm512_permutex2var_epi16(even, low_pairs, odd));
-      _mm512_storeu_si512(at + panel, _mm512_permutex2var_epi16(even, high_pairs, odd));
+      uint16_t *at = to + j / AMX_ROWS * PANEL_STEP;
+      _mm512_storeu_si512(at, _mm512_permutex2var_epi16(even, low, odd));
+      _mm512_storeu_si512(at + PANEL_STEP, _mm512_permutex2var_epi16(even, high, odd));
     }
-  }
 }
 
-// sums[panel][16][STRIP] += panels `row` and, if it is there, the next of narrow by two panels of wide, at `column` of the strip.
-static void multiply_tiles(float *sums, const uint16_t *narrow, const uint16_t *second, const uint16_t *wide, int64_t tiles,
+// sums[16][step] and, if it is there, those of the next panel += panels of narrow by two panels of wide.
+static void multiply_tiles(float *sums, int64_t step, const uint16_t *narrow, const uint16_t *second, const uint16_t *wide, int64_t tiles,
                            bool is_first) {
-  const int64_t step = STRIP * sizeof(float), panel = STRIP_TILES * AMX_ELEMENTS;
-  float *below = sums + AMX_ROWS * STRIP;
+  const int64_t bytes = step * (int64_t)sizeof(float);
+  float *below = sums + AMX_ROWS * step;
   if (is_first) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
   } else {
-    _tile_loadd(0, sums, step);
-    _tile_loadd(1, sums + AMX_ROWS, step);
-    if (second) _tile_loadd(2, below, step);
-    if (second) _tile_loadd(3, below + AMX_ROWS, step);
+    _tile_loadd(0, sums, bytes);
+    _tile_loadd(1, sums + AMX_ROWS, bytes);
+    if (second) _tile_loadd(2, below, bytes);
+    if (second) _tile_loadd(3, below + AMX_ROWS, bytes);
   }
   for (int64_t t = 0; t < tiles; t++) {
     _tile_loadd(4, narrow + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
     _tile_loadd(6, wide + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
-    _tile_loadd(7, wide + panel + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
+    _tile_loadd(7, wide + PANEL_STEP + t * AMX_ELEMENTS, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (!second) continue;
@@ -110,63 +113,72 @@ static void multiply_tiles(float *sums, const uint16_t *narrow, const uint16_t *
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, sums, step);
-  _tile_stored(1, sums + AMX_ROWS, step);
-  if (second) _tile_stored(2, below, step);
-  if (second) _tile_stored(3, below + AMX_ROWS, step);
+  _tile_stored(0, sums, bytes);
+  _tile_stored(1, sums + AMX_ROWS, bytes);
+  if (second) _tile_stored(2, below, bytes);
+  if (second) _tile_stored(3, below + AMX_ROWS, bytes);
 }
 
-static void add_sums(const WeightProduct *p, const float *sums, int64_t panel, int64_t column) {
-  int64_t row, columns = smaller(STRIP, p->width - column);
-  const NarrowOperand *o = panel_operand(p, panel, &row);
-  int64_t rows = smaller(AMX_ROWS, o->m - row);
-  if (p->is_turned) {
-    for (int64_t j = 0; j < columns; j++)
-      for (int64_t i = 0; i < rows; i++) o->dw[(column + j) * o->m + row + i] += o->alpha * sums[i * STRIP + j];
-    return;
-  }
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) o->dw[(row + i) * p->width + column + j] += o->alpha * sums[i * STRIP + j];
-}
-
-// Panels first .. end - 1 of narrow for all of the block's n: few enough that their sums stay in the thread's scratch.
-static void multiply_panels(const Block *block, int64_t first, int64_t end, int64_t column, uint16_t *wide, float *sums) {
-  const WeightProduct *p = block->product;
-  int64_t columns = smaller(STRIP, p->width - column), panel_step = block->tiles * AMX_ELEMENTS;
-  for (int64_t tile = 0; tile < block->tiles; tile += STRIP_TILES) {
-    int64_t tiles = smaller(STRIP_TILES, block->tiles - tile);
-    BY_TYPE(p->wide.type, pack_wide(wide, p, block->first + tile * AMX_DEPTH, tiles, column, columns, TYPE));
-    for (int64_t panel = first; panel < end; panel += 2) {
-      const uint16_t *narrow = block->narrow + panel * panel_step + tile * AMX_ELEMENTS;
-      float *to = sums + (panel - first) * AMX_ROWS * STRIP;
+// A division of n by some columns of wide.
+static void multiply_part(void *argument, int64_t task, int thread) {
+  const Job *job = argument;
+  const WeightProduct *p = job->product;
+  uint16_t *wide = backend_scratch(p->backend, thread);
+  int64_t division = task / job->column_tasks, column = task % job->column_tasks * TASK_COLUMNS;
+  int64_t columns = smaller(TASK_COLUMNS, p->width - column);
+  int64_t first = division * job->division_tiles, last = smaller(first + job->division_tiles, job->tiles);
+  tiles_begin();
+  for (int64_t tile = first; tile < last; tile += BLOCK_TILES) {
+    int64_t tiles = smaller(BLOCK_TILES, last - tile);
+    BY_TYPE(p->wide.type, pack_wide(wide, p, tile * AMX_DEPTH, tiles, column, columns, TYPE));
+    for (int64_t panel = 0; panel < job->panels; panel += 2) {
+      const uint16_t *narrow = job->narrow + (panel * job->tiles + tile) * AMX_ELEMENTS;
+      const uint16_t *second = panel + 1 < job->panels ? narrow + job->tiles * AMX_ELEMENTS : NULL;
+      float *sums = job->sums + (division * job->panels + panel) * AMX_ROWS * job->step + column;
       for (int64_t j = 0; j < columns; j += 2 * AMX_ROWS)
-        multiply_tiles(to + j, narrow, panel + 1 < end ? narrow + panel_step : NULL, wide + j / AMX_ROWS * STRIP_TILES * AMX_ELEMENTS,
-                       tiles, tile == 0);
+        multiply_tiles(sums + j, job->step, narrow, second, wide + j / AMX_ROWS * PANEL_STEP, tiles, tile == first);
     }
   }
-  for (int64_t panel = first; panel < end; panel++) add_sums(p, sums + (panel - first) * AMX_ROWS * STRIP, panel, column);
-}
-
-static void multiply_columns(void *argument, int64_t task, int thread) {
-  enum { SCRATCH_PANELS = 256 };
-  const Block *block = argument;
-  uint16_t *wide = backend_scratch(block->product->backend, thread);
-  float *sums = (float *)(void *)(wide + STRIP / AMX_ROWS * STRIP_TILES * AMX_ELEMENTS);
-  tiles_begin();
-  for (int64_t panel = 0; panel < block->panels; panel += SCRATCH_PANELS)
-    multiply_panels(block, panel, smaller(panel + SCRATCH_PANELS, block->panels), task * STRIP, wide, sums);
   tiles_end();
 }
 
-void weight_product_tiles(const WeightProduct *p) {
-  Block block = {.product = p};
-  for (int i = 0; i < p->narrow_count; i++) block.panels += divide_up(p->narrow[i].m, AMX_ROWS);
-  for (; block.first < p->n; block.first += BLOCK_TILES * AMX_DEPTH) {
-    block.tiles = smaller(BLOCK_TILES, divide_up(p->n - block.first, AMX_DEPTH));
-    block.narrow = backend_shared_scratch(p->backend, block.panels * block.tiles * AMX_ELEMENTS * (int64_t)sizeof(uint16_t));
-    pool_run(p->backend->pool, block.panels * block.tiles, pack_narrow, &block);
-    pool_run(p->backend->pool, divide_up(p->width, STRIP), multiply_columns, &block);
+// dw += alpha * the sums of all divisions, for 16 columns of all panels.
+static void add_sums(void *argument, int64_t task, int thread) {
+  (void)thread;
+  const Job *job = argument;
+  const WeightProduct *p = job->product;
+  int64_t row, column = task * VL, columns = smaller(VL, p->width - column);
+  int64_t division_step = job->panels * AMX_ROWS * job->step, divisions = divide_up(job->tiles, job->division_tiles);
+  for (int64_t panel = 0; panel < job->panels; panel++) {
+    const NarrowOperand *o = panel_operand(p, panel, &row);
+    int64_t rows = smaller(AMX_ROWS, o->m - row);
+    Vec block[VL];
+    for (int64_t i = 0; i < AMX_ROWS; i++) {
+      const float *sums = job->sums + (panel * AMX_ROWS + i) * job->step + column;
+      block[i] = vec_load(sums);
+      for (int64_t d = 1; d < divisions; d++) block[i] += vec_load(sums + d * division_step);
+      block[i] *= vec_set(o->alpha);
+    }
+    if (p->is_turned) vec_transpose(block);
+    float *to = p->is_turned ? o->dw + column * o->m + row : o->dw + row * p->width + column;
+    int64_t step = p->is_turned ? o->m : p->width, count = p->is_turned ? columns : rows, width = p->is_turned ? rows : columns;
+    for (int64_t i = 0; i < count; i++) vec_store_first(to + i * step, vec_load_first(to + i * step, width) + block[i], width);
   }
+}
+
+void weight_product_tiles(const WeightProduct *p) {
+  Job job = {.product = p, .tiles = divide_up(p->n, AMX_DEPTH), .step = round_up(p->width, 2 * AMX_ROWS)};
+  job.division_tiles = larger(DIVISION_TILES, divide_up(job.tiles, DIVISIONS));
+  job.column_tasks = divide_up(p->width, TASK_COLUMNS);
+  for (int i = 0; i < p->narrow_count; i++) job.panels += divide_up(p->narrow[i].m, AMX_ROWS);
+  int64_t divisions = divide_up(job.tiles, job.division_tiles),
+          sums = divisions * job.panels * AMX_ROWS * job.step * (int64_t)sizeof(float);
+  char *shared = backend_shared_scratch(p->backend, sums + job.panels * job.tiles * AMX_ELEMENTS * (int64_t)sizeof(uint16_t));
+  job.sums = (float *)(void *)shared;
+  job.narrow = (uint16_t *)(void *)(shared + sums);
+  pool_run(p->backend->pool, job.panels * job.tiles, pack_narrow, &job);
+  pool_run(p->backend->pool, divisions * job.column_tasks, multiply_part, &job);
+  pool_run(p->backend->pool, divide_up(p->width, VL), add_sums, &job);
 }
 
 #else
