@@ -10,12 +10,16 @@ static const float *scaled(const float *values, float *buffer, int64_t count, fl
   return buffer;
 }
 
+enum { AHEAD = 8 };  // rows that are fetched before they are read
+
 // Panels of w^T: TILE_COLUMNS rows of w each, transposed.
 static void pack_transposed(float *to, int64_t panel_step, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth,
                             float *buffer) {
+  MatrixBytes bytes = matrix_bytes(&term->w, row, first, depth);
   for (int64_t j = 0; j < columns; j += TILE_COLUMNS, to += panel_step) {
     const float *rows[TILE_COLUMNS];
     int64_t width = smaller(TILE_COLUMNS, columns - j);
+    for (int64_t r = j + TILE_COLUMNS; r < smaller(j + 2 * TILE_COLUMNS, columns); r++) matrix_fetch(bytes, r);
     for (int64_t r = 0; r < width; r++) {
       float *own = buffer + r * DEPTH;
       rows[r] = scaled(matrix_segment(&term->w, row + j + r, first, depth, own), own, depth, term->alpha);
@@ -27,7 +31,9 @@ static void pack_transposed(float *to, int64_t panel_step, const Term *term, int
 // Panels of w: pieces of its rows as they are.
 static void pack_plain(float *to, int64_t panel_step, const Term *term, int64_t column, int64_t columns, int64_t first, int64_t depth,
                        float *buffer) {
+  MatrixBytes bytes = matrix_bytes(&term->w, first, column, columns);
   for (int64_t k = 0; k < depth; k++) {
+    if (k + AHEAD < depth) matrix_fetch(bytes, k + AHEAD);
     const float *from = scaled(matrix_segment(&term->w, first + k, column, columns, buffer), buffer, columns, term->alpha);
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
       for (int v = 0; v < TILE_VECS; v++)
@@ -66,7 +72,7 @@ static void multiply_rows(float *sums, const ProductTask *task, int64_t row, int
     int64_t k = part_depth(&p->lefts[l], task->part);
     for (int64_t first = 0; first < k; first += DEPTH) {
       int64_t depth = smaller(DEPTH, k - first);
-      TileA a = left_operand(p->lefts[l].rows, row, rows, task->part.first + first, depth, task->columns > 4 * TILE_COLUMNS, task->buffer);
+      TileA a = left_operand(p->lefts[l].rows, row, rows, task->part.first + first, depth, task->columns >= 4 * TILE_COLUMNS, task->buffer);
       for (int o = 0; o < p->output_count; o++) {
         const Segment *segment = &task->segments[o];
         int term = segment->columns ? find_term(segment->output, l) : -1;
