@@ -10,11 +10,12 @@ typedef struct KernelRate {
   const char *instructions;  // the table: "avx2"
   const char *kernel;  // its name in kernels/backend.h
   const char *weights;  // the frozen matrix's type; NULL: none
+  FloatType activations;
   int64_t out, in;  // the matrix's shape; of attention, documents and their length; 0: neither
   int64_t rows;  // of x: tokens; all documents together
   double flops;
   double bytes;  // moved, each array counted once
-  double share;  // of the table's peak; 0 of what has no flop/s
+  double share;  // of the table's peak in that arithmetic; 0 of what has no flop/s
   bool is_slow;  // not measured: it would take more than BENCH_SLOW_SECONDS; no rates
 } KernelRate;
 
@@ -41,7 +42,8 @@ double bench_seconds(BenchFunction function, void *argument);
 
 // All of the following measure backend->kernels and append to `rates`.
 BenchPeak bench_peak(Backend *backend);
-// linear_forward for each number of rows (ascending), then linear_backward for each of those from `first_backward` on.
+// linear_forward for each number of rows (ascending), then linear_backward for each of those from `first_backward` on; in float32 and,
+// where there are instructions for it, in bfloat16. So is attention.
 void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
                   Backend *backend);
 void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend);

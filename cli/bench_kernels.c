@@ -27,6 +27,9 @@ BenchPeak bench_peak(Backend *backend) {
   return (BenchPeak){kernels->peak_flops(FLOAT_32, backend), kernels->peak_flops(FLOAT_BF16, backend)};
 }
 
+static FloatType arithmetics(BenchPeak peak) { return peak.bfloat16 > 0 ? FLOAT_BF16 : FLOAT_32; }
+static double peak_of(BenchPeak peak, FloatType type) { return type == FLOAT_BF16 ? peak.bfloat16 : peak.float32; }
+
 // Small numbers that are neither denormal nor all alike.
 static float *floats(Arena *arena, int64_t count) {
   float *values = arena_new(arena, (size_t)count, sizeof *values);
@@ -35,6 +38,13 @@ static float *floats(Arena *arena, int64_t count) {
     state = state * 1664525u + 1013904223u;
     values[i] = (float)((int32_t)(state >> 8) - (1 << 23)) * 0x1p-27f;
   }
+  return values;
+}
+
+static void *activations(Arena *arena, int64_t count, FloatType type) {
+  float *values = floats(arena, count);
+  uint16_t *halves = (uint16_t *)(void *)values;  // each is written behind what is read
+  for (int64_t i = 0; type == FLOAT_BF16 && i < count; i++) halves[i] = bfloat16_from_float(values[i]);
   return values;
 }
 
@@ -74,21 +84,21 @@ static void add_rate(KernelRates *rates, KernelRate rate, double flop, double by
 
 typedef struct LinearCall {
   const Matrix *w;
-  float *x, *y;  // [rows, w.columns] and [rows, w.rows]
+  Rows x, y;  // [rows, w.columns] and [rows, w.rows]
   int64_t rows;
   Backend *backend;
 } LinearCall;
 
 static void call_linear_forward(void *argument) {
   const LinearCall *call = argument;
-  Projection p = projection_f32(call->y, call->w, 1);
-  call->backend->kernels->linear_forward(&p, 1, rows_f32(call->x, call->w->columns), call->rows, call->backend);
+  Projection p = {.w = call->w, .alpha = 1, .y = call->y};
+  call->backend->kernels->linear_forward(&p, 1, call->x, call->rows, call->backend);
 }
 
 static void call_linear_backward(void *argument) {
   const LinearCall *call = argument;
-  Projection p = projection_f32(call->y, call->w, 1);
-  call->backend->kernels->linear_backward(rows_f32(call->x, call->w->columns), &p, 1, call->rows, false, call->backend);
+  Projection p = {.w = call->w, .alpha = 1, .y = call->y};
+  call->backend->kernels->linear_backward(call->x, &p, 1, call->rows, false, call->backend);
 }
 
 // One product with each number of rows; what the one before foretells to be slow is left out, and said to be.
@@ -100,6 +110,7 @@ static void bench_product(KernelRates *rates, BenchFunction function, const char
     const Matrix *w = call->w;
     KernelRate rate = {.instructions = call->backend->kernels->name,
                        .kernel = kernel,
+                       .activations = call->x.type,
                        .weights = w->type == BLOCK_NF4 ? "nf4" : block_traits(w->type)->name,
                        .out = w->rows,
                        .in = w->columns,
@@ -118,12 +129,16 @@ static void bench_product(KernelRates *rates, BenchFunction function, const char
 
 void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
                   Backend *backend) {
-  Arena arena = {0};
   int64_t most = rows[count - 1];
-  LinearCall call = {.w = w, .x = floats(&arena, most * w->columns), .y = floats(&arena, most * w->rows), .backend = backend};
-  bench_product(rates, call_linear_forward, "linear_forward", &call, rows, count, 0, peak.float32);
-  bench_product(rates, call_linear_backward, "linear_backward", &call, rows, count, first_backward, peak.float32);
-  arena_release(&arena);
+  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+    Arena arena = {0};
+    Rows x = {activations(&arena, most * w->columns, type), w->columns, type},
+         y = {activations(&arena, most * w->rows, type), w->rows, type};
+    LinearCall call = {.w = w, .x = x, .y = y, .backend = backend};
+    bench_product(rates, call_linear_forward, "linear_forward", &call, rows, count, 0, peak_of(peak, type));
+    bench_product(rates, call_linear_backward, "linear_backward", &call, rows, count, first_backward, peak_of(peak, type));
+    arena_release(&arena);
+  }
 }
 
 typedef struct WeightCall {
@@ -148,7 +163,9 @@ void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t 
 }
 
 typedef struct AttentionCall {
-  float *o, *lse, *q, *k, *v, *dq, *dk, *dv, *delta, *go;
+  void *o, *q, *k, *v, *dq, *dk, *dv, *go;
+  float *lse, *scratch;
+  FloatType type;
   AttentionSpan *spans;
   int64_t documents;
   AttentionShape shape;
@@ -157,37 +174,42 @@ typedef struct AttentionCall {
 
 static void call_attention_forward(void *argument) {
   const AttentionCall *c = argument;
-  c->backend->kernels->attention_forward(c->o, c->lse, c->q, c->k, c->v, FLOAT_32, c->spans, c->documents, NULL, c->shape, c->backend);
+  c->backend->kernels->attention_forward(c->o, c->lse, c->q, c->k, c->v, c->type, c->spans, c->documents, NULL, c->shape, c->backend);
 }
 
 static void call_attention_backward(void *argument) {
   const AttentionCall *c = argument;
-  c->backend->kernels->attention_backward(c->dq, c->dk, c->dv, c->delta, c->go, c->o, c->lse, c->q, c->k, c->v, FLOAT_32, c->spans,
+  c->backend->kernels->attention_backward(c->dq, c->dk, c->dv, c->scratch, c->go, c->o, c->lse, c->q, c->k, c->v, c->type, c->spans,
                                           c->documents, NULL, c->shape, c->backend);
 }
 
-static AttentionCall attention_call(Arena *arena, const BenchShape *s, int64_t documents, int64_t length, Backend *backend) {
+static AttentionCall attention_call(Arena *arena, const BenchShape *s, int64_t documents, int64_t length, FloatType type,
+                                    Backend *backend) {
   int64_t n = documents * length, heads = n * s->heads, queries = heads * s->head_size, keys = n * s->kv_heads * s->head_size;
-  AttentionCall call = {.spans = arena_new(arena, (size_t)documents, sizeof *call.spans), .documents = documents, .backend = backend};
-  float **query_like[] = {&call.o, &call.q, &call.dq, &call.go}, **key_like[] = {&call.k, &call.v, &call.dk, &call.dv};
-  for (int i = 0; i < 4; i++) *query_like[i] = floats(arena, queries), *key_like[i] = floats(arena, keys);
+  AttentionCall call = {
+      .spans = arena_new(arena, (size_t)documents, sizeof *call.spans), .documents = documents, .type = type, .backend = backend};
+  void **query_like[] = {&call.o, &call.q, &call.dq, &call.go}, **key_like[] = {&call.k, &call.v, &call.dk, &call.dv};
+  for (int i = 0; i < 4; i++) *query_like[i] = activations(arena, queries, type), *key_like[i] = activations(arena, keys, type);
   call.lse = floats(arena, heads);
-  call.delta = floats(arena, heads);
   for (int64_t d = 0; d < documents; d++) call.spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
   call.shape =
       (AttentionShape){.heads = s->heads, .kv_heads = s->kv_heads, .head_size = s->head_size, .value_size = s->head_size, .scale = 0.125f};
+  call.scratch = floats(arena, attention_scratch_floats(n, &call.shape, type));
   return call;
 }
 
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend) {
-  Arena arena = {0};
-  AttentionCall call = attention_call(&arena, shape, documents, length, backend);
   // Half of the T x T scores are there; forward computes q k^T and p v, backward these scores again and four products more.
   double product = (double)documents * (double)(length * (length + 1)) * (double)(shape->heads * shape->head_size);
-  KernelRate rate = {.instructions = backend->kernels->name, .out = documents, .in = length, .rows = documents * length};
-  rate.kernel = "attention_forward";
-  add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call), peak.float32);
-  rate.kernel = "attention_backward";
-  add_rate(rates, rate, 5 * product, 0, bench_seconds(call_attention_backward, &call), peak.float32);
-  arena_release(&arena);
+  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+    Arena arena = {0};
+    AttentionCall call = attention_call(&arena, shape, documents, length, type, backend);
+    KernelRate rate = {
+        .instructions = backend->kernels->name, .activations = type, .out = documents, .in = length, .rows = documents * length};
+    rate.kernel = "attention_forward";
+    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call), peak_of(peak, type));
+    rate.kernel = "attention_backward";
+    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_attention_backward, &call), peak_of(peak, type));
+    arena_release(&arena);
+  }
 }

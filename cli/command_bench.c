@@ -80,18 +80,18 @@ static BenchPeak bench_table(Bench *bench) {
 }
 
 static bool is_same_matrix(const KernelRate *a, const KernelRate *b) {
-  return a->weights == b->weights && a->out == b->out && a->in == b->in;
+  return a->weights == b->weights && a->out == b->out && a->in == b->in && a->activations == b->activations;
 }
 
 // A line for each matrix, a column for each number of rows: GFLOP/s and the share of the peak.
-static void print_products(const KernelRate *rates, int count, const char *kernel) {
+static void print_products(const KernelRate *rates, int count, const char *kernel, FloatType type) {
   const KernelRate *first = NULL, *previous = NULL;
   for (int i = 0; i < count; i++) {
     const KernelRate *rate = &rates[i];
-    if (!rate->weights || strcmp(rate->kernel, kernel) != 0) continue;
+    if (!rate->weights || rate->activations != type || strcmp(rate->kernel, kernel) != 0) continue;
     if (!first) {
       first = rate;
-      printf("\n%-22s", kernel);
+      printf("\n%-15s %s ", kernel, type == FLOAT_BF16 ? "bf16 " : "float");
       for (int j = i; j < count && is_same_matrix(&rates[j], first) && strcmp(rates[j].kernel, kernel) == 0; j++)
         printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
@@ -102,7 +102,7 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
     else printf("%8.1f %3.0f%% ", rate->flops * 1e-9, 100 * rate->share);
     previous = rate;
   }
-  printf("\n");
+  if (first) printf("\n");
 }
 
 static void print_others(const KernelRate *rates, int count) {
@@ -112,7 +112,8 @@ static void print_others(const KernelRate *rates, int count) {
     if (rate->weights) continue;
     char shape[64] = "";
     if (rate->out) snprintf(shape, sizeof shape, "[%lld, %lld]", (long long)rate->out, (long long)rate->in);
-    printf("%-19s %-13s %5lld rows %8.1f ", rate->kernel, shape, (long long)rate->rows, (rate->flops + rate->bytes) * 1e-9);
+    printf("%-19s %-5s %-13s %5lld rows %8.1f ", rate->kernel, rate->activations == FLOAT_BF16 ? "bf16" : "float", shape,
+           (long long)rate->rows, (rate->flops + rate->bytes) * 1e-9);
     if (rate->flops > 0) printf("GFLOP/s %3.0f%%\n", 100 * rate->share);
     else printf("GB/s\n");
   }
@@ -127,8 +128,10 @@ static void print_table(const Bench *bench, BenchPeak peak, int first) {
          pool_threads(bench->backend->pool), peak.float32 * 1e-9);
   if (peak.bfloat16 > 0) printf(", %.1f in bfloat16", peak.bfloat16 * 1e-9);
   printf("\nGFLOP/s of the products and their share of that, by rows of x:\n");
-  print_products(rates, count, "linear_forward");
-  print_products(rates, count, "linear_backward");
+  for (FloatType type = FLOAT_32; type <= FLOAT_BF16; type++) {
+    print_products(rates, count, "linear_forward", type);
+    print_products(rates, count, "linear_backward", type);
+  }
   if (has_slow) printf("-: not measured, a call takes more than %d s\n", BENCH_SLOW_SECONDS);
   print_others(rates, count);
   fflush(stdout);
@@ -170,8 +173,8 @@ static void print_model(const Bench *bench) {
 }
 
 static json_t *kernel_json(const KernelRate *rate) {
-  json_t *object =
-      json_pack("{s:s, s:s, s:I}", "instruction_set", rate->instructions, "kernel", rate->kernel, "rows", (json_int_t)rate->rows);
+  json_t *object = json_pack("{s:s, s:s, s:s, s:I}", "instruction_set", rate->instructions, "kernel", rate->kernel, "activations",
+                             rate->activations == FLOAT_BF16 ? "bfloat16" : "float32", "rows", (json_int_t)rate->rows);
   if (rate->weights) json_object_set_new(object, "weights", json_string(rate->weights));
   if (rate->out) json_object_set_new(object, "shape", json_pack("[I, I]", (json_int_t)rate->out, (json_int_t)rate->in));
   if (rate->is_slow) json_object_set_new(object, "not_measured", json_true());

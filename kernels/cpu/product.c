@@ -46,7 +46,7 @@ static void plan_parts(Plan *plan) {
     sum += plan->p->lefts[l].k;
     longest = larger(longest, plan->p->lefts[l].k);
   }
-  plan->depth = round_up(divide_up(longest, divide_up(sum, PART_DEPTH)), DEPTH);
+  plan->depth = round_up(divide_up(longest, divide_up(sum, PART_DEPTH)), GROUP);
   plan->parts = (int)divide_up(longest, plan->depth);
 }
 

@@ -157,10 +157,16 @@ static Pending pending_block(const Output *output, int64_t row, int64_t column, 
 // Two panels of rows of a left operand, and what is fetched meanwhile: so many rows of the next two, or of each of them.
 typedef struct RowPair {
   const uint16_t *first, *second, *ahead, *ahead_too;
+  const float *residual;  // of the block below this one, whose rows are fetched, too; NULL: none
+  int64_t residual_step;
   int64_t ahead_rows, row_step, tile_step;
 } RowPair;
 
 ALWAYS_INLINE void fetch_ahead(const RowPair *a, int64_t t) {
+  for (int64_t r = 2 * t; a->residual && r < 2 * t + 2 && r < BLOCK; r++) {
+    _mm_prefetch((const char *)(a->residual + r * a->residual_step), _MM_HINT_T1);
+    _mm_prefetch((const char *)(a->residual + r * a->residual_step + AMX_ROWS), _MM_HINT_T1);
+  }
   for (int64_t r = 0; r < a->ahead_rows; r++) _mm_prefetch((const char *)(a->ahead + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
   for (int64_t r = 0; a->ahead_too && r < a->ahead_rows; r++)
     _mm_prefetch((const char *)(a->ahead_too + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
@@ -237,10 +243,22 @@ ALWAYS_INLINE void store_sums(float *sums, int64_t step, bool both) {
   _tile_stored(3, sums + AMX_ROWS * step + AMX_ROWS, bytes);
 }
 
-// The blocks of one pair of row panels that a task goes through.
+// Of a part: so many k of one left operand that two panels of its rows stay in the first cache while all columns pass by; the last slice
+// takes the small operands (LoRA's) as well.
+enum { SLICE_DEPTH = 640, SMALL_DEPTH = 64 };
+typedef struct Slice {
+  int left;  // -1: none but the small ones
+  int64_t first, depth;
+  bool is_last;  // of the part
+} Slice;
+
+// The blocks of one pair of row panels that a task goes through, and for what k.
 typedef struct Pass {
   const ProductTask *task;
+  Slice slice;
+  bool is_started, is_finished;  // whether there are sums already; whether they are whole then
   int64_t panel, end;  // the first panel of rows, and the end of the task's
+  float *kept;  // the pair's sums, between slices and parts: [BLOCK][columns]
   int64_t ahead_rows, block;  // rows to fetch during a block; the number of the present one
   Pending pending;
   float (*sums)[BLOCK * BLOCK];  // of two blocks in turn: one is pending
@@ -252,8 +270,8 @@ static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
   bool both = segment->columns - column > AMX_ROWS;
   int64_t panel_step = segment->depth * AMX_ROWS;
   const uint16_t *panels = (const uint16_t *)segment->panels + column / AMX_ROWS * panel_step;
-  float *kept = task->sums + (pass->panel * AMX_ROWS - task->row) * task->columns + segment->at + column;
-  if (task->part.is_first) {
+  float *kept = pass->kept + segment->at + column;
+  if (!pass->is_started) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -263,14 +281,26 @@ static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
   }
   for (int t = 0; t < segment->output->term_count; t++) {
     const Left *left = &p->lefts[segment->output->terms[t].left];
-    const uint16_t *b = panels + segment->term_at[t] * AMX_ROWS;
-    RowPair rows = row_pair(left, pass->panel, pass->end, task->part.first, pass->block * pass->ahead_rows, pass->ahead_rows);
-    int64_t tiles = divide_up(part_depth(left, task->part), AMX_DEPTH);
+    const Rows *residual = &segment->output->residual;
+    int64_t first = task->part.first, tiles = divide_up(part_depth(left, task->part), AMX_DEPTH);
+    if (tiles > SMALL_DEPTH / AMX_DEPTH) {
+      if (segment->output->terms[t].left != pass->slice.left) continue;
+      first = pass->slice.first;
+      tiles = divide_up(pass->slice.depth, AMX_DEPTH);
+    } else if (!pass->slice.is_last) {
+      continue;
+    }
+    const uint16_t *b = panels + (segment->term_at[t] + first - task->part.first) * AMX_ROWS;
+    RowPair rows = row_pair(left, pass->panel, pass->end, first, pass->block * pass->ahead_rows, pass->ahead_rows);
+    if (residual->data && residual->type == FLOAT_32 && pass->is_finished && tiles > 1) {
+      rows.residual = (const float *)residual->data + (pass->panel + 2) * AMX_ROWS * residual->step + segment->column + column;
+      rows.residual_step = residual->step;
+    }
     if (both) multiply_term(&rows, b, panel_step, tiles, &pass->pending);
     else multiply_narrow_term(&rows, b, tiles, &pass->pending);
   }
   finish(&pass->pending);
-  if (!task->part.is_last) {
+  if (!pass->is_finished) {
     store_sums(kept, task->columns, both);
     return;
   }
@@ -281,16 +311,47 @@ static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
                                 smaller(BLOCK, segment->columns - column), sums);
 }
 
+// The slices of a part, in order; returns how many (at most SLICES).
+enum { SLICES = 64 };
+static int plan_slices(Slice *slices, const ProductTask *task) {
+  int count = 0;
+  for (int l = 0; l < task->product->left_count; l++) {
+    int64_t k = part_depth(&task->product->lefts[l], task->part);
+    if (k <= SMALL_DEPTH) continue;
+    int64_t depth = round_up(divide_up(k, divide_up(k, SLICE_DEPTH)), AMX_DEPTH);
+    for (int64_t first = 0; first < k; first += depth)
+      slices[count++] = (Slice){.left = l, .first = task->part.first + first, .depth = smaller(depth, k - first)};
+  }
+  if (count == 0) slices[count++] = (Slice){.left = -1};
+  slices[count - 1].is_last = true;
+  return count;
+}
+
+static void multiply_slice(Pass *pass) {
+  const ProductTask *task = pass->task;
+  pass->block = 0;
+  for (int o = 0; o < task->product->output_count; o++)
+    for (int64_t column = 0; column < task->segments[o].columns; column += BLOCK, pass->block++)
+      multiply_block(pass, &task->segments[o], column);
+}
+
 void product_bf16_multiply(const ProductTask *task) {
   _Alignas(64) float sums[2][BLOCK * BLOCK];
+  Slice slices[SLICES];
+  Part part = task->part;
+  int count = plan_slices(slices, task);
   Pass pass = {.task = task, .end = divide_up(task->row + task->rows, AMX_ROWS), .ahead_rows = 1, .sums = sums};
   while (pass.ahead_rows * task->columns < BLOCK * BLOCK && pass.ahead_rows < BLOCK) pass.ahead_rows *= 2;
+  bool is_kept = !part.is_first || !part.is_last;
   tiles_begin();
   for (pass.panel = task->row / AMX_ROWS; pass.panel < pass.end; pass.panel += 2) {
-    pass.block = 0;
-    for (int o = 0; o < task->product->output_count; o++)
-      for (int64_t column = 0; column < task->segments[o].columns; column += BLOCK, pass.block++)
-        multiply_block(&pass, &task->segments[o], column);
+    pass.kept = task->sums + (is_kept ? (pass.panel * AMX_ROWS - task->row) * task->columns : 0);
+    for (int i = 0; i < count; i++) {
+      pass.slice = slices[i];
+      pass.is_started = !part.is_first || i > 0;
+      pass.is_finished = part.is_last && i + 1 == count;
+      multiply_slice(&pass);
+    }
   }
   finish(&pass.pending);
   tiles_end();
