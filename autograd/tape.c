@@ -34,6 +34,7 @@ typedef struct TapePlan {
   int order_capacity, again_capacity;
   int64_t bytes;
   int checkpointed;
+  bool keeps_cheap;
 } TapePlan;
 
 static void plan_free(TapePlan *plan) {
@@ -124,7 +125,9 @@ static void lifetime_extend(TapePlan *plan, int index, int event) {
 static bool is_checkpointed(const TapePlan *plan, int segment) { return segment < plan->checkpointed; }
 
 // Whether a node's results are not kept for its segment's backward pass.
-static bool is_recomputed(const TapePlan *plan, const Node *node) { return is_checkpointed(plan, node->segment) || node->op->is_cheap; }
+static bool is_recomputed(const TapePlan *plan, const Node *node) {
+  return is_checkpointed(plan, node->segment) || (node->op->is_cheap && !plan->keeps_cheap);
+}
 
 // Which copy of its data an event of `segment`'s backward pass reads: the recomputed one, if the tensor is an inner
 // one of that very segment.
@@ -315,6 +318,7 @@ void tape_plan(Tape *tape, int checkpointed) {
   TapePlan *plan = tape->plan;
   plan->event_count = plan->forward_events = plan->lifetime_count = 0;
   plan->bytes = 0;
+  plan->keeps_cheap = tape->keeps_cheap;
   plan->checkpointed = checkpointed < tape->segment_count - 1 ? checkpointed : tape->segment_count - 1;
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];

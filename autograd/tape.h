@@ -10,7 +10,7 @@
 // Gradient checkpointing (Chen et al. 2016): the graph is cut into segments (one a layer). Of a checkpointed segment
 // only what other segments read is kept; its inner tensors are computed once more just before its backward pass,
 // and only those nodes run again whose results that pass reads. Cheap ops (norms, activations) are treated so in
-// every segment: their outputs cost more memory than time.
+// every segment, unless keeps_cheap is set: their outputs cost more memory than time.
 // A tensor's gradient is set by the first op in backward order that contributes to it and added to by the others;
 // the plan tells each op which it is. Nothing below the first trainable parameter has a gradient at all.
 #ifndef AUTOGRAD_TAPE_H
@@ -50,7 +50,7 @@ typedef struct Op {
   unsigned saved_inputs, saved_outputs;  // bit i: backward reads the data of input / output i
   int aliased_input;  // 1 + the input whose gradient is output 0's own; 0: none
   bool is_in_place;  // output 0 takes the place of input 0, which no other op reads
-  bool is_cheap;  // recomputed for the backward pass rather than kept, in every segment
+  bool is_cheap;  // recomputed for the backward pass rather than kept, in every segment (but see keeps_cheap)
   bool is_selective;  // computes only the outputs that have data: a recomputation may want some of them
   bool is_loss;  // begins the backward pass: output 1 (where there is one) is the gradient of input 0, which no other op reads
 } Op;
@@ -75,6 +75,7 @@ struct Tape {
   Backend *backend;
   TapeMode mode;
   FloatType activations;  // the type of activations between linear layers; the residual stream is float32
+  bool keeps_cheap;  // the results of cheap ops are kept for the backward pass, which saves a little time
   int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
   double flop;  // of products, by all passes so far
   Profile *profile;  // where times are added up; NULL: nowhere

@@ -104,19 +104,21 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
   return op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale);
 }
 
-// The graph, within the budget. Where memory suffices, more rows of logits at once save time in bfloat16: the head is dequantised as
-// often as there are such pieces.
+// The graph, within the budget. Where memory suffices, it buys time in bfloat16: more rows of logits at once, for the head is dequantised
+// as often as there are such pieces, and no recomputation at all.
 static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   enum { FAST_LOSS_ROWS = 4 * LOSS_ROWS };
   Tape *tape = &step->tape;
   bool is_fast = mode == TAPE_TRAIN && tape->activations == FLOAT_BF16 && step->checkpointing != CHECKPOINT_ALL;
-  if (is_fast && labelled > LOSS_ROWS) {
+  if (is_fast) {
     tape->loss_rows = FAST_LOSS_ROWS;
+    tape->keeps_cheap = true;
     *loss = build_graph(step, batch, labelled, mode, gradient_scale);
     plan(step, 0);
     if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   }
   tape->loss_rows = LOSS_ROWS;
+  tape->keeps_cheap = false;
   *loss = build_graph(step, batch, labelled, mode, gradient_scale);
   if (mode == TAPE_TRAIN) return plan_within_budget(step);
   tape_plan(tape, 0);

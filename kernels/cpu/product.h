@@ -14,7 +14,7 @@ enum {
   PRODUCT_LEFTS = 2 * LINEAR_PROJECTIONS,
   GROUP_COLUMNS = 32,  // a multiple of every tile's columns and of the elements that are dequantised together
   DEPTH = 640,  // a block of k that is packed, or multiplied in float32, at once
-  PART_DEPTH = 2304,  // k in a part, of all left operands together, about
+  PART_DEPTH = 1792,  // k in a part, of all left operands together, about
   BLOCK_ROWS = 112 / TILE_ROWS * TILE_ROWS,  // BLOCK_ROWS x DEPTH of a left operand, packed, stay in the second cache
   // A thread's scratch: packed panels, sums that are kept, the rest for rows on their way
   PANELS_BYTES = 2 << 20,
