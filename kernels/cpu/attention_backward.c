@@ -28,12 +28,13 @@ typedef struct Work {
   BlockRight keys_turned, values_turned, keys;  // K^T, V^T and K of a tile of keys
   void *key_turned_block, *value_turned_block, *key_block;  // where they are laid out,
   void *left, *right;  // and what is multiplied at the moment
-  float *probabilities, *slopes;  // P and dS: [QUERIES, KEYS]
+  float *scores, *slopes;  // S and dP: [QUERIES, KEYS]
+  Rows p, ds;  // P and dS, likewise: the places of S and dP where they are float32
   float *dk, *dv;  // [KEYS, head_size], [KEYS, value_size]
   float *floats;  // room for rows as float32
 } Work;
 
-static Work divide_scratch(float *scratch, const AttentionShape *shape) {
+static Work divide_scratch(float *scratch, const AttentionShape *shape, FloatType type) {
   int64_t head = round_up(shape->head_size, TILE_COLUMNS) * KEYS, value = round_up(shape->value_size, TILE_COLUMNS) * KEYS;
   int64_t block = block_bytes(larger(KEYS, QUERIES), larger(larger(shape->head_size, shape->value_size), KEYS)) / (int64_t)sizeof(float);
   Work work = {.key_turned_block = scratch,
@@ -42,34 +43,51 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape) {
                .left = scratch + 3 * block,
                .right = scratch + 4 * block,
                .floats = scratch + 5 * block};
-  work.probabilities = scratch + 6 * block;
-  work.slopes = work.probabilities + QUERIES * KEYS;
-  work.dk = work.slopes + QUERIES * KEYS;
+  work.scores = scratch + 6 * block;
+  work.slopes = work.scores + QUERIES * KEYS;
+  bool in_place = block_type(type) == FLOAT_32;
+  work.p = (Rows){in_place ? work.scores : work.slopes + QUERIES * KEYS, KEYS, block_type(type)};
+  work.ds = (Rows){in_place ? work.slopes : work.slopes + 2 * QUERIES * KEYS, KEYS, block_type(type)};
+  work.dk = work.slopes + 3 * QUERIES * KEYS;
   work.dv = work.dk + head;
   (void)value;
   return work;
 }
 
-// S and dP of a row become P and dS; zero where the query does not see the key.
-ALWAYS_INLINE void slope_row(float *s, float *dp, int64_t first, int64_t end, int64_t count, float lse, float delta,
-                             const AttentionShape *shape, bool is_masked, bool is_capped) {
-  int64_t columns = smaller(count, end);
+// Row i of P and dS from S and dP; zero where the query does not see the key.
+ALWAYS_INLINE void slope_row(const Work *work, int64_t i, int64_t first, int64_t end, int64_t count, float lse, float delta,
+                             const AttentionShape *shape, bool is_masked, bool is_capped, int type) {
+  int64_t columns = smaller(count, end), row = i * KEYS;
   Vec factor = vec_set(is_capped ? LOG2_E : shape->scale * LOG2_E), shift = vec_set(lse * LOG2_E), scale = vec_set(shape->scale);
   for (int64_t j = 0; j < columns; j += VL) {
-    Vec raw = vec_load(s + j), capped = is_capped ? softcap(scale * raw, shape->softcap) : raw;
-    Vec p = vec_exp2(vec_fma(factor, capped, -shift)), slope = p * (vec_load(dp + j) - vec_set(delta)) * scale;
+    Vec raw = vec_load(work->scores + row + j), capped = is_capped ? softcap(scale * raw, shape->softcap) : raw;
+    Vec p = vec_exp2(vec_fma(factor, capped, -shift)), slope = p * (vec_load(work->slopes + row + j) - vec_set(delta)) * scale;
     if (is_capped) slope *= softcap_slope(scale * raw, shape->softcap);
     if (is_masked) {
       VecI seen = lanes_between(j, first, end);
       p = vec_select(seen, p, vec_zero());
       slope = vec_select(seen, slope, vec_zero());
     }
-    vec_store(s + j, p);
-    vec_store(dp + j, slope);
+    typed_store(work->p.data, row + j, p, VL, type);
+    typed_store(work->ds.data, row + j, slope, VL, type);
   }
-  for (int64_t j = round_up(larger(columns, 0), VL); j < count; j += VL) {
-    vec_store(s + j, vec_zero());
-    vec_store(dp + j, vec_zero());
+  for (int64_t j = round_up(larger(columns, 0), VL); j < KEYS; j += VL) {
+    typed_store(work->p.data, row + j, vec_zero(), VL, type);
+    typed_store(work->ds.data, row + j, vec_zero(), VL, type);
+  }
+}
+
+static void slope_rows(const Backward *b, const Work *work, const AttentionSpan *span, int64_t head, int64_t query, int64_t queries,
+                       int64_t key, int64_t count) {
+  const AttentionShape *shape = &b->shape;
+  for (int64_t i = 0; i < queries; i++) {
+    int64_t first = seen_first(span, query + i, b->sight) - key, end = seen_end(span, query + i, b->sight) - key;
+    int64_t row = (query + i) * shape->heads + head;
+    float lse = b->lse[row], delta = b->delta[row];
+    bool is_masked = first > 0 || end < round_up(count, VL);
+    if (shape->softcap > 0) BY_TYPE(work->p.type, slope_row(work, i, first, end, count, lse, delta, shape, true, true, TYPE));
+    else if (is_masked) BY_TYPE(work->p.type, slope_row(work, i, first, end, count, lse, delta, shape, true, false, TYPE));
+    else BY_TYPE(work->p.type, slope_row(work, i, 0, count, count, lse, delta, shape, false, false, TYPE));
   }
 }
 
@@ -80,29 +98,21 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
   if (count <= 0 || seen_first(task->span, query, b->sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
   Rows q = rows_from(b->q, head * head_size), go = rows_from(b->go, head * value_size);
-  float *p = work->probabilities, *ds = work->slopes;
   BlockLeft left = block_left(work->left, q, query, queries, head_size);
-  block_multiply(p, KEYS, left, work->keys_turned, queries, count, head_size, false);
+  block_multiply(work->scores, KEYS, left, work->keys_turned, queries, count, head_size, false);
   left = block_left(work->left, go, query, queries, value_size);
-  block_multiply(ds, KEYS, left, work->values_turned, queries, count, value_size, false);
-  for (int64_t i = 0; i < queries; i++) {
-    int64_t first = seen_first(task->span, query + i, b->sight) - key, end = seen_end(task->span, query + i, b->sight) - key;
-    float lse = b->lse[row + i * shape->heads], delta = b->delta[row + i * shape->heads];
-    if (shape->softcap > 0) slope_row(p + i * KEYS, ds + i * KEYS, first, end, count, lse, delta, shape, true, true);
-    else if (first > 0 || end < round_up(count, VL))
-      slope_row(p + i * KEYS, ds + i * KEYS, first, end, count, lse, delta, shape, true, false);
-    else slope_row(p + i * KEYS, ds + i * KEYS, 0, count, count, lse, delta, shape, false, false);
-  }
+  block_multiply(work->slopes, KEYS, left, work->values_turned, queries, count, value_size, false);
+  slope_rows(b, work, task->span, head, query, queries, key, count);
   if (b->wanted & WANTED_KEYS) {
     BlockRight right = block_right(work->right, go, query, queries, value_size, work->floats);
-    left = block_left_turned(work->left, p, KEYS, queries, count, b->type);
+    left = block_left_turned(work->left, work->p, queries, count);
     block_multiply(work->dv, value_size, left, right, count, value_size, queries, true);
     right = block_right(work->right, q, query, queries, head_size, work->floats);
-    left = block_left_turned(work->left, ds, KEYS, queries, count, b->type);
+    left = block_left_turned(work->left, work->ds, queries, count);
     block_multiply(work->dk, head_size, left, right, count, head_size, queries, true);
   }
   if (b->wanted & WANTED_QUERIES) {
-    left = block_left_floats(work->left, ds, KEYS, queries, count, b->type);
+    left = block_left(work->left, work->ds, 0, queries, count);
     block_multiply(b->sums + row * head_size, shape->heads * head_size, left, work->keys, queries, head_size, count, true);
   }
 }
@@ -137,7 +147,7 @@ static void differentiate_keys(const Backward *b, Work *work, const AttentionTas
 static void differentiate(void *argument, int64_t index, int thread) {
   const Backward *b = argument;
   const AttentionTask *task = &b->tasks[index];
-  Work work = divide_scratch(backend_scratch(b->backend, thread), &b->shape);
+  Work work = divide_scratch(backend_scratch(b->backend, thread), &b->shape, b->type);
   blocks_begin(b->type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) differentiate_keys(b, &work, task, key);
   blocks_end(b->type);

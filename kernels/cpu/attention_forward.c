@@ -25,19 +25,21 @@ typedef struct Work {
   BlockRight keys, values;  // K^T [head_size, KEYS] and V [KEYS, value_size]
   void *key_block, *value_block, *left;  // where they are laid out, and Q or P
   float *scores;  // [QUERIES, KEYS]
+  Rows p;  // [QUERIES, KEYS]: the scores' place where it is float32
   float *sums;  // O: [heads of the task, queries of the task, value_size]
   float *maxima, *totals;  // m: [heads, queries]; l, in VL parts: [heads, queries, VL]
   float *floats;  // room for rows of k or v: [KEYS, head_size or value_size]
 } Work;
 
-static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t rows) {
+static Work divide_scratch(float *scratch, const AttentionShape *shape, int64_t rows, FloatType type) {
   int64_t block = block_bytes(larger(KEYS, QUERIES), larger(larger(shape->head_size, shape->value_size), KEYS)) / (int64_t)sizeof(float);
   Work work = {.key_block = scratch, .value_block = scratch + block, .left = scratch + 2 * block};
   work.scores = scratch + 3 * block;
   work.maxima = work.scores + QUERIES * KEYS;
   work.totals = work.maxima + round_up(rows, 16);
   work.floats = work.totals + round_up(rows, 16) * VL;
-  work.sums = work.floats + block;
+  work.p = (Rows){block_type(type) == FLOAT_32 ? work.scores : work.floats + block, KEYS, block_type(type)};
+  work.sums = work.floats + 2 * block;
   return work;
 }
 
@@ -58,18 +60,20 @@ static void raise_maximum(float *maximum, float *total, float *sums, float large
   for (int64_t c = 0; c < value_size; c += VL) vec_store_first(sums + c, factor * vec_load_first(sums + c, value_size - c), value_size - c);
 }
 
-// One row of scores, of which some are no -infinity, becomes P. `factor`: scale log2(e).
-static inline void update_row(float *scores, int64_t count, float factor, float *maximum, float *total, float *sums, int64_t value_size) {
+// Row i of P from scores of which some are no -infinity. `factor`: scale log2(e).
+ALWAYS_INLINE void update_row(Rows p, int64_t i, const float *scores, int64_t count, float factor, float *maximum, float *total,
+                              float *sums, int64_t value_size, int type) {
   Vec largest = vec_load(scores);
   for (int64_t j = VL; j < count; j += VL) largest = vec_max(largest, vec_load(scores + j));
   if (vec_any_above(vec_set(factor) * largest, vec_set(*maximum + SLACK)))
     raise_maximum(maximum, total, sums, factor * vec_largest(largest), value_size);
   Vec sum = vec_zero(), m = vec_set(*maximum);
   for (int64_t j = 0; j < count; j += VL) {
-    Vec p = vec_exp2(vec_set(factor) * vec_load(scores + j) - m);
-    vec_store(scores + j, p);
-    sum += p;
+    Vec value = vec_exp2(vec_set(factor) * vec_load(scores + j) - m);
+    typed_store(p.data, i * KEYS + j, value, VL, type);
+    sum += value;
   }
+  for (int64_t j = round_up(count, VL); j < KEYS; j += VL) typed_store(p.data, i * KEYS + j, vec_zero(), VL, type);
   vec_store(total, vec_load(total) + sum);
 }
 
@@ -86,16 +90,15 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
     int64_t first = seen_first(task->span, query + i, f->sight) - key, end = seen_end(task->span, query + i, f->sight) - key;
     float *scores = work->scores + i * KEYS;
     if (first >= KEYS || end <= 0) {
-      memset(scores, 0, KEYS * sizeof(float));
+      memset((char *)work->p.data + i * KEYS * float_bytes(work->p.type), 0, (size_t)(KEYS * float_bytes(work->p.type)));
       continue;
     }
-    int64_t columns = smaller(round_up(end, VL), KEYS);  // those of the row that have to be computed
+    int64_t columns = smaller(round_up(end, VL), round_up(count, VL)), state = row + i;  // what has to be computed of the row
     if (first > 0 || end < columns || shape->softcap > 0) mask_row(scores, first, end, columns, shape);
-    update_row(scores, columns, shape->scale * LOG2_E, &work->maxima[row + i], work->totals + (row + i) * VL,
-               work->sums + (row + i) * shape->value_size, shape->value_size);
-    for (int64_t j = columns; j < count; j += VL) vec_store(scores + j, vec_zero());
+    BY_TYPE(work->p.type, update_row(work->p, i, scores, columns, shape->scale * LOG2_E, &work->maxima[state], work->totals + state * VL,
+                                     work->sums + state * shape->value_size, shape->value_size, TYPE));
   }
-  BlockLeft p = block_left_floats(work->left, work->scores, KEYS, queries, count, f->type);
+  BlockLeft p = block_left(work->left, work->p, 0, queries, count);
   block_multiply(work->sums + row * shape->value_size, shape->value_size, p, work->values, queries, shape->value_size, count, true);
 }
 
@@ -121,7 +124,7 @@ static void attend(void *argument, int64_t index, int thread) {
   const AttentionTask *task = &f->tasks[index];
   const AttentionShape *shape = &f->shape;
   int64_t rows = (task->end_head - task->first_head) * (task->end_query - task->first_query);
-  Work work = divide_scratch(backend_scratch(f->backend, thread), shape, rows);
+  Work work = divide_scratch(backend_scratch(f->backend, thread), shape, rows, f->type);
   memset(work.sums, 0, (size_t)(rows * shape->value_size) * sizeof(float));
   memset(work.totals, 0, (size_t)(rows * VL) * sizeof(float));
   for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY;

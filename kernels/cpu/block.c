@@ -33,45 +33,50 @@ static BlockLeft left_tiles(uint16_t *to, Rows rows, int64_t first, int64_t m, i
   return packed_tiles(to, depth);
 }
 
-// Words 0, 16, 1, 17, ...: what stood in two halves, in pairs.
-static __m512i pair_halves(__m512i halves) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                                         18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, halves);
+// Rows 2 q and 2 q + 1 of 32 columns as pairs of words: those of columns 0 .. 15, then of 16 .. 31.
+static inline void pair_words(__m512i pairs[2], __m512i even, __m512i odd) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
+                                       2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  pairs[0] = _mm512_permutex2var_epi16(even, low, odd);
+  pairs[1] = _mm512_permutex2var_epi16(even, high, odd);
 }
 
-// One tile of x^T: columns column .. + 15 of 32 rows of x, of which two at a time make pairs that are turned together.
-static void turn_tile(uint16_t *to, const float *x, int64_t ld, int64_t rows, int64_t columns) {
-  Vec pairs[AMX_ROWS];
+// Two tiles of the transpose, `panel_step` apart: 32 columns, from `column` on, of 32 rows from `first` on, of which two make pairs that
+// are turned together.
+static void turn_tiles(uint16_t *to, int64_t panel_step, Rows rows, int64_t first, int64_t count, int64_t column, int64_t columns) {
+  Vec turned[2][AMX_ROWS];
   for (int64_t q = 0; q < AMX_ROWS; q++) {
-    Vec even = 2 * q < rows ? vec_load_first(x + 2 * q * ld, columns) : vec_zero();
-    Vec odd = 2 * q + 1 < rows ? vec_load_first(x + (2 * q + 1) * ld, columns) : vec_zero();
-    pairs[q] = (Vec)pair_halves((__m512i)_mm512_cvtne2ps_pbh(odd, even));
+    int64_t i = first + 2 * q, at = i * rows.step + column;
+    __m512i pairs[2];
+    pair_words(pairs, words(rows, at, i < count ? columns : 0), words(rows, at + rows.step, i + 1 < count ? columns : 0));
+    turned[0][q] = (Vec)pairs[0];
+    turned[1][q] = (Vec)pairs[1];
   }
-  vec_transpose(pairs);
-  for (int64_t c = 0; c < AMX_ROWS; c++) vec_store((float *)(void *)(to + c * AMX_DEPTH), pairs[c]);
+  for (int half = 0; half < 2; half++) {
+    vec_transpose(turned[half]);
+    for (int64_t c = 0; c < AMX_ROWS; c++) vec_store((float *)(void *)(to + half * panel_step + c * AMX_DEPTH), turned[half][c]);
+  }
 }
 
-static BlockLeft left_tiles_turned(uint16_t *to, const float *x, int64_t ld, int64_t k, int64_t m) {
+static BlockLeft left_tiles_turned(uint16_t *to, Rows rows, int64_t k, int64_t m) {
   int64_t depth = round_up(k, AMX_DEPTH);
-  for (int64_t i = 0; i < m; i += AMX_ROWS)
-    for (int64_t c = 0; c < depth; c += AMX_DEPTH) turn_tile(to + i * depth + c * AMX_ROWS, x + c * ld + i, ld, k - c, m - i);
+  for (int64_t i = 0; i < m; i += 2 * AMX_ROWS)
+    for (int64_t c = 0; c < depth; c += AMX_DEPTH) turn_tiles(to + i * depth + c * AMX_ROWS, AMX_ROWS * depth, rows, c, k, i, m - i);
   return packed_tiles(to, depth);
 }
 
 static BlockRight right_tiles(uint16_t *to, Rows rows, int64_t first, int64_t k, int64_t n) {
   int64_t depth = round_up(k, AMX_DEPTH);
-  // Row r of the pair of rows 2 q and 2 q + 1: both words of columns 0 .. 15, then of 16 .. 31.
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
-                                       2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t q = 0; q < depth / 2; q++)
     for (int64_t j = 0; j < n; j += AMX_DEPTH) {
       __m512i even = words(rows, (first + 2 * q) * rows.step + j, 2 * q < k ? n - j : 0);
       __m512i odd = words(rows, (first + 2 * q + 1) * rows.step + j, 2 * q + 1 < k ? n - j : 0);
       uint16_t *at = to + j * depth + q * 2 * AMX_ROWS;
-      _mm512_storeu_si512(at, _mm512_permutex2var_epi16(even, low, odd));
-      _mm512_storeu_si512(at + AMX_ROWS * depth, _mm512_permutex2var_epi16(even, high, odd));
+      __m512i pairs[2];
+      pair_words(pairs, even, odd);
+      _mm512_storeu_si512(at, pairs[0]);
+      _mm512_storeu_si512(at + AMX_ROWS * depth, pairs[1]);
     }
   return (BlockRight){.tiles = to, .depth = depth};
 }
@@ -171,20 +176,12 @@ BlockLeft block_left(void *buffer, Rows rows, int64_t first, int64_t m, int64_t 
   return (BlockLeft){.floats = tile_a_rows(from, step)};
 }
 
-BlockLeft block_left_floats(void *buffer, const float *x, int64_t ld, int64_t m, int64_t k, FloatType type) {
+BlockLeft block_left_turned(void *buffer, Rows rows, int64_t k, int64_t m) {
 #ifdef __AMX_BF16__
-  if (type == FLOAT_BF16) return left_tiles(buffer, rows_f32(x, ld), 0, m, k);
+  if (rows.type == FLOAT_BF16) return left_tiles_turned(buffer, rows, k, m);
 #endif
-  (void)buffer, (void)type, (void)m, (void)k;
-  return (BlockLeft){.floats = tile_a_rows(x, ld)};
-}
-
-BlockLeft block_left_turned(void *buffer, const float *x, int64_t ld, int64_t k, int64_t m, FloatType type) {
-#ifdef __AMX_BF16__
-  if (type == FLOAT_BF16) return left_tiles_turned(buffer, x, ld, k, m);
-#endif
-  (void)buffer, (void)type, (void)m, (void)k;
-  return (BlockLeft){.floats = tile_a_columns(x, ld)};
+  (void)buffer, (void)k, (void)m;
+  return (BlockLeft){.floats = tile_a_columns(rows.data, rows.step)};
 }
 
 BlockRight block_right(void *buffer, Rows rows, int64_t first, int64_t k, int64_t n, float *floats) {

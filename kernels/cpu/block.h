@@ -24,6 +24,16 @@ typedef struct BlockRight {
   int64_t depth;
 } BlockRight;
 
+// What has been calculated and is to be multiplied with rows of `type`: bfloat16 if tiles will do it, else float32.
+static inline FloatType block_type(FloatType type) {
+#ifdef __AMX_BF16__
+  return type;
+#else
+  (void)type;
+  return FLOAT_32;
+#endif
+}
+
 // Around all products with rows of `type` of a task.
 #define blocks_begin ISA_NAME(blocks_begin)
 void blocks_begin(FloatType type);
@@ -33,11 +43,9 @@ void blocks_end(FloatType type);
 // a = rows first .. first + m - 1, k columns of them.
 #define block_left ISA_NAME(block_left)
 BlockLeft block_left(void *buffer, Rows rows, int64_t first, int64_t m, int64_t k);
-// a = x^T of x[k, m] (m up to 64 for tiles), and a = x[m, k]; float32, for a product with rows of `type`.
+// a = the transpose of k rows of m columns, which are of block_type of the other operand's rows.
 #define block_left_turned ISA_NAME(block_left_turned)
-BlockLeft block_left_turned(void *buffer, const float *x, int64_t ld, int64_t k, int64_t m, FloatType type);
-#define block_left_floats ISA_NAME(block_left_floats)
-BlockLeft block_left_floats(void *buffer, const float *x, int64_t ld, int64_t m, int64_t k, FloatType type);
+BlockLeft block_left_turned(void *buffer, Rows rows, int64_t k, int64_t m);
 // b = rows first .. first + k - 1, n columns of them; and b = the transpose of n rows of k columns. `floats`: room for the rows as float32.
 #define block_right ISA_NAME(block_right)
 BlockRight block_right(void *buffer, Rows rows, int64_t first, int64_t k, int64_t n, float *floats);
