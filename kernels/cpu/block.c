@@ -33,15 +33,6 @@ static BlockLeft left_tiles(uint16_t *to, Rows rows, int64_t first, int64_t m, i
   return packed_tiles(to, depth);
 }
 
-// Rows 2 q and 2 q + 1 of 32 columns as pairs of words: those of columns 0 .. 15, then of 16 .. 31.
-static inline void pair_words(__m512i pairs[2], __m512i even, __m512i odd) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
-                                       2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  pairs[0] = _mm512_permutex2var_epi16(even, low, odd);
-  pairs[1] = _mm512_permutex2var_epi16(even, high, odd);
-}
-
 // Two tiles of the transpose, `panel_step` apart: 32 columns, from `column` on, of 32 rows from `first` on, of which two make pairs that
 // are turned together.
 static void turn_tiles(uint16_t *to, int64_t panel_step, Rows rows, int64_t first, int64_t count, int64_t column, int64_t columns) {

@@ -170,37 +170,50 @@ static inline float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + s
     return sum_of_four(sums);                                                                    \
   }
 
-GROUP_FUNCTIONS(f16)
-GROUP_FUNCTIONS(bf16)
-GROUP_FUNCTIONS(q4_0)
-GROUP_FUNCTIONS(q4_1)
-GROUP_FUNCTIONS(q5_0)
-GROUP_FUNCTIONS(q5_1)
-GROUP_FUNCTIONS(q8_0)
-GROUP_FUNCTIONS(q4_k)
-GROUP_FUNCTIONS(q5_k)
-GROUP_FUNCTIONS(q6_k)
-GROUP_FUNCTIONS(nf4)
+#ifdef __AVX512BF16__
+#define WORD_FUNCTION(type)                                                                      \
+  static void type##_words(uint16_t *out, Row row, int64_t first, int64_t groups, float alpha) { \
+    for (int64_t g = 0; g < groups; g++) {                                                       \
+      Vec values[GROUP_VECS];                                                                    \
+      type##_group(values, row, first / GROUP + g);                                              \
+      store_words(out + g * GROUP, values, alpha);                                               \
+    }                                                                                            \
+  }
+static inline void store_words(uint16_t *out, const Vec values[GROUP_VECS], float alpha) {
+  _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(values[1] * vec_set(alpha), values[0] * vec_set(alpha)));
+}
+#define WORDS_OF(type) , type##_words
+#else
+#define WORD_FUNCTION(type)
+#define WORDS_OF(type)
+#endif
+
+#define FOR_TYPES(of) of(f16) of(bf16) of(q4_0) of(q4_1) of(q5_0) of(q5_1) of(q8_0) of(q4_k) of(q5_k) of(q6_k) of(nf4)
+FOR_TYPES(GROUP_FUNCTIONS)
+FOR_TYPES(WORD_FUNCTION)
 
 typedef struct RowFunctions {
   void (*dequantize)(float *out, Row row, int64_t first, int64_t groups);
   float (*dot)(Row row, const float *x, int64_t groups);
+#ifdef __AVX512BF16__
+  void (*words)(uint16_t *out, Row row, int64_t first, int64_t groups, float alpha);
+#endif
 } RowFunctions;
 
 static RowFunctions row_functions(BlockType type) {
   switch (type) {
     case BLOCK_F32: break;
-    case BLOCK_F16: return (RowFunctions){f16_dequantize_groups, f16_dot};
-    case BLOCK_BF16: return (RowFunctions){bf16_dequantize_groups, bf16_dot};
-    case BLOCK_Q4_0: return (RowFunctions){q4_0_dequantize_groups, q4_0_dot};
-    case BLOCK_Q4_1: return (RowFunctions){q4_1_dequantize_groups, q4_1_dot};
-    case BLOCK_Q5_0: return (RowFunctions){q5_0_dequantize_groups, q5_0_dot};
-    case BLOCK_Q5_1: return (RowFunctions){q5_1_dequantize_groups, q5_1_dot};
-    case BLOCK_Q8_0: return (RowFunctions){q8_0_dequantize_groups, q8_0_dot};
-    case BLOCK_Q4_K: return (RowFunctions){q4_k_dequantize_groups, q4_k_dot};
-    case BLOCK_Q5_K: return (RowFunctions){q5_k_dequantize_groups, q5_k_dot};
-    case BLOCK_Q6_K: return (RowFunctions){q6_k_dequantize_groups, q6_k_dot};
-    case BLOCK_NF4: return (RowFunctions){nf4_dequantize_groups, nf4_dot};
+    case BLOCK_F16: return (RowFunctions){f16_dequantize_groups, f16_dot WORDS_OF(f16)};
+    case BLOCK_BF16: return (RowFunctions){bf16_dequantize_groups, bf16_dot WORDS_OF(bf16)};
+    case BLOCK_Q4_0: return (RowFunctions){q4_0_dequantize_groups, q4_0_dot WORDS_OF(q4_0)};
+    case BLOCK_Q4_1: return (RowFunctions){q4_1_dequantize_groups, q4_1_dot WORDS_OF(q4_1)};
+    case BLOCK_Q5_0: return (RowFunctions){q5_0_dequantize_groups, q5_0_dot WORDS_OF(q5_0)};
+    case BLOCK_Q5_1: return (RowFunctions){q5_1_dequantize_groups, q5_1_dot WORDS_OF(q5_1)};
+    case BLOCK_Q8_0: return (RowFunctions){q8_0_dequantize_groups, q8_0_dot WORDS_OF(q8_0)};
+    case BLOCK_Q4_K: return (RowFunctions){q4_k_dequantize_groups, q4_k_dot WORDS_OF(q4_k)};
+    case BLOCK_Q5_K: return (RowFunctions){q5_k_dequantize_groups, q5_k_dot WORDS_OF(q5_k)};
+    case BLOCK_Q6_K: return (RowFunctions){q6_k_dequantize_groups, q6_k_dot WORDS_OF(q6_k)};
+    case BLOCK_NF4: return (RowFunctions){nf4_dequantize_groups, nf4_dot WORDS_OF(nf4)};
   }
   return (RowFunctions){0};
 }
@@ -213,6 +226,27 @@ const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t
   if (done < count) matrix_dequantize(buffer + done, w, row, first + done, count - done);
   return buffer;
 }
+
+#ifdef __AVX512BF16__
+const uint16_t *matrix_words(const Matrix *w, int64_t row, int64_t first, int64_t count, float alpha, uint16_t *buffer) {
+  bool is_whole = count % GROUP == 0;
+  if (w->type == BLOCK_BF16 && alpha == 1 && is_whole) return (const uint16_t *)w->data + row * w->columns + first;
+  int64_t groups = w->type == BLOCK_NF4 && w->columns % GROUP ? 0 : count / GROUP, done = groups * GROUP;
+  if (w->type == BLOCK_F32) {
+    const float *from = (const float *)w->data + row * w->columns + first;
+    for (int64_t i = 0; i < count; i += GROUP)
+      store_words(buffer + i, (Vec[]){vec_load_first(from + i, count - i), vec_load_first(from + i + VL, count - i - VL)}, alpha);
+    return buffer;
+  }
+  if (groups > 0) row_functions(w->type).words(buffer, matrix_row(w, row), first, groups, alpha);
+  for (; done < count; done += GROUP) {
+    float some[GROUP] = {0};
+    matrix_dequantize(some, w, row, first + done, smaller(GROUP, count - done));
+    store_words(buffer + done, (Vec[]){vec_load(some), vec_load(some + VL)}, alpha);
+  }
+  return buffer;
+}
+#endif
 
 MatrixBytes matrix_bytes(const Matrix *w, int64_t row, int64_t first, int64_t count) {
   int64_t step = w->type == BLOCK_NF4 ? w->columns / 2 : block_row_bytes(w->type, w->columns);

@@ -12,6 +12,13 @@ enum { GROUP = 32 };
 #define matrix_segment ISA_NAME(matrix_segment)
 const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer);
 
+#ifdef __AVX512BF16__
+// The same, times alpha, as bfloat16: in `buffer`, which has room for `count` up to a multiple of GROUP and is filled up with zeros, or in
+// place.
+#define matrix_words ISA_NAME(matrix_words)
+const uint16_t *matrix_words(const Matrix *w, int64_t row, int64_t first, int64_t count, float alpha, uint16_t *buffer);
+#endif
+
 // Where the bytes of a segment are, in this and the following rows: to be fetched into the caches, for they lie too far apart for the
 // processor to see what comes.
 typedef struct MatrixBytes {

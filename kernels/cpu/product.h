@@ -110,7 +110,7 @@ void product_f32_multiply(const ProductTask *task);
 
 #ifdef __AMX_BF16__
 #define product_bf16_pack ISA_NAME(product_bf16_pack)
-void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer);
+void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, void *buffer);
 // Rows of a left operand as tiles, to `to`.
 #define product_bf16_pack_left ISA_NAME(product_bf16_pack_left)
 void product_bf16_pack_left(uint16_t *to, const Left *left, int64_t row, int64_t rows);

@@ -5,6 +5,8 @@
 
 #ifdef __AMX_BF16__
 
+#include <string.h>
+
 #include "kernels/cpu/dequantize.h"
 #include "kernels/cpu/tiles.h"
 
@@ -14,50 +16,40 @@ static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bflo
 
 enum { AHEAD = 8 };  // rows that are fetched before they are read
 
-static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, float *buffer) {
-  const float *rows[AMX_ROWS];
-  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_segment(&term->w, row + r, first, depth, buffer + r * DEPTH);
-  Vec alpha = vec_set(term->alpha);
+// One panel of w^T: 16 rows of w, of which pairs of words are turned.
+static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, uint16_t *buffer) {
+  const uint16_t *rows[AMX_ROWS];
+  for (int64_t r = 0; r < columns; r++) rows[r] = matrix_words(&term->w, row + r, first, depth, term->alpha, buffer + r * DEPTH);
   for (int64_t k = 0; k < depth; k += AMX_DEPTH, to += AMX_ELEMENTS) {
     Vec pairs[AMX_ROWS];
-    for (int64_t r = 0; r < AMX_ROWS; r++) {
-      if (r >= columns) {
-        pairs[r] = vec_zero();
-        continue;
-      }
-      Vec low = vec_load_first(rows[r] + k, depth - k), high = vec_load_first(rows[r] + k + VL, depth - k - VL);
-      pairs[r] = (Vec)_mm512_cvtne2ps_pbh(high * alpha, low * alpha);
-    }
+    for (int64_t r = 0; r < AMX_ROWS; r++) pairs[r] = r < columns ? (Vec)_mm512_loadu_si512(rows[r] + k) : vec_zero();
     vec_transpose(pairs);
     for (int q = 0; q < AMX_ROWS; q++) vec_store((float *)(void *)(to + 2 * q * AMX_ROWS), pairs[q]);
   }
 }
 
-static __m512i words_of(const float *p, int64_t count, Vec alpha) {  // 16 floats as bfloat16, each in 32 bits
-  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(vec_load_first(p, count) * alpha));
-}
-
+// Panels of w: two rows of it make a row of pairs.
 static void pack_plain(uint16_t *to, int64_t panel_step, const Term *term, int64_t column, int64_t columns, int64_t first, int64_t depth,
-                       float *buffer) {
-  Vec alpha = vec_set(term->alpha);
-  float *second = buffer + round_up(columns, VL);
-  int64_t pairs = round_up(depth, AMX_DEPTH) / 2;
+                       uint16_t *buffer) {
+  int64_t width = round_up(columns, AMX_DEPTH);
+  uint16_t *second = buffer + width, *zeros = second + width;
+  memset(zeros, 0, (size_t)width * sizeof *zeros);
   MatrixBytes bytes = matrix_bytes(&term->w, first, column, columns);
-  for (int64_t q = 0; q < pairs; q++) {
-    for (int64_t ahead = 2 * q + AHEAD; ahead < smaller(2 * q + AHEAD + 2, depth); ahead++) matrix_fetch(bytes, ahead);
-    const float *even = buffer, *odd = second;
-    int64_t has_even = 2 * q < depth, has_odd = 2 * q + 1 < depth;
-    if (has_even) even = matrix_segment(&term->w, first + 2 * q, column, columns, buffer);
-    if (has_odd) odd = matrix_segment(&term->w, first + 2 * q + 1, column, columns, second);
-    for (int64_t j = 0; j < columns; j += AMX_ROWS) {
-      __m512i low = words_of(even + j, has_even ? columns - j : 0, alpha), high = words_of(odd + j, has_odd ? columns - j : 0, alpha);
-      uint16_t *row = to + j / AMX_ROWS * panel_step + q * 2 * AMX_ROWS;
-      _mm512_storeu_si512(row, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  for (int64_t k = 0; k < round_up(depth, AMX_DEPTH); k += 2, to += 2 * AMX_ROWS) {
+    for (int64_t ahead = k + AHEAD; ahead < smaller(k + AHEAD + 2, depth); ahead++) matrix_fetch(bytes, ahead);
+    const uint16_t *even = k < depth ? matrix_words(&term->w, first + k, column, columns, term->alpha, buffer) : zeros;
+    const uint16_t *odd = k + 1 < depth ? matrix_words(&term->w, first + k + 1, column, columns, term->alpha, second) : zeros;
+    uint16_t *at = to;
+    for (int64_t j = 0; j < width; j += AMX_DEPTH, at += 2 * panel_step) {
+      __m512i pairs[2];
+      pair_words(pairs, _mm512_loadu_si512(even + j), _mm512_loadu_si512(odd + j));
+      _mm512_storeu_si512(at, pairs[0]);
+      _mm512_storeu_si512(at + panel_step, pairs[1]);
     }
   }
 }
 
-void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, float *buffer) {
+void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, int64_t depth, int64_t at, void *buffer) {
   int64_t panel_step = segment->depth * AMX_ROWS;
   uint16_t *to = (uint16_t *)segment->panels + at * AMX_ROWS;
   if (!term->transposed) {

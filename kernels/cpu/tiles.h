@@ -20,6 +20,15 @@ static inline void tiles_begin(void) {
               .rows = {AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS, AMX_ROWS}};
   _tile_loadconfig(&config);
 }
+// Two rows of 32 words as pairs, as b's rows have them: those of columns 0 .. 15, then of 16 .. 31.
+static inline void pair_words(__m512i pairs[2], __m512i even, __m512i odd) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
+                                       2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  pairs[0] = _mm512_permutex2var_epi16(even, low, odd);
+  pairs[1] = _mm512_permutex2var_epi16(even, high, odd);
+}
+
 static inline void tiles_end(void) { _tile_release(); }
 
 #endif

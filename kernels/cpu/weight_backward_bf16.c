@@ -68,9 +68,6 @@ ALWAYS_INLINE __m512i wide_words(const WeightProduct *p, int64_t i, int64_t colu
 // `tiles` tiles of each panel of some columns: to[panel][tile][pair of rows][column][2].
 ALWAYS_INLINE void pack_wide(uint16_t *to, const WeightProduct *p, int64_t first, int64_t tiles, int64_t column, int64_t columns,
                              int type) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
-                                       2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t q = 0; q < tiles * AMX_ROWS; q++, to += AMX_DEPTH)
     for (int64_t j = 0; j < columns; j += AMX_DEPTH) {
       int64_t i = first + 2 * q, ahead = (i + AHEAD) * p->wide.step + column + j;
@@ -81,8 +78,10 @@ ALWAYS_INLINE void pack_wide(uint16_t *to, const WeightProduct *p, int64_t first
       if (type == FLOAT_32) _mm_prefetch(next + p->wide.step * 4 + 64, _MM_HINT_T1);
       __m512i even = wide_words(p, i, column + j, columns - j, type), odd = wide_words(p, i + 1, column + j, columns - j, type);
       uint16_t *at = to + j / AMX_ROWS * PANEL_STEP;
-      _mm512_storeu_si512(at, _mm512_permutex2var_epi16(even, low, odd));
-      _mm512_storeu_si512(at + PANEL_STEP, _mm512_permutex2var_epi16(even, high, odd));
+      __m512i pairs[2];
+      pair_words(pairs, even, odd);
+      _mm512_storeu_si512(at, pairs[0]);
+      _mm512_storeu_si512(at + PANEL_STEP, pairs[1]);
     }
 }
 
