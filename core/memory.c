@@ -60,9 +60,10 @@ char *memory_format(const char *format, ...) {
 
 void *memory_pages(size_t bytes) {
   size_t alignment = bytes >= LARGE_PAGE ? LARGE_PAGE : 64, rounded = (bytes + 63) / 64 * 64;
-  void *block = rounded >= bytes ? aligned_alloc(alignment, rounded ? rounded : 64) : NULL;
+  void *block = NULL;
+  if (rounded < bytes || posix_memalign(&block, alignment, rounded ? rounded : 64) != 0) return NULL;
   // Where Linux has no large pages, nothing is lost.
-  if (block && bytes >= LARGE_PAGE) (void)madvise(block, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+  if (bytes >= LARGE_PAGE) (void)madvise(block, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
   return block;
 }
 
