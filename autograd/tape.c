@@ -232,10 +232,28 @@ static void plan_recomputed_nodes(TapePlan *plan, const Tape *tape, int first, i
   }
 }
 
-static int compare_lifetimes(const void *a, const void *b) {
-  const Lifetime *x = *(Lifetime *const *)a, *y = *(Lifetime *const *)b;
-  if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-  return x < y ? -1 : 1;  // in the schedule's order: the plan is the same each time
+// Whether x is placed before y: the larger one or, to be the same each time, the earlier in the schedule.
+static bool comes_first(const Lifetime *x, const Lifetime *y) { return x->bytes != y->bytes ? x->bytes > y->bytes : x < y; }
+
+// Heap sort (Williams 1964), for the C library's qsort allocates.
+static void sift_down(Lifetime **heap, int i, int count) {
+  for (int child; (child = 2 * i + 1) < count; i = child) {
+    if (child + 1 < count && comes_first(heap[child], heap[child + 1])) child++;
+    if (comes_first(heap[child], heap[i])) return;
+    Lifetime *swapped = heap[i];
+    heap[i] = heap[child];
+    heap[child] = swapped;
+  }
+}
+
+static void sort_lifetimes(Lifetime **lifetimes, int count) {
+  for (int i = count / 2 - 1; i >= 0; i--) sift_down(lifetimes, i, count);
+  for (int end = count - 1; end > 0; end--) {
+    Lifetime *last = lifetimes[end];
+    lifetimes[end] = lifetimes[0];
+    lifetimes[0] = last;
+    sift_down(lifetimes, 0, end);
+  }
 }
 
 // Largest first, each at the lowest offset that is free during its whole life.
@@ -244,7 +262,7 @@ static void plan_offsets(TapePlan *plan) {
   int count = 0;
   for (int i = 0; i < plan->lifetime_count; i++)
     if (plan->lifetimes[i].merged < 0) sorted[count++] = &plan->lifetimes[i];
-  qsort(sorted, (size_t)count, sizeof *sorted, compare_lifetimes);
+  sort_lifetimes(sorted, count);
   // `placed` is ordered by offset, so that one walk finds the first gap.
   for (int i = 0; i < count; i++) {
     Lifetime *life = sorted[i];
