@@ -2,6 +2,7 @@
 // `lora train` as a user meets it, on the tiny model: what it leaves, exact resumption, and what it says of bad input.
 #include "tests/support/test.h"
 
+#include <math.h>
 #include <sys/wait.h>
 
 #include "core/file.h"
@@ -332,17 +333,25 @@ static void bad_recipes_and_rows_are_refused_with_their_place(void **state) {
   free(broken);
 }
 
-// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
-static int64_t run_within(int64_t max_memory, int expected, const char *word) {
-  Buffer rows = {0}, output = {0}, metrics = {0};
-  for (int i = 0; i < 64; i++) {
+// A file of rows of 512 labelled tokens.
+static char *write_long_rows(int count) {
+  Buffer rows = {0};
+  for (int i = 0; i < count; i++) {
     for (int labels = 0; labels < 2; labels++) {
       buffer_append_string(&rows, labels ? "], \"labels\": [260" : "{\"input_ids\": [260");
       for (int j = 1; j < 512; j++) buffer_format(&rows, ", %d", 260 + (i * 37 + j * 11) % 200);
     }
     buffer_append_string(&rows, "]}\n");
   }
-  char *data = write_file("long.jsonl", rows.data), *recipe = write_recipe("long.yml", tiny, "long", "");
+  char *path = write_file("long.jsonl", rows.data);
+  buffer_release(&rows);
+  return path;
+}
+
+// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
+static int64_t run_within(int64_t max_memory, int expected, const char *word) {
+  Buffer output = {0}, metrics = {0};
+  char *data = write_long_rows(64), *recipe = write_recipe("long.yml", tiny, "long", "");
   int code = run_program(&output,
                          "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 1 --threads 2 "
                          "--gradient_accumulation_steps 1 --max_memory %lld",
@@ -355,7 +364,6 @@ static int64_t run_within(int64_t max_memory, int expected, const char *word) {
     assert_non_null(last);
     assert_int_equal(sscanf(last, "\"peak_memory_bytes\": %lld", &peak), 1);
   }
-  buffer_release(&rows);
   buffer_release(&output);
   buffer_release(&metrics);
   free(data);
@@ -371,6 +379,59 @@ static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first
   int64_t plain = run_within((int64_t)16 << 30, 0, " 0 of "), limit = plain * 8 / 10;
   assert_true(run_within(limit, 0, " layers recomputed") <= limit);
   run_within(plain / 10, 4, "even with every layer recomputed");
+}
+
+// The number with its unit (B to GiB) at the end of `text`'s line that begins with `what`, in bytes; or before a share.
+static double bytes_of(const char *text, const char *what) {
+  const char *line = strstr(text, what);
+  double value;
+  char unit[8];
+  if (!line || sscanf(line + strlen(what), " %lf %7s", &value, unit) != 2) fail_msg("no bytes of \"%s\" in: %s", what, text);
+  return value * (*unit == 'G' ? 1 << 30 : *unit == 'M' ? 1 << 20 : *unit == 'K' ? 1 << 10 : 1);
+}
+
+static void a_profile_accounts_for_time_and_memory(void **state) {
+  (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  skip_test("a sanitizer's own memory is more than the program's");
+#endif
+  Buffer output = {0};
+  char *data = write_long_rows(32), *recipe = write_recipe("profiled.yml", tiny, "profiled", "");
+  assert_int_equal(run_program(&output,
+                               "train %s --profile --datasets.0.path %s --sequence_len 512 --micro_batch_size 16 --max_steps 2 "
+                               "--threads 2 --gradient_accumulation_steps 1",
+                               recipe, data),
+                   0);
+  // Time: the largest first, and the shares add up.
+  const char *table = strstr(output.data, "op               direction");
+  assert_non_null(table);
+  double sum = 0, before = INFINITY, share;
+  for (const char *line = strchr(table, '\n') + 1; *line != '\n'; line = strchr(line, '\n') + 1) {
+    const char *percent = strchr(line, '%');
+    while (percent[-1] != ' ') percent--;
+    assert_int_equal(sscanf(percent, "%lf%%", &share), 1);
+    if (strncmp(line, "the rest", 8) != 0) assert_true(share <= before);
+    before = share;
+    sum += share;
+  }
+  assert_true(fabs(sum - 100) < 2);
+  // Memory: the largest first, and the sum is what the process took.
+  double largest = INFINITY, parts = 0;
+  const char *first = strstr(table, "\n\n") + 2;
+  for (const char *line = first; strncmp(line, "together", 8) != 0; line = strchr(line, '\n') + 1) {
+    char name[40];
+    snprintf(name, sizeof name, "%.36s", line);
+    double bytes = bytes_of(line, name);
+    assert_true(bytes <= largest * 1.01);
+    largest = bytes;
+    parts += bytes;
+  }
+  double peak = bytes_of(first, "the process at its largest");
+  assert_true(fabs(bytes_of(first, "together") / parts - 1) < 0.02);
+  if (!(fabs(parts / peak - 1) < 0.15)) fail_msg("the sum of all purposes is %g of the peak: %s", parts / peak, table);
+  buffer_release(&output);
+  free(data);
+  free(recipe);
 }
 
 static void an_adapter_of_another_model_is_refused(void **state) {
@@ -430,6 +491,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step, make_folder,
                                       remove_folder),
+      cmocka_unit_test_setup_teardown(a_profile_accounts_for_time_and_memory, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(an_adapter_of_another_model_is_refused, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints, make_folder, remove_folder),
   };
