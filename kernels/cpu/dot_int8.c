@@ -3,6 +3,9 @@
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/unpack.h"
 
+// Rows follow each other in memory; the processor's own prefetching stops at the ends of pages.
+enum { FETCH_AHEAD = 4096 };
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 // What a row adds up to: two chains, for the latency of an addition, and shifts of which lane 1 counts.
@@ -120,6 +123,7 @@ ALWAYS_INLINE float dot(Block block, int64_t bytes, int64_t groups, const uint8_
   Sums sums = {{_mm256_setzero_ps(), _mm256_setzero_ps()}, _mm_setzero_ps()};
   int64_t b = 0;
   for (; b + 2 * groups <= blocks; b += 2 * groups, w += 2 * bytes) {
+    for (int64_t line = 0; line < 2 * bytes; line += 64) __builtin_prefetch(w + FETCH_AHEAD + line);
     block(&sums, 0, w, x, b);
     block(&sums, 1, w + bytes, x, b + groups);
   }

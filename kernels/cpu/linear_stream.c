@@ -4,7 +4,11 @@
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/product.h"
 
-enum { STRIPE = 256 };  // rows of w whose sums wait for what is added to them
+enum {
+  STRIPE = 256,  // rows of w whose sums wait for what is added to them
+  TASKS_OF_A_THREAD = 4,  // a task reads one stretch of memory: few long ones
+  TASK_ELEMENTS = 32768,  // at least
+};
 
 typedef struct Stream {
   const Projection *projections;
@@ -88,5 +92,6 @@ void linear_stream(const Projection *projections, int count, Rows x, int64_t n, 
     stream.dots[i] = rounds ? int8_dot_here(projections[i].w->type) : NULL;
     stream.first_row[i + 1] = stream.first_row[i] + projections[i].w->rows;
   }
-  run_rows(backend, stream.first_row[count], columns, stream_rows, &stream);
+  int64_t rows = stream.first_row[count], tasks = TASKS_OF_A_THREAD * pool_threads(backend->pool);
+  run_ranges(backend, rows, larger(divide_up(TASK_ELEMENTS, larger(columns, 1)), divide_up(rows, tasks)), stream_rows, &stream);
 }
