@@ -75,9 +75,7 @@ ALWAYS_INLINE void q5_1_block(Sums *sums, int chain, const uint8_t *block, const
 }
 
 // Blocks of 256, of Q4_K and Q5_K: the scales and the minima of all groups at once.
-ALWAYS_INLINE __m256 bytes_as_floats(uint64_t bytes) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes)));
-}
+ALWAYS_INLINE __m256 bytes_as_floats(uint64_t bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes))); }
 
 typedef __m256i (*KLevels)(const uint8_t *block, int64_t j);
 

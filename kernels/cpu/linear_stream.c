@@ -65,8 +65,7 @@ static void stream_rows(void *argument, int64_t begin, int64_t end, int thread) 
   const Stream *s = argument;
   for (int i = 0; i < s->count; i++) {
     int64_t first = larger(begin, s->first_row[i]), last = smaller(end, s->first_row[i + 1]);
-    for (int64_t row = first; row < last; row += STRIPE)
-      stream_stripe(s, i, row - s->first_row[i], smaller(STRIPE, last - row), thread);
+    for (int64_t row = first; row < last; row += STRIPE) stream_stripe(s, i, row - s->first_row[i], smaller(STRIPE, last - row), thread);
   }
 }
 
