@@ -74,7 +74,9 @@ static void linear_forward(Node *node, Tape *tape) {
     p->low = part->adapter->b.data;
     p->rank = part->adapter->b.columns;
   }
-  tape->backend->kernels->linear_forward(projections, a->count, tensor_rows(x), x->rows, tape->backend);
+  bool in_int8 = x->rows <= tape->int8_rows;
+  const Kernels *kernels = tape->backend->kernels;
+  (in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward)(projections, a->count, tensor_rows(x), x->rows, tape->backend);
 }
 
 // The gradients of part i's A and B; its dh is left in `dh`. x_dropped: room for x with its dropout mask, NULL without dropout.

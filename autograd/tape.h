@@ -77,6 +77,7 @@ struct Tape {
   FloatType activations;  // the type of activations between linear layers; the residual stream is float32
   bool keeps_cheap;  // the results of cheap ops are kept for the backward pass, which saves a little time
   int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
+  int64_t int8_rows;  // generation: products of so many rows or fewer may see them in 8 bits (linear_forward_int8); 0: none
   double flop;  // of products, by all passes so far
   Profile *profile;  // where times are added up; NULL: nowhere
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number

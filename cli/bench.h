@@ -54,12 +54,12 @@ void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows
 Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns);
 
 typedef struct ModelRates {
-  double prompt, generation, train;  // tokens/s
+  double prompt, generation, train;  // tokens/s; train is 0 where it was not measured
   int64_t prompt_tokens, generated_tokens, train_tokens;  // of a pass; less than asked for where the model's context is shorter
   double prompt_flop, generation_flop, train_flop;  // of the matrix products, for each token
 } ModelRates;
 
-// The model's slots must be empty; they are so again afterwards. STATUS_NO_SPACE when a micro-batch does not fit.
-Status bench_model(ModelRates *rates, Model *model);
+// trains: training, too. The model's slots must be empty; they are so again afterwards. STATUS_NO_SPACE when a micro-batch does not fit.
+Status bench_model(ModelRates *rates, Model *model, bool trains);
 
 #endif

@@ -12,7 +12,7 @@
 
 typedef struct BenchCommand {
   const char *model;
-  bool all;
+  bool all, generation;
 } BenchCommand;
 
 typedef struct Bench {
@@ -167,7 +167,7 @@ static void print_model(const Bench *bench) {
               {"generation", rates->generation, rates->generation_flop, rates->generated_tokens},
               {"training", rates->train, rates->train_flop, rates->train_tokens}};
   printf("\n%s\n", bench->model->path);
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 3 && rows[i].rate > 0; i++)
     printf("%-10s %5lld tokens %9.1f tokens/s %8.1f GFLOP/s in products %3.0f%%\n", rows[i].what, (long long)rows[i].tokens, rows[i].rate,
            rows[i].rate * rows[i].flop * 1e-9, 100 * rows[i].rate * rows[i].flop / largest_peak(bench));
 }
@@ -193,7 +193,7 @@ static void print_json(const Bench *bench) {
     json_object_set_new(object, "model", json_string(bench->model->path));
     json_object_set_new(object, "prompt_tokens_per_second", json_real(rates->prompt));
     json_object_set_new(object, "generation_tokens_per_second", json_real(rates->generation));
-    json_object_set_new(object, "train_tokens_per_second", json_real(rates->train));
+    if (rates->train > 0) json_object_set_new(object, "train_tokens_per_second", json_real(rates->train));
   }
   json_object_set_new(object, "instruction_set", json_string(bench->backend->kernels->name));
   json_object_set_new(object, "threads", json_integer(pool_threads(bench->backend->pool)));
@@ -207,8 +207,10 @@ static void print_json(const Bench *bench) {
 
 static Status measure(Bench *bench, Model *model, bool json) {
   bench->model = model;
-  if (model) TRY(bench_model(&bench->model_rates, model));
-  bench_tables(bench, !json);
+  bool generation_only = bench->command->generation;
+  if (model) TRY(bench_model(&bench->model_rates, model, !generation_only));
+  if (generation_only) bench->peak = bench_peak(bench->backend);
+  else bench_tables(bench, !json);
   if (json) print_json(bench);
   else if (model) print_model(bench);
   return STATUS_OK;
@@ -235,10 +237,14 @@ Status command_bench(int argc, char **argv) {
        .kind = OPTION_FLAG,
        .value = &command.all,
        .help = "every instruction set that the processor has, and more shapes: minutes"},
+      {.name = "generation",
+       .kind = OPTION_FLAG,
+       .value = &command.generation,
+       .help = "with --model: only the rates of the prompt and of what is generated"},
   };
   const CommandLine line = {
       .name = "bench",
-      .usage = "[--model MODEL] [--all]",
+      .usage = "[--model MODEL [--generation]] [--all]",
       .summary =
           "Measures each kernel against the peak of this machine, which is measured by multiply-adds on registers; and, with\n"
           "--model, tokens a second: of a prompt of 512, of 64 generated after a prompt of 8, and in training (4 rows of 512,\n"
@@ -247,6 +253,8 @@ Status command_bench(int argc, char **argv) {
       .option_count = sizeof options / sizeof options[0]};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help && command.generation && !command.model)
+    status = status_fail(STATUS_USAGE, "--generation measures a model: name it with --model");
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);
   arguments_release(&arguments);
   return status;

@@ -50,7 +50,7 @@ static Status conversation_open(Conversation *talk, ChatCommand *command, const 
   TRY(loaded_model_open_chat(&talk->loaded, &command->stops));
   int64_t made_for = talk->loaded.model->config.context_length;
   int64_t context = command->context > 0 ? command->context : made_for < CHAT_CONTEXT ? made_for : CHAT_CONTEXT;
-  TRY(session_new(&talk->session, talk->loaded.model, context, 0));
+  TRY(session_new(&talk->session, talk->loaded.model, (SessionOptions){.capacity = context}));
   return conversation_begin(talk, command->system);
 }
 

@@ -88,7 +88,8 @@ static Status write_answer(const GenerateCommand *command, const LoadedModel *lo
                              .stops = command->stops.items,
                              .stop_count = command->stops.count,
                              .emit = json ? NULL : emit_to_stdout};
-  Status status = session_new(&session, loaded->model, needed_context(command, &loaded->model->config, prompt->count), 0);
+  Status status =
+      session_new(&session, loaded->model, (SessionOptions){.capacity = needed_context(command, &loaded->model->config, prompt->count)});
   if (status == STATUS_OK) status = generate(&result, session, loaded->tokenizer, prompt->ids, prompt->count, &options);
   if (!json && result.text.length && isatty(STDOUT_FILENO)) printf("\n");
   if (status == STATUS_OK && json) print_json(&result);

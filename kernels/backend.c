@@ -40,10 +40,10 @@ static bool avx512_available(void) {
 // A process has to ask Linux for the tiles' state before it first uses them (Linux, Documentation/arch/x86/xstate.rst).
 static bool amx_available(void) {
   enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-  const unsigned bfloat16_tiles = 1u << 22, tiles = 1u << 24, bfloat16_vectors = 1u << 5;
+  const unsigned bfloat16_tiles = 1u << 22, tiles = 1u << 24, bfloat16_vectors = 1u << 5, vnni = 1u << 11;
   unsigned eax, ebx, ecx, edx;
   if (!avx512_available() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
-  if (!(edx & bfloat16_tiles) || !(edx & tiles)) return false;
+  if (!(edx & bfloat16_tiles) || !(edx & tiles) || !(ecx & vnni)) return false;
   if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & bfloat16_vectors)) return false;
   return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }

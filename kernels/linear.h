@@ -9,6 +9,9 @@
 #include "kernels/matrix.h"
 #include "kernels/rows.h"
 
+// A block of x whose largest value is not above this is rounded to zeros: 127 over it would not be finite.
+#define INT8_SMALLEST 0x1p-100f
+
 enum { LINEAR_PROJECTIONS = 3 };  // at most so many at once: q, k and v
 
 typedef struct Projection {

@@ -42,14 +42,16 @@ static Status cache_new(Session *session) {
   return STATUS_OK;
 }
 
-Status session_new(Session **out, const Model *model, int64_t capacity, int64_t chunk) {
+Status session_new(Session **out, const Model *model, SessionOptions options) {
   Session *session = memory_new(1, sizeof *session);
+  int64_t capacity = options.capacity;
   session->model = model;
   session->capacity = capacity;
-  session->chunk = chunk > 0 ? chunk : SESSION_CHUNK;
+  session->chunk = options.chunk > 0 ? options.chunk : SESSION_CHUNK;
   if (session->chunk > capacity) session->chunk = capacity;
   tape_new(&session->prompt.tape, model->backend);
   tape_new(&session->step.tape, model->backend);
+  session->prompt.tape.int8_rows = session->step.tape.int8_rows = options.is_exact ? 0 : SESSION_INT8_ROWS;
   Status status = cache_new(session);
   if (status != STATUS_OK) {
     session_free(session);

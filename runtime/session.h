@@ -8,11 +8,19 @@
 
 typedef struct Session Session;
 
-enum { SESSION_CHUNK = 512 };  // rows of one pass over a prompt: from there the matrix products are at full rate
+enum {
+  SESSION_CHUNK = 512,  // rows of one pass over a prompt: from there the matrix products are at full rate
+  SESSION_INT8_ROWS = 8,  // up to so many, dot products with the blocks where they lie are faster than dequantising them
+};
 
-// capacity: how many tokens the cache can hold; chunk: rows of one pass, 0 for SESSION_CHUNK. The cache takes
-// layers * 2 * capacity * kv_heads * head_size * 4 bytes, of the device's memory; STATUS_NO_SPACE names the need.
-Status session_new(Session **out, const Model *model, int64_t capacity, int64_t chunk);
+typedef struct SessionOptions {
+  int64_t capacity;  // how many tokens the cache can hold
+  int64_t chunk;  // rows of one pass; 0: SESSION_CHUNK
+  bool is_exact;  // float32 throughout; else the products of a few rows see activations in 8 bits (linear_forward_int8)
+} SessionOptions;
+
+// The cache takes layers * 2 * capacity * kv_heads * head_size * 4 bytes, of the device's memory; STATUS_NO_SPACE names the need.
+Status session_new(Session **out, const Model *model, SessionOptions options);
 void session_free(Session *session);
 
 // Appends tokens (count >= 1) and computes the logits that follow the last one. STATUS_USAGE when they do not fit in

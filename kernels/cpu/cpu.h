@@ -23,6 +23,7 @@ void run_ranges(Backend *backend, int64_t count, int64_t grain, RangeFunction fu
 void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction function, void *argument);
 
 #define cpu_linear_forward ISA_NAME(cpu_linear_forward)
+#define cpu_linear_forward_int8 ISA_NAME(cpu_linear_forward_int8)
 #define cpu_linear_backward ISA_NAME(cpu_linear_backward)
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
@@ -45,6 +46,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
 void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);

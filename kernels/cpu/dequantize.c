@@ -3,11 +3,9 @@
 // a K block's sub-scale) and a quantised level (at most 7 bits) is exact, so a fused multiply-add rounds as it does.
 #include "kernels/cpu/dequantize.h"
 
-#include <string.h>
+#include "kernels/cpu/unpack.h"
 
-#include "kernels/cpu/simd.h"
-
-enum { GROUP_VECS = GROUP / VL, K_BLOCK = 256, K_GROUPS = K_BLOCK / GROUP };
+enum { GROUP_VECS = GROUP / VL };
 enum { SUM_GROUPS = 4 / GROUP_VECS };  // so many groups fill the four accumulators of a dot product once
 
 typedef struct Row {
@@ -23,14 +21,6 @@ static Row matrix_row(const Matrix *w, int64_t row) {
   return out;
 }
 
-static inline float load_scale(const uint8_t *bytes) {
-  uint16_t half;
-  memcpy(&half, bytes, sizeof half);
-  return scalar_from_half(half);
-}
-
-static inline __m256i load_bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-
 static inline void scale_bytes(Vec out[GROUP_VECS], __m256i bytes, float scale) {
   vec_from_bytes(out, bytes);
   for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale);
@@ -41,90 +31,53 @@ static inline void scale_and_shift_bytes(Vec out[GROUP_VECS], __m256i bytes, flo
   for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_fma(out[i], vec_set(scale), vec_set(shift));
 }
 
-// The low nibbles of 16 bytes, then their high nibbles.
-static inline __m256i unpack_nibbles(const uint8_t *p) {
-  __m128i packed = _mm_loadu_si128((const __m128i *)p);
-  __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
-  return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-
-// 16 in each byte whose bit is set among the 32 bits.
-static inline __m256i unpack_fifth_bits(const uint8_t *p) {
-  uint32_t bits;
-  memcpy(&bits, p, sizeof bits);
-  const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-  const __m256i bit_of = _mm256_set1_epi64x((int64_t)0x8040201008040201);
-  __m256i spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int32_t)bits), byte_of), bit_of);
-  return _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(16));
-}
-
 static inline void q4_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group * 18;
-  scale_bytes(out, _mm256_sub_epi8(unpack_nibbles(block + 2), _mm256_set1_epi8(8)), load_scale(block));
+  const uint8_t *block = row.bytes + group * Q4_0_BYTES;
+  scale_bytes(out, _mm256_sub_epi8(q4_0_levels(block), _mm256_set1_epi8(8)), load_scale(block));
 }
 
 static inline void q4_1_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group * 20;
-  scale_and_shift_bytes(out, unpack_nibbles(block + 4), load_scale(block), load_scale(block + 2));
+  const uint8_t *block = row.bytes + group * Q4_1_BYTES;
+  scale_and_shift_bytes(out, q4_1_levels(block), load_scale(block), load_scale(block + 2));
 }
 
 static inline void q5_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group * 22;
-  __m256i levels = _mm256_or_si256(unpack_nibbles(block + 6), unpack_fifth_bits(block + 2));
-  scale_bytes(out, _mm256_sub_epi8(levels, _mm256_set1_epi8(16)), load_scale(block));
+  const uint8_t *block = row.bytes + group * Q5_0_BYTES;
+  scale_bytes(out, _mm256_sub_epi8(q5_0_levels(block), _mm256_set1_epi8(16)), load_scale(block));
 }
 
 static inline void q5_1_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group * 24;
-  __m256i levels = _mm256_or_si256(unpack_nibbles(block + 8), unpack_fifth_bits(block + 4));
-  scale_and_shift_bytes(out, levels, load_scale(block), load_scale(block + 2));
+  const uint8_t *block = row.bytes + group * Q5_1_BYTES;
+  scale_and_shift_bytes(out, q5_1_levels(block), load_scale(block), load_scale(block + 2));
 }
 
 static inline void q8_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group * 34;
-  scale_bytes(out, load_bytes(block + 2), load_scale(block));
+  const uint8_t *block = row.bytes + group * Q8_0_BYTES;
+  scale_bytes(out, q8_0_levels(block), load_scale(block));
 }
 
-// Six-bit scale and minimum of group j of a Q4_K or Q5_K block: the first four whole, the rest split.
-static inline void k_scales(const uint8_t *scales, int64_t j, float *scale, float *minimum) {
-  int low = j < 4 ? scales[j] & 63 : (scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4;
-  int high = j < 4 ? scales[j + 4] & 63 : scales[j + 4] >> 4 | (scales[j] >> 6) << 4;
-  *scale = (float)low;
-  *minimum = (float)high;
-}
-
-static inline __m256i k_nibbles(const uint8_t *quants, int64_t j) {
-  __m256i packed = load_bytes(quants + j / 2 * 32);
-  return _mm256_and_si256(j % 2 ? _mm256_srli_epi16(packed, 4) : packed, _mm256_set1_epi8(15));
-}
-
-static inline void q4_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group / K_GROUPS * 144;
-  float scale, minimum;
-  k_scales(block + 4, group % K_GROUPS, &scale, &minimum);
-  scale_and_shift_bytes(out, k_nibbles(block + 16, group % K_GROUPS), load_scale(block) * scale, -(load_scale(block + 2) * minimum));
-}
-
-static inline void q5_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group / K_GROUPS * 176;
-  int64_t j = group % K_GROUPS;
-  float scale, minimum;
-  k_scales(block + 4, j, &scale, &minimum);
-  __m256i bit = _mm256_set1_epi8((char)(1 << j));
-  __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(load_bytes(block + 16), bit), bit);
-  __m256i levels = _mm256_or_si256(k_nibbles(block + 48, j), _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
+static inline void k_group(Vec out[GROUP_VECS], __m256i levels, const uint8_t *block, int64_t j) {
+  uint64_t scales, minima;
+  k_scales(&scales, &minima, block + 4);
+  float scale = (float)(scales >> 8 * j & 63), minimum = (float)(minima >> 8 * j & 63);
   scale_and_shift_bytes(out, levels, load_scale(block) * scale, -(load_scale(block + 2) * minimum));
 }
 
+static inline void q4_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q4_K_BYTES;
+  k_group(out, q4_k_levels(block, group % K_GROUPS), block, group % K_GROUPS);
+}
+
+static inline void q5_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q5_K_BYTES;
+  k_group(out, q5_k_levels(block, group % K_GROUPS), block, group % K_GROUPS);
+}
+
 static inline void q6_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
-  const uint8_t *block = row.bytes + group / K_GROUPS * 210;
-  int64_t half = group % K_GROUPS / 4, quarter = group % 4;
-  __m256i low = load_bytes(block + half * 64 + quarter % 2 * 32);
-  low = _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
-  __m256i high = _mm256_srl_epi16(load_bytes(block + 128 + half * 32), _mm_cvtsi32_si128((int)quarter * 2));
-  high = _mm256_slli_epi16(_mm256_and_si256(high, _mm256_set1_epi8(3)), 4);
-  vec_from_bytes(out, _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
-  const int8_t *scales = (const int8_t *)block + 192 + half * 8 + quarter * 2;
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q6_K_BYTES;
+  int64_t j = group % K_GROUPS;
+  vec_from_bytes(out, _mm256_sub_epi8(q6_k_levels(block, j), _mm256_set1_epi8(32)));
+  const int8_t *scales = (const int8_t *)block + 192 + 2 * j;
   float scale = load_scale(block + 208);
   for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale * scales[i / (GROUP_VECS / 2)]);
 }

@@ -4,9 +4,9 @@
 
 #include "kernels/matrix.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/unpack.h"
 
-// `first` of every segment below is a multiple of GROUP, and `count` too unless the segment ends the row.
-enum { GROUP = 32 };
+// `first` of every segment below is a multiple of GROUP (unpack.h), and `count` too unless the segment ends the row.
 
 // w[row, first .. first + count - 1]: in `buffer`, which has room for `count`, or in place when w is float32.
 #define matrix_segment ISA_NAME(matrix_segment)

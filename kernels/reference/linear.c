@@ -1,9 +1,11 @@
 // The equations of kernels/linear.h, row-major, with weights of any element type:
 //   forward          y[i, r]  = alpha * sum_c x[i, c] w[r, c] + sum_k h[i, k] low[r, k] + bias[r] + residual[i, r]
+//   forward in int8  the same, with d * level in place of x where w is quantised in evenly spaced levels (kernels/backend.h)
 //   backward         dx[i, c] (+)= sum over projections of alpha * sum_r dy[i, r] w[r, c] + sum_k dh[i, k] low[k, c]
 //   weight backward  dw[r, c]  += alpha * sum_i dy[i, r] x[i, c]
 // Tasks are rows or column tiles of w, so that each piece of w is dequantised once, by one thread.
 #include <assert.h>
+#include <math.h>
 
 #include "kernels/reference/reference.h"
 
@@ -13,6 +15,7 @@ typedef struct Product {
   const Projection *projections;
   int count;
   Rows x, dx;
+  const double *rounded;  // [n, columns] in place of x; NULL: x itself
   int64_t n, columns;
   bool accumulate;
   const WeightGradient *gradient;
@@ -24,6 +27,10 @@ static void store(Rows rows, int64_t i, int64_t column, double value) {
   reference_store(rows.data, rows.type, i * rows.step + column, value);
 }
 
+static double load_x(const Product *product, int64_t i, int64_t column, int64_t columns) {
+  return product->rounded ? product->rounded[i * columns + column] : load(product->x, i, column);
+}
+
 static void forward_row(void *argument, int64_t row, int thread) {
   const Product *product = argument;
   const Projection *p = product->projections;
@@ -31,7 +38,7 @@ static void forward_row(void *argument, int64_t row, int thread) {
   matrix_dequantize(weights, p->w, row, 0, p->w->columns);
   for (int64_t i = 0; i < product->n; i++) {
     double sum = 0;
-    for (int64_t c = 0; c < p->w->columns; c++) sum += load(product->x, i, c) * weights[c];
+    for (int64_t c = 0; c < p->w->columns; c++) sum += load_x(product, i, c, p->w->columns) * weights[c];
     sum *= p->alpha;
     for (int64_t k = 0; k < p->rank; k++) sum += load(p->h, i, k) * p->low[row * p->rank + k];
     if (p->bias) sum += p->bias[row];
@@ -40,12 +47,40 @@ static void forward_row(void *argument, int64_t row, int thread) {
   }
 }
 
+static void forward(const Projection *p, Rows x, const double *rounded, int64_t n, Backend *backend) {
+  assert(p->w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float)));
+  Product product = {.projections = p, .x = x, .rounded = rounded, .n = n, .backend = backend};
+  pool_run(backend->pool, n > 0 ? p->w->rows : 0, forward_row, &product);
+}
+
 void reference_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
-  for (int i = 0; i < count; i++) {
-    assert(projections[i].w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float)));
-    Product product = {.projections = &projections[i], .x = x, .n = n, .backend = backend};
-    pool_run(backend->pool, n > 0 ? projections[i].w->rows : 0, forward_row, &product);
+  for (int i = 0; i < count; i++) forward(&projections[i], x, NULL, n, backend);
+}
+
+enum { INT8_BLOCK = 32 };
+
+static void round_block(double *out, const float *x) {
+  float largest = 0;
+  for (int j = 0; j < INT8_BLOCK; j++) {
+    out[j] = NAN;
+    if (!isfinite(x[j])) largest = NAN;
+    else if (!(fabsf(x[j]) <= largest)) largest = isnan(largest) ? largest : fabsf(x[j]);
   }
+  if (isnan(largest)) return;
+  float d = largest / 127, inverse = 127 / largest;
+  for (int j = 0; j < INT8_BLOCK; j++) out[j] = largest > INT8_SMALLEST ? (double)d * rintf(x[j] * inverse) : 0;
+}
+
+void reference_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  int64_t columns = projections[0].w->columns, blocks = columns / INT8_BLOCK;
+  double *rounded = backend_shared_scratch(backend, n * columns * (int64_t)sizeof *rounded);
+  for (int64_t i = 0; i < n * blocks; i++) {
+    int64_t row = i / blocks, first = i % blocks * INT8_BLOCK;
+    float block[INT8_BLOCK];
+    for (int j = 0; j < INT8_BLOCK; j++) block[j] = (float)load(x, row, first + j);
+    round_block(rounded + row * columns + first, block);
+  }
+  for (int i = 0; i < count; i++) forward(&projections[i], x, matrix_has_even_levels(projections[i].w) ? rounded : NULL, n, backend);
 }
 
 static int64_t tile_width(int64_t tile, int64_t columns) { return columns - tile * TILE < TILE ? columns - tile * TILE : TILE; }

@@ -120,7 +120,7 @@ static int start(void **state) {
   assert_ok(backend_new(&test->backend, "cpu", 2));
   assert_ok(model_open(&test->model, path, (ModelOptions){0}, test->backend));
   assert_ok(tokenizer_open(&test->tokenizer, path));
-  assert_ok(session_new(&test->session, test->model, 64, 0));
+  assert_ok(session_new(&test->session, test->model, (SessionOptions){.capacity = 64}));
   assert_ok(tokenizer_encode(&test->prompt, test->tokenizer, question, strlen(question), TOKENIZE_PARSE_SPECIAL));
   *state = test;
   return 0;
@@ -195,7 +195,7 @@ static void length_ends_the_text_by_request_or_by_the_context(void **state) {
   assert_int_equal(result.finish, FINISH_LENGTH);
   generation_release(&result);
   Session *tight;
-  assert_ok(session_new(&tight, test->model, test->prompt.count + 2, 0));
+  assert_ok(session_new(&tight, test->model, (SessionOptions){.capacity = test->prompt.count + 2}));
   result = (Generation){0};
   options.max_tokens = 40;
   assert_ok(generate(&result, tight, test->tokenizer, test->prompt.ids, test->prompt.count, &options));

@@ -43,7 +43,7 @@ static void a_prompt_in_chunks_of_any_size_gives_the_whole_pass_logits(void **st
   const SessionTest *test = *state;
   for (int64_t chunk = 1; chunk <= TOKENS + 1; chunk += 3) {
     Session *session;
-    assert_ok(session_new(&session, test->model, TOKENS + 1, chunk));
+    assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = TOKENS + 1, .chunk = chunk, .is_exact = true}));
     assert_ok(session_feed(session, test->ids, TOKENS));
     assert_logits_after(session, test, TOKENS);
     session_free(session);
@@ -53,7 +53,7 @@ static void a_prompt_in_chunks_of_any_size_gives_the_whole_pass_logits(void **st
 static void token_by_token_every_step_gives_the_whole_pass_logits(void **state) {
   const SessionTest *test = *state;
   Session *session;
-  assert_ok(session_new(&session, test->model, TOKENS, 0));
+  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = TOKENS, .is_exact = true}));
   for (int64_t i = 0; i < TOKENS; i++) {
     assert_ok(session_feed(session, test->ids + i, 1));
     assert_logits_after(session, test, i + 1);
@@ -64,7 +64,7 @@ static void token_by_token_every_step_gives_the_whole_pass_logits(void **state) 
 static void feeds_of_different_lengths_follow_each_other(void **state) {
   const SessionTest *test = *state;
   Session *session;
-  assert_ok(session_new(&session, test->model, TOKENS, 4));
+  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = TOKENS, .chunk = 4, .is_exact = true}));
   const int64_t lengths[] = {5, 1, 9, 1, 1, 4, 2};
   int64_t done = 0;
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
@@ -79,7 +79,7 @@ static void feeds_of_different_lengths_follow_each_other(void **state) {
 static void a_common_beginning_is_reused_and_the_rest_replaced(void **state) {
   const SessionTest *test = *state;
   Session *session;
-  assert_ok(session_new(&session, test->model, TOKENS, 8));
+  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = TOKENS, .chunk = 8, .is_exact = true}));
   int32_t other[12];
   memcpy(other, test->ids, sizeof other);
   for (int i = 7; i < 12; i++) other[i] = (other[i] + 1) % (int32_t)test->model->config.vocabulary;
@@ -103,7 +103,7 @@ static void a_common_beginning_is_reused_and_the_rest_replaced(void **state) {
 static void a_full_context_is_refused_and_the_session_stays(void **state) {
   const SessionTest *test = *state;
   Session *session;
-  assert_ok(session_new(&session, test->model, 10, 4));
+  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = 10, .chunk = 4, .is_exact = true}));
   assert_ok(session_feed(session, test->ids, 8));
   assert_fails(STATUS_USAGE, session_feed(session, test->ids + 8, 3), "context is full", "8 of 10", "3 more");
   assert_logits_after(session, test, 8);
@@ -118,7 +118,7 @@ static void a_full_context_is_refused_and_the_session_stays(void **state) {
 static void a_token_that_the_model_lacks_is_refused(void **state) {
   const SessionTest *test = *state;
   Session *session;
-  assert_ok(session_new(&session, test->model, 10, 0));
+  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = 10, .is_exact = true}));
   const int32_t beyond = (int32_t)test->model->config.vocabulary, negative = -1;
   assert_fails(STATUS_BAD_INPUT, session_feed(session, &beyond, 1), "tiny.gguf", "do not belong together");
   assert_fails(STATUS_BAD_INPUT, session_feed(session, &negative, 1), "do not belong together");

@@ -142,7 +142,7 @@ static double root_mean_square(const float *x, int64_t n) {
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
                         bool accumulate) {
   KernelCase *c = case_new(arena, op);
-  int64_t in = op == OP_linear_forward ? columns : rows, out = op == OP_linear_forward ? rows : columns;
+  int64_t in = op != OP_linear_backward ? columns : rows, out = op != OP_linear_backward ? rows : columns;
   c->n = n, c->alpha = alpha, c->accumulate = accumulate;
   put_normals(c, 0, arena, rng, n * in);
   put_matrix(c, arena, rng, type, rows, columns);

@@ -7,17 +7,18 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)   \
-  X(linear_forward)     \
-  X(linear_backward)    \
-  X(weight_backward)    \
-  X(embedding_forward)  \
-  X(rmsnorm_forward)    \
-  X(rmsnorm_backward)   \
-  X(rope)               \
-  X(attention_forward)  \
-  X(attention_backward) \
-  X(gated_forward)      \
+#define KERNEL_OPS(X)    \
+  X(linear_forward)      \
+  X(linear_forward_int8) \
+  X(linear_backward)     \
+  X(weight_backward)     \
+  X(embedding_forward)   \
+  X(rmsnorm_forward)     \
+  X(rmsnorm_backward)    \
+  X(rope)                \
+  X(attention_forward)   \
+  X(attention_backward)  \
+  X(gated_forward)       \
   X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
@@ -64,7 +65,7 @@ extern const KernelOpTraits kernel_ops[OP_COUNT];
 
 // Single cases, for tests that choose their own shapes. Normal inputs.
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
-                        bool accumulate);  // OP_linear_forward or OP_linear_backward
+                        bool accumulate);  // OP_linear_forward, OP_linear_forward_int8 or OP_linear_backward
 KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);
 KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
 KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, bool inverse);

@@ -7,6 +7,15 @@
 
 static const uint64_t CASE_SEED = 0x0123456789abcdefu, CASE_STREAM = 0x300000007u;
 
+static void round_to_int8(float *levels, float *scales, const float *x, int64_t columns) {
+  for (int64_t first = 0; first < columns; first += 32) {
+    float largest = 0;
+    for (int64_t j = first; j < first + 32; j++) largest = fmaxf(largest, fabsf(x[j]));
+    scales[first / 32] = largest / 127;
+    for (int64_t j = first; j < first + 32; j++) levels[j] = largest > 0 ? rintf(x[j] * (127 / largest)) : 0;
+  }
+}
+
 #define REAL float
 #define NAME(op) plain_float_##op
 #define TERM(i, n) (i)
@@ -46,6 +55,12 @@ RUN(linear_forward) {
   Rows y = {out[0], c->rows, c->type}, none = {0};
   Projection p = {.w = &w, .alpha = c->alpha, .y = y, .residual = c->accumulate ? y : none};
   k->linear_forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
+}
+RUN(linear_forward_int8) {
+  Matrix w = matrix_at(c, in);
+  Rows y = {out[0], c->rows, c->type}, none = {0};
+  Projection p = {.w = &w, .alpha = c->alpha, .y = y, .residual = c->accumulate ? y : none};
+  k->linear_forward_int8(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
 }
 RUN(linear_backward) {
   Matrix w = matrix_at(c, in);
@@ -120,7 +135,7 @@ static KernelCase *make_linear(Arena *arena, Rng *rng, KernelOp op, int index) {
   const int per_type = COUNT_OF(linear_shapes) + 1, all = per_type * COUNT_OF(weight_types);
   // A sum that is long enough to be taken in pieces.
   if (index == all || index == all + 1) {
-    bool is_forward = op == OP_linear_forward;
+    bool is_forward = op != OP_linear_backward;
     return case_linear(arena, rng, op, BLOCK_F32, 20, is_forward ? 40 : 8300, is_forward ? 8300 : 40, 1, index == all);
   }
   if (index > all) return NULL;
@@ -135,6 +150,7 @@ static KernelCase *make_linear(Arena *arena, Rng *rng, KernelOp op, int index) {
 #define MAKE(op) static KernelCase *make_##op(Arena *arena, Rng *rng, int index)
 
 MAKE(linear_forward) { return make_linear(arena, rng, OP_linear_forward, index); }
+MAKE(linear_forward_int8) { return make_linear(arena, rng, OP_linear_forward_int8, index); }
 MAKE(linear_backward) { return make_linear(arena, rng, OP_linear_backward, index); }
 
 MAKE(weight_backward) {
@@ -246,12 +262,19 @@ MAKE(sum_of_squares) {
 static const struct {
   unsigned inputs, outputs;
 } activations[OP_COUNT] = {
-    [OP_linear_forward] = {1, 1},    [OP_linear_backward] = {1, 1},
-    [OP_weight_backward] = {3, 0},   [OP_rmsnorm_forward] = {0, 1},
-    [OP_rmsnorm_backward] = {1, 0},  [OP_rope] = {0, 1},
-    [OP_attention_forward] = {7, 1}, [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
-    [OP_gated_forward] = {3, 1},     [OP_gated_backward] = {7, 3},
-    [OP_dropout] = {1, 1},           [OP_gather_rows] = {1, 1},
+    [OP_linear_forward] = {1, 1},
+    [OP_linear_forward_int8] = {1, 1},
+    [OP_linear_backward] = {1, 1},
+    [OP_weight_backward] = {3, 0},
+    [OP_rmsnorm_forward] = {0, 1},
+    [OP_rmsnorm_backward] = {1, 0},
+    [OP_rope] = {0, 1},
+    [OP_attention_forward] = {7, 1},
+    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
+    [OP_gated_forward] = {3, 1},
+    [OP_gated_backward] = {7, 3},
+    [OP_dropout] = {1, 1},
+    [OP_gather_rows] = {1, 1},
     [OP_scatter_rows] = {1, 1},
 };
 

@@ -20,6 +20,29 @@ static void NAME(linear_forward)(REAL *const *out, const KernelCase *c) {
   (&out[0][i * c->rows + r], c->alpha * NAME(dot)(x + i * c->columns, 1, c->weights + r * c->columns, 1, c->columns), c->accumulate);
 }
 
+// The rounding is part of the definition, in float32 in any case; only the products are REAL.
+static void NAME(linear_forward_int8)(REAL *const *out, const KernelCase *c) {
+  bool is_rounded = c->matrix.type != BLOCK_NF4 && block_traits(c->matrix.type)->elements > 1;
+  if (!is_rounded) {
+    NAME(linear_forward)(out, c);
+    return;
+  }
+  float *levels = memory_new((size_t)c->columns, sizeof *levels), *scales = memory_new((size_t)c->columns / 32, sizeof *scales);
+  for (int64_t i = 0; i < c->n; i++) {
+    round_to_int8(levels, scales, (const float *)c->inputs[0] + i * c->columns, c->columns);
+    for (int64_t r = 0; r < c->rows; r++) {
+      REAL sum = 0;
+      for (int64_t k = 0; k < c->columns; k++) {
+        int64_t j = TERM(k, c->columns);
+        sum += (REAL)scales[j / 32] * levels[j] * c->weights[r * c->columns + j];
+      }
+      NAME(put)(&out[0][i * c->rows + r], c->alpha * sum, c->accumulate);
+    }
+  }
+  free(levels);
+  free(scales);
+}
+
 static void NAME(linear_backward)(REAL *const *out, const KernelCase *c) {
   const float *dy = c->inputs[0];
   for (int64_t i = 0; i < c->n; i++)

@@ -1,0 +1,69 @@
+// The forward products of generation: x is rounded to 8 bits where w is quantised in blocks of evenly spaced levels. Other weights are
+// multiplied as linear_forward does.
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/int8.h"
+#include "kernels/cpu/linear_stream.h"
+
+enum { BLOCK = 32 };
+
+static void round_block(const Int8Row *row, int64_t block, const float *x) {
+  int32_t largest = 0;  // of non-negative floats, the larger has the larger bits; a NaN's are larger than all
+  for (int i = 0; i < BLOCK; i++) {
+    int32_t bits;
+    memcpy(&bits, &x[i], sizeof bits);
+    bits &= 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  float maximum, scale = 0, inverse = 0;
+  memcpy(&maximum, &largest, sizeof maximum);
+  if (!(maximum < INFINITY)) scale = NAN;
+  else if (maximum > INT8_SMALLEST) scale = maximum / 127, inverse = 127 / maximum;
+  int8_t *levels = (int8_t *)(uintptr_t)row->levels + block * BLOCK;
+  int32_t *negatives = (int32_t *)(uintptr_t)row->negatives + block * INT8_LANES, sum = 0;
+  if (inverse > 0)
+    for (int i = 0; i < BLOCK; i++) levels[i] = (int8_t)(int32_t)rintf(x[i] * inverse);
+  else memset(levels, 0, BLOCK);
+  for (int lane = 0; lane < INT8_LANES; lane++) {
+    const int8_t *four = levels + 4 * lane;
+    negatives[lane] = -(four[0] + four[1] + four[2] + four[3]);
+    sum -= negatives[lane];
+  }
+  float *scales = (float *)(uintptr_t)row->scales, *sums = (float *)(uintptr_t)row->sums, *pairs = (float *)(uintptr_t)row->pairs;
+  scales[block] = pairs[2 * block] = scale;
+  sums[block] = pairs[2 * block + 1] = scale * (float)sum;
+}
+
+void int8_round_row(char *rows, int64_t i, const float *x, int64_t columns) {
+  Int8Row row = int8_row(rows, i, columns);
+  for (int64_t block = 0; block < columns / BLOCK; block++) round_block(&row, block, x + block * BLOCK);
+}
+
+Int8Dot int8_dot_here(BlockType type) {
+#if defined(__AVX512VL__) && !defined(__AVX512VNNI__)
+  if (__builtin_cpu_supports("avx512vnni")) return int8_dot_avx512vnni(type);
+#endif
+  return int8_dot(type);
+}
+
+void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  Projection rounded[LINEAR_PROJECTIONS], others[LINEAR_PROJECTIONS];
+  int rounded_count = 0, other_count = 0;
+  for (int i = 0; i < count; i++) {
+    if (int8_dot_here(projections[i].w->type)) rounded[rounded_count++] = projections[i];
+    else others[other_count++] = projections[i];
+  }
+  if (other_count) cpu_linear_forward(others, other_count, x, n, backend);
+  for (int64_t first = 0; first < n && rounded_count; first += STREAM_ROWS) {
+    Projection part[LINEAR_PROJECTIONS];
+    for (int i = 0; i < rounded_count; i++) {
+      Projection *p = &part[i];
+      *p = rounded[i];
+      p->y = rows_from(p->y, first * p->y.step);
+      if (p->rank) p->h = rows_from(p->h, first * p->h.step);
+      if (p->residual.data) p->residual = rows_from(p->residual, first * p->residual.step);
+    }
+    linear_stream(part, rounded_count, rows_from(x, first * x.step), smaller(STREAM_ROWS, n - first), true, backend);
+  }
+}
