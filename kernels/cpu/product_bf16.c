@@ -14,7 +14,7 @@ static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bflo
   return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(p + VL, count - VL), vec_load_first(p, count));
 }
 
-enum { AHEAD = 8 };  // rows that are fetched before they are read
+enum { AHEAD = 32 };  // rows that are fetched before they are read
 
 // One panel of w^T: 16 rows of w, of which pairs of words are turned.
 static void pack_transposed(uint16_t *to, const Term *term, int64_t row, int64_t columns, int64_t first, int64_t depth, uint16_t *buffer) {
