@@ -45,6 +45,7 @@ void row_set_event(RowSet *set, RowFate fate, const char *source, const char *fo
 }
 
 RowStatistics row_set_statistics(const RowSet *set) {
+  enum { FORGET_ROWS = 1024 };
   RowStatistics statistics = {.rows = set->count, .largest_id = -1};
   for (int64_t r = 0; r < set->count; r++) {
     const TokenRow *row = &set->rows[r];
@@ -53,6 +54,7 @@ RowStatistics row_set_statistics(const RowSet *set) {
     if (row->count > statistics.longest) statistics.longest = row->count;
     for (int64_t i = 0; i < row->count; i++)
       if (row->ids[i] > statistics.largest_id) statistics.largest_id = row->ids[i];
+    if (r % FORGET_ROWS == FORGET_ROWS - 1) row_set_forget(set);
   }
   if (set->count) statistics.mean = (double)statistics.tokens / (double)set->count;
   return statistics;
@@ -81,6 +83,10 @@ void row_set_release(RowSet *set) {
   free(set->rows);
   free(set->report.events);
   *set = (RowSet){0};
+}
+
+void row_set_forget(const RowSet *set) {
+  if (set->map.size) file_map_forget(set->map.data, set->map.size);
 }
 
 // Data may hold escape sequences; a terminal must not obey them.

@@ -206,6 +206,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest));
   describe(run);
+  row_set_forget(&run->train_rows);
   return STATUS_OK;
 }
 
