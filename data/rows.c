@@ -45,7 +45,6 @@ void row_set_event(RowSet *set, RowFate fate, const char *source, const char *fo
 }
 
 RowStatistics row_set_statistics(const RowSet *set) {
-  enum { FORGET_ROWS = 1024 };
   RowStatistics statistics = {.rows = set->count, .largest_id = -1};
   for (int64_t r = 0; r < set->count; r++) {
     const TokenRow *row = &set->rows[r];
@@ -54,7 +53,7 @@ RowStatistics row_set_statistics(const RowSet *set) {
     if (row->count > statistics.longest) statistics.longest = row->count;
     for (int64_t i = 0; i < row->count; i++)
       if (row->ids[i] > statistics.largest_id) statistics.largest_id = row->ids[i];
-    if (r % FORGET_ROWS == FORGET_ROWS - 1) row_set_forget(set);
+    row_set_has_read(set, r);
   }
   if (set->count) statistics.mean = (double)statistics.tokens / (double)set->count;
   return statistics;
@@ -87,6 +86,11 @@ void row_set_release(RowSet *set) {
 
 void row_set_forget(const RowSet *set) {
   if (set->map.size) file_map_forget(set->map.data, set->map.size);
+}
+
+void row_set_has_read(const RowSet *set, int64_t row) {
+  enum { ROWS = 1024 };
+  if (row % ROWS == ROWS - 1) row_set_forget(set);
 }
 
 // Data may hold escape sequences; a terminal must not obey them.

@@ -76,6 +76,8 @@ void row_set_describe(Buffer *out, const RowSet *set, int64_t events);
 void row_set_release(RowSet *set);
 // Tokens that lie in a mapped cache leave memory until they are next read, so that it does not grow with the rows that have been.
 void row_set_forget(const RowSet *set);
+// For those who read all rows in order, after each: the same now and then.
+void row_set_has_read(const RowSet *set, int64_t row);
 
 // How a row is shown to people: trained runs in colour and masked ones grey, or trained runs in [[...]];
 // `with_ids` puts each token on a line with its id and label. Control characters print as \xNN.

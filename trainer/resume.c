@@ -31,6 +31,7 @@ static void hash_data(char hex[65], const RowSet *rows) {
     uint64_t both[2] = {hash_bytes(row->ids, (size_t)row->count * sizeof *row->ids),
                         hash_bytes(row->labels, (size_t)row->count * sizeof *row->labels)};
     buffer_append(&bytes, both, sizeof both);
+    row_set_has_read(rows, i);
   }
   sha256_bytes(hex, bytes.data ? bytes.data : "", bytes.length);
   buffer_release(&bytes);
