@@ -16,6 +16,7 @@ void *memory_new(size_t count, size_t size);  // zeroed; count * size checked
 void *memory_grow(void *old, size_t count, size_t size);  // realloc; count * size checked
 char *memory_copy_string(const char *text);  // NULL gives NULL
 char *memory_format(const char *format, ...) PRINTF_LIKE(1, 2);  // a new string
+void memory_give_back(void);  // to the system, what has been freed
 // 64-byte aligned, on large pages from 2 MiB on (what is read in strides misses the TLB far less), not touched: pages nobody uses cost
 // nothing. NULL when there is no memory; free() it.
 void *memory_pages(size_t bytes);

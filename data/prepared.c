@@ -15,6 +15,7 @@ static Status take_up(RowSet *train, RowSet *evaluation, const char *path, const
   row_set_release(evaluation);
   *train = sets[0];
   *evaluation = sets[1];
+  memory_give_back();
   return STATUS_OK;
 }
 
