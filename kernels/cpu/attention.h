@@ -59,4 +59,11 @@ static inline Vec softcap_slope(Vec s, float cap) {
   return vec_set(4) * e / (sum * sum);
 }
 
+// Whether each span has one query; then attention_single computes the forward pass, as cpu_attention_forward is asked to.
+#define attention_is_single ISA_NAME(attention_is_single)
+bool attention_is_single(const AttentionSpan *spans, int64_t span_count);
+#define attention_single ISA_NAME(attention_single)
+void attention_single(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                      int64_t span_count, const int32_t *query_ends, const AttentionShape *shape, Backend *backend);
+
 #endif

@@ -144,6 +144,10 @@ static void attend(void *argument, int64_t index, int thread) {
 
 void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
+  if (attention_is_single(spans, span_count)) {
+    attention_single(o, lse, q, k, v, type, spans, span_count, query_ends, &shape, backend);
+    return;
+  }
   int64_t group = shape.heads / shape.kv_heads, heads = smaller(group, TASK_HEADS), queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
   for (int64_t s = 0; s < span_count; s++)
     count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);

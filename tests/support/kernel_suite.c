@@ -199,6 +199,9 @@ static const AttentionPlan attention_plans[] = {
     {{4, 2, 32, 48, 0, 0, 0}, 2, {33, 7}, {0, 0}},  // value_size > head_size
     {{9, 3, 64, 64, 0, 0, 0}, 2, {40, 25}, {0, 0}},  // SmolLM2's heads
     {{9, 3, 64, 64, 0, 0, 0}, 1, {1}, {66}},  // decoding one token after a cache
+    {{4, 2, 24, 40, 0, 0, 0}, 3, {1, 1, 1}, {0, 200, 63}},  // single queries after caches of several tiles
+    {{2, 1, 80, 130, 0, 50, 0}, 2, {1, 1}, {140, 10}},  // with a window across tiles
+    {{2, 2, 33, 7, 0, 9, 3}, 2, {1, 1}, {127, 128}},  // with softcap, too
     {{2, 2, 20, 12, 0, 0, 0}, 2, {3, 6}, {70, 1}},  // a few queries after caches
     {{4, 1, 128, 128, 0, 0, 0}, 1, {65}, {0}},
     {{2, 1, 256, 256, 0, 0, 0}, 1, {17}, {5}},

@@ -1,0 +1,159 @@
+// Attention of single queries over a long cache (generation): nothing is worth packing for one row. A task has KEYS keys of a span, whose
+// rows lie together, and all heads; it leaves for each head the largest score m, l = sum of exp(s - m) and sum of exp(s - m) v. These are
+// put together in the order of the keys: o = sum of exp(m_t - M) o_t / sum of exp(m_t - M) l_t, lse = M + log of the latter.
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/attention.h"
+
+enum { HEAD_VECS = 4 };  // of values are summed at once
+
+typedef struct Single {
+  void *o;
+  float *lse;
+  Rows q, k, v;
+  FloatType type;
+  AttentionShape shape;
+  Sight sight;
+  const AttentionSpan *spans;
+  const int64_t *first_task;  // [spans + 1]
+  int64_t span_count;
+  float *parts;  // [tasks][heads][part_floats]
+  Backend *backend;
+} Single;
+
+// m, l, then the sum of the values.
+static int64_t part_floats(const AttentionShape *shape) { return round_up(2 + shape->value_size, VL); }
+
+static float *part_of(const Single *s, int64_t task, int64_t head) {
+  return s->parts + (task * s->shape.heads + head) * part_floats(&s->shape);
+}
+
+ALWAYS_INLINE void score_keys(float *scores, const float *q, Rows k, int64_t first, int64_t count, int64_t size, int type) {
+  for (int64_t j = 0; j < count; j++) {
+    Vec sum = vec_zero();
+    for (int64_t c = 0; c < size; c += VL) sum = vec_fma(vec_load(q + c), typed_load(k.data, (first + j) * k.step + c, size - c, type), sum);
+    scores[j] = vec_sum(sum);
+  }
+}
+
+ALWAYS_INLINE void sum_values(float *sums, const float *p, Rows v, int64_t first, int64_t count, int64_t size, int type) {
+  int64_t c = 0;
+  for (; c + HEAD_VECS * VL <= size; c += HEAD_VECS * VL) {
+    Vec sum[HEAD_VECS];
+    for (int i = 0; i < HEAD_VECS; i++) sum[i] = vec_zero();
+    for (int64_t j = 0; j < count; j++)
+      for (int i = 0; i < HEAD_VECS; i++)
+        sum[i] = vec_fma(vec_set(p[j]), typed_load(v.data, (first + j) * v.step + c + i * VL, VL, type), sum[i]);
+    for (int i = 0; i < HEAD_VECS; i++) vec_store(sums + c + i * VL, sum[i]);
+  }
+  for (; c < size; c += VL) {
+    Vec sum = vec_zero();
+    for (int64_t j = 0; j < count; j++)
+      sum = vec_fma(vec_set(p[j]), typed_load(v.data, (first + j) * v.step + c, size - c, type), sum);
+    vec_store_first(sums + c, sum, size - c);
+  }
+}
+
+// Scores become exp(s - m); the lanes up to a multiple of VL are written, too.
+static void exponentiate(float *scores, int64_t count, float *maximum, float *total, const AttentionShape *shape) {
+  Vec largest = vec_set(-INFINITY), sum = vec_zero();
+  for (int64_t j = 0; j < count; j += VL) {
+    Vec scaled = softcap(vec_set(shape->scale) * vec_load(scores + j), shape->softcap);
+    Vec s = vec_select(lanes_between(j, 0, count), scaled, vec_set(-INFINITY));
+    vec_store(scores + j, s);
+    largest = vec_max(largest, s);
+  }
+  *maximum = vec_largest(largest);
+  for (int64_t j = 0; j < count; j += VL) {
+    Vec p = vec_exp(vec_load(scores + j) - vec_set(*maximum));
+    vec_store(scores + j, p);
+    sum += p;
+  }
+  *total = vec_sum(sum);
+}
+
+// Of task `task`, the keys first .. first + count - 1 and all heads of the query `query`.
+static void attend_keys(const Single *s, int64_t task, int64_t query, int64_t first, int64_t count, float *buffer) {
+  const AttentionShape *shape = &s->shape;
+  int64_t group = shape->heads / shape->kv_heads;
+  float scores[KEYS] = {0}, *q = buffer;
+  for (int64_t head = 0; head < shape->heads; head++) {
+    for (int64_t c = 0; c < shape->head_size; c += VL)
+      BY_TYPE(s->type, vec_store(q + c, typed_load(s->q.data, query * s->q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
+    Rows k = rows_from(s->k, head / group * shape->head_size), v = rows_from(s->v, head / group * shape->value_size);
+    float *part = part_of(s, task, head);
+    BY_TYPE(s->type, score_keys(scores, q, k, first, count, shape->head_size, TYPE));
+    exponentiate(scores, count, &part[0], &part[1], shape);
+    BY_TYPE(s->type, sum_values(part + 2, scores, v, first, count, shape->value_size, TYPE));
+  }
+}
+
+static void attend(void *argument, int64_t task, int thread) {
+  const Single *s = argument;
+  int64_t index = 0;
+  while (task >= s->first_task[index + 1]) index++;
+  const AttentionSpan *span = &s->spans[index];
+  int64_t query = span->query_begin, tile = seen_tile(span, query, s->sight) + (task - s->first_task[index]) * KEYS;
+  int64_t first = larger(tile, seen_first(span, query, s->sight)), end = smaller(tile + KEYS, seen_end(span, query, s->sight));
+  attend_keys(s, task, query, first, end - first, backend_scratch(s->backend, thread));
+}
+
+// The parts of head `head` of a span, put together.
+static void join(const Single *s, int64_t index, int64_t head) {
+  const AttentionShape *shape = &s->shape;
+  int64_t begin = s->first_task[index], end = s->first_task[index + 1], query = s->spans[index].query_begin;
+  float maximum = -INFINITY, total = 0;
+  for (int64_t t = begin; t < end; t++) maximum = fmaxf(maximum, part_of(s, t, head)[0]);
+  for (int64_t t = begin; t < end; t++) {
+    float *part = part_of(s, t, head);
+    part[0] = expf(part[0] - maximum);  // from here on its weight
+    total += part[0] * part[1];
+  }
+  for (int64_t c = 0; c < shape->value_size; c += VL) {
+    Vec sum = vec_zero();
+    int64_t left = shape->value_size - c;
+    for (int64_t t = begin; t < end; t++) {
+      const float *part = part_of(s, t, head);
+      sum = vec_fma(vec_set(part[0]), vec_load_first(part + 2 + c, left), sum);
+    }
+    BY_TYPE(s->type, typed_store(s->o, (query * shape->heads + head) * shape->value_size + c, sum * vec_set(1 / total), left, TYPE));
+  }
+  s->lse[query * shape->heads + head] = maximum + logf(total);
+}
+
+static int64_t count_tasks(const AttentionSpan *span, Sight sight) {
+  return divide_up(seen_end(span, span->query_begin, sight) - seen_tile(span, span->query_begin, sight), KEYS);
+}
+
+bool attention_is_single(const AttentionSpan *spans, int64_t span_count) {
+  for (int64_t i = 0; i < span_count; i++)
+    if (spans[i].query_end - spans[i].query_begin != 1) return false;
+  return span_count > 0;
+}
+
+void attention_single(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                      int64_t span_count, const int32_t *query_ends, const AttentionShape *shape, Backend *backend) {
+  Single single = {.o = o,
+                   .lse = lse,
+                   .q = head_rows(q, shape->heads, shape->head_size, type),
+                   .k = head_rows(k, shape->kv_heads, shape->head_size, type),
+                   .v = head_rows(v, shape->kv_heads, shape->value_size, type),
+                   .type = type,
+                   .shape = *shape,
+                   .sight = {shape->window, query_ends},
+                   .spans = spans,
+                   .span_count = span_count,
+                   .backend = backend};
+  int64_t tasks = 0, places = round_up((span_count + 1) * (int64_t)sizeof(int64_t), 64);
+  for (int64_t i = 0; i < span_count; i++) tasks += count_tasks(&spans[i], single.sight);
+  char *shared = backend_shared_scratch(backend, places + tasks * shape->heads * part_floats(shape) * (int64_t)sizeof(float));
+  int64_t *first_task = (int64_t *)(void *)shared;
+  first_task[0] = 0;
+  for (int64_t i = 0; i < span_count; i++) first_task[i + 1] = first_task[i] + count_tasks(&spans[i], single.sight);
+  single.first_task = first_task;
+  single.parts = (float *)(void *)(shared + places);
+  pool_run(backend->pool, tasks, attend, &single);
+  for (int64_t i = 0; i < span_count; i++)
+    for (int64_t head = 0; head < shape->heads; head++) join(&single, i, head);
+}
