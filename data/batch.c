@@ -244,6 +244,7 @@ void batch_fill(Batch *batch, const BatchPlan *plan, int64_t index) {
   int64_t last = plan->sequence_begin[min_i64((index + 1) * plan->micro_batch_size, plan->sequence_count)];
   for (int64_t d = first; d < last; d++) batch_add(batch, &plan->rows->rows[plan->documents[d]]);
   batch->document_begin[batch->document_count] = batch->tokens;
+  row_set_forget(plan->rows);
 }
 
 void batch_release(Batch *batch) {

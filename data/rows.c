@@ -45,18 +45,26 @@ void row_set_event(RowSet *set, RowFate fate, const char *source, const char *fo
 }
 
 RowStatistics row_set_statistics(const RowSet *set) {
-  RowStatistics statistics = {.rows = set->count, .largest_id = -1};
+  RowStatistics statistics = {.rows = set->count};
   for (int64_t r = 0; r < set->count; r++) {
     const TokenRow *row = &set->rows[r];
     statistics.tokens += row->count;
     statistics.trained += row->trained;
     if (row->count > statistics.longest) statistics.longest = row->count;
-    for (int64_t i = 0; i < row->count; i++)
-      if (row->ids[i] > statistics.largest_id) statistics.largest_id = row->ids[i];
-    row_set_has_read(set, r);
   }
   if (set->count) statistics.mean = (double)statistics.tokens / (double)set->count;
   return statistics;
+}
+
+int32_t row_set_largest_id(const RowSet *set) {
+  int32_t largest = -1;
+  for (int64_t r = 0; r < set->count; r++) {
+    const TokenRow *row = &set->rows[r];
+    for (int64_t i = 0; i < row->count; i++)
+      if (row->ids[i] > largest) largest = row->ids[i];
+    row_set_has_read(set, r);
+  }
+  return largest;
 }
 
 void row_set_describe(Buffer *out, const RowSet *set, int64_t events) {

@@ -64,13 +64,14 @@ typedef struct RowSet {
 typedef struct RowStatistics {
   int64_t rows, tokens, trained, longest;
   double mean;
-  int32_t largest_id;  // -1 without rows; rows without a tokenizer are checked against the model by it
 } RowStatistics;
 
 // Copies ids and labels; `source` is kept as it is (memory of row_set's arena, or that outlives it).
 void row_set_add(RowSet *set, const int32_t *ids, const int32_t *labels, int64_t count, const char *source);
 void row_set_event(RowSet *set, RowFate fate, const char *source, const char *format, ...) PRINTF_LIKE(4, 5);
-RowStatistics row_set_statistics(const RowSet *set);
+RowStatistics row_set_statistics(const RowSet *set);  // reads no token
+// -1 without rows; rows without a tokenizer are checked against the model by it. Reads all tokens.
+int32_t row_set_largest_id(const RowSet *set);
 // The report as text: counts, tokens, and up to `events` lines "SOURCE: fate: reason" (-1: all of them).
 void row_set_describe(Buffer *out, const RowSet *set, int64_t events);
 void row_set_release(RowSet *set);

@@ -43,7 +43,8 @@ double peak_measure(PeakLoop loop, double flop_per_round, Backend *backend) {
   return best;
 }
 
-FloatType peak_fastest(Backend *backend) {
-  const Kernels *kernels = backend->kernels;
-  return kernels->peak_flops(FLOAT_BF16, backend) > kernels->peak_flops(FLOAT_32, backend) ? FLOAT_BF16 : FLOAT_32;
+FloatType peak_fastest(double *flops, Backend *backend) {
+  double floats = backend->kernels->peak_flops(FLOAT_32, backend), halves = backend->kernels->peak_flops(FLOAT_BF16, backend);
+  *flops = halves > floats ? halves : floats;
+  return halves > floats ? FLOAT_BF16 : FLOAT_32;
 }

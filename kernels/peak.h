@@ -12,7 +12,7 @@ typedef float (*PeakLoop)(int64_t rounds);
 // about 50 ms each. Allocates nothing.
 double peak_measure(PeakLoop loop, double flop_per_round, Backend *backend);
 
-// The type that the device multiplies faster, by kernels->peak_flops.
-FloatType peak_fastest(Backend *backend);
+// The type that the device multiplies faster, by kernels->peak_flops, and that rate.
+FloatType peak_fastest(double *flops, Backend *backend);
 
 #endif

@@ -8,9 +8,10 @@
 
 #include "core/log.h"
 #include "data/prepared.h"
+#include "kernels/peak.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
-  int32_t largest = row_set_statistics(rows).largest_id;
+  int32_t largest = row_set_largest_id(rows);
   if (largest < model->config.vocabulary) return STATUS_OK;
   return status_fail(STATUS_BAD_INPUT,
                      "the data holds token id %d, and the vocabulary of %s has %lld: rows and model do not belong together", largest,
@@ -153,12 +154,13 @@ static Checkpointing checkpointing(const Recipe *recipe) {
 
 // bf16: auto takes bfloat16 where products are faster in it, which some tens of milliseconds tell.
 static FloatType choose_activations(Run *run) {
-  const Kernels *kernels = run->backend->kernels;
-  double floats = kernels->peak_flops(FLOAT_32, run->backend), halves = kernels->peak_flops(FLOAT_BF16, run->backend);
   const char *wanted = run->recipe->bf16;
-  bool in_bfloat16 = strcmp(wanted, "auto") == 0 ? halves > floats : strcmp(wanted, "false") != 0;
-  run->peak_flops = in_bfloat16 && halves > floats ? halves : floats;
-  return in_bfloat16 ? FLOAT_BF16 : FLOAT_32;
+  if (strcmp(wanted, "false") == 0) {
+    run->peak_flops = run->backend->kernels->peak_flops(FLOAT_32, run->backend);
+    return FLOAT_32;
+  }
+  FloatType fastest = peak_fastest(&run->peak_flops, run->backend);
+  return strcmp(wanted, "auto") == 0 ? fastest : FLOAT_BF16;
 }
 
 // What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
@@ -206,7 +208,6 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest));
   describe(run);
-  row_set_forget(&run->train_rows);
   return STATUS_OK;
 }
 

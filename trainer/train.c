@@ -33,7 +33,6 @@ static int64_t fill_batches(Loop *loop, int64_t *trained, int64_t *tokens) {
     *trained += loop->batches[i].trained_tokens;
     *tokens += loop->batches[i].tokens;
   }
-  row_set_forget(&loop->run->train_rows);
   return count;
 }
 

@@ -32,7 +32,8 @@ static float *part_of(const Single *s, int64_t task, int64_t head) {
 ALWAYS_INLINE void score_keys(float *scores, const float *q, Rows k, int64_t first, int64_t count, int64_t size, int type) {
   for (int64_t j = 0; j < count; j++) {
     Vec sum = vec_zero();
-    for (int64_t c = 0; c < size; c += VL) sum = vec_fma(vec_load(q + c), typed_load(k.data, (first + j) * k.step + c, size - c, type), sum);
+    for (int64_t c = 0; c < size; c += VL)
+      sum = vec_fma(vec_load(q + c), typed_load(k.data, (first + j) * k.step + c, size - c, type), sum);
     scores[j] = vec_sum(sum);
   }
 }
@@ -49,8 +50,7 @@ ALWAYS_INLINE void sum_values(float *sums, const float *p, Rows v, int64_t first
   }
   for (; c < size; c += VL) {
     Vec sum = vec_zero();
-    for (int64_t j = 0; j < count; j++)
-      sum = vec_fma(vec_set(p[j]), typed_load(v.data, (first + j) * v.step + c, size - c, type), sum);
+    for (int64_t j = 0; j < count; j++) sum = vec_fma(vec_set(p[j]), typed_load(v.data, (first + j) * v.step + c, size - c, type), sum);
     vec_store_first(sums + c, sum, size - c);
   }
 }
@@ -80,7 +80,8 @@ static void attend_keys(const Single *s, int64_t task, int64_t query, int64_t fi
   float scores[KEYS] = {0}, *q = buffer;
   for (int64_t head = 0; head < shape->heads; head++) {
     for (int64_t c = 0; c < shape->head_size; c += VL)
-      BY_TYPE(s->type, vec_store(q + c, typed_load(s->q.data, query * s->q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
+      BY_TYPE(s->type,
+              vec_store(q + c, typed_load(s->q.data, query * s->q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
     Rows k = rows_from(s->k, head / group * shape->head_size), v = rows_from(s->v, head / group * shape->value_size);
     float *part = part_of(s, task, head);
     BY_TYPE(s->type, score_keys(scores, q, k, first, count, shape->head_size, TYPE));
