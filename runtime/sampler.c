@@ -24,7 +24,7 @@ void sampler_free(Sampler *sampler) {
   *sampler = (Sampler){0};
 }
 
-static Status take_logits(Sampler *sampler, const float *logits, int64_t vocabulary) {
+static Status check_logits(const float *logits, int64_t vocabulary) {
   bool has_finite = false;
   for (int64_t i = 0; i < vocabulary; i++) {
     if (isnan(logits[i]) || logits[i] == INFINITY)
@@ -32,11 +32,23 @@ static Status take_logits(Sampler *sampler, const float *logits, int64_t vocabul
                          "the model computed %f for token %" PRId64 ": no text can be drawn from that; the model or the adapter is damaged",
                          (double)logits[i], i);
     has_finite |= isfinite(logits[i]);
-    sampler->candidates[i] = (Candidate){.id = (int32_t)i, .logit = logits[i]};
   }
   if (!has_finite) return status_fail(STATUS_FAILED, "the model gives no token a finite logit; the model or the adapter is damaged");
+  return STATUS_OK;
+}
+
+static Status take_logits(Sampler *sampler, const float *logits, int64_t vocabulary) {
+  TRY(check_logits(logits, vocabulary));
+  for (int64_t i = 0; i < vocabulary; i++) sampler->candidates[i] = (Candidate){.id = (int32_t)i, .logit = logits[i]};
   sampler->count = vocabulary;
   return STATUS_OK;
+}
+
+static int32_t largest_logit(const float *logits, int64_t vocabulary) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < vocabulary; i++)
+    if (logits[i] > logits[best]) best = i;
+  return (int32_t)best;
 }
 
 // Before anything is sorted: candidate i is token i.
@@ -137,6 +149,11 @@ static int32_t first_candidate(const Sampler *sampler) {
 }
 
 Status sampler_next(int32_t *id, Sampler *sampler, const float *logits, int64_t vocabulary, const int32_t *tokens, int64_t count) {
+  if (sampler->settings.temperature <= 0 && sampler->settings.repetition_penalty == 1) {
+    TRY(check_logits(logits, vocabulary));
+    *id = largest_logit(logits, vocabulary);
+    return STATUS_OK;
+  }
   if (sampler->settings.temperature <= 0) {
     TRY(take_logits(sampler, logits, vocabulary));
     penalise_repetition(sampler, tokens, count);

@@ -1,4 +1,6 @@
-// Decoding with a cache against the whole forward pass, on the tiny model.
+// Decoding with a cache against the whole forward pass, on the tiny model: in float32, and with activations in 8 bits.
+#include <math.h>
+
 #include "runtime/session.h"
 #include "tests/support/golden.h"
 
@@ -126,6 +128,42 @@ static void a_token_that_the_model_lacks_is_refused(void **state) {
   session_free(session);
 }
 
+// |a - b|^2 / |b|^2, Euclidean.
+static double squared_distance(const float *a, const float *b, int64_t n) {
+  double difference = 0, size = 0;
+  for (int64_t i = 0; i < n; i++) {
+    difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    size += (double)b[i] * b[i];
+  }
+  return difference / size;
+}
+
+// A block of 32 that is rounded to 8 bits is off by max / 127 / sqrt(12) (root mean square), and max is at most sqrt(32) times the block's
+// own. Four such products follow each other in a layer, and the head; errors that have nothing to do with each other add up by their
+// squares. So it is the root mean square over tokens that is compared: of single ones, some are lucky and some are not.
+static void activations_in_8_bits_move_the_logits_as_little_as_their_rounding(void **state) {
+  const SessionTest *test = *state;
+  const ModelConfig *config = &test->model->config;
+  double bound = sqrt(32.0) / 127 / sqrt(12.0) * sqrt(4.0 * (double)config->layers + 1);
+  for (int64_t feed = 1; feed <= SESSION_INT8_ROWS; feed += 2) {
+    Session *session;
+    double squares = 0;
+    int64_t feeds = 0;
+    assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = TOKENS}));
+    for (int64_t done = 0; done < TOKENS; feeds++) {
+      int64_t count = TOKENS - done < feed ? TOKENS - done : feed;
+      assert_ok(session_feed(session, test->ids + done, count));
+      done += count;
+      squares += squared_distance(session_logits(session), test->expected + (done - 1) * config->vocabulary, config->vocabulary);
+    }
+    session_free(session);
+    double off = sqrt(squares / (double)feeds);
+    print_message("%lld at once: logits are %.3g off, %.3g allowed\n", (long long)feed, off, bound);
+    assert_true(off <= bound);
+    assert_true(off > 1e-4);  // they were rounded
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_prompt_in_chunks_of_any_size_gives_the_whole_pass_logits),
@@ -134,6 +172,7 @@ int main(void) {
       cmocka_unit_test(a_common_beginning_is_reused_and_the_rest_replaced),
       cmocka_unit_test(a_full_context_is_refused_and_the_session_stays),
       cmocka_unit_test(a_token_that_the_model_lacks_is_refused),
+      cmocka_unit_test(activations_in_8_bits_move_the_logits_as_little_as_their_rounding),
   };
   return cmocka_run_group_tests(tests, start, end);
 }

@@ -2,10 +2,13 @@
 """Tokens a second of `lora` and of llama.cpp on the same GGUF files and threads, one after the other several times; prints a table in
 Markdown of the best of each.
 
-    CMAKE_ARGS="-DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF -DGGML_AMX_BF16=OFF" pip install llama-cpp-python gguf numpy
+    CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" pip install llama-cpp-python gguf numpy
     python tests/tools/compare_generation.py build/release/lora MODEL.gguf [MORE.gguf ...] [--random FILE.gguf] [--threads N] [--rounds 3]
 
-A prompt of 512 tokens in one pass, and 64 tokens after a prompt of 8, as `lora bench --model` measures them; llama.cpp by llama_cpp's eval,
+GGML_NATIVE would turn on AMX where the processor has it, which crashes; add -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON
+-DGGML_AVX512_BF16=ON for a processor with AVX-512.
+
+A prompt of 512 tokens in one pass, and 64 tokens after a prompt of 8, as `lora bench --model MODEL --generation` measures them; llama.cpp by llama_cpp's eval,
 a token at a time, without sampling on either side. --random makes a Q4_K_M file first: a Llama of hidden size 1024 with random weights and the
 first MODEL's vocabulary, quantised by llama.cpp.
 """
@@ -59,7 +62,7 @@ def make_random(path, model):
 
 
 def run_lora(program, path, threads):
-    done = subprocess.run([program, "bench", "--model", path, "--json", "--quiet", "--threads", str(threads)], capture_output=True, text=True)
+    done = subprocess.run([program, "bench", "--model", path, "--generation", "--json", "--quiet", "--threads", str(threads)], capture_output=True, text=True)
     if done.returncode != 0: raise SystemExit(done.stderr)
     rates = json.loads(done.stdout)
     return rates["prompt_tokens_per_second"], rates["generation_tokens_per_second"], rates["instruction_set"]
