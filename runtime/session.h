@@ -10,7 +10,7 @@ typedef struct Session Session;
 
 enum {
   SESSION_CHUNK = 512,  // rows of one pass over a prompt: from there the matrix products are at full rate
-  SESSION_INT8_ROWS = 8,  // up to so many, dot products with the blocks where they lie are faster than dequantising them
+  SESSION_INT8_ROWS = 12,  // up to so many, dot products with the blocks where they lie are faster than dequantising them
 };
 
 typedef struct SessionOptions {
