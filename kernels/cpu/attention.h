@@ -30,13 +30,32 @@ static inline int64_t seen_first(const AttentionSpan *span, int64_t i, Sight sig
   return sight.window > 0 ? larger(span->key_begin, seen_end(span, i, sight) - sight.window) : span->key_begin;
 }
 
+static inline Rows head_rows(const void *data, int64_t heads, int64_t size, FloatType type) {
+  return (Rows){(void *)(uintptr_t)data, heads * size, type};
+}
+
+// What all passes read. `shape` and the rest as in kernels/backend.h.
+typedef struct AttentionInputs {
+  Rows q, k, v;
+  FloatType type;
+  AttentionShape shape;
+  Sight sight;
+  Backend *backend;
+} AttentionInputs;
+static inline AttentionInputs attention_inputs(const void *q, const void *k, const void *v, FloatType type, const int32_t *query_ends,
+                                               AttentionShape shape, Backend *backend) {
+  return (AttentionInputs){.q = head_rows(q, shape.heads, shape.head_size, type),
+                           .k = head_rows(k, shape.kv_heads, shape.head_size, type),
+                           .v = head_rows(v, shape.kv_heads, shape.value_size, type),
+                           .type = type,
+                           .shape = shape,
+                           .sight = {shape.window, query_ends},
+                           .backend = backend};
+}
+
 // The first key of the tile that holds the first key that query i sees.
 static inline int64_t seen_tile(const AttentionSpan *span, int64_t i, Sight sight) {
   return span->key_begin + (seen_first(span, i, sight) - span->key_begin) / KEYS * KEYS;
-}
-
-static inline Rows head_rows(const void *data, int64_t heads, int64_t size, FloatType type) {
-  return (Rows){(void *)(uintptr_t)data, heads * size, type};
 }
 
 // All ones in lanes first <= at + lane < end.
@@ -63,7 +82,6 @@ static inline Vec softcap_slope(Vec s, float cap) {
 #define attention_is_single ISA_NAME(attention_is_single)
 bool attention_is_single(const AttentionSpan *spans, int64_t span_count);
 #define attention_single ISA_NAME(attention_single)
-void attention_single(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
-                      int64_t span_count, const int32_t *query_ends, const AttentionShape *shape, Backend *backend);
+void attention_single(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count);
 
 #endif

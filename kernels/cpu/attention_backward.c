@@ -11,17 +11,14 @@
 typedef enum Wanted { WANTED_QUERIES = 1, WANTED_KEYS = 2 } Wanted;
 
 typedef struct Backward {
+  AttentionInputs in;
   void *dq;  // of `type`
   float *sums;  // dq while it is added up: dq itself where that is float32
   float *delta;
   const float *lse;
-  Rows dk, dv, go, o, q, k, v;
-  FloatType type;
-  AttentionShape shape;
-  Sight sight;
+  Rows dk, dv, go, o;
   AttentionTask *tasks;
   int wanted;  // a set of Wanted
-  Backend *backend;
 } Backward;
 
 typedef struct Work {
@@ -35,7 +32,7 @@ typedef struct Work {
 } Work;
 
 static Work divide_scratch(float *scratch, const AttentionShape *shape, FloatType type) {
-  int64_t head = round_up(shape->head_size, TILE_COLUMNS) * KEYS, value = round_up(shape->value_size, TILE_COLUMNS) * KEYS;
+  int64_t head = round_up(shape->head_size, TILE_COLUMNS) * KEYS;
   int64_t block = block_bytes(larger(KEYS, QUERIES), larger(larger(shape->head_size, shape->value_size), KEYS)) / (int64_t)sizeof(float);
   Work work = {.key_turned_block = scratch,
                .value_turned_block = scratch + block,
@@ -50,7 +47,6 @@ static Work divide_scratch(float *scratch, const AttentionShape *shape, FloatTyp
   work.ds = (Rows){in_place ? work.slopes : work.slopes + 2 * QUERIES * KEYS, KEYS, block_type(type)};
   work.dk = work.slopes + 3 * QUERIES * KEYS;
   work.dv = work.dk + head;
-  (void)value;
   return work;
 }
 
@@ -79,9 +75,9 @@ ALWAYS_INLINE void slope_row(const Work *work, int64_t i, int64_t first, int64_t
 
 static void slope_rows(const Backward *b, const Work *work, const AttentionSpan *span, int64_t head, int64_t query, int64_t queries,
                        int64_t key, int64_t count) {
-  const AttentionShape *shape = &b->shape;
+  const AttentionShape *shape = &b->in.shape;
   for (int64_t i = 0; i < queries; i++) {
-    int64_t first = seen_first(span, query + i, b->sight) - key, end = seen_end(span, query + i, b->sight) - key;
+    int64_t first = seen_first(span, query + i, b->in.sight) - key, end = seen_end(span, query + i, b->in.sight) - key;
     int64_t row = (query + i) * shape->heads + head;
     float lse = b->lse[row], delta = b->delta[row];
     bool is_masked = first > 0 || end < round_up(count, VL);
@@ -93,11 +89,11 @@ static void slope_rows(const Backward *b, const Work *work, const AttentionSpan 
 
 static void differentiate_tile(const Backward *b, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                                int64_t key, int64_t keys) {
-  const AttentionShape *shape = &b->shape;
-  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1, b->sight) - key);
-  if (count <= 0 || seen_first(task->span, query, b->sight) >= key + KEYS) return;
+  const AttentionShape *shape = &b->in.shape;
+  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1, b->in.sight) - key);
+  if (count <= 0 || seen_first(task->span, query, b->in.sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
-  Rows q = rows_from(b->q, head * head_size), go = rows_from(b->go, head * value_size);
+  Rows q = rows_from(b->in.q, head * head_size), go = rows_from(b->go, head * value_size);
   BlockLeft left = block_left(work->left, q, query, queries, head_size);
   block_multiply(work->scores, KEYS, left, work->keys_turned, queries, count, head_size, false);
   left = block_left(work->left, go, query, queries, value_size);
@@ -127,13 +123,13 @@ static void store_rows(Rows rows, int64_t first, const float *sums, int64_t coun
 }
 
 static void differentiate_keys(const Backward *b, Work *work, const AttentionTask *task, int64_t key) {
-  const AttentionShape *shape = &b->shape;
+  const AttentionShape *shape = &b->in.shape;
   int64_t keys = smaller(KEYS, task->span->key_end - key), key_head = task->kv_head * shape->head_size;
   int64_t value_head = task->kv_head * shape->value_size;
   work->values_turned =
-      block_right_turned(work->value_turned_block, rows_from(b->v, value_head), key, keys, shape->value_size, work->floats);
-  work->keys_turned = block_right_turned(work->key_turned_block, rows_from(b->k, key_head), key, keys, shape->head_size, work->floats);
-  work->keys = block_right(work->key_block, rows_from(b->k, key_head), key, keys, shape->head_size, work->floats);
+      block_right_turned(work->value_turned_block, rows_from(b->in.v, value_head), key, keys, shape->value_size, work->floats);
+  work->keys_turned = block_right_turned(work->key_turned_block, rows_from(b->in.k, key_head), key, keys, shape->head_size, work->floats);
+  work->keys = block_right(work->key_block, rows_from(b->in.k, key_head), key, keys, shape->head_size, work->floats);
   memset(work->dk, 0, (size_t)(keys * shape->head_size) * sizeof(float));
   memset(work->dv, 0, (size_t)(keys * shape->value_size) * sizeof(float));
   for (int64_t head = task->first_head; head < task->end_head; head++)
@@ -147,10 +143,10 @@ static void differentiate_keys(const Backward *b, Work *work, const AttentionTas
 static void differentiate(void *argument, int64_t index, int thread) {
   const Backward *b = argument;
   const AttentionTask *task = &b->tasks[index];
-  Work work = divide_scratch(backend_scratch(b->backend, thread), &b->shape, b->type);
-  blocks_begin(b->type);
+  Work work = divide_scratch(backend_scratch(b->in.backend, thread), &b->in.shape, b->in.type);
+  blocks_begin(b->in.type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) differentiate_keys(b, &work, task, key);
-  blocks_end(b->type);
+  blocks_end(b->in.type);
 }
 
 // go . o of `count` (up to VL) rows next to each other from element `at` on, a row to a lane, added in the order in which
@@ -175,10 +171,10 @@ static void prepare_queries(void *argument, int64_t index, int thread) {
   (void)thread;
   const Backward *b = argument;
   const AttentionTask *task = &b->tasks[index];
-  int64_t size = b->shape.value_size, first = task->first_query * b->shape.heads, end = task->end_query * b->shape.heads;
+  int64_t size = b->in.shape.value_size, first = task->first_query * b->in.shape.heads, end = task->end_query * b->in.shape.heads;
   for (int64_t row = first; row < end; row += VL)
-    BY_TYPE(b->type, vec_store_first(b->delta + row, row_products(b->go.data, b->o.data, row * size, end - row, size, TYPE), end - row));
-  memset(b->sums + first * b->shape.head_size, 0, (size_t)((end - first) * b->shape.head_size) * sizeof(float));
+    BY_TYPE(b->in.type, vec_store_first(b->delta + row, row_products(b->go.data, b->o.data, row * size, end - row, size, TYPE), end - row));
+  memset(b->sums + first * b->in.shape.head_size, 0, (size_t)((end - first) * b->in.shape.head_size) * sizeof(float));
 }
 
 // dq of a block of queries of all heads, rounded to its type.
@@ -186,7 +182,7 @@ static void finish_queries(void *argument, int64_t index, int thread) {
   (void)thread;
   const Backward *b = argument;
   const AttentionTask *task = &b->tasks[index];
-  int64_t width = b->shape.heads * b->shape.head_size, first = task->first_query * width, end = task->end_query * width;
+  int64_t width = b->in.shape.heads * b->in.shape.head_size, first = task->first_query * width, end = task->end_query * width;
   for (int64_t i = first; i < end; i += VL) typed_store(b->dq, i, vec_load_first(b->sums + i, end - i), end - i, FLOAT_BF16);
 }
 
@@ -194,7 +190,7 @@ typedef enum Cut { CUT_SPANS, CUT_HEADS, CUT_QUERIES, CUT_KEYS } Cut;
 
 // Shares the work out by spans and blocks of queries, or by spans, KV heads and, further, blocks of queries or keys.
 static int64_t make_tasks(Backward *b, const AttentionSpan *spans, int64_t span_count, Cut cut) {
-  int64_t count = 0, group = b->shape.heads / b->shape.kv_heads, kv_heads = cut == CUT_SPANS ? 1 : b->shape.kv_heads;
+  int64_t count = 0, group = b->in.shape.heads / b->in.shape.kv_heads, kv_heads = cut == CUT_SPANS ? 1 : b->in.shape.kv_heads;
   for (int64_t s = 0; s < span_count; s++) {
     const AttentionSpan *span = &spans[s];
     for (int64_t g = 0; g < kv_heads; g++) {
@@ -209,8 +205,8 @@ static int64_t make_tasks(Backward *b, const AttentionSpan *spans, int64_t span_
       } else {
         for (; task.first_query < span->query_end; task.first_query += 2 * QUERIES) {
           task.end_query = smaller(task.first_query + 2 * QUERIES, span->query_end);
-          task.first_key = seen_tile(span, task.first_query, b->sight);
-          task.end_key = seen_end(span, task.end_query - 1, b->sight);
+          task.first_key = seen_tile(span, task.first_query, b->in.sight);
+          task.end_key = seen_end(span, task.end_query - 1, b->in.sight);
           b->tasks[count++] = task;
         }
       }
@@ -227,7 +223,7 @@ static int64_t largest_task_count(const AttentionSpan *spans, int64_t span_count
 }
 
 static void differentiate_all(Backward *b, const AttentionSpan *spans, int64_t span_count) {
-  ThreadPool *pool = b->backend->pool;
+  ThreadPool *pool = b->in.backend->pool;
   int64_t count = make_tasks(b, spans, span_count, CUT_HEADS), threads = pool_threads(pool);
   if (threads == 1 || count >= 4 * threads) {
     b->wanted = WANTED_QUERIES | WANTED_KEYS;
@@ -245,21 +241,15 @@ void cpu_attention_backward(void *dq, void *dk, void *dv, float *scratch, const 
                             const int32_t *query_ends, AttentionShape shape, Backend *backend) {
   int64_t queries = 0;
   for (int64_t s = 0; s < span_count; s++) queries = larger(queries, spans[s].query_end);
-  Backward b = {.dq = dq,
+  Backward b = {.in = attention_inputs(q, k, v, type, query_ends, shape, backend),
+                .dq = dq,
                 .sums = type == FLOAT_32 ? dq : scratch + queries * shape.heads,
                 .delta = scratch,
                 .lse = lse,
                 .dk = head_rows(dk, shape.kv_heads, shape.head_size, type),
                 .dv = head_rows(dv, shape.kv_heads, shape.value_size, type),
                 .go = head_rows(go, shape.heads, shape.value_size, type),
-                .o = head_rows(o, shape.heads, shape.value_size, type),
-                .q = head_rows(q, shape.heads, shape.head_size, type),
-                .k = head_rows(k, shape.kv_heads, shape.head_size, type),
-                .v = head_rows(v, shape.kv_heads, shape.value_size, type),
-                .type = type,
-                .shape = shape,
-                .sight = {shape.window, query_ends},
-                .backend = backend};
+                .o = head_rows(o, shape.heads, shape.value_size, type)};
   b.tasks = backend_shared_scratch(backend, (largest_task_count(spans, span_count, shape.kv_heads) + 1) * (int64_t)sizeof *b.tasks);
   pool_run(backend->pool, make_tasks(&b, spans, span_count, CUT_SPANS), prepare_queries, &b);
   differentiate_all(&b, spans, span_count);

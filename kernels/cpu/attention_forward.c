@@ -11,14 +11,10 @@
 enum { TASK_HEADS = 8, SLACK = 8 };
 
 typedef struct Forward {
+  AttentionInputs in;
   void *o;
   float *lse;
-  Rows q, k, v;
-  FloatType type;
-  AttentionShape shape;
-  Sight sight;
   const AttentionTask *tasks;
-  Backend *backend;
 } Forward;
 
 typedef struct Work {
@@ -80,14 +76,14 @@ ALWAYS_INLINE void update_row(Rows p, int64_t i, const float *scores, int64_t co
 // Adds what the keys of a tile say to `queries` queries of one head.
 static void attend_tile(const Forward *f, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                         int64_t key) {
-  const AttentionShape *shape = &f->shape;
-  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->sight) - key);  // keys that the last, so any, query sees
-  if (count <= 0 || seen_first(task->span, query, f->sight) >= key + KEYS) return;
+  const AttentionShape *shape = &f->in.shape;
+  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->in.sight) - key);  // keys that the last, so any, query sees
+  if (count <= 0 || seen_first(task->span, query, f->in.sight) >= key + KEYS) return;
   int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
-  BlockLeft q = block_left(work->left, rows_from(f->q, head * shape->head_size), query, queries, shape->head_size);
+  BlockLeft q = block_left(work->left, rows_from(f->in.q, head * shape->head_size), query, queries, shape->head_size);
   block_multiply(work->scores, KEYS, q, work->keys, queries, count, shape->head_size, false);
   for (int64_t i = 0; i < queries; i++) {
-    int64_t first = seen_first(task->span, query + i, f->sight) - key, end = seen_end(task->span, query + i, f->sight) - key;
+    int64_t first = seen_first(task->span, query + i, f->in.sight) - key, end = seen_end(task->span, query + i, f->in.sight) - key;
     float *scores = work->scores + i * KEYS;
     if (first >= KEYS || end <= 0) {
       memset((char *)work->p.data + i * KEYS * float_bytes(work->p.type), 0, (size_t)(KEYS * float_bytes(work->p.type)));
@@ -103,7 +99,7 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
 }
 
 static void store_rows(const Forward *f, const Work *work, const AttentionTask *task) {
-  const AttentionShape *shape = &f->shape;
+  const AttentionShape *shape = &f->in.shape;
   int64_t row = 0;
   for (int64_t h = task->first_head; h < task->end_head; h++)
     for (int64_t i = task->first_query; i < task->end_query; i++, row++) {
@@ -113,7 +109,7 @@ static void store_rows(const Forward *f, const Work *work, const AttentionTask *
       Vec factor = vec_set(1 / total);
       for (int64_t c = 0; c < shape->value_size; c += VL) {
         Vec value = factor * vec_load_first(sums + c, shape->value_size - c);
-        BY_TYPE(f->type, typed_store(f->o, o + c, value, shape->value_size - c, TYPE));
+        BY_TYPE(f->in.type, typed_store(f->o, o + c, value, shape->value_size - c, TYPE));
       }
       f->lse[i * shape->heads + h] = work->maxima[row] * LN_2 + logf(total);
     }
@@ -122,36 +118,36 @@ static void store_rows(const Forward *f, const Work *work, const AttentionTask *
 static void attend(void *argument, int64_t index, int thread) {
   const Forward *f = argument;
   const AttentionTask *task = &f->tasks[index];
-  const AttentionShape *shape = &f->shape;
+  const AttentionShape *shape = &f->in.shape;
   int64_t rows = (task->end_head - task->first_head) * (task->end_query - task->first_query);
-  Work work = divide_scratch(backend_scratch(f->backend, thread), shape, rows, f->type);
+  Work work = divide_scratch(backend_scratch(f->in.backend, thread), shape, rows, f->in.type);
   memset(work.sums, 0, (size_t)(rows * shape->value_size) * sizeof(float));
   memset(work.totals, 0, (size_t)(rows * VL) * sizeof(float));
   for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY;
-  blocks_begin(f->type);
+  blocks_begin(f->in.type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
     int64_t keys = smaller(KEYS, task->span->key_end - key);
-    Rows k = rows_from(f->k, task->kv_head * shape->head_size), v = rows_from(f->v, task->kv_head * shape->value_size);
+    Rows k = rows_from(f->in.k, task->kv_head * shape->head_size), v = rows_from(f->in.v, task->kv_head * shape->value_size);
     work.keys = block_right_turned(work.key_block, k, key, keys, shape->head_size, work.floats);
     work.values = block_right(work.value_block, v, key, keys, shape->value_size, work.floats);
     for (int64_t head = task->first_head; head < task->end_head; head++)
       for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
         attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);
   }
-  blocks_end(f->type);
+  blocks_end(f->in.type);
   store_rows(f, &work, task);
 }
 
 void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
+  AttentionInputs in = attention_inputs(q, k, v, type, query_ends, shape, backend);
   if (attention_is_single(spans, span_count)) {
-    attention_single(o, lse, q, k, v, type, spans, span_count, query_ends, &shape, backend);
+    attention_single(o, lse, &in, spans, span_count);
     return;
   }
   int64_t group = shape.heads / shape.kv_heads, heads = smaller(group, TASK_HEADS), queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
   for (int64_t s = 0; s < span_count; s++)
     count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);
-  Sight sight = {shape.window, query_ends};
   AttentionTask *tasks = backend_shared_scratch(backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;
   for (int64_t s = 0; s < span_count; s++) {
     const AttentionSpan *span = &spans[s];
@@ -166,19 +162,10 @@ void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, co
                                     g * group + smaller(h + heads, group),
                                     first,
                                     end,
-                                    seen_tile(span, first, sight),
-                                    seen_end(span, end - 1, sight)};
+                                    seen_tile(span, first, in.sight),
+                                    seen_end(span, end - 1, in.sight)};
         }
   }
-  Forward forward = {.o = o,
-                     .lse = lse,
-                     .q = head_rows(q, shape.heads, shape.head_size, type),
-                     .k = head_rows(k, shape.kv_heads, shape.head_size, type),
-                     .v = head_rows(v, shape.kv_heads, shape.value_size, type),
-                     .type = type,
-                     .shape = shape,
-                     .sight = sight,
-                     .tasks = tasks,
-                     .backend = backend};
+  Forward forward = {in, o, lse, tasks};
   pool_run(backend->pool, count, attend, &forward);
 }

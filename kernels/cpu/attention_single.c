@@ -9,24 +9,20 @@
 enum { HEAD_VECS = 4 };  // of values are summed at once
 
 typedef struct Single {
+  AttentionInputs in;
   void *o;
   float *lse;
-  Rows q, k, v;
-  FloatType type;
-  AttentionShape shape;
-  Sight sight;
   const AttentionSpan *spans;
   const int64_t *first_task;  // [spans + 1]
   int64_t span_count;
   float *parts;  // [tasks][heads][part_floats]
-  Backend *backend;
 } Single;
 
 // m, l, then the sum of the values.
 static int64_t part_floats(const AttentionShape *shape) { return round_up(2 + shape->value_size, VL); }
 
 static float *part_of(const Single *s, int64_t task, int64_t head) {
-  return s->parts + (task * s->shape.heads + head) * part_floats(&s->shape);
+  return s->parts + (task * s->in.shape.heads + head) * part_floats(&s->in.shape);
 }
 
 ALWAYS_INLINE void score_keys(float *scores, const float *q, Rows k, int64_t first, int64_t count, int64_t size, int type) {
@@ -75,18 +71,18 @@ static void exponentiate(float *scores, int64_t count, float *maximum, float *to
 
 // Of task `task`, the keys first .. first + count - 1 and all heads of the query `query`.
 static void attend_keys(const Single *s, int64_t task, int64_t query, int64_t first, int64_t count, float *buffer) {
-  const AttentionShape *shape = &s->shape;
+  const AttentionShape *shape = &s->in.shape;
   int64_t group = shape->heads / shape->kv_heads;
   float scores[KEYS] = {0}, *q = buffer;
   for (int64_t head = 0; head < shape->heads; head++) {
     for (int64_t c = 0; c < shape->head_size; c += VL)
-      BY_TYPE(s->type,
-              vec_store(q + c, typed_load(s->q.data, query * s->q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
-    Rows k = rows_from(s->k, head / group * shape->head_size), v = rows_from(s->v, head / group * shape->value_size);
+      BY_TYPE(s->in.type,
+              vec_store(q + c, typed_load(s->in.q.data, query * s->in.q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
+    Rows k = rows_from(s->in.k, head / group * shape->head_size), v = rows_from(s->in.v, head / group * shape->value_size);
     float *part = part_of(s, task, head);
-    BY_TYPE(s->type, score_keys(scores, q, k, first, count, shape->head_size, TYPE));
+    BY_TYPE(s->in.type, score_keys(scores, q, k, first, count, shape->head_size, TYPE));
     exponentiate(scores, count, &part[0], &part[1], shape);
-    BY_TYPE(s->type, sum_values(part + 2, scores, v, first, count, shape->value_size, TYPE));
+    BY_TYPE(s->in.type, sum_values(part + 2, scores, v, first, count, shape->value_size, TYPE));
   }
 }
 
@@ -95,14 +91,14 @@ static void attend(void *argument, int64_t task, int thread) {
   int64_t index = 0;
   while (task >= s->first_task[index + 1]) index++;
   const AttentionSpan *span = &s->spans[index];
-  int64_t query = span->query_begin, tile = seen_tile(span, query, s->sight) + (task - s->first_task[index]) * KEYS;
-  int64_t first = larger(tile, seen_first(span, query, s->sight)), end = smaller(tile + KEYS, seen_end(span, query, s->sight));
-  attend_keys(s, task, query, first, end - first, backend_scratch(s->backend, thread));
+  int64_t query = span->query_begin, tile = seen_tile(span, query, s->in.sight) + (task - s->first_task[index]) * KEYS;
+  int64_t first = larger(tile, seen_first(span, query, s->in.sight)), end = smaller(tile + KEYS, seen_end(span, query, s->in.sight));
+  attend_keys(s, task, query, first, end - first, backend_scratch(s->in.backend, thread));
 }
 
 // The parts of head `head` of a span, put together.
 static void join(const Single *s, int64_t index, int64_t head) {
-  const AttentionShape *shape = &s->shape;
+  const AttentionShape *shape = &s->in.shape;
   int64_t begin = s->first_task[index], end = s->first_task[index + 1], query = s->spans[index].query_begin;
   float maximum = -INFINITY, total = 0;
   for (int64_t t = begin; t < end; t++) maximum = fmaxf(maximum, part_of(s, t, head)[0]);
@@ -118,7 +114,7 @@ static void join(const Single *s, int64_t index, int64_t head) {
       const float *part = part_of(s, t, head);
       sum = vec_fma(vec_set(part[0]), vec_load_first(part + 2 + c, left), sum);
     }
-    BY_TYPE(s->type, typed_store(s->o, (query * shape->heads + head) * shape->value_size + c, sum * vec_set(1 / total), left, TYPE));
+    BY_TYPE(s->in.type, typed_store(s->o, (query * shape->heads + head) * shape->value_size + c, sum * vec_set(1 / total), left, TYPE));
   }
   s->lse[query * shape->heads + head] = maximum + logf(total);
 }
@@ -133,28 +129,17 @@ bool attention_is_single(const AttentionSpan *spans, int64_t span_count) {
   return span_count > 0;
 }
 
-void attention_single(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
-                      int64_t span_count, const int32_t *query_ends, const AttentionShape *shape, Backend *backend) {
-  Single single = {.o = o,
-                   .lse = lse,
-                   .q = head_rows(q, shape->heads, shape->head_size, type),
-                   .k = head_rows(k, shape->kv_heads, shape->head_size, type),
-                   .v = head_rows(v, shape->kv_heads, shape->value_size, type),
-                   .type = type,
-                   .shape = *shape,
-                   .sight = {shape->window, query_ends},
-                   .spans = spans,
-                   .span_count = span_count,
-                   .backend = backend};
+void attention_single(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count) {
+  Single single = {.in = *in, .o = o, .lse = lse, .spans = spans, .span_count = span_count};
   int64_t tasks = 0, places = round_up((span_count + 1) * (int64_t)sizeof(int64_t), 64);
-  for (int64_t i = 0; i < span_count; i++) tasks += count_tasks(&spans[i], single.sight);
-  char *shared = backend_shared_scratch(backend, places + tasks * shape->heads * part_floats(shape) * (int64_t)sizeof(float));
+  for (int64_t i = 0; i < span_count; i++) tasks += count_tasks(&spans[i], in->sight);
+  char *shared = backend_shared_scratch(in->backend, places + tasks * in->shape.heads * part_floats(&in->shape) * (int64_t)sizeof(float));
   int64_t *first_task = (int64_t *)(void *)shared;
   first_task[0] = 0;
-  for (int64_t i = 0; i < span_count; i++) first_task[i + 1] = first_task[i] + count_tasks(&spans[i], single.sight);
+  for (int64_t i = 0; i < span_count; i++) first_task[i + 1] = first_task[i] + count_tasks(&spans[i], in->sight);
   single.first_task = first_task;
   single.parts = (float *)(void *)(shared + places);
-  pool_run(backend->pool, tasks, attend, &single);
+  pool_run(in->backend->pool, tasks, attend, &single);
   for (int64_t i = 0; i < span_count; i++)
-    for (int64_t head = 0; head < shape->heads; head++) join(&single, i, head);
+    for (int64_t head = 0; head < in->shape.heads; head++) join(&single, i, head);
 }

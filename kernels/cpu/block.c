@@ -3,15 +3,10 @@
 #ifdef __AMX_BF16__
 #include "kernels/cpu/tiles.h"
 
-// 32 values from element i on as bfloat16; zeros from `count` on.
 static __m512i words(Rows rows, int64_t i, int64_t count) {
-  if (count <= 0) return _mm512_setzero_si512();
-  if (rows.type == FLOAT_32) {
-    const float *from = (const float *)rows.data + i;
-    return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(from + VL, count - VL), vec_load_first(from, count));
-  }
-  const uint16_t *from = (const uint16_t *)rows.data + i;
-  return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+  __m512i values;
+  BY_TYPE(rows.type, values = bf16_words(rows.data, i, count, TYPE));
+  return values;
 }
 
 static BlockLeft packed_tiles(const uint16_t *tiles, int64_t depth) {

@@ -9,6 +9,9 @@
 #define ISA_JOIN(name, isa) ISA_JOIN_(name, isa)
 #define ISA_NAME(name) ISA_JOIN(name, ISA)
 
+// For functions whose arguments have to be constants where they are called.
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

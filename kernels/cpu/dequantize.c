@@ -214,8 +214,7 @@ float matrix_dot(const Matrix *w, int64_t row, const float *x) {
 }
 
 // dot_rows for `rows` (1 to 3) rows of x at once: as many sums as registers hold.
-static inline __attribute__((always_inline)) void dot_few_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t columns,
-                                                               int rows) {
+ALWAYS_INLINE void dot_few_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t columns, int rows) {
   Vec sums[3][4];
   for (int r = 0; r < rows; r++)
     for (int a = 0; a < 4; a++) sums[r][a] = vec_zero();

@@ -6,8 +6,6 @@
 // Rows follow each other in memory; the processor's own prefetching stops at the ends of pages.
 enum { FETCH_AHEAD = 4096 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 // What a row adds up to: two chains, for the latency of an addition, and shifts of which lane 1 counts.
 typedef struct Sums {
   __m256 chains[2];

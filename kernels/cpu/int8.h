@@ -17,11 +17,13 @@ typedef struct Int8Row {
 } Int8Row;
 
 // Rows of `columns`, a multiple of 32, one after another in one block; row i of them.
-static inline int64_t int8_row_bytes(int64_t columns) { return round_up(columns * 2 + columns / 32 * 4 * (int64_t)sizeof(float), 64); }
+static inline int64_t int8_row_bytes(int64_t columns) {
+  return round_up(columns * 2 + columns / INT8_BLOCK * 4 * (int64_t)sizeof(float), 64);
+}
 
 static inline Int8Row int8_row(const char *rows, int64_t i, int64_t columns) {
   const char *row = rows + i * int8_row_bytes(columns);
-  int64_t blocks = columns / 32;
+  int64_t blocks = columns / INT8_BLOCK;
   const float *scales = (const float *)(const void *)(row + 2 * columns);
   return (Int8Row){.levels = (const int8_t *)row,
                    .negatives = (const int32_t *)(const void *)(row + columns),

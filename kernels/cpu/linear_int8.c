@@ -6,11 +6,9 @@
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/linear_stream.h"
 
-enum { BLOCK = 32 };
-
 static void round_block(const Int8Row *row, int64_t block, const float *x) {
   int32_t largest = 0;  // of non-negative floats, the larger has the larger bits; a NaN's are larger than all
-  for (int i = 0; i < BLOCK; i++) {
+  for (int i = 0; i < INT8_BLOCK; i++) {
     int32_t bits;
     memcpy(&bits, &x[i], sizeof bits);
     bits &= 0x7fffffff;
@@ -20,11 +18,11 @@ static void round_block(const Int8Row *row, int64_t block, const float *x) {
   memcpy(&maximum, &largest, sizeof maximum);
   if (!(maximum < INFINITY)) scale = NAN;
   else if (maximum > INT8_SMALLEST) scale = maximum / 127, inverse = 127 / maximum;
-  int8_t *levels = (int8_t *)(uintptr_t)row->levels + block * BLOCK;
+  int8_t *levels = (int8_t *)(uintptr_t)row->levels + block * INT8_BLOCK;
   int32_t *negatives = (int32_t *)(uintptr_t)row->negatives + block * INT8_LANES, sum = 0;
   if (inverse > 0)
-    for (int i = 0; i < BLOCK; i++) levels[i] = (int8_t)(int32_t)rintf(x[i] * inverse);
-  else memset(levels, 0, BLOCK);
+    for (int i = 0; i < INT8_BLOCK; i++) levels[i] = (int8_t)(int32_t)rintf(x[i] * inverse);
+  else memset(levels, 0, INT8_BLOCK);
   for (int lane = 0; lane < INT8_LANES; lane++) {
     const int8_t *four = levels + 4 * lane;
     negatives[lane] = -(four[0] + four[1] + four[2] + four[3]);
@@ -37,7 +35,7 @@ static void round_block(const Int8Row *row, int64_t block, const float *x) {
 
 void int8_round_row(char *rows, int64_t i, const float *x, int64_t columns) {
   Int8Row row = int8_row(rows, i, columns);
-  for (int64_t block = 0; block < columns / BLOCK; block++) round_block(&row, block, x + block * BLOCK);
+  for (int64_t block = 0; block < columns / INT8_BLOCK; block++) round_block(&row, block, x + block * INT8_BLOCK);
 }
 
 Int8Dot int8_dot_here(BlockType type) {

@@ -55,13 +55,14 @@ static Part part_at(const Plan *plan, int index) { return (Part){index * plan->d
 // Panels of tiles that lay a multiple of 4096 bytes apart would meet in few sets of the caches.
 static int64_t spread(int64_t depth) { return depth % 128 ? depth : depth + 32; }
 
-// Of a panel of an output in a part.
+// Of a panel of an output in a part, for one term and for all.
+static int64_t term_depth(const Product *p, const Term *term, Part part) {
+  int64_t k = part_depth(&p->lefts[term->left], part);
+  return p->in_tiles ? round_up(k, 32) : k;
+}
 static int64_t panel_depth(const Product *p, const Output *output, Part part) {
   int64_t depth = 0;
-  for (int t = 0; t < output->term_count; t++) {
-    int64_t k = part_depth(&p->lefts[output->terms[t].left], part);
-    depth += p->in_tiles ? round_up(k, 32) : k;
-  }
+  for (int t = 0; t < output->term_count; t++) depth += term_depth(p, &output->terms[t], part);
   return p->in_tiles ? spread(depth) : depth;
 }
 
@@ -102,10 +103,10 @@ static void place_segments(ProductTask *task, int64_t first, int64_t end, char *
     if (begin >= last) continue;
     segment->column = (begin - output->first_group) * GROUP_COLUMNS;
     segment->columns = smaller(output->n - segment->column, (last - begin) * GROUP_COLUMNS);
+    int64_t at = 0;
     for (int t = 0; t < output->term_count; t++) {
-      int64_t k = part_depth(&p->lefts[output->terms[t].left], task->part);
-      segment->term_at[t] = segment->depth;
-      segment->depth += p->in_tiles ? round_up(k, 32) : k;
+      segment->term_at[t] = at;
+      at += term_depth(p, &output->terms[t], task->part);
     }
     segment->depth = panel_depth(p, output, task->part);
     task->columns += (last - begin) * GROUP_COLUMNS;

@@ -10,10 +10,6 @@
 #include "kernels/cpu/dequantize.h"
 #include "kernels/cpu/tiles.h"
 
-static __m512i load_words(const float *p, int64_t count) {  // 32 floats as bfloat16, zeros from `count` on
-  return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(p + VL, count - VL), vec_load_first(p, count));
-}
-
 enum { AHEAD = 32 };  // rows that are fetched before they are read
 
 // One panel of w^T: 16 rows of w, of which pairs of words are turned.
@@ -63,20 +59,13 @@ void product_bf16_pack(const Segment *segment, const Term *term, int64_t first, 
   }
 }
 
-// 32 values of row i of a left operand as bfloat16, from k on.
-ALWAYS_INLINE __m512i left_words(const Left *left, int64_t i, int64_t k, int type) {
-  int64_t at = i * left->rows.step + k, count = left->k - k;
-  if (type == FLOAT_32) return load_words((const float *)left->rows.data + at, count);
-  const uint16_t *from = (const uint16_t *)left->rows.data + at;
-  return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
-}
-
 ALWAYS_INLINE void pack_rows(uint16_t *to, const Left *left, int64_t row, int64_t rows, int type) {
   for (int64_t i = 0; i < rows; i += AMX_ROWS, to += left->tiles.panel_step) {
     int64_t count = smaller(AMX_ROWS, rows - i);
     uint16_t *at = to;
     for (int64_t k = 0; k < left->k; k += AMX_DEPTH, at += AMX_ELEMENTS) {
-      for (int64_t r = 0; r < count; r++) _mm512_storeu_si512(at + r * AMX_DEPTH, left_words(left, row + i + r, k, type));
+      for (int64_t r = 0; r < count; r++)
+        _mm512_storeu_si512(at + r * AMX_DEPTH, bf16_words(left->rows.data, (row + i + r) * left->rows.step + k, left->k - k, type));
       for (int64_t r = count; r < AMX_ROWS; r++) _mm512_storeu_si512(at + r * AMX_DEPTH, _mm512_setzero_si512());
     }
   }
@@ -164,36 +153,22 @@ ALWAYS_INLINE void fetch_ahead(const RowPair *a, int64_t t) {
     _mm_prefetch((const char *)(a->ahead_too + r * a->row_step + t * a->tile_step), _MM_HINT_T1);
 }
 
-// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3. The second panel of rows may be the first again.
-ALWAYS_INLINE void multiply_term(const RowPair *rows, const uint16_t *b, int64_t b_step, int64_t tiles, Pending *pending) {
+// 2 x 2 tiles of sums over `tiles` tiles of k: registers 0 to 3; or, for one panel of columns, 0 and 2. The second panel of rows may be
+// the first again.
+ALWAYS_INLINE void multiply_term(const RowPair *rows, const uint16_t *b, int64_t b_step, int64_t tiles, bool both, Pending *pending) {
   const uint16_t *first = rows->first, *second = rows->second;
   int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
   for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
     _tile_loadd(4, first, row_bytes);
     _tile_stream_loadd(6, b, 2 * AMX_DEPTH);
-    _tile_stream_loadd(7, b + b_step, 2 * AMX_DEPTH);
+    if (both) _tile_stream_loadd(7, b + b_step, 2 * AMX_DEPTH);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
+    if (both) _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, second, row_bytes);
     _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if (both) _tile_dpbf16ps(3, 5, 7);
     fetch_ahead(rows, t);
     if (pending->done < pending->rows) finish_row(pending);
-    if (pending->done < pending->rows) finish_row(pending);
-  }
-}
-
-// The same for one panel of columns: registers 0 and 2.
-ALWAYS_INLINE void multiply_narrow_term(const RowPair *rows, const uint16_t *b, int64_t tiles, Pending *pending) {
-  const uint16_t *first = rows->first, *second = rows->second;
-  int64_t row_bytes = rows->row_step * (int64_t)sizeof *first;
-  for (int64_t t = 0; t < tiles; t++, first += rows->tile_step, second += rows->tile_step, b += AMX_ELEMENTS) {
-    _tile_loadd(4, first, row_bytes);
-    _tile_stream_loadd(6, b, 2 * AMX_DEPTH);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, second, row_bytes);
-    _tile_dpbf16ps(2, 5, 6);
-    fetch_ahead(rows, t);
     if (pending->done < pending->rows) finish_row(pending);
   }
 }
@@ -288,8 +263,8 @@ static void multiply_block(Pass *pass, const Segment *segment, int64_t column) {
       rows.residual = (const float *)residual->data + (pass->panel + 2) * AMX_ROWS * residual->step + segment->column + column;
       rows.residual_step = residual->step;
     }
-    if (both) multiply_term(&rows, b, panel_step, tiles, &pass->pending);
-    else multiply_narrow_term(&rows, b, tiles, &pass->pending);
+    if (both) multiply_term(&rows, b, panel_step, tiles, true, &pass->pending);
+    else multiply_term(&rows, b, panel_step, tiles, false, &pass->pending);
   }
   finish(&pass->pending);
   if (!pass->is_finished) {

@@ -12,8 +12,8 @@ typedef struct Output {
 
 typedef void (*MicroKernel)(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step, int64_t k);
 
-static inline __attribute__((always_inline)) void multiply(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b,
-                                                           int64_t b_step, int64_t k, int rows, int vecs) {
+ALWAYS_INLINE void multiply(Output out, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t b_step, int64_t k, int rows,
+                            int vecs) {
   Vec sums[TILE_ROWS][TILE_VECS];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++)

@@ -27,7 +27,6 @@ static inline TileA tile_a_rows(const float *data, int64_t ld) { return (TileA){
 static inline TileA tile_a_columns(const float *data, int64_t ld) { return (TileA){data, TILE_ROWS, 1, ld}; }  // a[k * ld + i]
 static inline TileA tile_a_packed(const float *data, int64_t k) { return (TileA){data, TILE_ROWS * k, 1, TILE_ROWS}; }
 static inline TileB tile_b_packed(const float *data, int64_t k) { return (TileB){data, TILE_COLUMNS * k, TILE_COLUMNS}; }
-static inline TileB tile_b_rows(const float *data, int64_t ld) { return (TileB){data, TILE_COLUMNS, ld}; }  // b[k * ld + j]
 
 #define tile_multiply ISA_NAME(tile_multiply)
 void tile_multiply(float *c, int64_t ldc, TileA a, TileB b, int64_t m, int64_t n, int64_t k, float alpha, bool accumulate);

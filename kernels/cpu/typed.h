@@ -19,8 +19,6 @@
     }                             \
   } while (0)
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 // The first `count` of VL values from element i on (all from VL on); the others are 0.
 ALWAYS_INLINE Vec typed_load(const void *data, int64_t i, int64_t count, int type) {
   if (type == FLOAT_32) return vec_load_first((const float *)data + i, count);

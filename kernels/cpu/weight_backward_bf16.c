@@ -55,14 +55,7 @@ static void pack_narrow(void *argument, int64_t task, int thread) {
 
 // 32 columns of row i of wide as bfloat16; zeros beyond n and beyond `count` columns.
 ALWAYS_INLINE __m512i wide_words(const WeightProduct *p, int64_t i, int64_t column, int64_t count, int type) {
-  if (i >= p->n || count <= 0) return _mm512_setzero_si512();
-  int64_t at = i * p->wide.step + column;
-  if (type == FLOAT_32) {
-    const float *from = (const float *)p->wide.data + at;
-    return (__m512i)_mm512_cvtne2ps_pbh(vec_load_first(from + VL, count - VL), vec_load_first(from, count));
-  }
-  const uint16_t *from = (const uint16_t *)p->wide.data + at;
-  return count >= AMX_DEPTH ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << count) - 1, from);
+  return bf16_words(p->wide.data, i * p->wide.step + column, i < p->n ? count : 0, type);
 }
 
 // `tiles` tiles of each panel of some columns: to[panel][tile][pair of rows][column][2].

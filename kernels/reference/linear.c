@@ -57,8 +57,6 @@ void reference_linear_forward(const Projection *projections, int count, Rows x, 
   for (int i = 0; i < count; i++) forward(&projections[i], x, NULL, n, backend);
 }
 
-enum { INT8_BLOCK = 32 };
-
 static void round_block(double *out, const float *x) {
   float largest = 0;
   for (int j = 0; j < INT8_BLOCK; j++) {
