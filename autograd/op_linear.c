@@ -79,33 +79,57 @@ static void linear_forward(Node *node, Tape *tape) {
   (in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward)(projections, a->count, tensor_rows(x), x->rows, tape->backend);
 }
 
-// The gradients of part i's A and B; its dh is left in `dh`. x_dropped: room for x with its dropout mask, NULL without dropout.
-static void low_backward(const Node *node, int i, Rows dh, void *x_dropped, Tape *tape) {
+// What the adapters' dh and dB need, of all parts; rounded: room for dy in x's type, data NULL where it has that already.
+static void low_backward(const Node *node, Rows dh, Rows rounded, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
+  LowRankGradient gradients[LINEAR_PROJECTIONS];
+  int count = 0;
+  for (int i = 0; i < a->count; i++) {
+    if (!is_adapted(&a->parts[i])) continue;
+    const LowRank *adapter = a->parts[i].adapter;
+    gradients[count++] = (LowRankGradient){.dy = gradient_rows(node->outputs[i]),
+                                           .b = adapter->b.data,
+                                           .db = adapter->b.gradient,
+                                           .out = adapter->b.rows,
+                                           .rank = adapter->b.columns,
+                                           .scale = adapter->scale,
+                                           .h = rows_from(tensor_rows(node->outputs[LINEAR_H]), a->h_column[i]),
+                                           .dh = rows_from(dh, a->h_column[i]),
+                                           .rounded = rounded};
+  }
+  tape->backend->kernels->low_rank_backward(gradients, count, node->inputs[LINEAR_X]->rows, tape->backend);
+}
+
+// Part i's dA, and what A gives to dx, through its dropout mask; buffer: room for one x.
+static void dropped_backward(const Node *node, int i, Rows dh, void *buffer, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
   const LowRank *adapter = a->parts[i].adapter;
-  const Tensor *x = node->inputs[LINEAR_X], *y = node->outputs[i];
-  Rows h = rows_from(tensor_rows(node->outputs[LINEAR_H]), a->h_column[i]), input = tensor_rows(x);
-  WeightGradient db = {.dw = adapter->b.gradient, .dy = gradient_rows(y), .rows = adapter->b.rows, .alpha = 1};
-  kernels->weight_backward(&db, 1, h, adapter->b.columns, x->rows, tape->backend);
-  Matrix b = parameter_matrix(&adapter->b);
-  Projection back = {.w = &b, .alpha = adapter->scale, .y = gradient_rows(y)};
-  kernels->linear_backward(dh, &back, 1, x->rows, false, tape->backend);
-  if (!x_dropped) return;
-  drop(x_dropped, x->data, adapter, x, false, tape);
-  input.data = x_dropped;
+  Tensor *x = node->inputs[LINEAR_X];
+  Rows dropped = {buffer, x->columns, x->type};
+  drop(buffer, x->data, adapter, x, false, tape);
   WeightGradient da = {.dw = adapter->a.gradient, .dy = dh, .rows = adapter->a.rows, .alpha = 1};
-  kernels->weight_backward(&da, 1, input, x->columns, x->rows, tape->backend);
+  kernels->weight_backward(&da, 1, dropped, x->columns, x->rows, tape->backend);
+  if (!x->needs_gradient) return;
+  Matrix matrix = parameter_matrix(&adapter->a);
+  Projection back = {.w = &matrix, .alpha = 1, .y = dh};
+  kernels->linear_backward(dropped, &back, 1, x->rows, false, tape->backend);
+  drop(x->gradient, buffer, adapter, x, true, tape);
 }
 
-// What A gives back of dh through its dropout mask, added to dx.
-static void low_dropped_backward(const Node *node, int i, Rows dh, void *buffer, Tape *tape) {
+// Scratch of the backward pass: dh of all parts, dy in x's type where it has another one, one x where there is dropout.
+typedef struct BackwardScratch {
+  int64_t rounded, dropped, bytes;  // where they begin
+} BackwardScratch;
+
+static BackwardScratch backward_scratch(const Node *node) {
   const LinearAttributes *a = node->attributes;
-  Tensor *x = node->inputs[LINEAR_X];
-  Matrix matrix = parameter_matrix(&a->parts[i].adapter->a);
-  Projection back = {.w = &matrix, .alpha = 1, .y = dh};
-  tape->backend->kernels->linear_backward((Rows){buffer, x->columns, x->type}, &back, 1, x->rows, false, tape->backend);
-  drop(x->gradient, buffer, a->parts[i].adapter, x, true, tape);
+  const Tensor *x = node->inputs[LINEAR_X], *y = node->outputs[0];
+  int64_t size = float_bytes(x->type), dh = x->rows * a->rank * size;
+  BackwardScratch scratch = {.rounded = (dh + 63) / 64 * 64};
+  scratch.dropped = scratch.rounded + (a->rank && y->type != x->type ? (tensor_count(y) * size + 63) / 64 * 64 : 0);
+  scratch.bytes = scratch.dropped + (has_dropout(a) ? tensor_count(x) * size : 0);
+  return scratch;
 }
 
 static void linear_backward(Node *node, Tape *tape) {
@@ -113,41 +137,38 @@ static void linear_backward(Node *node, Tape *tape) {
   const Kernels *kernels = tape->backend->kernels;
   Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL];
   const Tensor *y = node->outputs[0];
-  bool dropped = has_dropout(a);
-  // Scratch: dh of all parts, then room for one x where there is dropout.
-  Rows dh = {node->scratch, a->rank, x->type};
-  void *buffer = dropped ? (char *)node->scratch + (x->rows * a->rank * float_bytes(x->type) + 63) / 64 * 64 : NULL;
+  BackwardScratch places = backward_scratch(node);
+  char *scratch = node->scratch;
+  Rows dh = {scratch, a->rank, x->type}, rounded = {NULL, 0, x->type};
+  if (places.dropped > places.rounded) rounded = (Rows){scratch + places.rounded, y->columns, x->type};
+  if (a->rank) low_backward(node, dh, rounded, tape);
   Projection projections[LINEAR_PROJECTIONS];
   WeightGradient gradients[LINEAR_PROJECTIONS];
+  bool dropped = has_dropout(a);
   int adapted = 0;
   for (int i = 0; i < a->count; i++) {
     const LinearPart *part = &a->parts[i];
-    projections[i] = (Projection){.w = part->weight, .alpha = 1, .y = gradient_rows(node->outputs[i])};
-    if (!is_adapted(part)) continue;
+    projections[i] = (Projection){.w = part->weight, .alpha = 1, .y = rounded.data ? rounded : gradient_rows(node->outputs[i])};
+    if (!is_adapted(part) || dropped) continue;
     Rows own = rows_from(dh, a->h_column[i]);
-    low_backward(node, i, own, buffer, tape);
     gradients[adapted++] = (WeightGradient){.dw = part->adapter->a.gradient, .dy = own, .rows = part->adapter->a.rows, .alpha = 1};
-    if (dropped) continue;
     projections[i].h = own;
     projections[i].low = part->adapter->a.data;
     projections[i].rank = part->adapter->a.rows;
   }
-  if (adapted && !dropped) kernels->weight_backward(gradients, adapted, tensor_rows(x), x->columns, x->rows, tape->backend);
-  if (x->needs_gradient) {
+  if (adapted) kernels->weight_backward(gradients, adapted, tensor_rows(x), x->columns, x->rows, tape->backend);
+  if (x->needs_gradient)
     kernels->linear_backward(gradient_rows(x), projections, a->count, x->rows, node->accumulate[LINEAR_X], tape->backend);
-    for (int i = 0; i < a->count && dropped; i++)
-      if (is_adapted(&a->parts[i])) low_dropped_backward(node, i, rows_from(dh, a->h_column[i]), buffer, tape);
-  }
+  for (int i = 0; i < a->count && dropped; i++)
+    if (is_adapted(&a->parts[i])) dropped_backward(node, i, rows_from(dh, a->h_column[i]), scratch + places.dropped, tape);
   if (residual && residual->needs_gradient && !node->shares_gradient)
     kernels->add(residual->gradient, y->gradient, 1, tensor_count(y), tape->backend);  // a set one would have been shared
 }
 
 static int64_t linear_scratch(const Node *node, bool backward) {
-  const LinearAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LINEAR_X];
-  int64_t bytes = backward ? (x->rows * a->rank * float_bytes(x->type) + 63) / 64 * 64 : 0;
-  if (has_dropout(a)) bytes += tensor_count(x) * float_bytes(x->type);
-  return (bytes + 3) / 4;
+  int64_t forward = has_dropout(node->attributes) ? tensor_count(x) * float_bytes(x->type) : 0;
+  return ((backward ? backward_scratch(node).bytes : forward) + 3) / 4;
 }
 
 // Products of rows x in x out: 2 of them for each weight a row; LoRA's come three times on the way back.

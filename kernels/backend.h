@@ -43,6 +43,7 @@ typedef struct Kernels {
   void (*linear_backward)(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
   // dw_i[rows_i, columns] += alpha_i * dy_i[n, rows_i]^T x[n, columns] for each of `count` gradients
   void (*weight_backward)(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
+  void (*low_rank_backward)(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
   // y[i] = scale * w[ids[i]]
   void (*embedding_forward)(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 

@@ -39,4 +39,15 @@ typedef struct WeightGradient {
   float alpha;
 } WeightGradient;
 
+// Backward pass of y += h b^T, h = scale x a^T (LoRA's, up to a): dh = scale dy b, db += dy^T h.
+typedef struct LowRankGradient {
+  Rows dy;  // [n, out]
+  const float *b;  // [out, rank]
+  float *db;  // [out, rank]
+  int64_t out, rank;
+  float scale;
+  Rows h, dh;  // [n, rank]; dh is written
+  Rows rounded;  // [n, out]: dy, rounded to this type; data NULL: not wanted
+} LowRankGradient;
+
 #endif

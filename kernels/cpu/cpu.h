@@ -29,6 +29,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_linear_forward_int8 ISA_NAME(cpu_linear_forward_int8)
 #define cpu_linear_backward ISA_NAME(cpu_linear_backward)
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
+#define cpu_low_rank_backward ISA_NAME(cpu_low_rank_backward)
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
 #define cpu_rmsnorm_forward ISA_NAME(cpu_rmsnorm_forward)
 #define cpu_rmsnorm_backward ISA_NAME(cpu_rmsnorm_backward)
@@ -52,6 +53,7 @@ void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_
 void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
+void cpu_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 void cpu_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
                          Backend *backend);

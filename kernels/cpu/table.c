@@ -11,6 +11,7 @@ const Kernels ISA_NAME(kernels) = {
     .linear_forward_int8 = cpu_linear_forward_int8,
     .linear_backward = cpu_linear_backward,
     .weight_backward = cpu_weight_backward,
+    .low_rank_backward = cpu_low_rank_backward,
     .embedding_forward = cpu_embedding_forward,
     .rmsnorm_forward = cpu_rmsnorm_forward,
     .rmsnorm_backward = cpu_rmsnorm_backward,

@@ -1,5 +1,6 @@
 // The product of weight_backward.c, in float32 there and by tiles in weight_backward_bf16.c:
-//   dw_i += alpha_i narrow_i^T wide, or its transpose, for several narrow operands to one wide one.
+//   dw_i += alpha_i narrow_i^T wide, or its transpose, for several narrow operands to one wide one,
+// and by tiles what else low_rank_backward wants of a dy, so that its rows are read once.
 #ifndef KERNELS_CPU_WEIGHT_BACKWARD_H
 #define KERNELS_CPU_WEIGHT_BACKWARD_H
 
@@ -18,6 +19,7 @@ typedef struct WeightProduct {
   int narrow_count;
   int64_t n, width, task_columns, row_tasks;
   bool is_turned;  // wide is dy: the product is dw^T
+  const LowRankGradient *low;  // then dh and the rounded dy as well, from the same rows; NULL: only the product
   Backend *backend;
 } WeightProduct;
 

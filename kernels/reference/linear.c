@@ -145,6 +145,16 @@ void reference_weight_backward(const WeightGradient *gradients, int count, Rows 
   }
 }
 
+void reference_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend) {
+  for (const LowRankGradient *g = gradients; g < gradients + count; g++) {
+    Matrix b = matrix_f32(g->b, g->out, g->rank);
+    reference_linear_backward(g->dh, &(Projection){.w = &b, .alpha = g->scale, .y = g->dy}, 1, n, false, backend);
+    reference_weight_backward(&(WeightGradient){.dw = g->db, .dy = g->dy, .rows = g->out, .alpha = 1}, 1, g->h, g->rank, n, backend);
+    for (int64_t i = 0; g->rounded.data && i < n; i++)
+      for (int64_t j = 0; j < g->out; j++) store(g->rounded, i, j, load(g->dy, i, j));
+  }
+}
+
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < n; i++) {

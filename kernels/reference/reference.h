@@ -26,6 +26,7 @@ void reference_linear_forward(const Projection *projections, int count, Rows x, 
 void reference_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void reference_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void reference_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
+void reference_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
 void reference_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,

@@ -8,6 +8,7 @@ const Kernels kernels_scalar = {
     .linear_forward_int8 = reference_linear_forward_int8,
     .linear_backward = reference_linear_backward,
     .weight_backward = reference_weight_backward,
+    .low_rank_backward = reference_low_rank_backward,
     .embedding_forward = reference_embedding_forward,
     .rmsnorm_forward = reference_rmsnorm_forward,
     .rmsnorm_backward = reference_rmsnorm_backward,

@@ -23,9 +23,9 @@ typedef struct Case {
 // One side's operands: the same values on both sides.
 typedef struct Side {
   Arena arena;
-  Rows x, y[LINEAR_PROJECTIONS], h, residual[LINEAR_PROJECTIONS];
+  Rows x, y[LINEAR_PROJECTIONS], h, dh, residual[LINEAR_PROJECTIONS];
   Matrix w[LINEAR_PROJECTIONS];
-  float *low[LINEAR_PROJECTIONS], *bias[LINEAR_PROJECTIONS], *gradient[LINEAR_PROJECTIONS];
+  float *low[LINEAR_PROJECTIONS], *bias[LINEAR_PROJECTIONS], *gradient[LINEAR_PROJECTIONS], *low_gradient[LINEAR_PROJECTIONS];
   int64_t ranks;
 } Side;
 
@@ -56,12 +56,14 @@ static void side_new(Side *s, const Case *c, bool backward, uint64_t seed) {
   s->x = rows_new(&s->arena, &rng, c->n, c->in + 32, c->type);
   for (int i = 0; i < c->count; i++) s->ranks += c->rank[i];
   s->h = rows_new(&s->arena, &rng, c->n, s->ranks + 3, c->type);
+  s->dh = rows_new(&s->arena, &rng, c->n, s->ranks + 5, c->type);
   for (int i = 0; i < c->count; i++) {
     s->y[i] = rows_new(&s->arena, &rng, c->n, c->out[i] + 16 * i, c->type);
     s->residual[i] = rows_new(&s->arena, &rng, c->n, c->out[i], c->is_residual_float ? FLOAT_32 : c->type);
     s->w[i] = matrix_new(&s->arena, &rng, c->weights, c->out[i], c->in);
     s->low[i] = values(&s->arena, &rng, c->rank[i] * (backward ? c->in : c->out[i]), 1);
     s->bias[i] = values(&s->arena, &rng, c->out[i], 1);
+    s->low_gradient[i] = values(&s->arena, &rng, c->rank[i] * c->out[i], 1);
     s->gradient[i] = values(&s->arena, &rng, c->rank[i] * c->in, 1);
   }
 }
@@ -139,6 +141,25 @@ static void call_weights(Side *side, const Case *c, const Kernels *kernels, Back
   if (count) kernels->weight_backward(g, count, side->x, c->in, c->n, backend);
 }
 
+// dh and dB of all projections. The residual stands for dy, y for what it is rounded to.
+static void call_low_rank(Side *side, const Case *c, const Kernels *kernels, Backend *backend) {
+  LowRankGradient g[LINEAR_PROJECTIONS];
+  int64_t column = 0;
+  int count = 0;
+  for (int p = 0; p < c->count; column += c->rank[p++])
+    if (c->rank[p])
+      g[count++] = (LowRankGradient){.dy = side->residual[p],
+                                     .b = side->low[p],
+                                     .db = side->low_gradient[p],
+                                     .out = c->out[p],
+                                     .rank = c->rank[p],
+                                     .scale = 0.5f,
+                                     .h = rows_from(side->h, column),
+                                     .dh = rows_from(side->dh, column),
+                                     .rounded = c->has_residual ? side->y[p] : (Rows){0}};
+  if (count) kernels->low_rank_backward(g, count, c->n, backend);
+}
+
 static void compare_sides(const Side *actual, const Side *expected, Call call, const char *table, const Case *c) {
   int64_t k = 0;
   for (int i = 0; i < c->count; i++) k += c->out[i];
@@ -148,17 +169,24 @@ static void compare_sides(const Side *actual, const Side *expected, Call call, c
   for (int i = 0; i < c->count && call == call_weights; i++)
     compare(rows_f32(actual->gradient[i], c->in), rows_f32(expected->gradient[i], c->in), c->rank[i], c->in, tolerance(c->type, c->n),
             "weight_backward", table, c);
+  if (call != call_low_rank) return;
+  compare(actual->dh, expected->dh, c->n, actual->ranks, tolerance(c->type, k), "dh of low_rank_backward", table, c);
+  for (int i = 0; i < c->count; i++) {
+    compare(rows_f32(actual->low_gradient[i], c->rank[i]), rows_f32(expected->low_gradient[i], c->rank[i]), c->out[i], c->rank[i],
+            tolerance(c->type, c->n), "db of low_rank_backward", table, c);
+    compare(actual->y[i], expected->y[i], c->n, c->out[i], 0, "dy rounded by low_rank_backward", table, c);
+  }
 }
 
 static void check(const Case *c, Backend *backend, uint64_t seed) {
-  static const Call calls[] = {call_forward, call_backward, call_weights};
-  for (int i = 0; i < 3; i++) {
+  static const Call calls[] = {call_forward, call_low_rank, call_backward, call_weights};
+  for (int i = 0; i < 4; i++) {
     Side expected;
-    side_new(&expected, c, i > 0, seed);
+    side_new(&expected, c, i > 1, seed);
     calls[i](&expected, c, &kernels_scalar, backend);
     for (int t = 0; backend_cpu_kernels(t) != &kernels_scalar; t++) {
       Side actual;
-      side_new(&actual, c, i > 0, seed);
+      side_new(&actual, c, i > 1, seed);
       calls[i](&actual, c, backend_cpu_kernels(t), backend);
       compare_sides(&actual, &expected, calls[i], backend_cpu_kernels(t)->name, c);
       arena_release(&actual.arena);

@@ -165,6 +165,20 @@ KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t
   return c;
 }
 
+KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_t rank, float scale) {
+  KernelCase *c = case_new(arena, OP_low_rank_backward);
+  c->n = n, c->rows = out, c->columns = rank, c->alpha = scale;
+  put_normals(c, 0, arena, rng, n * out);
+  put_normals(c, 1, arena, rng, n * rank);
+  put_normals(c, 2, arena, rng, out * rank);
+  put_output(c, 0, out * rank, normals(arena, rng, out * rank, 1));
+  put_output(c, 1, n * rank, NULL);
+  c->scale[0] = sqrt((double)n);
+  c->scale[1] = fabs((double)scale) * sqrt((double)out);
+  snprintf(c->description, sizeof c->description, "n=%lld out=%lld rank=%lld", (long long)n, (long long)out, (long long)rank);
+  return c;
+}
+
 KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate) {
   KernelCase *c = case_new(arena, op);
   bool is_backward = op == OP_rmsnorm_backward;

@@ -71,6 +71,13 @@ RUN(weight_backward) {
   WeightGradient gradient = {.dw = out[0], .dy = typed_rows(c, in[0], c->rows), .rows = c->rows, .alpha = c->alpha};
   k->weight_backward(&gradient, 1, typed_rows(c, in[1], c->columns), c->columns, c->n, backend);
 }
+RUN(low_rank_backward) {
+  LowRankGradient g = {
+      .dy = typed_rows(c, in[0], c->rows), .b = in[2], .db = out[0], .out = c->rows, .rank = c->columns, .scale = c->alpha};
+  g.h = typed_rows(c, in[1], c->columns);
+  g.dh = typed_rows(c, out[1], c->columns);
+  k->low_rank_backward(&g, 1, c->n, backend);
+}
 RUN(embedding_forward) {
   Matrix w = matrix_at(c, in);
   k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
@@ -158,6 +165,13 @@ MAKE(weight_backward) {
                                       {64, 8, 576}, {65, 63, 130}, {128, 64, 1}, {512, 16, 96}, {300, 100, 200}, {5, 300, 3}};
   if (index >= COUNT_OF(shapes)) return NULL;
   return case_weight(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2], index % 2 ? 0.5f : 1);
+}
+
+MAKE(low_rank_backward) {
+  static const int64_t shapes[][3] = {{1, 1, 1},    {3, 7, 2},     {1, 17, 8},  {7, 33, 3},    {33, 63, 16},  {64, 64, 17},
+                                      {31, 576, 8}, {130, 65, 63}, {70, 8, 16}, {700, 96, 16}, {40, 2100, 4}, {96, 160, 64}};
+  if (index >= COUNT_OF(shapes)) return NULL;
+  return case_low_rank(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2], index % 2 ? 0.5f : 1);
 }
 
 static const int64_t sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 576, 1000, 4099};
@@ -265,19 +279,13 @@ MAKE(sum_of_squares) {
 static const struct {
   unsigned inputs, outputs;
 } activations[OP_COUNT] = {
-    [OP_linear_forward] = {1, 1},
-    [OP_linear_forward_int8] = {1, 1},
-    [OP_linear_backward] = {1, 1},
-    [OP_weight_backward] = {3, 0},
-    [OP_rmsnorm_forward] = {0, 1},
-    [OP_rmsnorm_backward] = {1, 0},
-    [OP_rope] = {0, 1},
-    [OP_attention_forward] = {7, 1},
-    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
-    [OP_gated_forward] = {3, 1},
-    [OP_gated_backward] = {7, 3},
-    [OP_dropout] = {1, 1},
-    [OP_gather_rows] = {1, 1},
+    [OP_linear_forward] = {1, 1},    [OP_linear_forward_int8] = {1, 1},
+    [OP_linear_backward] = {1, 1},   [OP_weight_backward] = {3, 0},
+    [OP_low_rank_backward] = {3, 2}, [OP_rmsnorm_forward] = {0, 1},
+    [OP_rmsnorm_backward] = {1, 0},  [OP_rope] = {0, 1},
+    [OP_attention_forward] = {7, 1}, [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
+    [OP_gated_forward] = {3, 1},     [OP_gated_backward] = {7, 3},
+    [OP_dropout] = {1, 1},           [OP_gather_rows] = {1, 1},
     [OP_scatter_rows] = {1, 1},
 };
 

@@ -56,6 +56,15 @@ static void NAME(weight_backward)(REAL *const *out, const KernelCase *c) {
     for (int64_t j = 0; j < c->columns; j++) out[0][r * c->columns + j] += c->alpha * NAME(dot)(dy + r, c->rows, x + j, c->columns, c->n);
 }
 
+static void NAME(low_rank_backward)(REAL *const *out, const KernelCase *c) {
+  const float *dy = c->inputs[0], *h = c->inputs[1], *b = c->inputs[2];
+  for (int64_t r = 0; r < c->rows; r++)
+    for (int64_t j = 0; j < c->columns; j++) out[0][r * c->columns + j] += NAME(dot)(dy + r, c->rows, h + j, c->columns, c->n);
+  for (int64_t i = 0; i < c->n; i++)
+    for (int64_t j = 0; j < c->columns; j++)
+      out[1][i * c->columns + j] = c->alpha * NAME(dot)(dy + i * c->rows, 1, b + j, c->columns, c->rows);
+}
+
 static void NAME(embedding_forward)(REAL *const *out, const KernelCase *c) {
   const int32_t *ids = c->inputs[0];
   for (int64_t i = 0; i < c->n * c->columns; i++)
