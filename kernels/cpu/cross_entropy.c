@@ -2,12 +2,13 @@
 // exponential overflows:
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
-// Two passes over a row: the first keeps the sum for the largest logit so far, a piece that stays in the first cache at a time.
+// Two passes over a row, a piece that stays in the first cache at a time: the first takes the exponentials for the largest logit so far,
+// and leaves them where a gradient is wanted; the second multiplies each piece by what it lacks.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
 
-enum { CHUNK = 4096 };  // summed in float32; chunks in double
+enum { CHUNK = 4096, CHUNKS = 256 };  // a chunk is summed in float32, chunks in double; the chunks of very long rows are longer
 
 typedef struct LogitRows {
   float *nll, *logits;
@@ -29,24 +30,27 @@ static float largest_of(const float *z, int64_t count) {
   return maximum;
 }
 
-// sum exp(z - maximum); a NaN anywhere makes it NaN
-static float sum_of_exponentials(const float *z, int64_t count, float maximum) {
+// sum exp(z - maximum); a NaN anywhere makes it NaN. `keep`: z becomes the exponentials.
+ALWAYS_INLINE float sum_of_exponentials(float *z, int64_t count, float maximum, bool keep) {
   Vec sums[2] = {vec_zero(), vec_zero()};
   int64_t j = 0;
-  for (; j + 2 * VL <= count; j += 2 * VL) {
-    sums[0] += vec_exp(vec_load(z + j) - vec_set(maximum));
-    sums[1] += vec_exp(vec_load(z + j + VL) - vec_set(maximum));
+  for (; j + 2 * VL <= count; j += 2 * VL)
+    for (int i = 0; i < 2; i++) {
+      Vec e = vec_exp(vec_load(z + j + i * VL) - vec_set(maximum));
+      sums[i] += e;
+      if (keep) vec_store(z + j + i * VL, e);
+    }
+  for (; j < count; j += VL) {
+    Vec e = vec_exp(vec_load_first(z + j, count - j) - vec_set(maximum));
+    sums[0] += (Vec)((VecI)e & vec_first(count - j));
+    if (keep) vec_store_first(z + j, e, count - j);
   }
-  for (; j < count; j += VL) sums[0] += (Vec)((VecI)vec_exp(vec_load_first(z + j, count - j) - vec_set(maximum)) & vec_first(count - j));
   return vec_sum(sums[0] + sums[1]);
 }
 
-// The gradient but for the target's part, over the logits themselves; bfloat16 is written behind what is read.
-ALWAYS_INLINE void softmax_row(float *z, int64_t vocabulary, float maximum, float factor, int type) {
-  for (int64_t j = 0; j < vocabulary; j += VL) {
-    int64_t left = vocabulary - j;
-    typed_store(z, j, vec_set(factor) * vec_exp(vec_load_first(z + j, left) - vec_set(maximum)), left, type);
-  }
+// z[first .. end - 1] * factor, to the row's beginning in its type: bfloat16 is written behind what is read.
+ALWAYS_INLINE void scale_chunk(float *z, int64_t first, int64_t end, float factor, int type) {
+  for (int64_t j = first; j < end; j += VL) typed_store(z, j, vec_set(factor) * vec_load_first(z + j, end - j), end - j, type);
 }
 
 static void store_one(float *z, int64_t j, float value, FloatType type) {
@@ -54,29 +58,37 @@ static void store_one(float *z, int64_t j, float value, FloatType type) {
   BY_TYPE(type, typed_store(z, j, v, 1, TYPE));
 }
 
+static void loss_row(const LogitRows *rows, int64_t i) {
+  float *z = rows->logits + i * rows->step, maximum = -INFINITY, maxima[CHUNKS];
+  int64_t chunk = larger(CHUNK, round_up(divide_up(rows->vocabulary, CHUNKS), VL));
+  int32_t target = rows->targets[i];
+  double sum = 0, at_target = z[target];
+  for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
+    int64_t count = smaller(chunk, rows->vocabulary - first);
+    float largest = largest_of(z + first, count);
+    if (largest > maximum) {
+      sum *= exp((double)maximum - largest);
+      maximum = largest;
+    }
+    maxima[c] = maximum;
+    bool keep = rows->gradient_scale;
+    sum += (double)(keep ? sum_of_exponentials(z + first, count, maximum, true) : sum_of_exponentials(z + first, count, maximum, false));
+  }
+  rows->nll[i] = (float)((double)maximum - at_target + log(sum));
+  if (!rows->gradient_scale) return;
+  double factor = rows->gradient_scale[i] / sum;
+  for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
+    int64_t end = smaller(first + chunk, rows->vocabulary);
+    float own = (float)(factor * exp((double)maxima[c] - maximum));
+    BY_TYPE(rows->type, scale_chunk(z, first, end, own, TYPE));
+  }
+  // From the exponential itself: 1 - p would lose what is left of a probability near one.
+  store_one(z, target, (float)(rows->gradient_scale[i] * (exp(at_target - maximum) / sum - 1)), rows->type);
+}
+
 static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  const LogitRows *rows = argument;
-  for (int64_t i = begin; i < end; i++) {
-    float *z = rows->logits + i * rows->step, maximum = -INFINITY;
-    int32_t target = rows->targets[i];
-    double sum = 0, at_target = z[target];
-    for (int64_t first = 0; first < rows->vocabulary; first += CHUNK) {
-      int64_t count = smaller(CHUNK, rows->vocabulary - first);
-      float largest = largest_of(z + first, count);
-      if (largest > maximum) {
-        sum *= exp((double)maximum - largest);
-        maximum = largest;
-      }
-      sum += (double)sum_of_exponentials(z + first, count, maximum);
-    }
-    rows->nll[i] = (float)((double)maximum - at_target + log(sum));
-    if (!rows->gradient_scale) continue;
-    float scale = rows->gradient_scale[i];
-    BY_TYPE(rows->type, softmax_row(z, rows->vocabulary, maximum, (float)(scale / sum), TYPE));
-    // From the exponential itself: 1 - p would lose what is left of a probability near one.
-    store_one(z, target, (float)(scale * (exp(at_target - maximum) / sum - 1)), rows->type);
-  }
+  for (int64_t i = begin; i < end; i++) loss_row(argument, i);
 }
 
 void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,

@@ -17,7 +17,8 @@ typedef struct Gate {
   Vec sigmoid, rest, slope;  // s, 1 - s, u'
 } Gate;
 
-static inline Gate evaluate_gate(Vec x, Activation f) {
+// e = exp(-u), s = 1 / (1 + e), 1 - s = e s. Below u = -87, where s would be a denormal, it stays what it is there.
+ALWAYS_INLINE Gate evaluate_gate(Vec x, Activation f, int type) {
   Vec u = x, slope = vec_set(1);
   if (f == ACTIVATION_GELU_TANH) {
     const float linear = 1.5957691216057308f, cubic = 0.044715f * 1.5957691216057308f;
@@ -25,15 +26,16 @@ static inline Gate evaluate_gate(Vec x, Activation f) {
     u = x * vec_fma(vec_set(cubic), square, vec_set(linear));
     slope = vec_fma(vec_set(3 * cubic), square, vec_set(linear));
   }
-  Vec e = vec_exp(-vec_abs(u)), larger_part = vec_reciprocal(vec_set(1) + e), smaller_part = e * larger_part;
-  VecI is_negative = u < vec_zero();
-  return (Gate){vec_select(is_negative, smaller_part, larger_part), vec_select(is_negative, larger_part, smaller_part), slope};
+  u = vec_max(vec_set(-87), u);
+  Vec e = type == FLOAT_BF16 ? vec_exp2(u * vec_set(-1.44269504f)) : vec_exp(-u);
+  Vec sigmoid = typed_reciprocal(vec_set(1) + e, type);
+  return (Gate){sigmoid, e * sigmoid, slope};
 }
 
 ALWAYS_INLINE void forward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
     Vec x = typed_load(g->gate, i, end - i, type);
-    typed_store(g->y, i, x * evaluate_gate(x, g->f).sigmoid * typed_load(g->up, i, end - i, type), end - i, type);
+    typed_store(g->y, i, x * evaluate_gate(x, g->f, type).sigmoid * typed_load(g->up, i, end - i, type), end - i, type);
   }
 }
 
@@ -50,7 +52,7 @@ void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type
 ALWAYS_INLINE void backward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
     Vec x = typed_load(g->gate, i, end - i, type), up = typed_load(g->up, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
-    Gate gate = evaluate_gate(x, g->f);
+    Gate gate = evaluate_gate(x, g->f, type);
     Vec derivative = vec_fma(x * gate.sigmoid * gate.rest, gate.slope, gate.sigmoid);
     typed_store(g->dgate, i, dy * up * derivative, end - i, type);
     typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);

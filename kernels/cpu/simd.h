@@ -51,17 +51,15 @@ static inline Vec vec_exp(Vec x) {
   return vec_scale(p, k);
 }
 
-// 2^x for x from -126 to 127, and 2^-126 below: results smaller than that take processors a hundred times as long. The terms of
-// exp(r ln 2) to r^7, for |r| <= 1/2, leave out less than 1e-8.
+// 2^x for x from -126 to 127, and 2^-126 below: results smaller than that take processors a hundred times as long. Of the polynomials
+// 1 + r (...) of degree 5, the one with the least largest relative error on |r| <= 1/2: 9.2e-8, an ulp and a half.
 static inline Vec vec_exp2(Vec x) {
   x = vec_max(vec_set(-126.0f), x);
   Vec k = vec_round(x), r = x - k;
-  Vec p = vec_fma(vec_set(1.52527338e-5f), r, vec_set(1.54035304e-4f));
-  p = vec_fma(p, r, vec_set(1.33335581e-3f));
-  p = vec_fma(p, r, vec_set(9.61812911e-3f));
-  p = vec_fma(p, r, vec_set(5.55041087e-2f));
-  p = vec_fma(p, r, vec_set(2.40226507e-1f));
-  p = vec_fma(p, r, vec_set(6.93147181e-1f));
+  Vec p = vec_fma(vec_set(1.326472720e-3f), r, vec_set(9.671512640e-3f));
+  p = vec_fma(p, r, vec_set(5.550733743e-2f));
+  p = vec_fma(p, r, vec_set(2.402224209e-1f));
+  p = vec_fma(p, r, vec_set(6.931469776e-1f));
   p = vec_fma(p, r, vec_set(1.0f));
   return vec_scale(p, k);
 }

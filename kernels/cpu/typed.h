@@ -45,6 +45,9 @@ ALWAYS_INLINE void typed_store(void *data, int64_t i, Vec v, int64_t count, int 
   memcpy(to, some, (size_t)larger(count, 0) * sizeof *some);
 }
 
+// 1 / a as precise as `type` can hold.
+ALWAYS_INLINE Vec typed_reciprocal(Vec a, int type) { return type == FLOAT_BF16 ? vec_estimate_reciprocal(a) : vec_reciprocal(a); }
+
 // VL values around the caches, to a place that is aligned to as many bytes.
 ALWAYS_INLINE void typed_stream(void *data, int64_t i, Vec v, int type) {
   if (type == FLOAT_32) vec_stream((float *)data + i, v);
