@@ -6,6 +6,7 @@
 #include <assert.h>
 
 #include "autograd/ops.h"
+#include "kernels/loss.h"
 
 typedef struct LossAttributes {
   const Matrix *head;
@@ -20,34 +21,22 @@ static int64_t chunk_rows(const LossAttributes *attributes, int64_t rows) {
   return rows < attributes->chunk_rows ? rows : attributes->chunk_rows;
 }
 
-// Of rows of logits: whole cache lines, and no power of two of them, which would meet in few sets of the caches.
-static int64_t logits_step(const LossAttributes *attributes) { return (attributes->head->rows + 15) / 16 * 16 + 16; }
-
-static void *row_data(const Tensor *tensor, int64_t row) {
-  return (char *)tensor->data + row * tensor->columns * float_bytes(tensor->type);
+static Rows tensor_rows(const Tensor *tensor, int64_t row) {
+  return rows_from((Rows){tensor->data, tensor->columns, tensor->type}, row * tensor->columns);
 }
 
 static void loss_forward(Node *node, Tape *tape) {
   const LossAttributes *attributes = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
-  const Tensor *x = node->inputs[LOSS_X];
+  const Tensor *x = node->inputs[LOSS_X], *dx = node->outputs[LOSS_DX];
   const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
-  Tensor *dx = node->outputs[LOSS_DX];
-  float *logits = node->scratch;
-  int64_t vocabulary = attributes->head->rows, most = chunk_rows(attributes, x->rows);
-  int64_t step = logits_step(attributes);
-  float *scale = logits + most * step;
+  float *nll = node->outputs[LOSS_NLL]->data, *scratch = node->scratch;
+  int64_t most = chunk_rows(attributes, x->rows);
+  float *scale = scratch + linear_cross_entropy_floats(most, attributes->head->rows, x->columns);
   if (dx) kernels->fill(scale, attributes->gradient_scale, most, tape->backend);
-  for (int64_t row = 0; row < x->rows; row += most) {
-    int64_t n = chunk_rows(attributes, x->rows - row);
-    Projection head = {.w = attributes->head, .alpha = 1, .y = rows_f32(logits, step)};
-    kernels->linear_forward(&head, 1, (Rows){row_data(x, row), x->columns, x->type}, n, tape->backend);
-    kernels->cross_entropy(row_data(node->outputs[LOSS_NLL], row), logits, step, targets + row, dx ? scale : NULL, x->type, n, vocabulary,
-                           tape->backend);
-    if (!dx) continue;
-    if (x->type == FLOAT_BF16) head.y = (Rows){logits, 2 * step, FLOAT_BF16};
-    kernels->linear_backward((Rows){row_data(dx, row), dx->columns, dx->type}, &head, 1, n, false, tape->backend);
-  }
+  for (int64_t row = 0; row < x->rows; row += most)
+    kernels->linear_cross_entropy(nll + row, dx ? tensor_rows(dx, row) : (Rows){0}, tensor_rows(x, row), attributes->head, targets + row,
+                                  scale, chunk_rows(attributes, x->rows - row), scratch, tape->backend);
 }
 
 // dx is x's gradient, computed by the forward pass in its place.
@@ -59,7 +48,9 @@ static void loss_backward(Node *node, Tape *tape) {
 
 static int64_t loss_scratch(const Node *node, bool backward) {
   const LossAttributes *attributes = node->attributes;
-  return backward ? 0 : chunk_rows(attributes, node->inputs[LOSS_X]->rows) * (logits_step(attributes) + 1);
+  const Tensor *x = node->inputs[LOSS_X];
+  int64_t rows = chunk_rows(attributes, x->rows);
+  return backward ? 0 : linear_cross_entropy_floats(rows, attributes->head->rows, x->columns) + rows;
 }
 
 static double loss_flop(const Node *node, bool backward) {

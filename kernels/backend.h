@@ -79,6 +79,11 @@ typedef struct Kernels {
   void (*cross_entropy)(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                         int64_t n, int64_t vocabulary, Backend *backend);
 
+  // The output layer with it: logits = x head^T, and dx, which is set (data NULL: not wanted), from the logits' gradient. `scratch`:
+  // linear_cross_entropy_floats (kernels/loss.h).
+  void (*linear_cross_entropy)(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
+                               int64_t n, float *scratch, Backend *backend);
+
   // y[i] = x[i] * keep_i / (1 - p); keep_i is a function of (seed, stream, i) alone: philox(seed, stream, i / 4)[i % 4] >= p * 2^32.
   // accumulate adds to y. The same call with dy for x is its backward.
   void (*dropout)(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,

@@ -17,6 +17,8 @@ static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+extern const Kernels ISA_NAME(kernels);  // table.c
+
 // Runs function(argument, begin, end, thread) over 0 .. count-1 in pieces of `grain`.
 typedef void (*RangeFunction)(void *argument, int64_t begin, int64_t end, int thread);
 #define run_ranges ISA_NAME(run_ranges)
@@ -39,6 +41,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_gated_forward ISA_NAME(cpu_gated_forward)
 #define cpu_gated_backward ISA_NAME(cpu_gated_backward)
 #define cpu_cross_entropy ISA_NAME(cpu_cross_entropy)
+#define cpu_linear_cross_entropy ISA_NAME(cpu_linear_cross_entropy)
 #define cpu_dropout ISA_NAME(cpu_dropout)
 #define cpu_gather_rows ISA_NAME(cpu_gather_rows)
 #define cpu_scatter_rows ISA_NAME(cpu_scatter_rows)
@@ -71,6 +74,8 @@ void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate
                         Activation f, Backend *backend);
 void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                        int64_t n, int64_t vocabulary, Backend *backend);
+void cpu_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
+                              int64_t n, float *scratch, Backend *backend);
 void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                  Backend *backend);
 void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);

@@ -43,12 +43,20 @@ typedef struct Term {
   float alpha;
 } Term;
 
+// An output that becomes 2^(c log2(e) - shift), with the sums of each row's groups of columns: in tiles only, in bfloat16.
+typedef struct Exponentials {
+  const float *shifts;  // [m]
+  float *sums;  // [m][step]: of each GROUP_COLUMNS columns
+  int64_t step;
+} Exponentials;
+
 typedef struct Output {
   Rows c;
   int64_t n;
   bool accumulate;
   const float *bias;  // NULL: none
   Rows residual;  // data NULL: none
+  const Exponentials *exponentials;  // NULL: none
   Term terms[PRODUCT_LEFTS];
   int term_count;
   int64_t first_group, groups;  // among those of all outputs

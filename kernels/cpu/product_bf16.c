@@ -77,7 +77,14 @@ void product_bf16_pack_left(uint16_t *to, const Left *left, int64_t row, int64_t
 
 enum { BLOCK = 2 * AMX_ROWS };  // rows and columns of 2 x 2 tiles
 
-typedef enum Finish { FINISH_ANY, FINISH_BF16, FINISH_BF16_STREAMED, FINISH_RESIDUAL, FINISH_RESIDUAL_STREAMED } Finish;
+typedef enum Finish {
+  FINISH_ANY,
+  FINISH_BF16,
+  FINISH_BF16_STREAMED,
+  FINISH_RESIDUAL,
+  FINISH_RESIDUAL_STREAMED,
+  FINISH_EXPONENTIALS
+} Finish;
 
 // A block of sums that waits to be finished. Its rows go out between the tile instructions of the next block, so that the tile unit
 // never waits for them.
@@ -94,6 +101,24 @@ static __attribute__((noinline)) void finish_any_row(const Pending *pending, int
   product_store_row(pending->output, pending->row + i, pending->column, pending->sums + i * BLOCK, pending->columns);
 }
 
+static __attribute__((noinline)) void finish_exponentials(const Pending *pending, int64_t i) {
+  const Exponentials *e = pending->output->exponentials;
+  const float *sums = pending->sums + i * BLOCK;
+  int64_t row = pending->row + i, columns = pending->columns;
+  Vec factor = vec_set(1.44269504f), shift = vec_set(e->shifts[row]);
+  Vec low = vec_exp2(vec_fma(factor, vec_load(sums), -shift)), high = vec_exp2(vec_fma(factor, vec_load(sums + VL), -shift));
+  uint16_t *to = (uint16_t *)pending->to + i * pending->output->c.step;
+  if (columns < BLOCK) {
+    low = (Vec)((VecI)low & vec_first(columns));
+    high = (Vec)((VecI)high & vec_first(columns - VL));
+  }
+  e->sums[row * e->step + pending->column / GROUP_COLUMNS] = vec_sum(low + high);
+  __m512i words = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+  if (columns < BLOCK) _mm512_mask_storeu_epi16(to, (1u << columns) - 1, words);
+  else if (pending->output->is_streamed) _mm512_stream_si512((__m512i *)(void *)to, words);
+  else _mm512_storeu_si512(to, words);
+}
+
 ALWAYS_INLINE __m512i bf16_row(const float *sums) { return (__m512i)_mm512_cvtne2ps_pbh(vec_load(sums + VL), vec_load(sums)); }
 
 static inline void finish_row(Pending *pending) {
@@ -105,6 +130,8 @@ static inline void finish_row(Pending *pending) {
     _mm512_stream_si512((__m512i *)(void *)((uint16_t *)pending->to + i * step), bf16_row(sums));
   } else if (pending->finish == FINISH_ANY) {
     finish_any_row(pending, i);
+  } else if (pending->finish == FINISH_EXPONENTIALS) {
+    finish_exponentials(pending, i);
   } else {
     const Rows residual = pending->output->residual;
     const float *add = (const float *)residual.data + (pending->row + i) * residual.step + pending->column;
@@ -128,7 +155,8 @@ static Pending pending_block(const Output *output, int64_t row, int64_t column, 
   Rows c = output->c;
   Pending pending = {.output = output, .row = row, .column = column, .rows = rows, .columns = columns, .sums = sums};
   pending.to = rows_from(c, row * c.step + column).data;
-  if (columns < BLOCK || output->bias || output->accumulate) return pending;
+  if (output->exponentials) pending.finish = FINISH_EXPONENTIALS;
+  if (columns < BLOCK || output->bias || output->accumulate || output->exponentials) return pending;
   if (c.type == FLOAT_BF16 && !output->residual.data) pending.finish = output->is_streamed ? FINISH_BF16_STREAMED : FINISH_BF16;
   if (c.type == FLOAT_32 && output->residual.data && output->residual.type == FLOAT_32)
     pending.finish = output->is_streamed ? FINISH_RESIDUAL_STREAMED : FINISH_RESIDUAL;

@@ -21,6 +21,7 @@ const Kernels ISA_NAME(kernels) = {
     .gated_forward = cpu_gated_forward,
     .gated_backward = cpu_gated_backward,
     .cross_entropy = cpu_cross_entropy,
+    .linear_cross_entropy = cpu_linear_cross_entropy,
     .dropout = cpu_dropout,
     .gather_rows = cpu_gather_rows,
     .scatter_rows = cpu_scatter_rows,

@@ -5,6 +5,7 @@
 // A bfloat16 gradient lies in the first half of its row's place; it is written from the front, behind what is read.
 #include <math.h>
 
+#include "kernels/loss.h"
 #include "kernels/reference/reference.h"
 
 typedef struct LogitRows {
@@ -33,4 +34,9 @@ void reference_cross_entropy(float *nll, float *logits, int64_t step, const int3
                              int64_t n, int64_t vocabulary, Backend *backend) {
   LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
+}
+
+void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
+                                    int64_t n, float *scratch, Backend *backend) {
+  linear_cross_entropy_by_parts(&kernels_scalar, nll, dx, x, head, targets, gradient_scale, n, scratch, backend);
 }

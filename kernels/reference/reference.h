@@ -51,6 +51,8 @@ void reference_gated_backward(void *dgate, void *dup, const void *dy, const void
 void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                              int64_t n, int64_t vocabulary, Backend *backend);
 
+void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
+                                    int64_t n, float *scratch, Backend *backend);
 void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                        Backend *backend);
 

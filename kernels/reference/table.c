@@ -18,6 +18,7 @@ const Kernels kernels_scalar = {
     .gated_forward = reference_gated_forward,
     .gated_backward = reference_gated_backward,
     .cross_entropy = reference_cross_entropy,
+    .linear_cross_entropy = reference_linear_cross_entropy,
     .dropout = reference_dropout,
     .gather_rows = reference_gather_rows,
     .scatter_rows = reference_scatter_rows,

@@ -289,6 +289,28 @@ KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabu
   return c;
 }
 
+KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
+                                      bool gradient) {
+  KernelCase *c = case_new(arena, OP_linear_cross_entropy);
+  c->n = n, c->alpha = 1;
+  float *x = put_normals(c, 0, arena, rng, n * columns);
+  put_matrix(c, arena, rng, is_large ? BLOCK_F32 : type, vocabulary, columns);
+  double size = sqrt((double)columns) * root_mean_square(c->weights, vocabulary * columns);
+  // Large logits are whole numbers, so that their sums are the same in any order.
+  for (int64_t i = 0; i < n * columns; i++) x[i] = is_large ? rintf(8 * x[i]) : 3 * x[i] / (float)size;
+  for (int64_t i = 0; is_large && i < vocabulary * columns; i++)
+    c->weights[i] = ((float *)(uintptr_t)c->matrix.data)[i] = rintf(2 * c->weights[i]);
+  put_indices(c, 4, arena, rng, n, vocabulary, false);
+  put_normals(c, 5, arena, rng, n);
+  put_output(c, 0, n, NULL);
+  put_output(c, 1, gradient ? n * columns : 0, NULL);
+  c->scale[0] = 1;
+  c->scale[1] = root_mean_square(c->weights, vocabulary * columns);
+  snprintf(c->description, sizeof c->description, "%s n=%lld vocabulary=%lld columns=%lld large=%d gradient=%d", block_traits(type)->name,
+           (long long)n, (long long)vocabulary, (long long)columns, is_large, gradient);
+  return c;
+}
+
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate) {
   KernelCase *c = case_new(arena, OP_dropout);
   c->n = count, c->alpha = p, c->accumulate = accumulate;

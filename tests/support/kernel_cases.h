@@ -20,7 +20,8 @@
   X(attention_forward)   \
   X(attention_backward)  \
   X(gated_forward)       \
-  X(gated_backward) X(cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
+  X(gated_backward)      \
+  X(cross_entropy) X(linear_cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -76,6 +77,9 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
                            const int64_t *earlier);
 KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place);
 KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient);
+// Logits of a few units; or so large that exponentials of their differences overflow.
+KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
+                                      bool gradient);
 KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows,
                       int64_t columns);  // embedding (of `type`), gather and scatter (n <= rows)
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, sum_of_squares

@@ -1,6 +1,8 @@
 // The table of all kernels under test: how each is called, its plain versions, and the shapes that it is tried on.
 #include "tests/support/kernel_cases.h"
 
+#include "kernels/loss.h"
+
 #include <tgmath.h>
 
 #define COUNT_OF(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -105,6 +107,15 @@ RUN(gated_backward) {
                     backend);
 }
 RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, backend); }
+RUN(linear_cross_entropy) {
+  Matrix head = matrix_at(c, in);
+  void *scratch;
+  int64_t floats = linear_cross_entropy_floats(c->n, c->rows, c->columns);
+  assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
+  k->linear_cross_entropy(out[0], c->counts[1] ? (Rows){out[1], c->columns, c->type} : (Rows){0}, typed_rows(c, in[0], c->columns), &head,
+                          in[4], in[5], c->n, scratch, backend);
+  backend->release(scratch, backend);
+}
 RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
 RUN(gather_rows) { k->gather_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
 RUN(scatter_rows) { k->scatter_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
@@ -253,6 +264,14 @@ MAKE(cross_entropy) {
   return case_cross_entropy(arena, rng, 1 + index % 7, sizes[index / 4], index % 4 / 2 ? 1e4f : 3, index % 2);
 }
 
+MAKE(linear_cross_entropy) {
+  static const int64_t shapes[][3] = {{1, 1, 32},   {2, 5, 32},   {3, 31, 96},   {7, 32, 64},   {4, 33, 576},
+                                      {33, 63, 32}, {5, 100, 64}, {70, 777, 96}, {300, 96, 32}, {17, 2085, 576}};
+  if (index >= 4 * COUNT_OF(shapes)) return NULL;
+  const int64_t *shape = shapes[index / 4];
+  return case_linear_cross_entropy(arena, rng, index % 5 ? BLOCK_Q8_0 : BLOCK_F32, shape[0], shape[1], shape[2], index % 2, index % 4 / 2);
+}
+
 MAKE(dropout) {
   static const float probabilities[] = {0, 0.05f, 0.5f, 0.9f};
   if (index >= 4 * COUNT_OF(sizes)) return NULL;
@@ -279,14 +298,14 @@ MAKE(sum_of_squares) {
 static const struct {
   unsigned inputs, outputs;
 } activations[OP_COUNT] = {
-    [OP_linear_forward] = {1, 1},    [OP_linear_forward_int8] = {1, 1},
-    [OP_linear_backward] = {1, 1},   [OP_weight_backward] = {3, 0},
-    [OP_low_rank_backward] = {3, 2}, [OP_rmsnorm_forward] = {0, 1},
-    [OP_rmsnorm_backward] = {1, 0},  [OP_rope] = {0, 1},
-    [OP_attention_forward] = {7, 1}, [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
-    [OP_gated_forward] = {3, 1},     [OP_gated_backward] = {7, 3},
-    [OP_dropout] = {1, 1},           [OP_gather_rows] = {1, 1},
-    [OP_scatter_rows] = {1, 1},
+    [OP_linear_forward] = {1, 1},       [OP_linear_forward_int8] = {1, 1},
+    [OP_linear_backward] = {1, 1},      [OP_weight_backward] = {3, 0},
+    [OP_low_rank_backward] = {3, 2},    [OP_rmsnorm_forward] = {0, 1},
+    [OP_rmsnorm_backward] = {1, 0},     [OP_rope] = {0, 1},
+    [OP_attention_forward] = {7, 1},    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
+    [OP_gated_forward] = {3, 1},        [OP_gated_backward] = {7, 3},
+    [OP_linear_cross_entropy] = {1, 2}, [OP_dropout] = {1, 1},
+    [OP_gather_rows] = {1, 1},          [OP_scatter_rows] = {1, 1},
 };
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output) {

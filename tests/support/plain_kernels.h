@@ -237,6 +237,26 @@ static void NAME(cross_entropy)(REAL *const *out, const KernelCase *c) {
   }
 }
 
+static void NAME(linear_cross_entropy)(REAL *const *out, const KernelCase *c) {
+  const float *x = c->inputs[0], *scale = c->inputs[5];
+  const int32_t *targets = c->inputs[4];
+  REAL *p = memory_new((size_t)c->rows, sizeof *p);
+  for (int64_t i = 0; i < c->n; i++) {
+    for (int64_t j = 0; j < c->rows; j++) p[j] = NAME(dot)(x + i * c->columns, 1, c->weights + j * c->columns, 1, c->columns);
+    REAL maximum = p[0], at_target = p[targets[i]], sum = 0;
+    for (int64_t j = 0; j < c->rows; j++) maximum = fmax(maximum, p[j]);
+    for (int64_t j = 0; j < c->rows; j++) sum += p[TERM(j, c->rows)] = exp(p[TERM(j, c->rows)] - maximum);
+    out[0][i] = maximum - at_target + log(sum);
+    for (int64_t k = 0; c->counts[1] && k < c->columns; k++) {
+      REAL dx = 0;
+      for (int64_t j = 0; j < c->rows; j++)
+        dx += (p[TERM(j, c->rows)] / sum - (TERM(j, c->rows) == targets[i])) * c->weights[TERM(j, c->rows) * c->columns + k];
+      out[1][i * c->columns + k] = scale[i] * dx;
+    }
+  }
+  free(p);
+}
+
 static void NAME(dropout)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0];
   for (int64_t i = 0; i < c->n; i++) {
