@@ -67,7 +67,7 @@ struct Node {
   void *scratch;  // valid while the node runs
 };
 
-enum { LOSS_ROWS = 256 };
+enum { LOSS_ROWS = 512 };
 
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
 

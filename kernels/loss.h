@@ -7,7 +7,7 @@
 // Of its scratch, for n rows of `columns` elements.
 int64_t linear_cross_entropy_floats(int64_t n, int64_t vocabulary, int64_t columns);
 
-// By the linear_forward, cross_entropy and linear_backward of a table, with all logits of the chunk in float32.
+// By the linear_forward, cross_entropy and linear_backward of a table, with float32 logits of as many rows at once as the scratch holds.
 void linear_cross_entropy_by_parts(const Kernels *kernels, float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets,
                                    const float *gradient_scale, int64_t n, float *scratch, Backend *backend);
 
