@@ -4,8 +4,9 @@
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
 // A bfloat16 gradient lies in the first half of its row's place; it is written from the front, behind what is read.
 #include <math.h>
+#include <stdlib.h>
 
-#include "kernels/loss.h"
+#include "core/memory.h"
 #include "kernels/reference/reference.h"
 
 typedef struct LogitRows {
@@ -36,7 +37,58 @@ void reference_cross_entropy(float *nll, float *logits, int64_t step, const int3
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }
 
+enum { BLOCK = 16 };  // rows of a task, for which each row of the head is dequantised once
+
+typedef struct LossRows {
+  float *nll;
+  Rows dx, x;
+  const Matrix *head;
+  const int32_t *targets;
+  const float *gradient_scale;
+  int64_t n;
+} LossRows;
+
+// logits[vocabulary][BLOCK] become their gradients.
+static void softmax_column(double *logits, int64_t i, const LossRows *rows, int64_t row) {
+  int64_t vocabulary = rows->head->rows;
+  int32_t target = rows->targets[row];
+  double maximum = -INFINITY, sum = 0, at_target = logits[target * BLOCK + i];
+  for (int64_t j = 0; j < vocabulary; j++) maximum = fmax(maximum, logits[j * BLOCK + i]);
+  for (int64_t j = 0; j < vocabulary; j++) sum += exp(logits[j * BLOCK + i] - maximum);
+  rows->nll[row] = (float)(maximum - at_target + log(sum));
+  for (int64_t j = 0; rows->dx.data && j < vocabulary; j++)
+    logits[j * BLOCK + i] = rows->gradient_scale[row] * (exp(logits[j * BLOCK + i] - maximum) / sum - (j == target ? 1 : 0));
+}
+
+static void loss_block(void *argument, int64_t task, int thread) {
+  (void)thread;
+  const LossRows *rows = argument;
+  int64_t first = task * BLOCK, count = rows->n - first < BLOCK ? rows->n - first : BLOCK, columns = rows->head->columns;
+  double *logits = memory_new((size_t)(rows->head->rows * BLOCK), sizeof *logits), *dx = memory_new((size_t)(columns * BLOCK), sizeof *dx);
+  float *w = memory_new((size_t)columns, sizeof *w);
+  for (int64_t j = 0; j < rows->head->rows; j++) {
+    matrix_dequantize(w, rows->head, j, 0, columns);
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t c = 0; c < columns; c++)
+        logits[j * BLOCK + i] += reference_load(rows->x.data, rows->x.type, (first + i) * rows->x.step + c) * w[c];
+  }
+  for (int64_t i = 0; i < count; i++) softmax_column(logits, i, rows, first + i);
+  for (int64_t j = 0; rows->dx.data && j < rows->head->rows; j++) {
+    matrix_dequantize(w, rows->head, j, 0, columns);
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t c = 0; c < columns; c++) dx[i * columns + c] += logits[j * BLOCK + i] * w[c];
+  }
+  for (int64_t i = 0; rows->dx.data && i < count; i++)
+    for (int64_t c = 0; c < columns; c++)
+      reference_store(rows->dx.data, rows->dx.type, (first + i) * rows->dx.step + c, dx[i * columns + c]);
+  free(logits);
+  free(dx);
+  free(w);
+}
+
 void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
                                     int64_t n, float *scratch, Backend *backend) {
-  linear_cross_entropy_by_parts(&kernels_scalar, nll, dx, x, head, targets, gradient_scale, n, scratch, backend);
+  (void)scratch;
+  LossRows rows = {nll, dx, x, head, targets, gradient_scale, n};
+  pool_run(backend->pool, (n + BLOCK - 1) / BLOCK, loss_block, &rows);
 }

@@ -158,14 +158,16 @@ static void inverse_rope_matches_finite_difference(void **state) {
 
 static void check_attention_gradient(Fixture *fixture, AttentionShape shape, int64_t span_count, const int64_t *queries,
                                      const int64_t *earlier) {
-  KernelCase *backward = case_attention(&fixture->arena, &fixture->rng, OP_attention_backward, shape, span_count, queries, earlier);
-  KernelCase *forward = case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, span_count, queries, earlier);
-  for (int i = 0; i < 4; i++) forward->inputs[i] = backward->inputs[3 + i];
-  float *out[CASE_OUTPUTS];
-  run_case(out, backward, fixture);
-  const char *names[] = {"dq", "dk", "dv"};
-  for (int i = 0; i < 3; i++)
-    check_gradient(fixture, forward, writable(forward->inputs[i]), backward->counts[i], backward->inputs[0], out[i], names[i]);
+  for (int some = 0; some < 2; some++) {
+    KernelCase *backward = case_attention(&fixture->arena, &fixture->rng, OP_attention_backward, shape, span_count, queries, earlier, some);
+    KernelCase *forward = case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, span_count, queries, earlier, some);
+    for (int i = 0; i < 5; i++) forward->inputs[i] = backward->inputs[3 + i];
+    float *out[CASE_OUTPUTS];
+    run_case(out, backward, fixture);
+    const char *names[] = {"dq", "dk", "dv"};
+    for (int i = 0; i < 3; i++)
+      check_gradient(fixture, forward, writable(forward->inputs[i]), backward->counts[i], backward->inputs[0], out[i], names[i]);
+  }
 }
 
 static void attention_backward_matches_finite_difference(void **state) {
@@ -192,7 +194,7 @@ static void attention_of_a_span_equals_its_queries_one_at_a_time(void **state) {
   Fixture *fixture = *state;
   AttentionShape shape = {4, 2, 16, 24, 0.25f, 5, 3};
   const int64_t queries = 9, wide = shape.heads * shape.value_size;
-  KernelCase *c = case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, 1, &queries, (int64_t[]){4});
+  KernelCase *c = case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, 1, &queries, (int64_t[]){4}, false);
   float *whole[CASE_OUTPUTS];
   run_case(whole, c, fixture);
   for (int64_t i = 0; i < queries; i++) {  // as generation calls it: one query, and the keys up to its own
@@ -208,7 +210,8 @@ static void attention_of_a_span_equals_its_queries_one_at_a_time(void **state) {
 static void packed_attention_equals_its_documents(void **state) {
   Fixture *fixture = *state;
   AttentionShape shape = {2, 1, 8, 8, 0.35f, 0, 0};
-  KernelCase *c = case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, 2, (int64_t[]){6, 11}, (int64_t[]){0, 0});
+  KernelCase *c =
+      case_attention(&fixture->arena, &fixture->rng, OP_attention_forward, shape, 2, (int64_t[]){6, 11}, (int64_t[]){0, 0}, false);
   float *packed[CASE_OUTPUTS];
   run_case(packed, c, fixture);
   AttentionSpan alone = {0, 11, 0, 11};
@@ -254,6 +257,16 @@ static void cross_entropy_gradient_matches_finite_difference(void **state) {
     float *out[CASE_OUTPUTS];
     run_case(out, c, fixture);
     check_gradient(fixture, &forward, c->initial[1], 3 * vocabulary, c->inputs[1], out[1], "dlogits");
+  }
+}
+
+static void linear_cross_entropy_gradient_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (int64_t vocabulary = 1; vocabulary < 100; vocabulary = 3 * vocabulary + 1) {
+    KernelCase *c = case_linear_cross_entropy(&fixture->arena, &fixture->rng, BLOCK_F32, 3, vocabulary, 8, false, true);
+    float *out[CASE_OUTPUTS];
+    run_case(out, c, fixture);
+    check_gradient(fixture, c, writable(c->inputs[0]), 3 * 8, c->inputs[5], out[1], "dx");
   }
 }
 
@@ -358,6 +371,7 @@ int main(void) {
       TEST(gated_backward_matches_finite_difference),
       TEST(gated_forward_is_finite_far_from_zero),
       TEST(cross_entropy_gradient_matches_finite_difference),
+      TEST(linear_cross_entropy_gradient_matches_finite_difference),
       TEST(cross_entropy_of_one_token_vocabulary_is_zero),
       TEST(cross_entropy_of_huge_logits_is_finite),
       TEST(cross_entropy_lets_nan_through),

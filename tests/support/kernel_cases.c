@@ -213,7 +213,7 @@ KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t 
 static void put_attention_results(KernelCase *c, Arena *arena) {
   KernelCase forward = *c;
   forward.op = OP_attention_forward;
-  for (int i = 0; i < 4; i++) put_input(&forward, i, c->inputs[i + 3], c->input_bytes[i + 3]);
+  for (int i = 0; i < 5; i++) put_input(&forward, i, c->inputs[i + 3], c->input_bytes[i + 3]);
   forward.counts[0] = c->queries * c->shape.heads * c->shape.value_size;
   forward.counts[1] = c->queries * c->shape.heads;
   double *results[CASE_OUTPUTS];
@@ -225,8 +225,21 @@ static void put_attention_results(KernelCase *c, Arena *arena) {
   }
 }
 
+// For each query the end of the keys that it sees: some of its span's, in their order.
+static void put_query_ends(KernelCase *c, int index, Arena *arena, Rng *rng, const AttentionSpan *spans) {
+  int32_t *ends = arena_new(arena, (size_t)c->queries, sizeof *ends);
+  for (const AttentionSpan *span = spans; span < spans + c->span_count; span++) {
+    int64_t query = span->query_begin;
+    for (int64_t key = span->key_begin; query < span->query_end; key++) {
+      int64_t keys = span->key_end - key, wanted = span->query_end - query;
+      if ((int64_t)rng_below(rng, (uint64_t)keys) < wanted) ends[query++] = (int32_t)key + 1;
+    }
+  }
+  put_input(c, index, ends, c->queries * (int64_t)sizeof *ends);
+}
+
 KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape shape, int64_t span_count, const int64_t *queries,
-                           const int64_t *earlier) {
+                           const int64_t *earlier, bool are_some) {
   KernelCase *c = case_new(arena, op);
   AttentionSpan *spans = arena_new(arena, (size_t)span_count, sizeof *spans);
   for (int64_t s = 0; s < span_count; s++) {
@@ -241,6 +254,7 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
   put_normals(c, first + 1, arena, rng, k_count);
   put_normals(c, first + 2, arena, rng, v_count);
   put_input(c, first + 3, spans, span_count * (int64_t)sizeof *spans);
+  if (are_some) put_query_ends(c, first + 4, arena, rng, spans);
   if (op == OP_attention_forward) {
     put_output(c, 0, o_count, NULL);
     put_output(c, 1, c->queries * shape.heads, NULL);
@@ -257,9 +271,10 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
     put_output(c, 3, c->queries * shape.heads, NULL);
   }
   snprintf(c->description, sizeof c->description,
-           "spans=%lld queries=%lld keys=%lld heads=%lld/%lld sizes=%lld,%lld scale=%g window=%lld softcap=%g", (long long)span_count,
-           (long long)c->queries, (long long)c->keys, (long long)shape.heads, (long long)shape.kv_heads, (long long)shape.head_size,
-           (long long)shape.value_size, (double)shape.scale, (long long)shape.window, (double)shape.softcap);
+           "spans=%lld queries=%lld keys=%lld heads=%lld/%lld sizes=%lld,%lld scale=%g window=%lld softcap=%g some=%d",
+           (long long)span_count, (long long)c->queries, (long long)c->keys, (long long)shape.heads, (long long)shape.kv_heads,
+           (long long)shape.head_size, (long long)shape.value_size, (double)shape.scale, (long long)shape.window, (double)shape.softcap,
+           are_some);
   return c;
 }
 

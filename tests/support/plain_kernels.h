@@ -113,13 +113,14 @@ static void NAME(rope)(REAL *const *out, const KernelCase *c) {
 // to float32 is an input's, not an error of the kernel). With `slopes`, the derivative of each score by its q . k, too.
 static void NAME(softmax)(REAL *probabilities, REAL *slopes, REAL *lse, const KernelCase *c, const AttentionSpan *span, int64_t h) {
   const float *q = c->inputs[c->op == OP_attention_forward ? 0 : 3], *k = c->inputs[c->op == OP_attention_forward ? 1 : 4];
+  const int32_t *ends = c->inputs[c->op == OP_attention_forward ? 4 : 7];
   const AttentionShape *shape = &c->shape;
   int64_t queries = span->query_end - span->query_begin, keys = span->key_end - span->key_begin;
   int64_t g = h / (shape->heads / shape->kv_heads), size = shape->head_size;
   for (int64_t i = 0; i < queries; i++) {
     REAL maximum = -INFINITY, sum = 0, *row = probabilities + i * keys;
     for (int64_t j = 0; j < keys; j++) {
-      int64_t age = keys - queries + i - j;
+      int64_t own = ends ? ends[span->query_begin + i] - 1 - span->key_begin : keys - queries + i, age = own - j;
       row[j] = -INFINITY;
       if (age < 0 || (shape->window > 0 && age >= shape->window)) continue;
       row[j] = shape->scale * NAME(dot)(q + ((span->query_begin + i) * shape->heads + h) * size, 1,
