@@ -348,27 +348,42 @@ static char *write_long_rows(int count) {
   return path;
 }
 
-// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes; returns the peak that it logged.
-static int64_t run_within(int64_t max_memory, int expected, const char *word) {
+// The number behind `what` in `text`.
+static double number_after(const char *text, const char *what) {
+  const char *at = strstr(text, what);
+  double value;
+  if (!at || sscanf(at + strlen(what), "%lf", &value) != 1) fail_msg("no number after \"%s\" in: %s", what, text);
+  return value;
+}
+
+typedef struct Within {
+  int64_t peak, recomputed;  // bytes; layers
+  double loss, gradient;  // of the last step
+} Within;
+
+// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes: what it logged.
+static Within run_within(int64_t max_memory, int expected, const char *word) {
   Buffer output = {0}, metrics = {0};
   char *data = write_long_rows(64), *recipe = write_recipe("long.yml", tiny, "long", "");
   int code = run_program(&output,
-                         "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 1 --threads 2 "
+                         "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 2 --threads 2 "
                          "--gradient_accumulation_steps 1 --max_memory %lld",
                          recipe, data, (long long)max_memory);
   if (code != expected || !strstr(output.data, word)) fail_msg("exit code %d, or no \"%s\" in: %s", code, word, output.data);
-  long long peak = 0;
+  Within run = {0};
   if (expected == 0) {
     read_whole(&metrics, "long/metrics.jsonl");
-    const char *last = strstr(metrics.data, "\"peak_memory_bytes\": ");
-    assert_non_null(last);
-    assert_int_equal(sscanf(last, "\"peak_memory_bytes\": %lld", &peak), 1);
+    const char *last = strstr(metrics.data, "\"step\": 2, \"epoch\""), *layers = strstr(output.data, "; activations ");
+    run = (Within){.peak = (int64_t)number_after(last, "\"peak_memory_bytes\": "),
+                   .recomputed = (int64_t)number_after(layers, "iB, "),
+                   .loss = number_after(last, "\"loss\": "),
+                   .gradient = number_after(last, "\"grad_norm\": ")};
   }
   buffer_release(&output);
   buffer_release(&metrics);
   free(data);
   free(recipe);
-  return peak;
+  return run;
 }
 
 static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step(void **state) {
@@ -376,9 +391,17 @@ static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
   skip_test("a sanitizer's own memory is more than the program's");
 #endif
-  int64_t plain = run_within((int64_t)16 << 30, 0, " 0 of "), limit = plain * 8 / 10;
-  assert_true(run_within(limit, 0, " layers recomputed") <= limit);
-  run_within(plain / 10, 4, "even with every layer recomputed");
+  Within plain = run_within((int64_t)16 << 30, 0, " 0 of "), before = plain;
+  for (int percent = 95; percent >= 65; percent -= 10) {
+    Within run = run_within(plain.peak * percent / 100, 0, " layers recomputed");
+    if (!(run.peak <= plain.peak * percent / 100))
+      fail_msg("%lld bytes of %lld", (long long)run.peak, (long long)plain.peak * percent / 100);
+    assert_true(run.recomputed >= before.recomputed);
+    assert_true(run.loss == plain.loss && run.gradient == plain.gradient);
+    before = run;
+  }
+  assert_true(before.recomputed > 0);
+  run_within(plain.peak / 10, 4, "even with every layer recomputed");
 }
 
 // The number with its unit (B to GiB) at the end of `text`'s line that begins with `what`, in bytes; or before a share.
@@ -388,6 +411,22 @@ static double bytes_of(const char *text, const char *what) {
   char unit[8];
   if (!line || sscanf(line + strlen(what), " %lf %7s", &value, unit) != 2) fail_msg("no bytes of \"%s\" in: %s", what, text);
   return value * (*unit == 'G' ? 1 << 30 : *unit == 'M' ? 1 << 20 : *unit == 'K' ? 1 << 10 : 1);
+}
+
+// Each step's share of the peak: the flop that the profile counts, by the time that the step took.
+static void check_peak_shares(const char *output, double profiled_flop) {
+  Buffer metrics = {0};
+  read_whole(&metrics, "profiled/metrics.jsonl");
+  double peak = 1e9 * number_after(output, "products at most "), flop = 0;
+  for (char *line = strtok(metrics.data, "\n"); line; line = strtok(NULL, "\n")) {
+    if (strstr(line, "eval_loss")) continue;
+    double share = number_after(line, "\"peak_share\": ");
+    assert_true(share > 0 && share <= 1);
+    flop += share * peak * number_after(line, "\"tokens\": ") / number_after(line, "\"tokens_per_second\": ");
+  }
+  if (!(fabs(flop / profiled_flop - 1) < 0.1))
+    fail_msg("steps of %g flop by their share of the peak, %g by the profile", flop, profiled_flop);
+  buffer_release(&metrics);
 }
 
 static void a_profile_accounts_for_time_and_memory(void **state) {
@@ -405,8 +444,9 @@ static void a_profile_accounts_for_time_and_memory(void **state) {
   // Time: the largest first, and the shares add up.
   const char *table = strstr(output.data, "op               direction");
   assert_non_null(table);
-  double sum = 0, before = INFINITY, share;
+  double sum = 0, before = INFINITY, share, flop = 0, seconds, rate;
   for (const char *line = strchr(table, '\n') + 1; *line != '\n'; line = strchr(line, '\n') + 1) {
+    if (sscanf(line + 36, "%lf %*f%% %lf", &seconds, &rate) == 2) flop += seconds * rate * 1e9;
     const char *percent = strchr(line, '%');
     while (percent[-1] != ' ') percent--;
     assert_int_equal(sscanf(percent, "%lf%%", &share), 1);
@@ -415,6 +455,7 @@ static void a_profile_accounts_for_time_and_memory(void **state) {
     sum += share;
   }
   assert_true(fabs(sum - 100) < 2);
+  check_peak_shares(output.data, flop);
   // Memory: the largest first, and the sum is what the process took.
   double largest = INFINITY, parts = 0;
   const char *first = strstr(table, "\n\n") + 2;

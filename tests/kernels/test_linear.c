@@ -3,10 +3,9 @@
 #include <float.h>
 #include <math.h>
 
-#include "tests/support/test.h"
+#include "tests/support/kernel_cases.h"
 
 #include "formats/block.h"
-#include "kernels/backend.h"
 
 // A product in bfloat16 rounds both operands to 8 bits and its result once more: an error of a few times 2^-9 of what adds up without
 // order. Float32 differs by the order of the sums.
@@ -35,13 +34,6 @@ static float *values(Arena *arena, Rng *rng, int64_t count, double deviation) {
   return out;
 }
 
-static Rows rows_new(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type) {
-  float *from = values(arena, rng, n * step, 1);
-  uint16_t *halves = arena_new(arena, (size_t)(n * step) + 1, sizeof *halves);
-  for (int64_t i = 0; i < n * step; i++) halves[i] = bfloat16_from_float(from[i]);
-  return (Rows){type == FLOAT_BF16 ? (void *)halves : (void *)from, step, type};
-}
-
 static Matrix matrix_new(Arena *arena, Rng *rng, BlockType type, int64_t rows, int64_t columns) {
   float *from = values(arena, rng, rows * columns, 1);
   if (type == BLOCK_F32) return matrix_f32(from, rows, columns);
@@ -53,13 +45,13 @@ static Matrix matrix_new(Arena *arena, Rng *rng, BlockType type, int64_t rows, i
 static void side_new(Side *s, const Case *c, bool backward, uint64_t seed) {
   Rng rng = rng_new(seed, RNG_STREAM_TEST);
   *s = (Side){0};
-  s->x = rows_new(&s->arena, &rng, c->n, c->in + 32, c->type);
+  s->x = random_rows(&s->arena, &rng, c->n, c->in + 32, c->type);
   for (int i = 0; i < c->count; i++) s->ranks += c->rank[i];
-  s->h = rows_new(&s->arena, &rng, c->n, s->ranks + 3, c->type);
-  s->dh = rows_new(&s->arena, &rng, c->n, s->ranks + 5, c->type);
+  s->h = random_rows(&s->arena, &rng, c->n, s->ranks + 3, c->type);
+  s->dh = random_rows(&s->arena, &rng, c->n, s->ranks + 5, c->type);
   for (int i = 0; i < c->count; i++) {
-    s->y[i] = rows_new(&s->arena, &rng, c->n, c->out[i] + 16 * i, c->type);
-    s->residual[i] = rows_new(&s->arena, &rng, c->n, c->out[i], c->is_residual_float ? FLOAT_32 : c->type);
+    s->y[i] = random_rows(&s->arena, &rng, c->n, c->out[i] + 16 * i, c->type);
+    s->residual[i] = random_rows(&s->arena, &rng, c->n, c->out[i], c->is_residual_float ? FLOAT_32 : c->type);
     s->w[i] = matrix_new(&s->arena, &rng, c->weights, c->out[i], c->in);
     s->low[i] = values(&s->arena, &rng, c->rank[i] * (backward ? c->in : c->out[i]), 1);
     s->bias[i] = values(&s->arena, &rng, c->out[i], 1);
@@ -79,18 +71,13 @@ static int side_projections(Projection *p, const Side *s, const Case *c, bool ba
   return c->count;
 }
 
-static double element(Rows rows, int64_t i, int64_t j) {
-  int64_t at = i * rows.step + j;
-  return rows.type == FLOAT_BF16 ? bfloat16_to_float(((const uint16_t *)rows.data)[at]) : ((const float *)rows.data)[at];
-}
-
 // Largest difference, by the largest value; columns beyond `columns` must not have been touched.
 static void compare(Rows actual, Rows expected, int64_t n, int64_t columns, double limit, const char *what, const char *table,
                     const Case *c) {
   double largest = 0, difference = 0;
   for (int64_t i = 0; i < n; i++)
     for (int64_t j = 0; j < expected.step; j++) {
-      double a = element(actual, i, j), e = element(expected, i, j);
+      double a = rows_element(actual, i, j), e = rows_element(expected, i, j);
       if (j >= columns && a != e) fail_msg("%s of %s: writes beyond its columns", what, table);
       if (j >= columns) continue;
       if (!isfinite(a)) difference = INFINITY;
@@ -160,39 +147,61 @@ static void call_low_rank(Side *side, const Case *c, const Kernels *kernels, Bac
   if (count) kernels->low_rank_backward(g, count, c->n, backend);
 }
 
-static void compare_sides(const Side *actual, const Side *expected, Call call, const char *table, const Case *c) {
+// `is_rounded`: in other orders of the sums; else their bits.
+static void compare_sides(const Side *actual, const Side *expected, Call call, const char *table, const Case *c, bool is_rounded) {
+  double limit = is_rounded;
   int64_t k = 0;
   for (int i = 0; i < c->count; i++) k += c->out[i];
-  if (call == call_backward) compare(actual->x, expected->x, c->n, c->in, tolerance(c->type, k), "linear_backward", table, c);
+  if (call == call_backward) compare(actual->x, expected->x, c->n, c->in, limit * tolerance(c->type, k), "linear_backward", table, c);
   for (int i = 0; i < c->count && call == call_forward; i++)
-    compare(actual->y[i], expected->y[i], c->n, c->out[i], tolerance(c->type, c->in), "linear_forward", table, c);
+    compare(actual->y[i], expected->y[i], c->n, c->out[i], limit * tolerance(c->type, c->in), "linear_forward", table, c);
   for (int i = 0; i < c->count && call == call_weights; i++)
-    compare(rows_f32(actual->gradient[i], c->in), rows_f32(expected->gradient[i], c->in), c->rank[i], c->in, tolerance(c->type, c->n),
-            "weight_backward", table, c);
+    compare(rows_f32(actual->gradient[i], c->in), rows_f32(expected->gradient[i], c->in), c->rank[i], c->in,
+            limit * tolerance(c->type, c->n), "weight_backward", table, c);
   if (call != call_low_rank) return;
-  compare(actual->dh, expected->dh, c->n, actual->ranks, tolerance(c->type, k), "dh of low_rank_backward", table, c);
+  compare(actual->dh, expected->dh, c->n, actual->ranks, limit * tolerance(c->type, k), "dh of low_rank_backward", table, c);
   for (int i = 0; i < c->count; i++) {
     compare(rows_f32(actual->low_gradient[i], c->rank[i]), rows_f32(expected->low_gradient[i], c->rank[i]), c->out[i], c->rank[i],
-            tolerance(c->type, c->n), "db of low_rank_backward", table, c);
+            limit * tolerance(c->type, c->n), "db of low_rank_backward", table, c);
     compare(actual->y[i], expected->y[i], c->n, c->out[i], 0, "dy rounded by low_rank_backward", table, c);
   }
 }
 
+static const struct {
+  Call call;
+  bool is_backward;
+} calls[] = {{call_forward, false}, {call_low_rank, false}, {call_backward, true}, {call_weights, true}};
+enum { CALLS = sizeof calls / sizeof *calls };
+
 static void check(const Case *c, Backend *backend, uint64_t seed) {
-  static const Call calls[] = {call_forward, call_low_rank, call_backward, call_weights};
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < CALLS; i++) {
     Side expected;
-    side_new(&expected, c, i > 1, seed);
-    calls[i](&expected, c, &kernels_scalar, backend);
+    side_new(&expected, c, calls[i].is_backward, seed);
+    calls[i].call(&expected, c, &kernels_scalar, backend);
     for (int t = 0; backend_cpu_kernels(t) != &kernels_scalar; t++) {
       Side actual;
-      side_new(&actual, c, i > 1, seed);
-      calls[i](&actual, c, backend_cpu_kernels(t), backend);
-      compare_sides(&actual, &expected, calls[i], backend_cpu_kernels(t)->name, c);
+      side_new(&actual, c, calls[i].is_backward, seed);
+      calls[i].call(&actual, c, backend_cpu_kernels(t), backend);
+      compare_sides(&actual, &expected, calls[i].call, backend_cpu_kernels(t)->name, c, true);
       arena_release(&actual.arena);
     }
     arena_release(&expected.arena);
   }
+}
+
+// The bits of a table with one thread, and with more.
+static void check_threads(const Case *c, Backend *const *backends, int count, uint64_t seed) {
+  for (int i = 0; i < CALLS; i++)
+    for (int t = 0; backend_cpu_kernels(t); t++) {
+      Side sides[2];
+      for (int b = 0; b < count; b++) {
+        side_new(&sides[b > 0], c, calls[i].is_backward, seed);
+        calls[i].call(&sides[b > 0], c, backend_cpu_kernels(t), backends[b]);
+        if (b > 0) compare_sides(&sides[1], &sides[0], calls[i].call, backend_cpu_kernels(t)->name, c, false);
+        if (b > 0) arena_release(&sides[1].arena);
+      }
+      arena_release(&sides[0].arena);
+    }
 }
 
 static void random_products_match_plain_c(void **state) {
@@ -232,10 +241,25 @@ static void large_products_match_plain_c(void **state) {
   backend_free(backend);
 }
 
+static void number_of_threads_changes_no_bit(void **state) {
+  (void)state;
+  static const int threads[] = {1, 2, 3, 5};
+  enum { COUNT = sizeof threads / sizeof *threads };
+  Backend *backends[COUNT];
+  for (int i = 0; i < COUNT; i++) assert_ok(backend_new(&backends[i], "cpu", threads[i]));
+  Rng rng = rng_new(4, RNG_STREAM_TEST);
+  for (int index = 0; index < 24; index++) {
+    Case c = random_case(&rng, index);
+    check_threads(&c, backends, COUNT, (uint64_t)index);
+  }
+  for (int i = 0; i < COUNT; i++) backend_free(backends[i]);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_products_match_plain_c),
       cmocka_unit_test(large_products_match_plain_c),
+      cmocka_unit_test(number_of_threads_changes_no_bit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

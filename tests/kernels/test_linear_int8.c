@@ -10,27 +10,13 @@ enum { ROWS = 37, RANK = 5, BLOCK = 32, MOST_N = 17 };
 static const BlockType types[] = {BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K};
 enum { TYPES = sizeof types / sizeof *types };
 
-static double load(Rows rows, int64_t i, int64_t column) {
-  int64_t at = i * rows.step + column;
-  return rows.type == FLOAT_BF16 ? bfloat16_to_float(((uint16_t *)rows.data)[at]) : ((float *)rows.data)[at];
-}
-
-static Rows rows_new(Arena *arena, Rng *rng, int64_t n, int64_t columns, FloatType type) {
-  float *values = arena_new(arena, (size_t)(n * columns), sizeof *values);
-  fill_normal(values, n * columns, 1, rng);
-  if (type == FLOAT_32) return rows_f32(values, columns);
-  uint16_t *rounded = arena_new(arena, (size_t)(n * columns), sizeof *rounded);
-  for (int64_t i = 0; i < n * columns; i++) rounded[i] = bfloat16_from_float(values[i]);
-  return (Rows){rounded, columns, type};
-}
-
 // The block of x that element j is in, rounded as kernels/backend.h says.
 static double rounded_x(Rows x, int64_t i, int64_t j) {
   float largest = 0;
-  for (int64_t k = j / BLOCK * BLOCK; k < j / BLOCK * BLOCK + BLOCK; k++) largest = fmaxf(largest, fabsf((float)load(x, i, k)));
+  for (int64_t k = j / BLOCK * BLOCK; k < j / BLOCK * BLOCK + BLOCK; k++) largest = fmaxf(largest, fabsf((float)rows_element(x, i, k)));
   if (!(largest > INT8_SMALLEST)) return 0;
   float scale = largest / 127;
-  return (double)scale * rintf((float)load(x, i, j) * (127 / largest));
+  return (double)scale * rintf((float)rows_element(x, i, j) * (127 / largest));
 }
 
 typedef struct Sum {
@@ -49,8 +35,8 @@ static Sum expected(const Projection *p, const float *weights, Rows x, int64_t i
   Sum sum = {0};
   bool is_rounded = matrix_has_even_levels(p->w);
   for (int64_t c = 0; c < p->w->columns; c++)
-    sum_add(&sum, (double)p->alpha * (is_rounded ? rounded_x(x, i, c) : load(x, i, c)) * weights[row * p->w->columns + c]);
-  for (int64_t k = 0; k < p->rank; k++) sum_add(&sum, load(p->h, i, k) * p->low[row * p->rank + k]);
+    sum_add(&sum, (double)p->alpha * (is_rounded ? rounded_x(x, i, c) : rows_element(x, i, c)) * weights[row * p->w->columns + c]);
+  for (int64_t k = 0; k < p->rank; k++) sum_add(&sum, rows_element(p->h, i, k) * p->low[row * p->rank + k]);
   if (p->bias) sum_add(&sum, p->bias[row]);
   if (p->residual.data) sum_add(&sum, before);
   return sum;
@@ -72,12 +58,14 @@ static Layer layer_new(Arena *arena, Rng *rng, const BlockType *layer_types, int
     Projection *p = &layer.projections[i];
     unsigned has = terms + (unsigned)i;
     layer.cases[i] = c;
-    *p = (Projection){.w = &c->matrix, .alpha = i % 2 ? -0.5f : 1, .y = rows_new(arena, rng, n, ROWS - i + 3, type)};
-    if (has & 1) p->h = rows_new(arena, rng, n, RANK + 2, type), p->low = rows_new(arena, rng, ROWS, RANK, FLOAT_32).data, p->rank = RANK;
-    if (has & 2) p->bias = rows_new(arena, rng, 1, ROWS, FLOAT_32).data;
-    if (has & 4) p->residual = has & 1 ? p->y : rows_new(arena, rng, n, ROWS, FLOAT_32);
+    *p = (Projection){.w = &c->matrix, .alpha = i % 2 ? -0.5f : 1, .y = random_rows(arena, rng, n, ROWS - i + 3, type)};
+    if (has & 1)
+      p->h = random_rows(arena, rng, n, RANK + 2, type), p->low = random_rows(arena, rng, ROWS, RANK, FLOAT_32).data, p->rank = RANK;
+    if (has & 2) p->bias = random_rows(arena, rng, 1, ROWS, FLOAT_32).data;
+    if (has & 4) p->residual = has & 1 ? p->y : random_rows(arena, rng, n, ROWS, FLOAT_32);
     layer.before[i] = arena_new(arena, (size_t)(n * ROWS), sizeof(double));
-    for (int64_t j = 0; j < n * (ROWS - i) && p->residual.data; j++) layer.before[i][j] = load(p->residual, j / (ROWS - i), j % (ROWS - i));
+    for (int64_t j = 0; j < n * (ROWS - i) && p->residual.data; j++)
+      layer.before[i][j] = rows_element(p->residual, j / (ROWS - i), j % (ROWS - i));
   }
   return layer;
 }
@@ -89,7 +77,7 @@ static void check_layer(const Layer *layer, Rows x, int64_t n, const Kernels *ke
       for (int64_t row = 0; row < p->w->rows; row++) {
         Sum sum = expected(p, layer->cases[o]->weights, x, i, row, layer->before[o][i * p->w->rows + row]);
         double bound = (double)sum.terms * FLT_EPSILON * sum.size + (p->y.type == FLOAT_BF16 ? 0x1p-8 * fabs(sum.value) : 0);
-        double actual = load(p->y, i, row);
+        double actual = rows_element(p->y, i, row);
         if (!(fabs(actual - sum.value) <= bound))
           fail_msg("%s: projection %d, row %lld of %lld, column %lld: %g, not %g (%g off, %g allowed): %s", kernels->name, o, (long long)i,
                    (long long)n, (long long)row, actual, sum.value, actual - sum.value, bound, layer->cases[o]->description);
@@ -118,7 +106,7 @@ static void several_projections_have_all_their_terms(void **state) {
       BlockType own[LINEAR_PROJECTIONS] = {types[round % TYPES], type == FLOAT_32 ? BLOCK_NF4 : types[(round + 3) % TYPES],
                                            types[(round + 5) % TYPES]};
       Layer layer = layer_new(&arena, &rng, own, 1 + round % LINEAR_PROJECTIONS, n, columns, (unsigned)round, type);
-      Rows x = rows_new(&arena, &rng, n, columns + 5, type);
+      Rows x = random_rows(&arena, &rng, n, columns + 5, type);
       backend->kernels->linear_forward_int8(layer.projections, layer.count, x, n, backend);
       check_layer(&layer, x, n, backend->kernels);
       arena_release(&arena);
@@ -153,7 +141,7 @@ static void levels_at_their_ends_do_not_saturate(void **state) {
       BlockType type = types[i / 15];
       Layer layer = layer_new(&arena, &rng, &type, 1, 1, 512, 0, FLOAT_32);
       fill_blocks(layer.cases[0], bytes[i % 5]);
-      Rows x = rows_new(&arena, &rng, 1, 512, FLOAT_32);
+      Rows x = random_rows(&arena, &rng, 1, 512, FLOAT_32);
       for (int j = 0; j < 512; j++) ((float *)x.data)[j] = i / 5 % 3 == 0 ? 3 : i / 5 % 3 == 1 ? -3 : j % 2 ? 3 : -3;
       backend->kernels->linear_forward_int8(layer.projections, 1, x, 1, backend);
       check_layer(&layer, x, 1, backend->kernels);
@@ -173,11 +161,11 @@ static void what_is_not_finite_comes_through_in_its_row_alone(void **state) {
       Arena arena = {0};
       BlockType type = types[i / 3];
       Layer layer = layer_new(&arena, &rng, &type, 1, 2, 256, 0, FLOAT_32);
-      Rows x = rows_new(&arena, &rng, 2, 256, FLOAT_32);
+      Rows x = random_rows(&arena, &rng, 2, 256, FLOAT_32);
       ((float *)x.data)[256 + 77] = broken[i % 3];
       backend->kernels->linear_forward_int8(layer.projections, 1, x, 2, backend);
       check_layer(&layer, x, 1, backend->kernels);
-      for (int64_t row = 0; row < ROWS; row++) assert_false(isfinite(load(layer.projections[0].y, 1, row)));
+      for (int64_t row = 0; row < ROWS; row++) assert_false(isfinite(rows_element(layer.projections[0].y, 1, row)));
       arena_release(&arena);
     }
     backend_free(backend);
@@ -194,7 +182,7 @@ static void blocks_of_nearly_nothing_are_zeros(void **state) {
       Arena arena = {0};
       BlockType type = BLOCK_Q4_1;
       Layer layer = layer_new(&arena, &rng, &type, 1, 1, 64, 0, FLOAT_32);
-      Rows x = rows_new(&arena, &rng, 1, 64, FLOAT_32);
+      Rows x = random_rows(&arena, &rng, 1, 64, FLOAT_32);
       for (int j = 0; j < 32; j++) ((float *)x.data)[j] = j % 2 ? sizes[i] : -sizes[i];
       backend->kernels->linear_forward_int8(layer.projections, 1, x, 1, backend);
       check_layer(&layer, x, 1, backend->kernels);

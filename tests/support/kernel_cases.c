@@ -41,6 +41,20 @@ bool case_round(KernelCase *c) {
   return any;
 }
 
+Rows random_rows(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type) {
+  float *values = arena_new(arena, (size_t)(n * step), sizeof *values);
+  fill_normal(values, n * step, 1, rng);
+  if (type == FLOAT_32) return rows_f32(values, step);
+  uint16_t *rounded = arena_new(arena, (size_t)(n * step), sizeof *rounded);
+  for (int64_t i = 0; i < n * step; i++) rounded[i] = bfloat16_from_float(values[i]);
+  return (Rows){rounded, step, type};
+}
+
+double rows_element(Rows rows, int64_t i, int64_t column) {
+  int64_t at = i * rows.step + column;
+  return rows.type == FLOAT_BF16 ? bfloat16_to_float(((const uint16_t *)rows.data)[at]) : ((const float *)rows.data)[at];
+}
+
 // Building blocks of cases.
 
 static KernelCase *case_new(Arena *arena, KernelOp op) {

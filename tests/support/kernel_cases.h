@@ -91,6 +91,10 @@ bool case_is_activation(const KernelCase *c, int index, bool is_output);
 bool case_round(KernelCase *c);
 void round_to_bfloat16(float *values, int64_t count);
 
+// Rows of normal values, `step` apart and whole; and one of their elements.
+Rows random_rows(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type);
+double rows_element(Rows rows, int64_t i, int64_t column);
+
 // The float64 result of a case, from the arena.
 void case_evaluate(double *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c);
 

@@ -52,18 +52,16 @@ static Matrix matrix_at(const KernelCase *c, const void *const *in) {
 
 static Rows typed_rows(const KernelCase *c, const void *data, int64_t step) { return (Rows){(void *)(uintptr_t)data, step, c->type}; }
 
-RUN(linear_forward) {
+typedef void LinearForward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+
+static void run_forward(LinearForward *forward, const KernelCase *c, Backend *backend, const void *const *in, float *y) {
   Matrix w = matrix_at(c, in);
-  Rows y = {out[0], c->rows, c->type}, none = {0};
-  Projection p = {.w = &w, .alpha = c->alpha, .y = y, .residual = c->accumulate ? y : none};
-  k->linear_forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
+  Rows rows = {y, c->rows, c->type}, none = {0};
+  Projection p = {.w = &w, .alpha = c->alpha, .y = rows, .residual = c->accumulate ? rows : none};
+  forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
 }
-RUN(linear_forward_int8) {
-  Matrix w = matrix_at(c, in);
-  Rows y = {out[0], c->rows, c->type}, none = {0};
-  Projection p = {.w = &w, .alpha = c->alpha, .y = y, .residual = c->accumulate ? y : none};
-  k->linear_forward_int8(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
-}
+RUN(linear_forward) { run_forward(k->linear_forward, c, backend, in, out[0]); }
+RUN(linear_forward_int8) { run_forward(k->linear_forward_int8, c, backend, in, out[0]); }
 RUN(linear_backward) {
   Matrix w = matrix_at(c, in);
   Projection p = {.w = &w, .alpha = c->alpha, .y = typed_rows(c, in[0], c->rows)};
