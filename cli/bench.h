@@ -42,11 +42,14 @@ double bench_seconds(BenchFunction function, void *argument);
 
 // All of the following measure backend->kernels and append to `rates`.
 BenchPeak bench_peak(Backend *backend);
-// linear_forward for each number of rows (ascending), then linear_backward for each of those from `first_backward` on; in float32 and,
-// where there are instructions for it, in bfloat16. So is attention.
+// All but the elementwise kernels in float32 and, where there are instructions for it, in bfloat16. linear_forward for each number of rows
+// (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1.
 void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
                   Backend *backend);
-void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend);
+// weight_backward and low_rank_backward of LoRA's factors.
+void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend);
+// linear_cross_entropy, forward and backward.
+void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend);
 // Forward and backward over documents * length tokens.
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend);
 void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend);

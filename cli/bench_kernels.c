@@ -4,6 +4,7 @@
 
 #include "cli/bench.h"
 #include "core/log.h"
+#include "kernels/loss.h"
 
 double bench_seconds(BenchFunction function, void *argument) {
   const double wanted = 0.025, sample = 1e-3;
@@ -95,6 +96,12 @@ static void call_linear_forward(void *argument) {
   call->backend->kernels->linear_forward(&p, 1, call->x, call->rows, call->backend);
 }
 
+static void call_linear_forward_int8(void *argument) {
+  const LinearCall *call = argument;
+  Projection p = {.w = call->w, .alpha = 1, .y = call->y};
+  call->backend->kernels->linear_forward_int8(&p, 1, call->x, call->rows, call->backend);
+}
+
 static void call_linear_backward(void *argument) {
   const LinearCall *call = argument;
   Projection p = {.w = call->w, .alpha = 1, .y = call->y};
@@ -137,29 +144,83 @@ void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int 
     LinearCall call = {.w = w, .x = x, .y = y, .backend = backend};
     bench_product(rates, call_linear_forward, "linear_forward", &call, rows, count, 0, peak_of(peak, type));
     bench_product(rates, call_linear_backward, "linear_backward", &call, rows, count, first_backward, peak_of(peak, type));
+    if (type == FLOAT_32 && matrix_has_even_levels(w))  // of generation
+      bench_product(rates, call_linear_forward_int8, "linear_forward_int8", &call, rows, rows[0] == 1, 0, peak_of(peak, type));
     arena_release(&arena);
   }
 }
 
-typedef struct WeightCall {
-  float *dw, *dy, *x;
-  int64_t rows, out, in;
+typedef struct LossCall {
+  const Matrix *head;
+  Rows x, dx;
+  int32_t *targets;
+  float *nll, *scale, *scratch;
+  int64_t rows;
   Backend *backend;
-} WeightCall;
+} LossCall;
 
-static void call_weight_backward(void *argument) {
-  const WeightCall *call = argument;
-  WeightGradient gradient = {.dw = call->dw, .dy = rows_f32(call->dy, call->out), .rows = call->out, .alpha = 1};
-  call->backend->kernels->weight_backward(&gradient, 1, rows_f32(call->x, call->in), call->in, call->rows, call->backend);
+static void call_linear_cross_entropy(void *argument) {
+  const LossCall *c = argument;
+  c->backend->kernels->linear_cross_entropy(c->nll, c->dx, c->x, c->head, c->targets, c->scale, c->rows, c->scratch, c->backend);
 }
 
-void bench_weight_backward(KernelRates *rates, int64_t out, int64_t in, int64_t rows, BenchPeak peak, Backend *backend) {
-  Arena arena = {0};
-  WeightCall call = {floats(&arena, out * in), floats(&arena, rows * out), floats(&arena, rows * in), rows, out, in, backend};
-  double seconds = bench_seconds(call_weight_backward, &call);
-  KernelRate rate = {.instructions = backend->kernels->name, .kernel = "weight_backward", .out = out, .in = in, .rows = rows};
-  add_rate(rates, rate, 2.0 * (double)rows * (double)out * (double)in, 0, seconds, peak.float32);
-  arena_release(&arena);
+void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend) {
+  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+    Arena arena = {0};
+    LossCall call = {.head = head, .rows = rows, .backend = backend};
+    call.x = (Rows){activations(&arena, rows * head->columns, type), head->columns, type};
+    call.dx = (Rows){activations(&arena, rows * head->columns, type), head->columns, type};
+    call.targets = arena_new(&arena, (size_t)rows, sizeof *call.targets);
+    call.nll = floats(&arena, rows);
+    call.scale = floats(&arena, rows);
+    call.scratch = arena_new(&arena, (size_t)linear_cross_entropy_floats(rows, head->rows, head->columns), sizeof *call.scratch);
+    KernelRate rate = {.instructions = backend->kernels->name, .kernel = "linear_cross_entropy", .activations = type};
+    rate.out = head->rows, rate.in = head->columns, rate.rows = rows;
+    double flop = 4.0 * (double)rows * (double)head->rows * (double)head->columns;
+    add_rate(rates, rate, flop, 0, bench_seconds(call_linear_cross_entropy, &call), peak_of(peak, type));
+    arena_release(&arena);
+  }
+}
+
+// LoRA's factors: a of [rank, width] with its x, and b of [width, rank] with its dy.
+typedef struct LowRankCall {
+  float *gradient, *b;
+  Rows wide, h, dh;
+  int64_t rank, width, rows;
+  Backend *backend;
+} LowRankCall;
+
+static void call_weight_backward(void *argument) {
+  const LowRankCall *call = argument;
+  WeightGradient gradient = {.dw = call->gradient, .dy = call->dh, .rows = call->rank, .alpha = 1};
+  call->backend->kernels->weight_backward(&gradient, 1, call->wide, call->width, call->rows, call->backend);
+}
+
+static void call_low_rank_backward(void *argument) {
+  const LowRankCall *call = argument;
+  LowRankGradient gradient = {.dy = call->wide, .b = call->b, .db = call->gradient, .out = call->width, .rank = call->rank, .scale = 1};
+  gradient.h = call->h;
+  gradient.dh = call->dh;
+  call->backend->kernels->low_rank_backward(&gradient, 1, call->rows, call->backend);
+}
+
+void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend) {
+  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+    Arena arena = {0};
+    LowRankCall call = {.rank = rank, .width = width, .rows = rows, .backend = backend};
+    call.gradient = floats(&arena, rank * width);
+    call.b = floats(&arena, rank * width);
+    call.wide = (Rows){activations(&arena, rows * width, type), width, type};
+    call.h = (Rows){activations(&arena, rows * rank, type), rank, type};
+    call.dh = (Rows){activations(&arena, rows * rank, type), rank, type};
+    double product = 2.0 * (double)rows * (double)rank * (double)width;
+    KernelRate rate = {.instructions = backend->kernels->name, .activations = type, .out = rank, .in = width, .rows = rows};
+    rate.kernel = "weight_backward";
+    add_rate(rates, rate, product, 0, bench_seconds(call_weight_backward, &call), peak_of(peak, type));
+    rate.kernel = "low_rank_backward";
+    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_low_rank_backward, &call), peak_of(peak, type));
+    arena_release(&arena);
+  }
 }
 
 typedef struct AttentionCall {

@@ -66,13 +66,24 @@ static BenchShape shape_of(const Model *model) {
   return (BenchShape){config->heads * config->head_size, config->heads, config->kv_heads, config->head_size, config->vocabulary};
 }
 
+static void bench_head(Bench *bench, BenchShape shape, BenchPeak peak) {
+  enum { ROWS = 256 };
+  Arena arena = {0};
+  Matrix own;
+  const Matrix *head = bench->model ? &bench->model->head.weight : &own;
+  if (!bench->model) own = bench_matrix(&arena, BLOCK_Q8_0, shape.vocabulary, shape.columns);
+  bench_loss(&bench->rates, head, ROWS, peak, bench->backend);
+  arena_release(&arena);
+}
+
 static BenchPeak bench_table(Bench *bench) {
   BenchPeak peak = bench_peak(bench->backend);
   BenchShape shape = shape_of(bench->model);
   if (bench->model) bench_model_matrices(bench, peak);
   else bench_own_matrices(bench, peak);
-  bench_weight_backward(&bench->rates, 16, shape.columns, 2048, peak, bench->backend);  // of a LoRA pair
-  if (bench->command->all) bench_weight_backward(&bench->rates, 2048, 2048, 512, peak, bench->backend);
+  bench_low_rank(&bench->rates, 16, shape.columns, 2048, peak, bench->backend);
+  if (bench->command->all) bench_low_rank(&bench->rates, 256, 2048, 512, peak, bench->backend);
+  bench_head(bench, shape, peak);
   bench_attention(&bench->rates, &shape, 4, 512, peak, bench->backend);
   if (bench->command->all) bench_attention(&bench->rates, &shape, 1, 2048, peak, bench->backend);
   bench_elementwise(&bench->rates, &shape, 2048, bench->backend);
@@ -91,13 +102,13 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
     if (!rate->weights || rate->activations != type || strcmp(rate->kernel, kernel) != 0) continue;
     if (!first) {
       first = rate;
-      printf("\n%-15s %s ", kernel, type == FLOAT_BF16 ? "bf16 " : "float");
+      printf("\n%-19s %s ", kernel, type == FLOAT_BF16 ? "bf16 " : "float");
       for (int j = i; j < count && is_same_matrix(&rates[j], first) && strcmp(rates[j].kernel, kernel) == 0; j++)
         printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
     if (!previous || !is_same_matrix(previous, rate))
       printf("\n%-5s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
-             (int)(13 - snprintf(NULL, 0, "%lld, %lld", (long long)rate->out, (long long)rate->in)), "");
+             (int)(17 - snprintf(NULL, 0, "%lld, %lld", (long long)rate->out, (long long)rate->in)), "");
     if (rate->is_slow) printf("%13s ", "-");
     else printf("%8.1f %3.0f%% ", rate->flops * 1e-9, 100 * rate->share);
     previous = rate;
@@ -112,7 +123,7 @@ static void print_others(const KernelRate *rates, int count) {
     if (rate->weights) continue;
     char shape[64] = "";
     if (rate->out) snprintf(shape, sizeof shape, "[%lld, %lld]", (long long)rate->out, (long long)rate->in);
-    printf("%-19s %-5s %-13s %5lld rows %8.1f ", rate->kernel, rate->activations == FLOAT_BF16 ? "bf16" : "float", shape,
+    printf("%-20s %-5s %-13s %5lld rows %8.1f ", rate->kernel, rate->activations == FLOAT_BF16 ? "bf16" : "float", shape,
            (long long)rate->rows, (rate->flops + rate->bytes) * 1e-9);
     if (rate->flops > 0) printf("GFLOP/s %3.0f%%\n", 100 * rate->share);
     else printf("GB/s\n");
@@ -131,6 +142,7 @@ static void print_table(const Bench *bench, BenchPeak peak, int first) {
   for (FloatType type = FLOAT_32; type <= FLOAT_BF16; type++) {
     print_products(rates, count, "linear_forward", type);
     print_products(rates, count, "linear_backward", type);
+    print_products(rates, count, "linear_forward_int8", type);
   }
   if (has_slow) printf("-: not measured, a call takes more than %d s\n", BENCH_SLOW_SECONDS);
   print_others(rates, count);

@@ -5,11 +5,11 @@
 #include "kernels/cpu/block.h"
 
 // A tile of scores is QUERIES x KEYS; tiles start at multiples of these from the span's first query and key, so that
-// no sum depends on how the work was shared out.
+// no sum depends on how the work was shared out. STEP queries are multiplied at once: later ones see more of the tile's keys.
 #ifdef __AMX_BF16__
-enum { QUERIES = 64, KEYS = 64 };
+enum { QUERIES = 128, KEYS = 128, STEP = 32 };
 #else
-enum { QUERIES = (48 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, KEYS = 64 };
+enum { QUERIES = (48 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, KEYS = 64, STEP = QUERIES };
 #endif
 
 // Some query heads of one KV head, some queries and keys of one span.

@@ -94,22 +94,29 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
   if (count <= 0 || seen_first(task->span, query, b->in.sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
   Rows q = rows_from(b->in.q, head * head_size), go = rows_from(b->go, head * value_size);
-  BlockLeft left = block_left(work->left, q, query, queries, head_size);
-  block_multiply(work->scores, KEYS, left, work->keys_turned, queries, count, head_size, false);
-  left = block_left(work->left, go, query, queries, value_size);
-  block_multiply(work->slopes, KEYS, left, work->values_turned, queries, count, value_size, false);
+  for (int64_t i = 0; i < queries; i += STEP) {
+    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, b->in.sight) - key);
+    if (seen <= 0) continue;
+    BlockLeft left = block_left(work->left, q, query + i, rows, head_size);
+    block_multiply(work->scores + i * KEYS, KEYS, left, work->keys_turned, rows, seen, head_size, false);
+    left = block_left(work->left, go, query + i, rows, value_size);
+    block_multiply(work->slopes + i * KEYS, KEYS, left, work->values_turned, rows, seen, value_size, false);
+  }
   slope_rows(b, work, task->span, head, query, queries, key, count);
   if (b->wanted & WANTED_KEYS) {
     BlockRight right = block_right(work->right, go, query, queries, value_size, work->floats);
-    left = block_left_turned(work->left, work->p, queries, count);
+    BlockLeft left = block_left_turned(work->left, work->p, queries, count);
     block_multiply(work->dv, value_size, left, right, count, value_size, queries, true);
     right = block_right(work->right, q, query, queries, head_size, work->floats);
     left = block_left_turned(work->left, work->ds, queries, count);
     block_multiply(work->dk, head_size, left, right, count, head_size, queries, true);
   }
-  if (b->wanted & WANTED_QUERIES) {
-    left = block_left(work->left, work->ds, 0, queries, count);
-    block_multiply(b->sums + row * head_size, shape->heads * head_size, left, work->keys, queries, head_size, count, true);
+  for (int64_t i = 0; i < queries && b->wanted & WANTED_QUERIES; i += STEP) {
+    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, b->in.sight) - key);
+    if (seen <= 0) continue;
+    BlockLeft left = block_left(work->left, work->ds, i, rows, seen);
+    float *sums = b->sums + row * head_size + i * shape->heads * head_size;
+    block_multiply(sums, shape->heads * head_size, left, work->keys, rows, head_size, seen, true);
   }
 }
 

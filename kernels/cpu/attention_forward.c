@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/attention.h"
 
-enum { TASK_HEADS = 8, SLACK = 8 };
+enum { TASK_HEADS = 8, SLACK = 8, SUMS_BYTES = 2 << 20 };
 
 typedef struct Forward {
   AttentionInputs in;
@@ -80,8 +80,13 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
   int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->in.sight) - key);  // keys that the last, so any, query sees
   if (count <= 0 || seen_first(task->span, query, f->in.sight) >= key + KEYS) return;
   int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
-  BlockLeft q = block_left(work->left, rows_from(f->in.q, head * shape->head_size), query, queries, shape->head_size);
-  block_multiply(work->scores, KEYS, q, work->keys, queries, count, shape->head_size, false);
+  Rows q = rows_from(f->in.q, head * shape->head_size);
+  for (int64_t i = 0; i < queries; i += STEP) {
+    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, f->in.sight) - key);
+    if (seen <= 0) continue;
+    BlockLeft left = block_left(work->left, q, query + i, rows, shape->head_size);
+    block_multiply(work->scores + i * KEYS, KEYS, left, work->keys, rows, seen, shape->head_size, false);
+  }
   for (int64_t i = 0; i < queries; i++) {
     int64_t first = seen_first(task->span, query + i, f->in.sight) - key, end = seen_end(task->span, query + i, f->in.sight) - key;
     float *scores = work->scores + i * KEYS;
@@ -94,8 +99,12 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
     BY_TYPE(work->p.type, update_row(work->p, i, scores, columns, shape->scale * LOG2_E, &work->maxima[state], work->totals + state * VL,
                                      work->sums + state * shape->value_size, shape->value_size, TYPE));
   }
-  BlockLeft p = block_left(work->left, work->p, 0, queries, count);
-  block_multiply(work->sums + row * shape->value_size, shape->value_size, p, work->values, queries, shape->value_size, count, true);
+  for (int64_t i = 0; i < queries; i += STEP) {
+    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, f->in.sight) - key);
+    if (seen <= 0) continue;
+    BlockLeft left = block_left(work->left, work->p, i, rows, seen);
+    block_multiply(work->sums + (row + i) * shape->value_size, shape->value_size, left, work->values, rows, shape->value_size, seen, true);
+  }
 }
 
 static void store_rows(const Forward *f, const Work *work, const AttentionTask *task) {
@@ -145,7 +154,9 @@ void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, co
     attention_single(o, lse, &in, spans, span_count);
     return;
   }
-  int64_t group = shape.heads / shape.kv_heads, heads = smaller(group, TASK_HEADS), queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
+  int64_t group = shape.heads / shape.kv_heads, queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
+  int64_t fitting = SUMS_BYTES / (queries * shape.value_size * (int64_t)sizeof(float)), heads = smaller(group, TASK_HEADS);
+  heads = larger(1, smaller(heads, fitting));
   for (int64_t s = 0; s < span_count; s++)
     count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);
   AttentionTask *tasks = backend_shared_scratch(backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;

@@ -69,8 +69,11 @@ static void kernels_without_a_model_are_all_there(void **state) {
   assert_int_equal(check_kernels(result, "attention_forward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "attention_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_backward"), 12 * arithmetics(result));
-  const char *names[] = {"weight_backward",
-                         "embedding_forward",
+  assert_int_equal(check_kernels(result, "linear_forward_int8"), 8);  // of the 12 types, those with evenly spaced levels
+  assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));
+  const char *names[] = {"embedding_forward",
                          "rmsnorm_forward",
                          "rmsnorm_backward",
                          "rope",
