@@ -78,12 +78,14 @@ static void plan_tasks(Plan *plan, Product *p) {
     deepest = larger(deepest, panel_depth(p, output, part_at(plan, 0)));
   }
   int64_t bytes = p->in_tiles ? TILE_PANELS_BYTES : PANELS_BYTES, group_bytes = deepest * GROUP_COLUMNS * (p->in_tiles ? 2 : 4);
-  int64_t most = larger(1, bytes / group_bytes), least = LEAST_COLUMNS / GROUP_COLUMNS;
+  int64_t block = p->in_tiles ? 32 : BLOCK_ROWS;  // whose sums are held at once
+  int64_t most_summed = SUMS_BYTES / (block * GROUP_COLUMNS * (int64_t)sizeof(float));
+  int64_t most = larger(1, smaller(bytes / group_bytes, most_summed)), least = LEAST_COLUMNS / GROUP_COLUMNS;
   int64_t chunks = larger(divide_up(plan->groups, most), smaller(threads, divide_up(plan->groups, least)));
   if (chunks > threads) chunks = round_up(chunks, threads);
   plan->task_groups = divide_up(plan->groups, chunks);
   plan->column_tasks = divide_up(plan->groups, plan->task_groups);
-  int64_t block = p->in_tiles ? 32 : BLOCK_ROWS, row_tasks = plan->column_tasks < threads ? divide_up(2 * threads, plan->column_tasks) : 1;
+  int64_t row_tasks = plan->column_tasks < threads ? divide_up(2 * threads, plan->column_tasks) : 1;
   plan->task_rows = round_up(divide_up(p->m, threads > 1 ? row_tasks : 1), block);
   if (plan->parts > 1) {
     int64_t kept = SUMS_BYTES / (plan->task_groups * GROUP_COLUMNS * (int64_t)sizeof(float));

@@ -241,6 +241,18 @@ static void large_products_match_plain_c(void **state) {
   backend_free(backend);
 }
 
+// Short sums of many columns, as dropout's share of dx: one thread has to take them in several tasks, for its scratch holds their sums.
+static void wide_products_of_one_thread_match_plain_c(void **state) {
+  (void)state;
+  Backend *backend;
+  assert_ok(backend_new(&backend, "cpu", 1));
+  for (int i = 0; i < 4; i++) {
+    Case c = {.type = i % 2 ? FLOAT_BF16 : FLOAT_32, .count = 1, .n = 112, .in = 4000, .out = {8}, .rank = {i / 2 ? 4 : 0}};
+    check(&c, backend, (uint64_t)i);
+  }
+  backend_free(backend);
+}
+
 static void number_of_threads_changes_no_bit(void **state) {
   (void)state;
   static const int threads[] = {1, 2, 3, 5};
@@ -259,6 +271,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_products_match_plain_c),
       cmocka_unit_test(large_products_match_plain_c),
+      cmocka_unit_test(wide_products_of_one_thread_match_plain_c),
       cmocka_unit_test(number_of_threads_changes_no_bit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
