@@ -215,34 +215,65 @@ static void no_table_has_a_hole_and_no_entry_is_untested(void **state) {
   }
 }
 
+enum { THREAD_COUNTS = 4 };
+static const int thread_counts[THREAD_COUNTS] = {1, 2, 3, 5};
+
+static void check_threads(const KernelCase *c, Backend *const backends[THREAD_COUNTS], Arena *arena) {
+  float *out[THREAD_COUNTS][CASE_OUTPUTS];
+  for (int i = 0; i < THREAD_COUNTS; i++) {
+    outputs_new(out[i], arena, c);
+    run_case(out[i], c, backends[i]);
+    for (int output = 0; output < CASE_OUTPUTS; output++)
+      if (memcmp(out[0][output], out[i][output], (size_t)c->counts[output] * sizeof(float)) != 0)
+        fail_msg("%s %s: output %d differs between 1 and %d threads: type %d, %s", backends[i]->kernels->name, kernel_ops[c->op].name,
+                 output, thread_counts[i], c->type, c->description);
+  }
+}
+
+// Products with all their terms are test_linear.c's.
 static void number_of_threads_changes_no_bit(void **state) {
   (void)state;
   for (int t = 0; t < table_count; t++) {
-    Backend *backends[3];
-    for (int i = 0; i < 3; i++) backends[i] = open_backend(&tables[t], i + 1);
+    Backend *backends[THREAD_COUNTS];
+    for (int i = 0; i < THREAD_COUNTS; i++) backends[i] = open_backend(&tables[t], thread_counts[i]);
     for (int op = 0; op < OP_COUNT; op++) {
       Rng rng = rng_new(SEED + 1, RNG_STREAM_TEST);
       for (int index = 0;; index++) {
         Arena arena = {0};
         KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
-        float *out[3][CASE_OUTPUTS];
-        if (c && index % 2) case_round(c);
-        for (int i = 0; c && i < 3; i++) {
-          outputs_new(out[i], &arena, c);
-          run_case(out[i], c, backends[i]);
-        }
-        for (int i = 0; c && i < 2 * CASE_OUTPUTS; i++) {
-          int output = i / 2;
-          if (memcmp(out[0][output], out[1 + i % 2][output], (size_t)c->counts[output] * sizeof(float)) != 0)
-            fail_msg("%s %s: output %d differs between 1 and %d threads: %s", tables[t].kernels->name, kernel_ops[op].name, output,
-                     2 + i % 2, c->description);
-        }
+        if (c) check_threads(c, backends, &arena);
+        if (c && case_round(c)) check_threads(c, backends, &arena);
         arena_release(&arena);
         if (!c) break;
       }
     }
-    for (int i = 0; i < 3; i++) backend_free(backends[i]);
+    for (int i = 0; i < THREAD_COUNTS; i++) backend_free(backends[i]);
   }
+}
+
+static void number_of_threads_changes_no_bit_of_a_gradient_in_bfloat16(void **state) {
+  (void)state;
+  enum { ROWS = 7, VOCABULARY = 10007, COUNT = ROWS * VOCABULARY };
+  float *logits = memory_new(COUNT, sizeof *logits), *first = memory_new(COUNT, sizeof *first), *other = memory_new(COUNT, sizeof *other);
+  const float scale[ROWS] = {1, 0.25f, 3, 0, 1, 1, 1};
+  const int32_t targets[ROWS] = {0, VOCABULARY - 1, 5, 6, 7, 4096, 8};
+  Rng rng = rng_new(SEED, RNG_STREAM_TEST);
+  fill_normal(logits, COUNT, 3, &rng);
+  float nll[2][ROWS];
+  for (int t = 0; t < table_count; t++)
+    for (int i = 0; i < THREAD_COUNTS; i++) {
+      float *out = i ? other : first;
+      Backend *backend = open_backend(&tables[t], thread_counts[i]);
+      memcpy(out, logits, COUNT * sizeof *out);
+      backend->kernels->cross_entropy(nll[i > 0], out, VOCABULARY, targets, scale, FLOAT_BF16, ROWS, VOCABULARY, backend);
+      assert_memory_equal(nll[0], nll[i > 0], sizeof nll[0]);
+      for (int row = 0; row < ROWS; row++)
+        assert_memory_equal(first + row * VOCABULARY, out + row * VOCABULARY, VOCABULARY * sizeof(uint16_t));
+      backend_free(backend);
+    }
+  free(logits);
+  free(first);
+  free(other);
 }
 
 // The same values, each rounded once, in the first half of their row's place.
@@ -349,6 +380,7 @@ int main(void) {
       cmocka_unit_test(no_table_has_a_hole_and_no_entry_is_untested),
       KERNEL_OPS(KERNEL_OP_UNIT_TEST)  //
       cmocka_unit_test(number_of_threads_changes_no_bit),
+      cmocka_unit_test(number_of_threads_changes_no_bit_of_a_gradient_in_bfloat16),
       cmocka_unit_test(cross_entropy_writes_its_gradient_in_bfloat16),
       cmocka_unit_test(peak_of_every_table_is_a_rate),
       cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through),
