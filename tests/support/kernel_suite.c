@@ -236,6 +236,8 @@ static const AttentionPlan attention_plans[] = {
     {{2, 2, 24, 24, 0, 0, 5}, 2, {19, 2}, {0, 31}},  // softcap
     {{4, 2, 32, 32, 1, 7, 2}, 2, {37, 5}, {0, 9}},  // softcap and window, unscaled: tanh saturates
     {{2, 1, 64, 64, 40, 0, 0}, 1, {50}, {0}},  // huge scores
+    {{3, 1, 16, 8, 0, 0, 0}, 3, {25, 0, 17}, {3, 9, 0}},  // a document without queries: nothing sees its keys
+    {{2, 1, 16, 16, 0, 0, 0}, 2, {2, 3}, {300, 250}},  // where they are some rows: whole tiles of keys that no query sees
 };
 
 static KernelCase *make_attention(Arena *arena, Rng *rng, KernelOp op, int index) {
