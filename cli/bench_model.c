@@ -144,7 +144,7 @@ static Status open_trainee(Trainee *trainee, const int32_t *ids, int64_t length)
   double flops;
   FloatType fastest = peak_fastest(&flops, model->backend);
   step_new(&trainee->step, model, fastest, CHECKPOINT_AUTO, (int64_t)(0.8 * (double)memory_available_bytes()));
-  return step_reserve(&trainee->step, &trainee->batch);
+  return step_reserve(&trainee->step, &trainee->batch, TAPE_TRAIN);
 }
 
 static Status bench_training(ModelRates *rates, Trainee *trainee) {

@@ -191,6 +191,17 @@ static void describe(const Run *run) {
            run->step.recomputed_layers, (long long)model->config.layers);
 }
 
+static Status reserve_evaluation(Run *run) {
+  BatchPlan plan;
+  Batch batch = {0};
+  TRY(batch_plan_create(&plan, &run->eval_rows, &run->eval_options, 0));
+  batch_fill(&batch, &plan, plan.largest);
+  Status status = step_reserve(&run->step, &batch, TAPE_FORWARD);
+  batch_release(&batch);
+  batch_plan_release(&plan);
+  return status;
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
@@ -206,7 +217,8 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   open_schedule(run);
   step_new(&run->step, run->model, choose_activations(run), checkpointing(recipe), activation_budget(run));
   if (options.profile) run->step.tape.profile = &run->profile;
-  TRY(step_reserve(&run->step, &run->largest));
+  TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
+  if (run->eval_every > 0) TRY(reserve_evaluation(run));
   describe(run);
   return STATUS_OK;
 }

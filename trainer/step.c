@@ -54,38 +54,39 @@ static void plan(Step *step, int segments) {
   step->recomputed_layers = segments > 1 ? segments - 1 : 0;
 }
 
+static Status no_room(const Step *step, const char *what, const char *how, const char *remedy) {
+  char need[32], have[32];
+  format_bytes(need, (double)tape_plan_bytes(&step->tape));
+  format_bytes(have, step->budget_bytes > 0 ? (double)step->budget_bytes : 0);
+  return status_fail(STATUS_NO_SPACE, "%s needs %s%s, and there is room for %s: set %s, or a larger max_memory", what, need, how, have,
+                     remedy);
+}
+
 // The fewest checkpointed segments within the budget. Each plan costs milliseconds, so they are simply tried.
 static Status plan_within_budget(Step *step) {
   Tape *tape = &step->tape;
-  int most = tape_segments(tape) - 1;
-  if (step->checkpointing == CHECKPOINT_ALL) {
-    plan(step, most);
-    return STATUS_OK;
-  }
-  plan(step, 0);
-  if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
-  char need[32], have[32];
-  format_bytes(need, (double)tape_plan_bytes(tape));
-  format_bytes(have, (double)step->budget_bytes);
-  if (step->checkpointing == CHECKPOINT_NONE)
-    return status_fail(STATUS_NO_SPACE,
-                       "a micro-batch needs %s and there is room for %s: set gradient_checkpointing: true, a smaller micro_batch_size or "
-                       "sequence_len, or a larger max_memory",
-                       need, have);
-  int low = 0, high = most;  // low does not fit
-  while (high - low > 1) {
-    int middle = (low + high) / 2;
-    plan(step, middle);
-    if (tape_plan_bytes(tape) <= step->budget_bytes) high = middle;
-    else low = middle;
+  int low = 0, high = tape_segments(tape) - 1;  // low does not fit
+  if (step->checkpointing != CHECKPOINT_ALL) {
+    plan(step, 0);
+    if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
+    if (step->checkpointing == CHECKPOINT_NONE)
+      return no_room(step, "a micro-batch", "", "gradient_checkpointing: true, a smaller micro_batch_size or sequence_len");
+    while (high - low > 1) {
+      int middle = (low + high) / 2;
+      plan(step, middle);
+      if (tape_plan_bytes(tape) <= step->budget_bytes) high = middle;
+      else low = middle;
+    }
   }
   plan(step, high);
   if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
-  format_bytes(need, (double)tape_plan_bytes(tape));
-  return status_fail(STATUS_NO_SPACE,
-                     "a micro-batch needs %s even with every layer recomputed, and there is room for %s: set a smaller micro_batch_size or "
-                     "sequence_len, or a larger max_memory",
-                     need, have);
+  return no_room(step, "a micro-batch", " even with every layer recomputed", "a smaller micro_batch_size or sequence_len");
+}
+
+static Status plan_evaluation(Step *step) {
+  tape_plan(&step->tape, 0);
+  if (tape_plan_bytes(&step->tape) <= step->budget_bytes) return STATUS_OK;
+  return no_room(step, "a micro-batch of the evaluation", "", "a smaller eval_batch_size or sequence_len");
 }
 
 // Adds the micro-batch that read_batch has read to a new graph; returns its loss.
@@ -120,16 +121,14 @@ static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t label
   tape->loss_rows = LOSS_ROWS;
   tape->keeps_cheap = false;
   *loss = build_graph(step, batch, labelled, mode, gradient_scale);
-  if (mode == TAPE_TRAIN) return plan_within_budget(step);
-  tape_plan(tape, 0);
-  return STATUS_OK;
+  return mode == TAPE_TRAIN ? plan_within_budget(step) : plan_evaluation(step);
 }
 
-Status step_reserve(Step *step, const Batch *batch) {
+Status step_reserve(Step *step, const Batch *batch, TapeMode mode) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
   Tensor *loss;
-  TRY(build(&loss, step, batch, labelled, TAPE_TRAIN, 1));
+  TRY(build(&loss, step, batch, labelled, mode, 1));
   return tape_reserve(&step->tape);
 }
 

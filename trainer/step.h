@@ -27,9 +27,9 @@ typedef struct Step {
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes);
 void step_free(Step *step);
 
-// Plans the run's largest micro-batch and takes the memory for it, so that what does not fit is told before the first
+// Plans the run's largest micro-batch of a mode and takes the memory for it, so that what does not fit is told before the first
 // step: STATUS_NO_SPACE with the remedy.
-Status step_reserve(Step *step, const Batch *batch);
+Status step_reserve(Step *step, const Batch *batch, TapeMode mode);
 
 // *nll: the sum of -log p over the batch's trained tokens. In TAPE_TRAIN mode the gradient of gradient_scale * *nll is
 // added to the adapter's. dropout_stream: the micro-batch's number in the run. STATUS_NO_SPACE when it cannot fit.

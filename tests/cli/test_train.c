@@ -361,14 +361,14 @@ typedef struct Within {
   double loss, gradient;  // of the last step
 } Within;
 
-// A run over 64 rows of 512 tokens, all in one micro-batch, within `max_memory` bytes: what it logged.
-static Within run_within(int64_t max_memory, int expected, const char *word) {
+// A run over 64 rows of 512 tokens, all in one micro-batch unless `more` says else, within `max_memory` bytes: what it logged.
+static Within run_within(int64_t max_memory, const char *more, int expected, const char *word) {
   Buffer output = {0}, metrics = {0};
   char *data = write_long_rows(64), *recipe = write_recipe("long.yml", tiny, "long", "");
   int code = run_program(&output,
                          "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 2 --threads 2 "
-                         "--gradient_accumulation_steps 1 --max_memory %lld",
-                         recipe, data, (long long)max_memory);
+                         "--gradient_accumulation_steps 1 --max_memory %lld %s",
+                         recipe, data, (long long)max_memory, more);
   if (code != expected || !strstr(output.data, word)) fail_msg("exit code %d, or no \"%s\" in: %s", code, word, output.data);
   Within run = {0};
   if (expected == 0) {
@@ -391,9 +391,9 @@ static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
   skip_test("a sanitizer's own memory is more than the program's");
 #endif
-  Within plain = run_within((int64_t)16 << 30, 0, " 0 of "), before = plain;
+  Within plain = run_within((int64_t)16 << 30, "", 0, " 0 of "), before = plain;
   for (int percent = 95; percent >= 65; percent -= 10) {
-    Within run = run_within(plain.peak * percent / 100, 0, " layers recomputed");
+    Within run = run_within(plain.peak * percent / 100, "", 0, " layers recomputed");
     if (!(run.peak <= plain.peak * percent / 100))
       fail_msg("%lld bytes of %lld", (long long)run.peak, (long long)plain.peak * percent / 100);
     assert_true(run.recomputed >= before.recomputed);
@@ -401,7 +401,25 @@ static void max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first
     before = run;
   }
   assert_true(before.recomputed > 0);
-  run_within(plain.peak / 10, 4, "even with every layer recomputed");
+  run_within(plain.peak / 10, "", 4, "even with every layer recomputed");
+}
+
+static void what_max_memory_has_no_room_for_is_refused_with_its_remedy(void **state) {
+  (void)state;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  skip_test("a sanitizer's own memory is more than the program's");
+#endif
+  const int64_t megabyte = 1 << 20, small = 128 * megabyte;
+  run_within(small, "--gradient_checkpointing false", 4, "set gradient_checkpointing: true, a smaller micro_batch_size or sequence_len");
+  run_within(small, "--gradient_checkpointing true", 4, "set a smaller micro_batch_size or sequence_len, or a larger max_memory");
+  run_within(megabyte, "", 4, "there is room for 0 B");  // less than the program takes without activations
+  // The evaluation, too, is planned before the first step.
+  const char *evaluation = "--micro_batch_size 1 --val_set_size 40 --eval_steps 1 --eval_batch_size";
+  char *single = memory_format("%s 1", evaluation), *all = memory_format("%s 40", evaluation);
+  assert_true(run_within(84 * megabyte, single, 0, "eval_loss").peak <= 84 * megabyte);
+  run_within(84 * megabyte, all, 4, "set a smaller eval_batch_size or sequence_len, or a larger max_memory");
+  free(single);
+  free(all);
 }
 
 // The number with its unit (B to GiB) at the end of `text`'s line that begins with `what`, in bytes; or before a share.
@@ -532,6 +550,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step, make_folder,
                                       remove_folder),
+      cmocka_unit_test_setup_teardown(what_max_memory_has_no_room_for_is_refused_with_its_remedy, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_profile_accounts_for_time_and_memory, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(an_adapter_of_another_model_is_refused, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints, make_folder, remove_folder),

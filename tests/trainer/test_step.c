@@ -96,7 +96,7 @@ static void check_warm_steps(FloatType activations, Checkpointing checkpointing,
   assert_ok(optimizer_new(&optimizer, method, adam, adapter->size, &group, 1, backend));
   fill_batches(batches, model);
   step_new(&step, model, activations, checkpointing, (int64_t)1 << 30);
-  assert_ok(step_reserve(&step, &batches[0]));
+  assert_ok(step_reserve(&step, &batches[0], TAPE_TRAIN));
   for (int b = 0; b < BATCHES; b++) train_once(&step, &batches[b], adapter, optimizer, backend);
 #ifndef CANNOT_COUNT
   int before = allocations;
