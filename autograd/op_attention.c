@@ -1,4 +1,6 @@
 // Attention by documents as one node; the backward pass recomputes probabilities from the saved log-sum-exp.
+#include <math.h>
+
 #include "autograd/ops.h"
 
 typedef struct AttentionAttributes {
@@ -63,16 +65,21 @@ static int64_t attention_scratch(const Node *node, bool backward) {
   return floats;
 }
 
+// How many keys a span's queries see, all together; of queries that are some of its rows (which: the device knows), half of the keys each.
+static double seen_keys(const AttentionSpan *span, int64_t window, bool are_some) {
+  int64_t queries = span->query_end - span->query_begin, keys = span->key_end - span->key_begin;
+  double most = window > 0 ? (double)window : (double)keys, sum = 0;
+  for (int64_t i = 0; i < queries; i++) sum += fmin(most, are_some ? 0.5 * (double)(keys + 1) : (double)(keys - queries + i + 1));
+  return sum;
+}
+
 // Scores that are seen, times two products forward and five backward.
 static double attention_flop(const Node *node, bool backward) {
   const AttentionAttributes *attributes = node->attributes;
   const AttentionShape *shape = &attributes->shape;
   double seen = 0;
-  for (int64_t s = 0; s < attributes->span_count; s++) {
-    const AttentionSpan *span = &attributes->spans[s];
-    double queries = (double)(span->query_end - span->query_begin), keys = (double)(span->key_end - span->key_begin);
-    seen += queries * (keys - queries / 2);
-  }
+  for (int64_t s = 0; s < attributes->span_count; s++)
+    seen += seen_keys(&attributes->spans[s], shape->window, node->inputs[ATTENTION_ENDS] != NULL);
   return seen * (double)shape->heads * (double)(shape->head_size + shape->value_size) * (backward ? 5 : 2);
 }
 

@@ -60,7 +60,8 @@ typedef struct Kernels {
                int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 
   // o[nq, heads * value_size], lse[nq, heads] of q[nq, heads * head_size], k[nk, kv_heads * head_size], v[nk, kv_heads * value_size]
-  // query_ends[nq] (NULL: as the spans say) is for queries that are some of a span's rows only: query i sees the keys before query_ends[i].
+  // query_ends[nq] (NULL: as the spans say) is for queries that are some of a span's rows only: query i sees the keys before query_ends[i],
+  // which grow within a span.
   void (*attention_forward)(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                             int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
   // Sets dq, dk, dv; scratch: attention_scratch_floats, the first [nq, heads] of which become rowsum(go o).

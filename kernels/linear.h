@@ -9,7 +9,8 @@
 #include "kernels/matrix.h"
 #include "kernels/rows.h"
 
-// Rounding to 8 bits: values of x that share a scale. A block whose largest value is not above this is rounded to zeros: 127 over it would not be finite.
+// Rounding to 8 bits: the values of x that share a scale. A block whose largest value is not above this is rounded to zeros: 127 over it
+// would not be finite.
 #define INT8_SMALLEST 0x1p-100f
 enum { INT8_BLOCK = 32 };
 

@@ -72,7 +72,8 @@ KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t
 KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_t rank, float scale);
 KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
 KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, bool inverse);
-// Span s has queries[s] queries and as many keys plus earlier[s]. are_some: the queries are random rows of their span, by query_ends. The backward case holds the o and lse of its inputs.
+// Span s has queries[s] queries and as many keys plus earlier[s]. are_some: the queries are random rows of their span, by query_ends. The
+// backward case holds the o and lse of its inputs.
 KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape shape, int64_t span_count, const int64_t *queries,
                            const int64_t *earlier, bool are_some);
 KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place);
