@@ -2,9 +2,6 @@
 
 #include <stddef.h>
 
-// Of rows of logits: whole cache lines, and no power of two of them, which would meet in few sets of the caches.
-static int64_t logits_step(int64_t vocabulary) { return (vocabulary + 31) / 32 * 32 + 32; }
-
 // A row of half as many bytes as float32 logits have, with the sums of its groups, and a row of dx; but at least one row of logits.
 int64_t linear_cross_entropy_floats(int64_t n, int64_t vocabulary, int64_t columns) {
   int64_t step = logits_step(vocabulary), row = step / 2 + step / 32 + (columns + 15) / 16 * 16 + 16;

@@ -4,6 +4,9 @@
 
 #include "kernels/backend.h"
 
+// Elements from a row of logits to the next: whole cache lines, and no power of two of them, which would meet in few sets of the caches.
+static inline int64_t logits_step(int64_t vocabulary) { return (vocabulary + 31) / 32 * 32 + 32; }
+
 // Of its scratch, for n rows of `columns` elements.
 int64_t linear_cross_entropy_floats(int64_t n, int64_t vocabulary, int64_t columns);
 

@@ -53,6 +53,11 @@ static inline AttentionInputs attention_inputs(const void *q, const void *k, con
                            .backend = backend};
 }
 
+// How many of `count` keys from `key` on query i, and so any before it, sees at most; none if it is not positive.
+static inline int64_t seen_count(const AttentionSpan *span, int64_t i, int64_t key, int64_t count, Sight sight) {
+  return smaller(count, seen_end(span, i, sight) - key);
+}
+
 // The first key of the tile that holds the first key that query i sees.
 static inline int64_t seen_tile(const AttentionSpan *span, int64_t i, Sight sight) {
   return span->key_begin + (seen_first(span, i, sight) - span->key_begin) / KEYS * KEYS;
@@ -64,7 +69,7 @@ static inline VecI lanes_between(int64_t at, int64_t first, int64_t end) {
   return (lanes >= vec_set_int((int32_t)first)) & (lanes < vec_set_int((int32_t)end));
 }
 
-static const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+static const float LN_2 = 0.693147181f;
 
 static inline Vec softcap(Vec s, float cap) {
   if (cap > 0) return vec_set(cap) * vec_tanh(s / vec_set(cap));

@@ -90,12 +90,12 @@ static void slope_rows(const Backward *b, const Work *work, const AttentionSpan 
 static void differentiate_tile(const Backward *b, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                                int64_t key, int64_t keys) {
   const AttentionShape *shape = &b->in.shape;
-  int64_t count = smaller(keys, seen_end(task->span, query + queries - 1, b->in.sight) - key);
+  int64_t count = seen_count(task->span, query + queries - 1, key, keys, b->in.sight);
   if (count <= 0 || seen_first(task->span, query, b->in.sight) >= key + KEYS) return;
   int64_t row = query * shape->heads + head, head_size = shape->head_size, value_size = shape->value_size;
   Rows q = rows_from(b->in.q, head * head_size), go = rows_from(b->go, head * value_size);
   for (int64_t i = 0; i < queries; i += STEP) {
-    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, b->in.sight) - key);
+    int64_t rows = smaller(STEP, queries - i), seen = seen_count(task->span, query + i + rows - 1, key, count, b->in.sight);
     if (seen <= 0) continue;
     BlockLeft left = block_left(work->left, q, query + i, rows, head_size);
     block_multiply(work->scores + i * KEYS, KEYS, left, work->keys_turned, rows, seen, head_size, false);
@@ -112,7 +112,7 @@ static void differentiate_tile(const Backward *b, const Work *work, const Attent
     block_multiply(work->dk, head_size, left, right, count, head_size, queries, true);
   }
   for (int64_t i = 0; i < queries && b->wanted & WANTED_QUERIES; i += STEP) {
-    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, b->in.sight) - key);
+    int64_t rows = smaller(STEP, queries - i), seen = seen_count(task->span, query + i + rows - 1, key, count, b->in.sight);
     if (seen <= 0) continue;
     BlockLeft left = block_left(work->left, work->ds, i, rows, seen);
     float *sums = b->sums + row * head_size + i * shape->heads * head_size;

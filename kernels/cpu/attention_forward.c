@@ -77,12 +77,12 @@ ALWAYS_INLINE void update_row(Rows p, int64_t i, const float *scores, int64_t co
 static void attend_tile(const Forward *f, const Work *work, const AttentionTask *task, int64_t head, int64_t query, int64_t queries,
                         int64_t key) {
   const AttentionShape *shape = &f->in.shape;
-  int64_t count = smaller(KEYS, seen_end(task->span, query + queries - 1, f->in.sight) - key);  // keys that the last, so any, query sees
+  int64_t count = seen_count(task->span, query + queries - 1, key, KEYS, f->in.sight);  // keys that the last, so any, query sees
   if (count <= 0 || seen_first(task->span, query, f->in.sight) >= key + KEYS) return;
   int64_t task_queries = task->end_query - task->first_query, row = (head - task->first_head) * task_queries + query - task->first_query;
   Rows q = rows_from(f->in.q, head * shape->head_size);
   for (int64_t i = 0; i < queries; i += STEP) {
-    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, f->in.sight) - key);
+    int64_t rows = smaller(STEP, queries - i), seen = seen_count(task->span, query + i + rows - 1, key, count, f->in.sight);
     if (seen <= 0) continue;
     BlockLeft left = block_left(work->left, q, query + i, rows, shape->head_size);
     block_multiply(work->scores + i * KEYS, KEYS, left, work->keys, rows, seen, shape->head_size, false);
@@ -100,7 +100,7 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
                                      work->sums + state * shape->value_size, shape->value_size, TYPE));
   }
   for (int64_t i = 0; i < queries; i += STEP) {
-    int64_t rows = smaller(STEP, queries - i), seen = smaller(count, seen_end(task->span, query + i + rows - 1, f->in.sight) - key);
+    int64_t rows = smaller(STEP, queries - i), seen = seen_count(task->span, query + i + rows - 1, key, count, f->in.sight);
     if (seen <= 0) continue;
     BlockLeft left = block_left(work->left, work->p, i, rows, seen);
     block_multiply(work->sums + (row + i) * shape->value_size, shape->value_size, left, work->values, rows, shape->value_size, seen, true);

@@ -27,7 +27,7 @@ ALWAYS_INLINE Gate evaluate_gate(Vec x, Activation f, int type) {
     slope = vec_fma(vec_set(3 * cubic), square, vec_set(linear));
   }
   u = vec_max(vec_set(-87), u);
-  Vec e = type == FLOAT_BF16 ? vec_exp2(u * vec_set(-1.44269504f)) : vec_exp(-u);
+  Vec e = type == FLOAT_BF16 ? vec_exp2(u * vec_set(-LOG2_E)) : vec_exp(-u);
   Vec sigmoid = typed_reciprocal(vec_set(1) + e, type);
   return (Gate){sigmoid, e * sigmoid, slope};
 }

@@ -33,7 +33,7 @@ static void target_logits(void *argument, int64_t begin, int64_t end, int thread
     Vec sum = vec_zero();
     for (int64_t c = 0; c < columns; c += VL)
       sum = vec_fma(typed_load(job->x.data, i * job->x.step + c, columns - c, FLOAT_BF16), typed_load(w, c, columns - c, FLOAT_BF16), sum);
-    job->shifts[i] = vec_sum(sum) * 1.44269504f;
+    job->shifts[i] = vec_sum(sum) * LOG2_E;
   }
 }
 
@@ -80,7 +80,7 @@ static bool are_finite(const float *values, int64_t count) {
 
 // False where it has to go by parts.
 static bool run_in_tiles(Job *job, int64_t n, float *scratch, Backend *backend) {
-  int64_t vocabulary = job->head->rows, columns = job->head->columns, step = round_up(vocabulary, 32) + 32;
+  int64_t vocabulary = job->head->rows, columns = job->head->columns, step = logits_step(vocabulary);
   job->e = (Rows){scratch, step, FLOAT_BF16};
   float *sums = scratch + n * step / 2;
   job->sums = (Exponentials){.sums = sums, .step = divide_up(vocabulary, GROUP_COLUMNS)};

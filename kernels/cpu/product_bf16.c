@@ -105,7 +105,7 @@ static __attribute__((noinline)) void finish_exponentials(const Pending *pending
   const Exponentials *e = pending->output->exponentials;
   const float *sums = pending->sums + i * BLOCK;
   int64_t row = pending->row + i, columns = pending->columns;
-  Vec factor = vec_set(1.44269504f), shift = vec_set(e->shifts[row]);
+  Vec factor = vec_set(LOG2_E), shift = vec_set(e->shifts[row]);
   Vec low = vec_exp2(vec_fma(factor, vec_load(sums), -shift)), high = vec_exp2(vec_fma(factor, vec_load(sums + VL), -shift));
   uint16_t *to = (uint16_t *)pending->to + i * pending->output->c.step;
   if (columns < BLOCK) {

@@ -37,9 +37,11 @@ static inline void load_transposed(__m256 columns[8], const float *const rows[8]
     }
 }
 
+static const float LOG2_E = 1.44269504f;
+
 static inline Vec vec_exp(Vec x) {
   x = vec_max(vec_set(-104.0f), vec_min(vec_set(89.0f), x));  // beyond these the result is 0 and infinity
-  Vec k = vec_round(x * vec_set(1.44269504088896341f));
+  Vec k = vec_round(x * vec_set(LOG2_E));
   Vec r = vec_fnma(k, vec_set(0.693359375f), x);
   r = vec_fnma(k, vec_set(-2.12194440e-4f), r);
   Vec p = vec_fma(vec_set(1.9875691500e-4f), r, vec_set(1.3981999507e-3f));
