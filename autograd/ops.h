@@ -24,8 +24,10 @@ typedef struct LowRank {
 // y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
 Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
 
-// y = rmsnorm(x) * (offset + w); saves x.
-Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset);
+// y = norm(x) (+ residual, a float32 tensor; NULL: none) of each group of norm->columns of x's columns; saves x. `norm` is copied.
+Tensor *op_norm(Tape *tape, Tensor *x, const NormSettings *norm, Tensor *residual);
+// y[n, norm->columns] of x's columns begin .. alone.
+Tensor *op_norm_columns(Tape *tape, Tensor *x, int64_t begin, const NormSettings *norm);
 
 // One projection of x; `bias` and `adapter` may be NULL.
 typedef struct LinearPart {
@@ -40,10 +42,18 @@ void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int 
 // The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
 
-// Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]; frequencies[rotary / 2] on the device.
+// Rows of x whose heads turn by the same frequencies.
+typedef struct RopeRows {
+  const float *frequencies;  // [rotary / 2] on the device
+  int64_t first, end;
+} RopeRows;
+
+// Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]. Of each head the dimensions
+// begin .. begin + rotary - 1 turn. `rows` must stay until the pass has run.
 typedef struct RopeSettings {
-  const float *frequencies;
-  int64_t head_size, rotary;
+  const RopeRows *rows;
+  int64_t count;
+  int64_t head_size, begin, rotary;
   RopeLayout layout;
   float magnitude;
 } RopeSettings;
@@ -58,7 +68,16 @@ typedef struct KvLayer {
 Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends,
                      AttentionShape shape, const KvLayer *cache);
 
-// y = f(gate) * up; saves both.
+// Columns of x for each head: head h reads begin + h * head_step .. + width - 1.
+typedef struct HeadPart {
+  Tensor *x;
+  int64_t begin, head_step, width;  // head_step 0: all heads read the same columns
+} HeadPart;
+enum { HEAD_PARTS = 3 };
+// y[n, heads * sum of widths]: the parts of head 0, of head 1, ...
+Tensor *op_join_heads(Tape *tape, const HeadPart *parts, int count, int64_t heads);
+
+// y = f(gate) * up, or f(gate) without up; saves both.
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
 
 // y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
@@ -67,6 +86,21 @@ Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
 // The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
 // nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
 // gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens.
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale);
+// softcap: of the logits, 0: none.
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
+
+// y = cap tanh(x / cap) in x's place, float32, without a backward pass.
+Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
+
+// Routed experts of one layer, frozen.
+typedef struct ExpertLayer {
+  Matrix router;  // [experts, hidden]
+  RouterSettings settings;
+  ExpertMatrices matrices;
+  float *totals;  // [2, experts], added to by each pass (kernels/experts.h); NULL: not wanted
+} ExpertLayer;
+// y = residual (NULL: 0) + the weighted sum of each row's experts, float32. Saves x, and the router's logits and choice. The gradient goes
+// to x through the experts and through the router.
+Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *residual);
 
 #endif

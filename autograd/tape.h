@@ -36,6 +36,9 @@ typedef struct Tensor {
   int forward_life, recomputed_life, gradient_life;  // indices of lifetimes, -1: none
 } Tensor;
 
+// A tensor's bytes in floats, rounded up (zeros are the same in either type, and a buffer's end is a multiple of four bytes).
+static inline int64_t tensor_floats(const Tensor *tensor) { return (tensor->rows * tensor->columns * float_bytes(tensor->type) + 3) / 4; }
+
 enum { NODE_INPUTS = 5, NODE_OUTPUTS = 4 };
 
 typedef struct Node Node;

@@ -16,13 +16,18 @@ typedef struct Elements {
   Backend *backend;
 } Elements;
 
-static void run_rmsnorm_forward(void *argument) {
+static NormSettings norm_of(const Elements *s) { return (NormSettings){.weight = s->w, .columns = s->columns, .epsilon = 1e-5f}; }
+
+static void run_norm_forward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_forward(s->a, FLOAT_32, s->b, s->w, s->rows, s->columns, 1e-5f, 0, s->backend);
+  NormSettings norm = norm_of(s);
+  s->kernels->norm_forward(rows_f32(s->a, s->columns), rows_f32(s->b, s->columns), (Rows){0}, &norm, s->rows, s->backend);
 }
-static void run_rmsnorm_backward(void *argument) {
+static void run_norm_backward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_backward(s->a, s->b, FLOAT_32, s->c, s->w, s->rows, s->columns, 1e-5f, 0, false, s->backend);
+  NormSettings norm = norm_of(s);
+  s->kernels->norm_backward(rows_f32(s->a, s->columns), rows_f32(s->b, s->columns), rows_f32(s->c, s->columns), &norm, s->rows, false,
+                            s->backend);
 }
 static void run_rope(void *argument) {
   const Elements *s = argument;
@@ -44,7 +49,7 @@ static int64_t vocabulary_rows(const Elements *s) {
 }
 static void run_cross_entropy(void *argument) {
   const Elements *s = argument;
-  s->kernels->cross_entropy(s->row_values, s->a, s->shape->vocabulary, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary,
+  s->kernels->cross_entropy(s->row_values, s->a, s->shape->vocabulary, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary, 0,
                             s->backend);
 }
 static void run_dropout(void *argument) {
@@ -92,8 +97,8 @@ static const struct {
   BenchFunction run;
   int arrays;  // read and written
 } elementwise[] = {
-    {"rmsnorm_forward", run_rmsnorm_forward, 2},
-    {"rmsnorm_backward", run_rmsnorm_backward, 3},
+    {"norm_forward", run_norm_forward, 2},
+    {"norm_backward", run_norm_backward, 3},
     {"rope", run_rope, 2},
     {"gated_forward", run_gated_forward, 3},
     {"gated_backward", run_gated_backward, 5},

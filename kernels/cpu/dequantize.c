@@ -15,7 +15,7 @@ typedef struct Row {
 } Row;
 
 static Row matrix_row(const Matrix *w, int64_t row) {
-  Row out = {.w = w, .start = row * w->columns};
+  Row out = {.w = w, .start = (w->first_row + row) * w->columns};
   if (w->type == BLOCK_NF4) out.bytes = w->nf4.packed + out.start / 2;
   else out.bytes = (const uint8_t *)w->data + row * block_row_bytes(w->type, w->columns);
   return out;

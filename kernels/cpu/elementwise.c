@@ -103,6 +103,43 @@ void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *row
   run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .type = type, .rows = rows, .columns = columns});
 }
 
+typedef struct HeadColumns {
+  Rows y, x;
+  int64_t y_step, x_step, outputs, summed, width;
+  bool accumulate;
+} HeadColumns;
+
+ALWAYS_INLINE void copy_heads_row(const HeadColumns *h, int64_t i, int y_type, int x_type) {
+  for (int64_t out = 0; out < h->outputs; out++)
+    for (int64_t c = 0; c < h->width; c += VL) {
+      int64_t left = h->width - c, to = i * h->y.step + out * h->y_step + c;
+      Vec sum = h->accumulate ? typed_load(h->y.data, to, left, y_type) : vec_zero();
+      for (int64_t g = out; g < out + h->summed; g++) sum += typed_load(h->x.data, i * h->x.step + g * h->x_step + c, left, x_type);
+      typed_store(h->y.data, to, sum, left, y_type);
+    }
+}
+
+static void copy_heads_rows(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const HeadColumns *h = argument;
+  bool x_is_half = h->x.type == FLOAT_BF16;
+  for (int64_t i = begin; i < end; i++)
+    BY_TYPE(h->y.type, x_is_half ? copy_heads_row(h, i, TYPE, FLOAT_BF16) : copy_heads_row(h, i, TYPE, FLOAT_32));
+}
+
+void cpu_copy_heads(Rows y, int64_t y_step, Rows x, int64_t x_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                    Backend *backend) {
+  HeadColumns columns = {.y = y,
+                         .x = x,
+                         .y_step = y_step,
+                         .x_step = x_step,
+                         .outputs = y_step == 0 ? 1 : heads,
+                         .summed = y_step == 0 ? heads : 1,
+                         .width = width,
+                         .accumulate = accumulate};
+  run_rows(backend, n, heads * width, copy_heads_rows, &columns);
+}
+
 typedef struct Squares {
   const float *x;
   double *partial;  // one a chunk

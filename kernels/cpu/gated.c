@@ -35,7 +35,9 @@ ALWAYS_INLINE Gate evaluate_gate(Vec x, Activation f, int type) {
 ALWAYS_INLINE void forward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
     Vec x = typed_load(g->gate, i, end - i, type);
-    typed_store(g->y, i, x * evaluate_gate(x, g->f, type).sigmoid * typed_load(g->up, i, end - i, type), end - i, type);
+    Vec value = x * evaluate_gate(x, g->f, type).sigmoid;
+    if (g->up) value *= typed_load(g->up, i, end - i, type);
+    typed_store(g->y, i, value, end - i, type);
   }
 }
 
@@ -51,11 +53,13 @@ void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type
 
 ALWAYS_INLINE void backward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
-    Vec x = typed_load(g->gate, i, end - i, type), up = typed_load(g->up, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
+    Vec x = typed_load(g->gate, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
+    Vec up = vec_set(1);
+    if (g->up) up = typed_load(g->up, i, end - i, type);
     Gate gate = evaluate_gate(x, g->f, type);
     Vec derivative = vec_fma(x * gate.sigmoid * gate.rest, gate.slope, gate.sigmoid);
     typed_store(g->dgate, i, dy * up * derivative, end - i, type);
-    typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);
+    if (g->up) typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);
   }
 }
 

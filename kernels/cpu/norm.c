@@ -1,85 +1,128 @@
-// RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + w:
-//   r = 1 / sqrt(mean(x^2) + epsilon),  y = r x m
-//   dx (+)= r (g - x r^2 mean(g x)),    g = dy m
+// RMSNorm and LayerNorm: the equations of kernels/norm.h. The types and whether the mean is taken off are constants of each loop.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
 
 typedef struct Norm {
-  void *y;
-  float *dx;
-  const void *dy;
-  FloatType type;  // of y and dy
-  const float *x, *w;
-  int64_t columns;
-  float epsilon, offset;
+  Rows y, x, residual, dx, dy;
+  const NormSettings *settings;
   bool accumulate;
 } Norm;
 
-static float inverse_root_mean_square(const float *x, const Norm *norm) {
+typedef struct Moments {
+  float mean, inverse;  // of the deviation, or of the root mean square
+} Moments;
+
+ALWAYS_INLINE Vec load(Rows rows, int64_t i, int64_t c, int64_t left, int type) {
+  return typed_load(rows.data, i * rows.step + c, left, type);
+}
+
+// Four sums over the columns of row i, as one.
+#define SUM_COLUMNS(value)                                          \
+  ({                                                                \
+    Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}; \
+    for (int64_t c = 0; c < columns; c += VL) {                     \
+      int64_t left = columns - c;                                   \
+      sums[c / VL % 4] += (value);                                  \
+    }                                                               \
+    vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));             \
+  })
+
+// x - mean, 0 past the last column.
+ALWAYS_INLINE Vec centered(const Norm *norm, int64_t i, int64_t c, float mean, int x_type, bool is_centered) {
+  int64_t left = norm->settings->columns - c;
+  Vec x = load(norm->x, i, c, left, x_type);
+  if (!is_centered) return x;
+  return (Vec)((VecI)(x - vec_set(mean)) & vec_first(left));
+}
+
+ALWAYS_INLINE Moments row_moments(const Norm *norm, int64_t i, int x_type, bool is_centered) {
+  int64_t columns = norm->settings->columns;
+  float mean = is_centered ? SUM_COLUMNS(load(norm->x, i, c, left, x_type)) / (float)columns : 0;
   Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    Vec v = vec_load_first(x + c, norm->columns - c);
+  for (int64_t c = 0; c < columns; c += VL) {
+    Vec v = centered(norm, i, c, mean, x_type, is_centered);
     sums[c / VL % 4] = vec_fma(v, v, sums[c / VL % 4]);
   }
   float sum = vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  return 1 / sqrtf(sum / (float)norm->columns + norm->epsilon);
+  return (Moments){mean, 1 / sqrtf(sum / (float)columns + norm->settings->epsilon)};
 }
 
-ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, int type) {
-  const float *x = norm->x + i * norm->columns;
-  Vec r = vec_set(inverse_root_mean_square(x, norm));
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec m = vec_set(norm->offset) + vec_load_first(norm->w + c, left);
-    typed_store(norm->y, i * norm->columns + c, r * vec_load_first(x + c, left) * m, left, type);
+ALWAYS_INLINE Vec factor(const NormSettings *settings, int64_t c) {
+  return vec_set(settings->offset) + vec_load_first(settings->weight + c, settings->columns - c);
+}
+
+ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, int y_type, int x_type, bool is_centered) {
+  const NormSettings *settings = norm->settings;
+  Moments moments = row_moments(norm, i, x_type, is_centered);
+  for (int64_t c = 0; c < settings->columns; c += VL) {
+    int64_t left = settings->columns - c;
+    Vec value = vec_set(moments.inverse) * centered(norm, i, c, moments.mean, x_type, is_centered) * factor(settings, c);
+    if (settings->bias) value += vec_load_first(settings->bias + c, left);
+    if (norm->residual.data) value += load(norm->residual, i, c, left, FLOAT_32);
+    typed_store(norm->y.data, i * norm->y.step + c, value, left, y_type);
   }
 }
+
+ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, int dx_type, int dy_type, int x_type, bool is_centered) {
+  const NormSettings *settings = norm->settings;
+  int64_t columns = settings->columns;
+  Moments moments = row_moments(norm, i, x_type, is_centered);
+  Vec r = vec_set(moments.inverse), gradient_mean = vec_zero();
+  if (is_centered) gradient_mean = vec_set(SUM_COLUMNS(load(norm->dy, i, c, left, dy_type) * factor(settings, c)) / (float)columns);
+  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+  for (int64_t c = 0; c < columns; c += VL) {
+    Vec g = load(norm->dy, i, c, columns - c, dy_type) * factor(settings, c);
+    sums[c / VL % 4] = vec_fma(g, centered(norm, i, c, moments.mean, x_type, is_centered), sums[c / VL % 4]);
+  }
+  float product_mean = vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / (float)columns;
+  Vec shift = vec_set(moments.inverse * moments.inverse * product_mean);
+  for (int64_t c = 0; c < columns; c += VL) {
+    int64_t left = columns - c;
+    Vec g = load(norm->dy, i, c, left, dy_type) * factor(settings, c) - gradient_mean;
+    Vec value = r * vec_fnma(centered(norm, i, c, moments.mean, x_type, is_centered), shift, g);
+    if (norm->accumulate) value += load(norm->dx, i, c, left, dx_type);
+    typed_store(norm->dx.data, i * norm->dx.step + c, value, left, dx_type);
+  }
+}
+
+#define BY_CENTERED(is_centered, call) \
+  do {                                 \
+    if (is_centered) {                 \
+      enum { CENTERED = 1 };           \
+      call;                            \
+    } else {                           \
+      enum { CENTERED = 0 };           \
+      call;                            \
+    }                                  \
+  } while (0)
 
 static void forward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  BY_TYPE(norm->type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, TYPE));
+  bool x_is_half = norm->x.type == FLOAT_BF16;
+  for (int64_t i = begin; i < end; i++)
+    BY_CENTERED(norm->settings->is_centered, BY_TYPE(norm->y.type, x_is_half ? forward_row(norm, i, TYPE, FLOAT_BF16, CENTERED)
+                                                                             : forward_row(norm, i, TYPE, FLOAT_32, CENTERED)));
 }
 
-void cpu_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
-                         Backend *backend) {
-  Norm norm = {.y = y, .type = type, .x = x, .w = w, .columns = columns, .epsilon = epsilon, .offset = offset};
-  run_rows(backend, n, columns, forward_rows, &norm);
+void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *settings, int64_t n, Backend *backend) {
+  Norm norm = {.y = y, .x = x, .residual = residual, .settings = settings};
+  run_rows(backend, n, settings->columns, forward_rows, &norm);
 }
 
-ALWAYS_INLINE float mean_of_gradient_times_input(const float *x, int64_t i, const Norm *norm, int type) {
-  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec g = typed_load(norm->dy, i * norm->columns + c, left, type) * (vec_set(norm->offset) + vec_load_first(norm->w + c, left));
-    sums[c / VL % 4] = vec_fma(g, vec_load_first(x + c, left), sums[c / VL % 4]);
-  }
-  return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / (float)norm->columns;
-}
-
-ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, int type) {
-  const float *x = norm->x + i * norm->columns;
-  float *dx = norm->dx + i * norm->columns, root = inverse_root_mean_square(x, norm);
-  Vec r = vec_set(root), shift = vec_set(root * root * mean_of_gradient_times_input(x, i, norm, type));
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec g = typed_load(norm->dy, i * norm->columns + c, left, type) * (vec_set(norm->offset) + vec_load_first(norm->w + c, left));
-    Vec value = r * vec_fnma(vec_load_first(x + c, left), shift, g);
-    if (norm->accumulate) value += vec_load_first(dx + c, left);
-    vec_store_first(dx + c, value, left);
-  }
-}
-
+// dx has the type of x.
 static void backward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  BY_TYPE(norm->type, for (int64_t i = begin; i < end; i++) backward_row(norm, i, TYPE));
+  bool x_is_half = norm->x.type == FLOAT_BF16;
+  for (int64_t i = begin; i < end; i++)
+    BY_CENTERED(norm->settings->is_centered,
+                BY_TYPE(norm->dy.type, x_is_half ? backward_row(norm, i, FLOAT_BF16, TYPE, FLOAT_BF16, CENTERED)
+                                                 : backward_row(norm, i, FLOAT_32, TYPE, FLOAT_32, CENTERED)));
 }
 
-void cpu_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                          float epsilon, float offset, bool accumulate, Backend *backend) {
-  Norm norm = {
-      .dx = dx, .dy = dy, .type = type, .x = x, .w = w, .columns = columns, .epsilon = epsilon, .offset = offset, .accumulate = accumulate};
-  run_rows(backend, n, columns, backward_rows, &norm);
+void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *settings, int64_t n, bool accumulate, Backend *backend) {
+  Norm norm = {.dx = dx, .dy = dy, .x = x, .settings = settings, .accumulate = accumulate};
+  run_rows(backend, n, settings->columns, backward_rows, &norm);
 }

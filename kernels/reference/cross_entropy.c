@@ -2,6 +2,7 @@
 // exponential overflows:
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
+// of z = softcap tanh(logit / softcap) where there is a softcap; the gradient is then multiplied by 1 - (z / softcap)^2.
 // A bfloat16 gradient lies in the first half of its row's place; it is written from the front, behind what is read.
 #include <math.h>
 #include <stdlib.h>
@@ -15,25 +16,32 @@ typedef struct LogitRows {
   const float *gradient_scale;
   FloatType type;
   int64_t step, vocabulary;
+  double softcap;
 } LogitRows;
+
+static double capped(double z, double softcap) { return softcap > 0 ? softcap * tanh(z / softcap) : z; }
+static double cap_slope(double capped, double softcap) { return softcap > 0 ? 1 - capped / softcap * (capped / softcap) : 1; }
 
 static void cross_entropy_row(void *argument, int64_t row, int thread) {
   (void)thread;
   const LogitRows *rows = argument;
   float *z = rows->logits + row * rows->step;
   int32_t target = rows->targets[row];
-  double maximum = z[0], sum = 0;
+  double maximum = z[0], sum = 0, cap = rows->softcap;
   for (int64_t j = 1; j < rows->vocabulary; j++) maximum = z[j] > maximum ? z[j] : maximum;
-  for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(z[j] - maximum);
-  rows->nll[row] = (float)(maximum - z[target] + log(sum));
+  maximum = capped(maximum, cap);  // which grows with z
+  for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(capped(z[j], cap) - maximum);
+  rows->nll[row] = (float)(maximum - capped(z[target], cap) + log(sum));
   if (!rows->gradient_scale) return;
-  for (int64_t j = 0; j < rows->vocabulary; j++)
-    reference_store(z, rows->type, j, rows->gradient_scale[row] * (exp(z[j] - maximum) / sum - (j == target ? 1 : 0)));
+  for (int64_t j = 0; j < rows->vocabulary; j++) {
+    double own = capped(z[j], cap), p = exp(own - maximum) / sum;
+    reference_store(z, rows->type, j, rows->gradient_scale[row] * (p - (j == target ? 1 : 0)) * cap_slope(own, cap));
+  }
 }
 
 void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                             int64_t n, int64_t vocabulary, Backend *backend) {
-  LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary};
+                             int64_t n, int64_t vocabulary, float softcap, Backend *backend) {
+  LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary, softcap};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }
 
@@ -46,18 +54,22 @@ typedef struct LossRows {
   const int32_t *targets;
   const float *gradient_scale;
   int64_t n;
+  double softcap;
 } LossRows;
 
 // logits[vocabulary][BLOCK] become their gradients.
 static void softmax_column(double *logits, int64_t i, const LossRows *rows, int64_t row) {
   int64_t vocabulary = rows->head->rows;
   int32_t target = rows->targets[row];
+  for (int64_t j = 0; j < vocabulary; j++) logits[j * BLOCK + i] = capped(logits[j * BLOCK + i], rows->softcap);
   double maximum = -INFINITY, sum = 0, at_target = logits[target * BLOCK + i];
   for (int64_t j = 0; j < vocabulary; j++) maximum = fmax(maximum, logits[j * BLOCK + i]);
   for (int64_t j = 0; j < vocabulary; j++) sum += exp(logits[j * BLOCK + i] - maximum);
   rows->nll[row] = (float)(maximum - at_target + log(sum));
-  for (int64_t j = 0; rows->dx.data && j < vocabulary; j++)
-    logits[j * BLOCK + i] = rows->gradient_scale[row] * (exp(logits[j * BLOCK + i] - maximum) / sum - (j == target ? 1 : 0));
+  for (int64_t j = 0; rows->dx.data && j < vocabulary; j++) {
+    double own = logits[j * BLOCK + i], slope = cap_slope(own, rows->softcap);
+    logits[j * BLOCK + i] = rows->gradient_scale[row] * (exp(own - maximum) / sum - (j == target ? 1 : 0)) * slope;
+  }
 }
 
 static void loss_block(void *argument, int64_t task, int thread) {
@@ -87,8 +99,13 @@ static void loss_block(void *argument, int64_t task, int thread) {
 }
 
 void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                                    int64_t n, float *scratch, Backend *backend) {
+                                    int64_t n, float *scratch, float softcap, Backend *backend) {
   (void)scratch;
-  LossRows rows = {nll, dx, x, head, targets, gradient_scale, n};
+  LossRows rows = {nll, dx, x, head, targets, gradient_scale, n, softcap};
   pool_run(backend->pool, (n + BLOCK - 1) / BLOCK, loss_block, &rows);
+}
+
+void reference_softcap(float *y, int64_t count, float cap, Backend *backend) {
+  (void)backend;
+  for (int64_t i = 0; i < count; i++) y[i] = (float)capped(y[i], cap);
 }

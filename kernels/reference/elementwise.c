@@ -18,6 +18,20 @@ void reference_scatter_rows(void *y, const void *x, FloatType type, const int32_
     }
 }
 
+void reference_copy_heads(Rows y, int64_t y_step, Rows x, int64_t x_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                          Backend *backend) {
+  (void)backend;
+  int64_t outputs = y_step == 0 ? 1 : heads, summed = y_step == 0 ? heads : 1;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t h = 0; h < outputs; h++)
+      for (int64_t c = 0; c < width; c++) {
+        int64_t to = i * y.step + h * y_step + c;
+        double sum = accumulate ? reference_load(y.data, y.type, to) : 0;
+        for (int64_t g = h; g < h + summed; g++) sum += reference_load(x.data, x.type, i * x.step + g * x_step + c);
+        reference_store(y.data, y.type, to, sum);
+      }
+}
+
 void reference_fill(float *y, float value, int64_t count, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < count; i++) y[i] = value;

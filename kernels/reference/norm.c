@@ -1,34 +1,48 @@
-// RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + w:
-//   r = 1 / sqrt(mean(x^2) + epsilon),  y = r x m
-//   dx (+)= r (g - x r^2 mean(g x)),    g = dy m
-// The weight is frozen: it has no gradient.
+// RMSNorm and LayerNorm: the equations of kernels/norm.h.
 #include <math.h>
 
 #include "kernels/reference/reference.h"
 
-static double inverse_root_mean_square(const float *x, int64_t columns, float epsilon) {
-  return 1 / sqrt(reference_dot(x, x, columns) / (double)columns + epsilon);
+static double load(Rows rows, int64_t i, int64_t column) { return reference_load(rows.data, rows.type, i * rows.step + column); }
+
+static double mean_of(Rows x, int64_t i, const NormSettings *norm) {
+  double sum = 0;
+  for (int64_t c = 0; c < norm->columns; c++) sum += load(x, i, c);
+  return norm->is_centered ? sum / (double)norm->columns : 0;
 }
 
-void reference_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                               float offset, Backend *backend) {
+static double inverse_deviation(Rows x, int64_t i, double mean, const NormSettings *norm) {
+  double sum = 0;
+  for (int64_t c = 0; c < norm->columns; c++) sum += (load(x, i, c) - mean) * (load(x, i, c) - mean);
+  return 1 / sqrt(sum / (double)norm->columns + norm->epsilon);
+}
+
+void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < n; i++, x += columns) {
-    double r = inverse_root_mean_square(x, columns, epsilon);
-    for (int64_t c = 0; c < columns; c++) reference_store(y, type, i * columns + c, r * x[c] * ((double)offset + w[c]));
+  for (int64_t i = 0; i < n; i++) {
+    double mean = mean_of(x, i, norm), r = inverse_deviation(x, i, mean, norm);
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double value = r * (load(x, i, c) - mean) * ((double)norm->offset + norm->weight[c]);
+      if (norm->bias) value += norm->bias[c];
+      if (residual.data) value += load(residual, i, c);
+      reference_store(y.data, y.type, i * y.step + c, value);
+    }
   }
 }
 
-void reference_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                                float epsilon, float offset, bool accumulate, Backend *backend) {
+void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < n; i++, x += columns, dx += columns) {
-    double r = inverse_root_mean_square(x, columns, epsilon), mean = 0;
-    for (int64_t c = 0; c < columns; c++) mean += reference_load(dy, type, i * columns + c) * ((double)offset + w[c]) * x[c];
-    mean /= (double)columns;
-    for (int64_t c = 0; c < columns; c++) {
-      double value = r * (reference_load(dy, type, i * columns + c) * ((double)offset + w[c]) - x[c] * r * r * mean);
-      dx[c] = (float)(accumulate ? dx[c] + value : value);
+  for (int64_t i = 0; i < n; i++) {
+    double mean = mean_of(x, i, norm), r = inverse_deviation(x, i, mean, norm), gradient_mean = 0, product_mean = 0;
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
+      if (norm->is_centered) gradient_mean += g / (double)norm->columns;
+      product_mean += g * (load(x, i, c) - mean) / (double)norm->columns;
+    }
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
+      double value = r * (g - gradient_mean - (load(x, i, c) - mean) * r * r * product_mean);
+      reference_store(dx.data, dx.type, i * dx.step + c, accumulate ? load(dx, i, c) + value : value);
     }
   }
 }

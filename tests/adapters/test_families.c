@@ -13,7 +13,9 @@ typedef struct Case {
   int64_t documents, length;
 } Case;
 
-static const char *const families[] = {"llama", "llama_tied", "llama_linear"};
+static const char *const families[] = {"llama",   "llama_tied", "llama_linear", "llama_yarn", "mistral",       "qwen2",
+                                       "qwen3",   "gemma2",     "gemma3",       "phi3",       "phi3_longrope", "starcoder2",
+                                       "mixtral", "qwen3_moe",  "deepseek_v2",  "deepseek_v3"};
 enum { FAMILY_COUNT = sizeof families / sizeof *families };
 
 static bool open_case(Case *test, const char *family, const char *device) {
@@ -46,7 +48,7 @@ static void close_case(Case *test) {
 }
 
 static void check_logits(const Case *test, const char *name, const int32_t *ids, int64_t documents, int64_t length) {
-  float *expected = golden_floats(&test->golden, name), *actual = decoder_logits(test->model, ids, documents, length);
+  float *expected = golden_floats(&test->golden, name), *actual = golden_logits(test->model, ids, documents, length);
   assert_close(actual, expected, documents * length * test->model->config.vocabulary, 1e-4);
   free(expected);
   free(actual);
@@ -105,7 +107,8 @@ static double loss_and_gradients(const Case *test, int checkpointed) {
                         .rows = rows,
                         .row_count = count};
   Tensor *hidden = decoder_hidden(&tape, test->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count,
+                                  (float)test->model->config.final_softcap);
   tape_plan(&tape, checkpointed);
   assert_ok(tape_reserve(&tape));
   tape_forward(&tape);

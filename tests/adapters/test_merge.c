@@ -320,8 +320,8 @@ static void check_llama3(void **state, int original_context) {
   assert_same_logits(*state, gguf, expected, 1e-5);
   assert_same_logits(*state, back, expected, 1e-5);
   Model *returned = open_model(*state, back);
-  assert_int_equal(returned->config.rope_scaling, ROPE_SCALING_LLAMA3);
-  assert_true(returned->config.rope_factor == 8 && returned->config.rope_original_context == original_context);
+  assert_int_equal(returned->config.rope.scaling, ROPE_SCALING_LLAMA3);
+  assert_true(returned->config.rope.factor == 8 && returned->config.rope.original_context == original_context);
   model_close(returned);
   free(scaling);
   model_close(model);

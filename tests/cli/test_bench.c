@@ -73,21 +73,9 @@ static void kernels_without_a_model_are_all_there(void **state) {
   assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));
-  const char *names[] = {"embedding_forward",
-                         "rmsnorm_forward",
-                         "rmsnorm_backward",
-                         "rope",
-                         "gated_forward",
-                         "gated_backward",
-                         "cross_entropy",
-                         "dropout",
-                         "gather_rows",
-                         "scatter_rows",
-                         "fill",
-                         "copy",
-                         "add",
-                         "sum_of_squares",
-                         "adamw"};
+  const char *names[] = {
+      "embedding_forward", "norm_forward", "norm_backward", "rope", "gated_forward", "gated_backward", "cross_entropy", "dropout",
+      "gather_rows",       "scatter_rows", "fill",          "copy", "add",           "sum_of_squares", "adamw"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     if (check_kernels(result, names[i]) != 1) fail_msg("%s is not measured", names[i]);
   json_decref(result);
@@ -97,7 +85,7 @@ static void people_get_tables(void **state) {
   (void)state;
   Buffer output = {0};
   assert_int_equal(run_program(&output, "bench --quiet %s", TINY), 0);
-  const char *words[] = {"multiply-adds on registers", "linear_backward", "rmsnorm_forward", "GB/s", "generation", "training", "tokens/s"};
+  const char *words[] = {"multiply-adds on registers", "linear_backward", "norm_forward", "GB/s", "generation", "training", "tokens/s"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     if (!strstr(output.data, words[i])) fail_msg("%s is not in the table: %s", words[i], output.data);
   buffer_release(&output);

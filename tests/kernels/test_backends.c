@@ -265,7 +265,7 @@ static void number_of_threads_changes_no_bit_of_a_gradient_in_bfloat16(void **st
       float *out = i ? other : first;
       Backend *backend = open_backend(&tables[t], thread_counts[i]);
       memcpy(out, logits, COUNT * sizeof *out);
-      backend->kernels->cross_entropy(nll[i > 0], out, VOCABULARY, targets, scale, FLOAT_BF16, ROWS, VOCABULARY, backend);
+      backend->kernels->cross_entropy(nll[i > 0], out, VOCABULARY, targets, scale, FLOAT_BF16, ROWS, VOCABULARY, 0, backend);
       assert_memory_equal(nll[0], nll[i > 0], sizeof nll[0]);
       for (int row = 0; row < ROWS; row++)
         assert_memory_equal(first + row * VOCABULARY, out + row * VOCABULARY, VOCABULARY * sizeof(uint16_t));
@@ -290,8 +290,8 @@ static void cross_entropy_writes_its_gradient_in_bfloat16(void **state) {
       fill_normal(logits[0], ROWS * vocabulary, 3, &rng);
       for (int64_t i = 0; i < ROWS; i++)
         memcpy(logits[1] + i * (vocabulary + 5), logits[0] + i * vocabulary, (size_t)vocabulary * sizeof(float));
-      backend->kernels->cross_entropy(nll[0], logits[0], vocabulary, targets, scale, FLOAT_32, ROWS, vocabulary, backend);
-      backend->kernels->cross_entropy(nll[1], logits[1], vocabulary + 5, targets, scale, FLOAT_BF16, ROWS, vocabulary, backend);
+      backend->kernels->cross_entropy(nll[0], logits[0], vocabulary, targets, scale, FLOAT_32, ROWS, vocabulary, 0, backend);
+      backend->kernels->cross_entropy(nll[1], logits[1], vocabulary + 5, targets, scale, FLOAT_BF16, ROWS, vocabulary, 0, backend);
       assert_memory_equal(nll[0], nll[1], sizeof nll[0]);
       for (int64_t i = 0; i < ROWS; i++)
         for (int64_t j = 0; j < vocabulary; j++) {

@@ -129,12 +129,12 @@ static void weight_backward_matches_finite_difference(void **state) {
   check_gradient(fixture, forward, forward->weights, 3 * 17, backward->inputs[0], out[0], "dw");
 }
 
-static void rmsnorm_backward_matches_finite_difference(void **state) {
+static void norm_backward_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
   for (int64_t columns = 1; columns <= 65; columns += 8) {
     for (int offset = 0; offset < 2; offset++) {
-      KernelCase *forward = case_rmsnorm(&fixture->arena, &fixture->rng, OP_rmsnorm_forward, 2, columns, (float)offset, false);
-      KernelCase *backward = case_rmsnorm(&fixture->arena, &fixture->rng, OP_rmsnorm_backward, 2, columns, (float)offset, false);
+      KernelCase *forward = case_norm(&fixture->arena, &fixture->rng, OP_norm_forward, 2, columns, (float)offset, false);
+      KernelCase *backward = case_norm(&fixture->arena, &fixture->rng, OP_norm_backward, 2, columns, (float)offset, false);
       forward->alpha = backward->alpha = 1;  // a large epsilon: a lone column would else have no gradient to speak of
       backward->inputs[1] = forward->inputs[0], backward->inputs[2] = forward->inputs[1];
       float *out[CASE_OUTPUTS];
@@ -273,14 +273,14 @@ static void linear_cross_entropy_gradient_matches_finite_difference(void **state
 static void cross_entropy_of_one_token_vocabulary_is_zero(void **state) {
   Fixture *fixture = *state;
   float nll = NAN, logit = 12345, scale = 7;
-  kernels_scalar.cross_entropy(&nll, &logit, 1, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, &logit, 1, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, 0, fixture->backend);
   assert_true(nll == 0 && logit == 0);
 }
 
 static void cross_entropy_of_huge_logits_is_finite(void **state) {
   Fixture *fixture = *state;
   float nll[2], logits[2][3] = {{3e38f, -3e38f, 0}, {1e30f, 1e30f, -INFINITY}}, scale[2] = {1, 2};
-  kernels_scalar.cross_entropy(nll, logits[0], 3, (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, fixture->backend);
+  kernels_scalar.cross_entropy(nll, logits[0], 3, (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, 0, fixture->backend);
   assert_true(nll[0] == 0 && logits[0][0] == 0 && logits[0][1] == 0 && logits[0][2] == 0);
   assert_true(logits[1][0] == 1 && logits[1][1] == -1 && logits[1][2] == 0);
 }
@@ -288,7 +288,7 @@ static void cross_entropy_of_huge_logits_is_finite(void **state) {
 static void cross_entropy_lets_nan_through(void **state) {
   Fixture *fixture = *state;
   float nll, logits[3] = {1, NAN, 2};
-  kernels_scalar.cross_entropy(&nll, logits, 3, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, logits, 3, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, 0, fixture->backend);
   assert_true(isnan(nll));
 }
 
@@ -361,7 +361,7 @@ int main(void) {
       TEST(every_reference_kernel_rounds_float64_once),
       TEST(linear_backward_matches_finite_difference),
       TEST(weight_backward_matches_finite_difference),
-      TEST(rmsnorm_backward_matches_finite_difference),
+      TEST(norm_backward_matches_finite_difference),
       TEST(inverse_rope_matches_finite_difference),
       TEST(attention_backward_matches_finite_difference),
       TEST(attention_backward_with_a_window_matches_finite_difference),

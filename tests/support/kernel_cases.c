@@ -193,9 +193,9 @@ KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_
   return c;
 }
 
-KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate) {
+KernelCase *case_norm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate) {
   KernelCase *c = case_new(arena, op);
-  bool is_backward = op == OP_rmsnorm_backward;
+  bool is_backward = op == OP_norm_backward;
   c->n = n, c->columns = columns, c->alpha = 1e-5f, c->offset = offset, c->accumulate = accumulate;
   const float *dy = is_backward ? put_normals(c, 0, arena, rng, n * columns) : NULL;
   const float *x = put_normals(c, is_backward, arena, rng, n * columns), *w = put_normals(c, is_backward + 1, arena, rng, columns);

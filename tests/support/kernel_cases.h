@@ -14,8 +14,8 @@
   X(weight_backward)     \
   X(low_rank_backward)   \
   X(embedding_forward)   \
-  X(rmsnorm_forward)     \
-  X(rmsnorm_backward)    \
+  X(norm_forward)        \
+  X(norm_backward)       \
   X(rope)                \
   X(attention_forward)   \
   X(attention_backward)  \
@@ -70,7 +70,7 @@ KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int
                         bool accumulate);  // OP_linear_forward, OP_linear_forward_int8 or OP_linear_backward
 KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);
 KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_t rank, float scale);
-KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
+KernelCase *case_norm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
 KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, bool inverse);
 // Span s has queries[s] queries and as many keys plus earlier[s]. are_some: the queries are random rows of their span, by query_ends. The
 // backward case holds the o and lse of its inputs.

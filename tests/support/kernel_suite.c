@@ -82,9 +82,17 @@ RUN(embedding_forward) {
   Matrix w = matrix_at(c, in);
   k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
 }
-RUN(rmsnorm_forward) { k->rmsnorm_forward(out[0], c->type, in[0], in[1], c->n, c->columns, c->alpha, c->offset, backend); }
-RUN(rmsnorm_backward) {
-  k->rmsnorm_backward(out[0], in[0], c->type, in[1], in[2], c->n, c->columns, c->alpha, c->offset, c->accumulate, backend);
+static NormSettings norm_settings(const KernelCase *c, const void *weight) {
+  return (NormSettings){.weight = weight, .columns = c->columns, .epsilon = c->alpha, .offset = c->offset};
+}
+RUN(norm_forward) {
+  NormSettings norm = norm_settings(c, in[1]);
+  k->norm_forward(typed_rows(c, out[0], c->columns), rows_f32(in[0], c->columns), (Rows){0}, &norm, c->n, backend);
+}
+RUN(norm_backward) {
+  NormSettings norm = norm_settings(c, in[2]);
+  k->norm_backward(rows_f32(out[0], c->columns), typed_rows(c, in[0], c->columns), rows_f32(in[1], c->columns), &norm, c->n, c->accumulate,
+                   backend);
 }
 RUN(rope) { k->rope(out[0], c->type, in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
 RUN(attention_forward) {
@@ -104,14 +112,14 @@ RUN(gated_backward) {
   k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->type, c->n, c->activation,
                     backend);
 }
-RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, backend); }
+RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, 0, backend); }
 RUN(linear_cross_entropy) {
   Matrix head = matrix_at(c, in);
   void *scratch;
   int64_t floats = linear_cross_entropy_floats(c->n, c->rows, c->columns);
   assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
   k->linear_cross_entropy(out[0], c->counts[1] ? (Rows){out[1], c->columns, c->type} : (Rows){0}, typed_rows(c, in[0], c->columns), &head,
-                          in[4], in[5], c->n, scratch, backend);
+                          in[4], in[5], c->n, scratch, 0, backend);
   backend->release(scratch, backend);
 }
 RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
@@ -191,14 +199,14 @@ MAKE(embedding_forward) {
   return case_rows(arena, rng, OP_embedding_forward, type, 1 + index % 3 * 8, 1 + index % 3 * 6, linear_columns(type, 1 + index % 3, rng));
 }
 
-MAKE(rmsnorm_forward) {
+MAKE(norm_forward) {
   if (index >= COUNT_OF(sizes)) return NULL;
-  return case_rmsnorm(arena, rng, OP_rmsnorm_forward, 1 + index % 5, sizes[index], (float)(index % 2), false);
+  return case_norm(arena, rng, OP_norm_forward, 1 + index % 5, sizes[index], (float)(index % 2), false);
 }
 
-MAKE(rmsnorm_backward) {
+MAKE(norm_backward) {
   if (index >= 2 * COUNT_OF(sizes)) return NULL;
-  return case_rmsnorm(arena, rng, OP_rmsnorm_backward, 1 + index % 5, sizes[index / 2], (float)(index % 3 == 0), index % 2);
+  return case_norm(arena, rng, OP_norm_backward, 1 + index % 5, sizes[index / 2], (float)(index % 3 == 0), index % 2);
 }
 
 MAKE(rope) {
@@ -302,8 +310,8 @@ static const struct {
 } activations[OP_COUNT] = {
     [OP_linear_forward] = {1, 1},       [OP_linear_forward_int8] = {1, 1},
     [OP_linear_backward] = {1, 1},      [OP_weight_backward] = {3, 0},
-    [OP_low_rank_backward] = {3, 2},    [OP_rmsnorm_forward] = {0, 1},
-    [OP_rmsnorm_backward] = {1, 0},     [OP_rope] = {0, 1},
+    [OP_low_rank_backward] = {3, 2},    [OP_norm_forward] = {0, 1},
+    [OP_norm_backward] = {1, 0},        [OP_rope] = {0, 1},
     [OP_attention_forward] = {7, 1},    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
     [OP_gated_forward] = {3, 1},        [OP_gated_backward] = {7, 3},
     [OP_linear_cross_entropy] = {1, 2}, [OP_dropout] = {1, 1},

@@ -71,7 +71,7 @@ static void NAME(embedding_forward)(REAL *const *out, const KernelCase *c) {
     out[0][i] = (REAL)c->alpha * c->weights[ids[i / c->columns] * c->columns + i % c->columns];
 }
 
-static void NAME(rmsnorm_forward)(REAL *const *out, const KernelCase *c) {
+static void NAME(norm_forward)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0], *w = c->inputs[1];
   for (int64_t i = 0; i < c->n; i++) {
     const float *row = x + i * c->columns;
@@ -81,7 +81,7 @@ static void NAME(rmsnorm_forward)(REAL *const *out, const KernelCase *c) {
 }
 
 // dx = g / root - x sum(g x) / (columns root^3), g = dy (offset + w)
-static void NAME(rmsnorm_backward)(REAL *const *out, const KernelCase *c) {
+static void NAME(norm_backward)(REAL *const *out, const KernelCase *c) {
   const float *dy = c->inputs[0], *x = c->inputs[1], *w = c->inputs[2];
   for (int64_t i = 0; i < c->n; i++) {
     const float *row = x + i * c->columns, *grad = dy + i * c->columns;
