@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/text.h"
+#include "formats/foreign.h"
 #include "formats/gguf_check.h"
 #include "formats/gguf_parts.h"
 
@@ -231,12 +232,12 @@ static Status place_tensors(Reader *reader, const uint64_t *offsets) {
 
 static Status check_magic(Reader *reader) {
   const char *path = reader->gguf->path;
-  if (reader->size >= 4 && memcmp(reader->data, "PK\3\4", 4) == 0)
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: a zip archive (a PyTorch checkpoint?), not GGUF; save the model as safetensors or convert it to GGUF", path);
-  if (reader->size < 4 || memcmp(reader->data, "GGUF", 4) != 0)
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: not a GGUF file (it does not begin with \"GGUF\"); give a .gguf file or a Hugging Face folder", path);
+  if (reader->size < 4 || memcmp(reader->data, "GGUF", 4) != 0) {
+    TRY(foreign_refuse(path, reader->data, reader->size));
+    bool is_safetensors = reader->size > 8 && reader->data[8] == '{';
+    return status_fail(STATUS_BAD_INPUT, "%s: not a GGUF file (%s); give a .gguf file or a Hugging Face folder", path,
+                       is_safetensors ? "it looks like safetensors, whose folder is to be given" : "it does not begin with \"GGUF\"");
+  }
   reader->offset = 4;
   uint32_t version = 0;
   TRY(take_bytes(reader, &version, sizeof version, "the header"));

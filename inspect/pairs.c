@@ -92,6 +92,7 @@ static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
   *count = 0;
   for (int64_t i = 0; i < report->tensor_count; i++) {
     const ReportTensor *tensor = &report->tensors[i];
+    if (tensor->is_state) continue;  // a checkpoint's state lies beside its adapter
     int which = text_ends_with(tensor->name, ending(is_gguf, 0)) ? 0 : text_ends_with(tensor->name, ending(is_gguf, 1)) ? 1 : -1;
     if (which < 0) {
       report_error(report, tensor->name, "no tensor of a LoRA pair; an adapter with it cannot be applied: merge it where it was made");
