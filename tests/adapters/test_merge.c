@@ -214,6 +214,12 @@ static void a_split_base_gives_the_file_that_the_whole_one_gives(void **state) {
   assert_memory_equal(whole.data, merged.data, whole.size);
   file_unmap(&whole);
   file_unmap(&merged);
+  // None of the base's own files may be written over.
+  Model *model = open_model(bench, split);
+  MergeReport report;
+  for (int i = 0; i < model->gguf.shard_count; i++)
+    assert_fails(STATUS_USAGE, write_merged(&report, model, model->gguf.shard_paths[i], "q8_0"), "base model itself");
+  model_close(model);
   free(split), free(whole_path), free(split_path);
 }
 

@@ -305,6 +305,72 @@ static void model_folders_show_their_config(void **state) {
   json_decref(root);
 }
 
+static void copy_to(const char *to, const char *name) {
+  char *from = path_join(tiny_folder, name), *path = path_join(to, name);
+  Buffer bytes = {0};
+  assert_ok(file_read(&bytes, from, 1 << 24));
+  assert_ok(file_write_whole(path, bytes.data, bytes.length));
+  buffer_release(&bytes);
+  free(from), free(path);
+}
+
+// The tiny folder again, as two shards; the embedding has `rows` rows, and config.json says so.
+static char *write_model_folder(int64_t rows, const char *drop) {
+  char *to = inside("model"), *source = path_join(tiny_folder, "model.safetensors"), *config = inside("model/config.json");
+  Safetensors st;
+  assert_ok(safetensors_open(&st, source));
+  assert_ok(directory_create(to));
+  copy_to(to, "config.json"), copy_to(to, "tokenizer.json"), copy_to(to, "tokenizer_config.json");
+  json_t *root = json_load_file(config, 0, NULL), *index = json_object(), *places = json_object();
+  json_object_set_new(root, "vocab_size", json_integer(rows));
+  json_dump_file(root, config, 0);
+  for (int shard = 0; shard < 2; shard++) {
+    char *name = memory_format("model-%05d-of-00002.safetensors", shard + 1), *path = path_join(to, name);
+    SafetensorsWriter writer;
+    safetensors_writer_new(&writer);
+    for (int pass = 0; pass < 2; pass++) {
+      for (int64_t i = shard; i < st.tensor_count; i += 2) {
+        const SafetensorsTensor *t = &st.tensors[i];
+        bool is_embedding = strcmp(t->name, "model.embed_tokens.weight") == 0;
+        int64_t shape[2] = {is_embedding ? rows : t->shape[0], t->shape[1]};
+        if (drop && strcmp(t->name, drop) == 0) continue;
+        if (pass == 0) safetensors_declare(&writer, t->name, t->type, t->dimensions, shape);
+        else safetensors_write(&writer, t->data, t->bytes / (size_t)t->shape[0] * (size_t)shape[0]);
+        if (pass == 0) json_object_set_new(places, t->name, json_string(name));
+      }
+      if (pass == 0) assert_ok(safetensors_writer_open(&writer, path));
+    }
+    assert_ok(safetensors_writer_commit(&writer));
+    free(name), free(path);
+  }
+  json_object_set_new(index, "weight_map", places);
+  char *path = path_join(to, "model.safetensors.index.json");
+  json_dump_file(index, path, 0);
+  json_decref(root), json_decref(index);
+  safetensors_close(&st);
+  free(source), free(config), free(path);
+  return to;
+}
+
+static void sharded_folders_are_one_model_and_their_faults_are_told(void **state) {
+  (void)state;
+  char *path = write_model_folder(768, NULL), *shard = inside("model/model-00002-of-00002.safetensors");
+  json_t *root = inspect_json(path, "", 0);
+  assert_string_equal(text_of(root, "format"), "sharded safetensors");
+  assert_int_equal(json_array_size(json_object_get(root, "files")), 2);
+  assert_int_equal(json_array_size(json_object_get(root, "tensors")), 29);
+  json_decref(root);
+  unlink(shard);
+  assert_error(path, NULL, "model-00002-of-00002.safetensors");
+  free(path);
+  path = write_model_folder(760, NULL);
+  assert_error(path, "model.embed_tokens.weight", "fewer than the 768 tokens");
+  free(path);
+  path = write_model_folder(768, "model.layers.1.mlp.up_proj.weight");
+  assert_error(path, "model.layers.1.mlp.up_proj.weight", "missing");
+  free(path), free(shard);
+}
+
 static Adapter *new_adapter(Model **model, Backend **backend, bool trained) {
   static const char *const targets[] = {"q_proj", "down_proj"};
   Adapter *adapter;
@@ -522,6 +588,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(split_models_are_one_and_missing_parts_are_named, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(vocabularies_and_importance_matrices_are_known, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(model_folders_show_their_config, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(sharded_folders_are_one_model_and_their_faults_are_told, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(adapters_show_their_pairs_and_norms, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(an_untrained_adapter_changes_nothing, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(faulty_adapters_are_refused, make_folder, remove_folder),
