@@ -63,6 +63,14 @@ static char *number(const json_t *value, const char *absent) {
   return json_is_number(value) ? memory_format("%.4g", json_number_value(value)) : memory_copy_string(absent);
 }
 
+// A file's own words must not steer the terminal.
+static char *without_controls(const char *text) {
+  char *copy = memory_copy_string(text);
+  for (char *c = copy; *c; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7F) *c = '?';
+  return copy;
+}
+
 // A string in quotes, control characters escaped, cut where it is long.
 static void append_string(Buffer *out, const char *text, size_t length) {
   size_t shown = length;
@@ -128,7 +136,9 @@ static void print_metadata(const json_t *root) {
     Buffer text = {0};
     if (json_object_get(fact, "count")) append_array(&text, fact);
     else append_value(&text, json_object_get(fact, "value"));
-    printf("  %-*s  %s\n", width, key, text.data);
+    char *shown = without_controls(key);
+    printf("  %-*s  %s\n", width, shown, text.data);
+    free(shown);
     buffer_release(&text);
   }
 }
@@ -240,8 +250,11 @@ static void print_problems(const json_t *root) {
       if (strcmp(json_string_value(json_object_get(problem, "level")), levels[level]) != 0) continue;
       if (all++ >= PROBLEMS_SHOWN) continue;
       const char *where = json_string_value(json_object_get(problem, "where"));
-      printf("  %s: %s%s%s\n", levels[level], where ? where : "", where ? ": " : "",
-             json_string_value(json_object_get(problem, "message")));
+      char *line = memory_format("%s%s%s", where ? where : "", where ? ": " : "", json_string_value(json_object_get(problem, "message")));
+      char *clean = without_controls(line);
+      printf("  %s: %s\n", levels[level], clean);
+      free(line);
+      free(clean);
       shown++;
     }
     if (all > shown) printf("  and %zu more of this kind (--json has them all)\n", all - shown);

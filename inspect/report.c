@@ -171,7 +171,12 @@ static json_t *tensor_json(const ReportTensor *tensor) {
   return object;
 }
 
-static json_t *bits_per_weight(double bytes, double elements) { return elements > 0 ? json_real(8 * bytes / elements) : json_null(); }
+static json_t *bits_per_weight(int64_t bytes, int64_t elements) {
+  return elements > 0 ? json_real(8 * (double)bytes / (double)elements) : json_null();
+}
+
+// Tensors whose type is not built may claim any size.
+static int64_t add(int64_t sum, int64_t more) { return more > INT64_MAX - sum ? INT64_MAX : sum + more; }
 
 // One entry for each type, in the order in which the types first appear. A type whose size is not known has no bytes.
 static json_t *sum_types(const Report *report) {
@@ -180,21 +185,20 @@ static json_t *sum_types(const Report *report) {
   for (int64_t i = 0; i < report->tensor_count; i++) {
     if (map_get_string(&seen, report->tensors[i].type, NULL)) continue;
     map_set_string(&seen, report->tensors[i].type, 0);
-    int64_t tensors = 0;
-    double elements = 0, bytes = 0;
+    int64_t tensors = 0, elements = 0, bytes = 0;
     for (int64_t j = i; j < report->tensor_count; j++) {
       const ReportTensor *tensor = &report->tensors[j];
       if (strcmp(tensor->type, report->tensors[i].type) != 0) continue;
       tensors++;
-      elements += (double)tensor->elements;
-      bytes += (double)tensor->bytes;
+      elements = add(elements, tensor->elements);
+      bytes = add(bytes, tensor->bytes);
     }
     bool known = report->tensors[i].bytes >= 0;
     json_t *type = json_object();
     json_object_set_new(type, "type", json_string(report->tensors[i].type));
     json_object_set_new(type, "tensors", json_integer(tensors));
-    json_object_set_new(type, "elements", json_integer((json_int_t)elements));
-    json_object_set_new(type, "bytes", known ? json_integer((json_int_t)bytes) : json_null());
+    json_object_set_new(type, "elements", json_integer(elements));
+    json_object_set_new(type, "bytes", known ? json_integer(bytes) : json_null());
     json_object_set_new(type, "bits_per_weight", known ? bits_per_weight(bytes, elements) : json_null());
     json_array_append_new(types, type);
   }
@@ -204,16 +208,16 @@ static json_t *sum_types(const Report *report) {
 
 void report_finish(Report *report) {
   json_t *tensors = json_array(), *root = report->root;
-  double elements = 0, bytes = 0;
+  int64_t elements = 0, bytes = 0;
   bool known = true;
   for (int64_t i = 0; i < report->tensor_count; i++) {
     json_array_append_new(tensors, tensor_json(&report->tensors[i]));
-    elements += (double)report->tensors[i].elements;
-    bytes += (double)report->tensors[i].bytes;
+    elements = add(elements, report->tensors[i].elements);
+    bytes = add(bytes, report->tensors[i].bytes);
     known &= report->tensors[i].bytes >= 0;
   }
-  json_object_set_new(root, "parameters", json_integer((json_int_t)elements));
-  json_object_set_new(root, "tensor_bytes", known ? json_integer((json_int_t)bytes) : json_null());
+  json_object_set_new(root, "parameters", json_integer(elements));
+  json_object_set_new(root, "tensor_bytes", known ? json_integer(bytes) : json_null());
   json_object_set_new(root, "bits_per_weight", known ? bits_per_weight(bytes, elements) : json_null());
   json_object_set_new(root, "types", sum_types(report));
   json_object_set_new(root, "tensors", tensors);

@@ -554,6 +554,47 @@ static void checkpoints_and_outputs_show_their_state(void **state) {
   free(output), free(checkpoint), free(file);
 }
 
+static void words_of_a_file_do_not_steer_the_terminal(void **state) {
+  (void)state;
+  char *path = inside("escape.safetensors");
+  SafetensorsWriter writer;
+  safetensors_writer_new(&writer);
+  safetensors_put_metadata(&writer, "key\x1b[2J", "value\x1b[2J\n");
+  assert_ok(safetensors_writer_open(&writer, path));
+  assert_ok(safetensors_writer_commit(&writer));
+  Buffer text = inspect_text(path, "", 0);
+  assert_null(strchr(text.data, 0x1b));
+  assert_non_null(strstr(text.data, "key?[2J"));
+  assert_non_null(strstr(text.data, "\"value\\x1b[2J\\n\""));
+  buffer_release(&text);
+  free(path);
+}
+
+// Two tensors of a type that is not built, of 2^62 elements each.
+static void claimed_sizes_do_not_overflow_the_sums(void **state) {
+  (void)state;
+  Buffer file = {0};
+  const uint64_t header[] = {2, 0}, name_length = 1, shape = 1ull << 62;
+  const uint32_t one = 1, iq4_nl = 20;
+  buffer_append(&file, "GGUF\3\0\0", 8);
+  buffer_append(&file, header, sizeof header);
+  for (uint64_t i = 0; i < 2; i++) {
+    const uint64_t offset = 32 * i;
+    buffer_append(&file, &name_length, 8), buffer_append(&file, i ? "a" : "b", 1), buffer_append(&file, &one, 4);
+    buffer_append(&file, &shape, 8), buffer_append(&file, &iq4_nl, 4), buffer_append(&file, &offset, 8);
+  }
+  while (file.length % 32) buffer_append(&file, "", 1);
+  for (int i = 0; i < 64; i++) buffer_append(&file, "", 1);
+  char *path = inside("claims.gguf");
+  assert_ok(file_write_whole(path, file.data, file.length));
+  json_t *root = inspect_json(path, "", 2);
+  assert_true(json_integer_value(json_object_get(root, "parameters")) == INT64_MAX);
+  assert_true(json_is_null(json_object_get(root, "bits_per_weight")));
+  json_decref(root);
+  buffer_release(&file);
+  free(path);
+}
+
 static void foreign_files_and_empty_folders_are_problems_with_the_remedy(void **state) {
   (void)state;
   static const struct {
@@ -593,6 +634,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(an_untrained_adapter_changes_nothing, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(faulty_adapters_are_refused, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(checkpoints_and_outputs_show_their_state, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(words_of_a_file_do_not_steer_the_terminal, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(claimed_sizes_do_not_overflow_the_sums, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(foreign_files_and_empty_folders_are_problems_with_the_remedy, make_folder, remove_folder),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
