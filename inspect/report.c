@@ -175,8 +175,11 @@ static json_t *bits_per_weight(int64_t bytes, int64_t elements) {
   return elements > 0 ? json_real(8 * (double)bytes / (double)elements) : json_null();
 }
 
-// Tensors whose type is not built may claim any size.
-static int64_t add(int64_t sum, int64_t more) { return more > INT64_MAX - sum ? INT64_MAX : sum + more; }
+// Tensors whose type is not built may claim any number of elements, and have no bytes that are known (-1).
+static int64_t add(int64_t sum, int64_t more) {
+  if (more < 0) return sum;
+  return more > INT64_MAX - sum ? INT64_MAX : sum + more;
+}
 
 // One entry for each type, in the order in which the types first appear. A type whose size is not known has no bytes.
 static json_t *sum_types(const Report *report) {
