@@ -15,7 +15,7 @@ void inspect_checkpoints(Report *report, const char *folder);  // an output_dir'
 // Appends the tensors of an open file, with where their values are.
 void report_add_safetensors(Report *report, const Safetensors *st);
 
-// What the tensors' names say beside the family's table: those that are missing, and those that no layer has. models/family.c
+// What the tensors' names say beside the family's table: those that are missing, and those that no layer has.
 void names_check(Report *report, const Family *family, const ModelConfig *config, bool is_gguf);
 
 // The scale of a module's pair; `context` is the caller's.

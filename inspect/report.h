@@ -3,7 +3,7 @@
 //    {"type", "count", "values": the first of them}}, "parameters", "tensor_bytes", "bits_per_weight",
 //    "types": [{"type", "tensors", "elements", "bytes", "bits_per_weight"}],
 //    "tensors": [{"name", "type", "shape", "elements", "bytes", "statistics"}],
-//    "adapter": {"rank", "alpha", "pairs": [{"module", "rank", "a_norm", "b_norm", "delta_norm"}]},
+//    "adapter": {"rank", "alpha", "pairs": [{"module", "rank", "in", "out", "scale", "a_norm", "b_norm", "delta_norm"}]},
 //    "checkpoints": [{"path", "step", "whole"}], "problems": [{"level", "where", "message"}]}
 // Shapes are in the order of the file: GGUF's begin with the row's length, those of the other formats end with it.
 #ifndef INSPECT_REPORT_H
