@@ -11,6 +11,7 @@ Status command_bench(int argc, char **argv);
 Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_export(int argc, char **argv);
+Status command_inspect(int argc, char **argv);
 Status command_merge(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_template(int argc, char **argv);
