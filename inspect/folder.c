@@ -126,7 +126,7 @@ void inspect_model_folder(Report *report, const char *folder, Safetensors *st) {
   const Family *family;
   ModelConfig config;
   int errors = report->errors;
-  if (!report_status(report, config_from_folder(&config, &family, folder)) || !report->opens) return;
+  if (!report_status(report, config_from_folder(&config, &family, folder, &report->arena)) || !report->opens) return;
   names_check(report, family, &config, false);
   Model *model = NULL;
   if (report->errors == errors && report_status(report, model_open(&model, folder, (ModelOptions){0}, report->backend))) model_close(model);

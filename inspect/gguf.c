@@ -122,7 +122,7 @@ static void inspect_model(Report *report, const char *path, const Gguf *gguf) {
   check_tokenizer(report, gguf, false);
   int errors = report->errors;
   bool types_are_built = check_types(report, gguf);
-  if (!report_status(report, config_from_gguf(&config, &family, gguf))) return;
+  if (!report_status(report, config_from_gguf(&config, &family, gguf, &report->arena))) return;
   names_check(report, family, &config, true);
   // The loader has the last word; what it would find first has been said when something is wrong already.
   Model *model = NULL;
