@@ -174,14 +174,13 @@ static BlockType main_type(const Plan *plan, bool *changed) {
 
 // Says which types stand for those that cannot be written.
 static void tell_substitutes(const Plan *plan) {
-  enum { TYPES = BLOCK_BF16 + 1 };
-  int64_t counts[TYPES] = {0};
+  int64_t counts[BLOCK_GGUF_END] = {0};
   for (int64_t i = 0; i < plan->count; i++) {
     const Entry *entry = &plan->entries[i];
     if (entry->linear && entry->linear->adapter && plan->wanted.same && entry->type != (uint32_t)entry->linear->weight.type)
       counts[entry->linear->weight.type]++;
   }
-  for (int type = 0; type < TYPES; type++)
+  for (int type = 0; type < BLOCK_GGUF_END; type++)
     if (counts[type])
       log_notice("%lld adapted tensors are %s in the base, which is not written yet; they become %s", (long long)counts[type],
                  block_traits((BlockType)type)->name,

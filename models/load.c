@@ -19,9 +19,11 @@ static Status find_gguf(Source *source, const Model *model, const char *name) {
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
   if (!traits || !tensor->data) {
     const char *type = block_type_name_any(tensor->type);
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: %s has the type %s, which is not built; requantise the file to a type that is (q4_0 ... q8_0, q4_k ... q6_k)",
-                       model->path, name, type ? type : "unknown");
+    char *readable = block_type_names(false);
+    Status status = status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s, which is not built; requantise the file to a type that is (%s)",
+                                model->path, name, type ? type : "unknown", readable);
+    free(readable);
+    return status;
   }
   if (tensor->dimensions > 2)
     return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", model->path, name, tensor->dimensions);
