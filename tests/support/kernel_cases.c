@@ -119,7 +119,7 @@ void block_set_scales(uint8_t *block, BlockType type, float scale, float shift) 
   }
 }
 
-static void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
+void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
   const BlockTraits *traits = block_traits(type);
   for (int64_t i = 0; i < blocks * traits->bytes; i++) data[i] = (uint8_t)rng_next(rng);
   for (int64_t b = 0; b < blocks; b++) {
