@@ -27,9 +27,17 @@ Status merge_type_parse(MergeType *out, const char *name) {
 
 static BlockType writable_type(BlockType base) {
   switch (base) {
+    case BLOCK_Q2_K: return BLOCK_Q4_1;
+    case BLOCK_Q3_K:
+    case BLOCK_TQ1_0:
+    case BLOCK_TQ2_0: return BLOCK_Q4_0;
+    case BLOCK_IQ4_NL:
+    case BLOCK_IQ4_XS:
+    case BLOCK_MXFP4:
     case BLOCK_Q4_K: return BLOCK_Q5_0;
     case BLOCK_Q5_K: return BLOCK_Q5_1;
-    case BLOCK_Q6_K: return BLOCK_Q8_0;
+    case BLOCK_Q6_K:
+    case BLOCK_Q8_K: return BLOCK_Q8_0;
     default: return base;
   }
 }

@@ -79,22 +79,18 @@ static void plan_vector(Plan *plan, const char *name, const float *values, int64
 
 // ---- From a GGUF base ----
 
-static Status plan_other(Plan *plan, const GgufTensor *tensor) {
+static void plan_other(Plan *plan, const GgufTensor *tensor) {
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (!tensor->data)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has a type that cannot be read, so it cannot be carried over", plan->model->path,
-                       tensor->name);
   if (tensor->dimensions == 1 && traits && tensor->type != BLOCK_F32) {
     float *values = arena_new(&plan->arena, (size_t)tensor->shape[0], sizeof *values);
     traits->dequantize(values, tensor->data, tensor->shape[0]);
     plan_vector(plan, tensor->name, values, tensor->shape[0]);
-    return STATUS_OK;
+    return;
   }
   Entry *entry = &ARRAY_PUSH(plan->entries, plan->count, plan->capacity);
   *entry =
       (Entry){.name = tensor->name, .type = tensor->type, .dimensions = tensor->dimensions, .data = tensor->data, .bytes = tensor->bytes};
   memcpy(entry->shape, tensor->shape, sizeof entry->shape);
-  return STATUS_OK;
 }
 
 static const char *const expert_kinds[] = {"gate", "up", "down"};
@@ -145,19 +141,18 @@ static Status plan_from_gguf(Plan *plan) {
   const Model *model = plan->model;
   Names names = {0};
   collect_names(&names, plan);
-  Status status = STATUS_OK;
-  for (int64_t i = 0; status == STATUS_OK && i < model->gguf.tensor_count; i++) {
+  for (int64_t i = 0; i < model->gguf.tensor_count; i++) {
     const GgufTensor *tensor = &model->gguf.tensors[i];
     const Linear *linear = find_linear(plan, &names, tensor->name);
     int64_t index;
     if (linear) plan_matrix(plan, tensor->name, linear);
     else if (map_get_string(&names.experts, tensor->name, &index))
       plan_experts(plan, tensor->name, experts_of(&model->layers[index / EXPERT_KINDS].experts.matrices, (int)(index % EXPERT_KINDS)));
-    else status = plan_other(plan, tensor);
+    else plan_other(plan, tensor);
   }
   map_release(&names.linears);
   map_release(&names.experts);
-  return status == STATUS_OK ? check_adapted(plan) : status;
+  return check_adapted(plan);
 }
 
 // ---- From a folder ----
@@ -276,14 +271,13 @@ static BlockType main_type(const Plan *plan, bool *changed) {
 
 // Says which types stand for those that cannot be written.
 static void tell_substitutes(const Plan *plan) {
-  enum { TYPES = BLOCK_BF16 + 1 };
-  int64_t counts[TYPES] = {0};
+  int64_t counts[BLOCK_GGUF_END] = {0};
   for (int64_t i = 0; i < plan->count; i++) {
     const Entry *entry = &plan->entries[i];
     if (entry->linear && entry->linear->adapter && plan->wanted.same && entry->type != (uint32_t)entry->linear->weight.type)
       counts[entry->linear->weight.type]++;
   }
-  for (int type = 0; type < TYPES; type++)
+  for (int type = 0; type < BLOCK_GGUF_END; type++)
     if (counts[type])
       log_notice("%lld adapted tensors are %s in the base, which is not written yet; they become %s", (long long)counts[type],
                  block_traits((BlockType)type)->name,

@@ -24,8 +24,9 @@ typedef struct Bench {
   KernelRates rates;
 } Bench;
 
-static const BlockType weight_types[] = {BLOCK_F32,  BLOCK_BF16, BLOCK_F16,  BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0,
-                                         BLOCK_Q5_1, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_NF4};
+static const BlockType weight_types[] = {BLOCK_F32,    BLOCK_BF16,   BLOCK_F16,   BLOCK_Q4_0,  BLOCK_Q4_1,  BLOCK_Q5_0, BLOCK_Q5_1,
+                                         BLOCK_Q8_0,   BLOCK_Q2_K,   BLOCK_Q3_K,  BLOCK_Q4_K,  BLOCK_Q5_K,  BLOCK_Q6_K, BLOCK_Q8_K,
+                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4};
 enum { WEIGHT_TYPES = sizeof weight_types / sizeof weight_types[0] };
 
 // 1 is generation; 512 and 2048 are a prompt and a micro-batch. Only the larger are ever run backward.
@@ -107,7 +108,7 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
         printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
     if (!previous || !is_same_matrix(previous, rate))
-      printf("\n%-5s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
+      printf("\n%-6s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
              (int)(17 - snprintf(NULL, 0, "%lld, %lld", (long long)rate->out, (long long)rate->in)), "");
     if (rate->is_slow) printf("%13s ", "-");
     else printf("%8.1f %3.0f%% ", rate->flops * 1e-9, 100 * rate->share);

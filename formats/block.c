@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/memory.h"
 #include "formats/block_rows.h"
 
 static uint32_t float_bits(float value) {
@@ -91,9 +92,17 @@ static const BlockTraits traits[] = {
     {BLOCK_Q5_0, "q5_0", 32, 2 + 4 + 16, 8, q5_0_dequantize, q5_0_quantize},
     {BLOCK_Q5_1, "q5_1", 32, 2 + 2 + 4 + 16, 9, q5_1_dequantize, q5_1_quantize},
     {BLOCK_Q8_0, "q8_0", 32, 2 + 32, 7, q8_0_dequantize, q8_0_quantize},
+    {BLOCK_Q2_K, "q2_k", BLOCK_K_ELEMENTS, 16 + 64 + 2 + 2, 10, q2_k_dequantize, NULL},
+    {BLOCK_Q3_K, "q3_k", BLOCK_K_ELEMENTS, 32 + 64 + 12 + 2, 12, q3_k_dequantize, NULL},
     {BLOCK_Q4_K, "q4_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 128, 15, q4_k_dequantize, NULL},
     {BLOCK_Q5_K, "q5_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 32 + 128, 17, q5_k_dequantize, NULL},
     {BLOCK_Q6_K, "q6_k", BLOCK_K_ELEMENTS, 128 + 64 + 16 + 2, 18, q6_k_dequantize, NULL},
+    {BLOCK_Q8_K, "q8_k", BLOCK_K_ELEMENTS, 4 + 256 + 32, -1, q8_k_dequantize, NULL},
+    {BLOCK_IQ4_NL, "iq4_nl", 32, 2 + 16, 25, iq4_nl_dequantize, NULL},
+    {BLOCK_IQ4_XS, "iq4_xs", BLOCK_K_ELEMENTS, 2 + 2 + 4 + 128, 30, iq4_xs_dequantize, NULL},
+    {BLOCK_MXFP4, "mxfp4", 32, 1 + 16, 38, mxfp4_dequantize, NULL},
+    {BLOCK_TQ1_0, "tq1_0", BLOCK_K_ELEMENTS, 48 + 4 + 2, 36, tq1_0_dequantize, NULL},
+    {BLOCK_TQ2_0, "tq2_0", BLOCK_K_ELEMENTS, 64 + 2, 37, tq2_0_dequantize, NULL},
     // Blocks alone do not say what NF4 values are (formats/nf4.h), so it has no functions here.
     {BLOCK_NF4, "nf4", 64, 32, -1, NULL, NULL},
 };
@@ -110,13 +119,53 @@ const BlockTraits *block_traits_by_name(const char *name) {
   return NULL;
 }
 
+char *block_type_names(bool written) {
+  Buffer names = {0};
+  for (size_t i = 0; i < sizeof traits / sizeof *traits; i++)
+    if (written ? traits[i].quantize != NULL : traits[i].dequantize != NULL)
+      buffer_format(&names, "%s%s", names.length ? ", " : "", traits[i].name);
+  return names.data;
+}
+
+// Types that are not read. (Some numbers of types that GGUF once had belong to none.)
+static const struct {
+  uint32_t type;
+  BlockLayout layout;
+} unread[] = {
+    {9, {"q8_1", 32, 2 + 2 + 32}},
+    {16, {"iq2_xxs", 256, 2 + 64}},
+    {17, {"iq2_xs", 256, 2 + 64 + 8}},
+    {18, {"iq3_xxs", 256, 2 + 64 + 32}},
+    {19, {"iq1_s", 256, 2 + 32 + 16}},
+    {21, {"iq3_s", 256, 2 + 64 + 8 + 32 + 4}},
+    {22, {"iq2_s", 256, 2 + 64 + 8 + 8}},
+    {24, {"i8", 1, 1}},
+    {25, {"i16", 1, 2}},
+    {26, {"i32", 1, 4}},
+    {27, {"i64", 1, 8}},
+    {28, {"f64", 1, 8}},
+    {29, {"iq1_m", 256, 32 + 16 + 8}},
+    {40, {"nvfp4", 64, 4 + 32}},
+    {41, {"q1_0", 128, 2 + 16}},
+};
+
+bool block_layout_any(BlockLayout *layout, uint32_t gguf_type) {
+  const BlockTraits *row = gguf_type < BLOCK_GGUF_END ? block_traits((BlockType)gguf_type) : NULL;
+  if (row) {
+    *layout = (BlockLayout){row->name, row->elements, row->bytes};
+    return true;
+  }
+  for (size_t i = 0; i < sizeof unread / sizeof *unread; i++) {
+    if (unread[i].type != gguf_type) continue;
+    *layout = unread[i].layout;
+    return true;
+  }
+  return false;
+}
+
 const char *block_type_name_any(uint32_t gguf_type) {
-  static const char *const names[] = {
-      "f32",  "f16",   "q4_0",    "q4_1",   NULL,      NULL,    "q5_0",   "q5_1",  "q8_0",  "q8_1",   "q2_k", "q3_k",  "q4_k",  "q5_k",
-      "q6_k", "q8_k",  "iq2_xxs", "iq2_xs", "iq3_xxs", "iq1_s", "iq4_nl", "iq3_s", "iq2_s", "iq4_xs", "i8",   "i16",   "i32",   "i64",
-      "f64",  "iq1_m", "bf16",    NULL,     NULL,      NULL,    "tq1_0",  "tq2_0", NULL,    NULL,     NULL,   "mxfp4", "nvfp4", "q1_0",
-  };
-  return gguf_type < sizeof names / sizeof *names ? names[gguf_type] : NULL;
+  BlockLayout layout;
+  return block_layout_any(&layout, gguf_type) ? layout.name : NULL;
 }
 
 int64_t block_row_bytes(BlockType type, int64_t columns) {

@@ -1,12 +1,43 @@
 // The K types: blocks of 256 values in groups whose scales are integers of the block's own binary16 scale
-// (ggml-common.h: block_q4_K, block_q5_K, block_q6_K).
+// (ggml-common.h: block_q2_K to block_q8_K).
+//   Q2_K  16 bytes of scales, 64 bytes of pairs of bits, d, dmin           x = d s q - dmin m    groups of 16
+//   Q3_K  32 bytes of high bits, 64 bytes low, 12 bytes of scales, d       x = d s (q - 4)       groups of 16
 //   Q4_K  d, dmin, 12 bytes of scales, 128 bytes of nibbles                x = d s q - dmin m    groups of 32
 //   Q5_K  d, dmin, 12 bytes of scales, 32 bytes of high bits, 128 bytes    the same, q of 5 bits
 //   Q6_K  128 bytes low, 64 bytes high, 16 signed scales, d                x = d s (q - 32)      groups of 16
+//   Q8_K  d in binary32, 256 signed bytes, 32 bytes of sums                x = d q
 // The products d s, dmin m and (d s) q are each rounded to binary32, in this order.
 #include "formats/block_rows.h"
 
 enum { GROUPS = 8, GROUP = BLOCK_K_ELEMENTS / GROUPS };
+
+// A byte for each 16 values: the scale s below, the minimum m above.
+void q2_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 84) {
+    float d = load_half(block + 80), dmin = load_half(block + 82);
+    for (int j = 0; j < BLOCK_K_ELEMENTS; j++) {
+      float step = d * (float)(block[j / 16] & 15), offset = dmin * (float)(block[j / 16] >> 4);
+      out[i + j] = step * (float)pair_of_bits(block + 16, j) - offset;
+    }
+  }
+}
+
+// Bit g of high byte j % 32 is the third bit of value j in group g of 32. Sixteen 6-bit scales, 32 too large, in 12 bytes: four bits of
+// scale t are in byte t % 8 (below for t < 8), the upper two in byte 8 + t % 4 at bit 2 (t / 4).
+void q3_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 110) {
+    const uint8_t *packed = block + 96;
+    float d = load_half(block + 108);
+    for (int j = 0; j < BLOCK_K_ELEMENTS; j++) {
+      int t = j / 16, scale = (packed[t % 8] >> 4 * (t / 8) & 15) | (packed[8 + t % 4] >> 2 * (t / 4) & 3) << 4;
+      int q = pair_of_bits(block + 32, j) | (block[j % 32] >> j / 32 & 1) << 2;
+      float step = d * (float)(scale - 32);
+      out[i + j] = step * (float)(q - 4);
+    }
+  }
+}
 
 // Eight 6-bit scales and eight 6-bit minima in 12 bytes: groups 0 to 3 have theirs whole in the low bits of bytes
 // 0..3 and 4..7; groups 4 to 7 have four bits in bytes 8..11 (scale below, minimum above), the upper two in the top of 0..7.
@@ -47,7 +78,7 @@ void q5_k_dequantize(float *out, const void *blocks, int64_t n) {
 }
 
 // Each half of 128 values: 64 bytes low (values 0..63 in the low nibbles, 64..127 in the high ones) and 32 bytes
-// high (value j's upper two bits in byte j % 32, at bit 2 (j / 32)).
+// high, pairs of bits.
 void q6_k_dequantize(float *out, const void *blocks, int64_t n) {
   const uint8_t *block = blocks;
   for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 210) {
@@ -56,9 +87,18 @@ void q6_k_dequantize(float *out, const void *blocks, int64_t n) {
     for (int j = 0; j < BLOCK_K_ELEMENTS; j++) {
       int half = j / 128, k = j % 128;
       int low = block[64 * half + k % 64] >> 4 * (k / 64) & 15;
-      int high = block[128 + 32 * half + k % 32] >> 2 * (k / 32) & 3;
+      int high = pair_of_bits(block + 128, j);
       float step = d * (float)(int8_t)scales[j / 16];
       out[i + j] = step * (float)((low | high << 4) - 32);
     }
+  }
+}
+
+void q8_k_dequantize(float *out, const void *blocks, int64_t n) {
+  const uint8_t *block = blocks;
+  for (int64_t i = 0; i < n; i += BLOCK_K_ELEMENTS, block += 292) {
+    float d;
+    memcpy(&d, block, sizeof d);
+    for (int j = 0; j < BLOCK_K_ELEMENTS; j++) out[i + j] = d * (float)(int8_t)block[4 + j];
   }
 }

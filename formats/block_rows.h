@@ -23,9 +23,24 @@ void q5_1_quantize(void *blocks, const float *in, int64_t n);
 void q8_0_quantize(void *blocks, const float *in, int64_t n);
 
 // formats/block_k.c
+void q2_k_dequantize(float *out, const void *blocks, int64_t n);
+void q3_k_dequantize(float *out, const void *blocks, int64_t n);
 void q4_k_dequantize(float *out, const void *blocks, int64_t n);
 void q5_k_dequantize(float *out, const void *blocks, int64_t n);
 void q6_k_dequantize(float *out, const void *blocks, int64_t n);
+void q8_k_dequantize(float *out, const void *blocks, int64_t n);
+
+// formats/block_codebook.c
+void iq4_nl_dequantize(float *out, const void *blocks, int64_t n);
+void iq4_xs_dequantize(float *out, const void *blocks, int64_t n);
+void mxfp4_dequantize(float *out, const void *blocks, int64_t n);
+
+// formats/block_ternary.c
+void tq1_0_dequantize(float *out, const void *blocks, int64_t n);
+void tq2_0_dequantize(float *out, const void *blocks, int64_t n);
+
+// The two bits of value i in 64 bytes: each half of 128 values has 32 bytes, value j's bits in byte j % 32 at bit 2 (j / 32).
+static inline int pair_of_bits(const uint8_t *pairs, int i) { return pairs[i / 128 * 32 + i % 32] >> 2 * (i % 128 / 32) & 3; }
 
 static inline float load_half(const uint8_t *bytes) {
   uint16_t half;

@@ -70,7 +70,7 @@ typedef struct Gguf {
 } Gguf;
 
 // Enforces every limit of the format before anything is used: STATUS_BAD_INPUT names file and key or tensor.
-// A tensor of a type that we cannot read is not an error here, only its size is then unknown (bytes = 0, data = NULL).
+// A tensor of a type that we cannot read (block_traits gives NULL) is not an error here.
 // `path` may be the first file of a split model (PREFIX-00001-of-00003.gguf): the tensors are those of all files, the keys those of
 // the first without split.*.
 Status gguf_open(Gguf *gguf, const char *path);

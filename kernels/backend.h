@@ -35,7 +35,7 @@ struct Kernels {
 
   // kernels/linear.h has the equations; x[n, in] of all projections, dx[n, in].
   void (*linear_forward)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
-  // The same for generation: where w is quantised in evenly spaced levels (not NF4), x is rounded to 8 bits first, by blocks of 32:
+  // The same for generation: where w is quantised in levels that are integers (not NF4), x is rounded to 8 bits first, by blocks of 32:
   // x[j] becomes d * level[j], d = max |x| / 127, level[j] = x[j] * (127 / max |x|) to the nearest, ties to even; in float32.
   void (*linear_forward_int8)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
   void (*linear_backward)(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);

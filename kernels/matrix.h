@@ -24,8 +24,8 @@ void matrix_dequantize(float *out, const Matrix *w, int64_t row, int64_t first, 
 // Rows first .. first + rows - 1 as a matrix of their own.
 Matrix matrix_rows(const Matrix *w, int64_t first, int64_t rows);
 
-// Quantised in blocks whose levels are evenly spaced: w = scale * level + shift.
-static inline bool matrix_has_even_levels(const Matrix *w) { return w->type != BLOCK_NF4 && block_traits(w->type)->elements > 1; }
+// Quantised in blocks whose levels are integers of 8 bits: w = scale * level + shift.
+static inline bool matrix_has_integer_levels(const Matrix *w) { return w->type != BLOCK_NF4 && block_traits(w->type)->elements > 1; }
 
 static inline Matrix matrix_f32(const float *data, int64_t rows, int64_t columns) {
   return (Matrix){.type = BLOCK_F32, .rows = rows, .columns = columns, .data = data};

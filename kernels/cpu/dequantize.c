@@ -1,6 +1,6 @@
 // Groups of 32 elements of each block type, dequantised in registers; formats/block.h says what a block holds.
 // The values are those of the block's scalar reference, bit for bit: every product of a scale (11 bits, or 17 after
-// a K block's sub-scale) and a quantised level (at most 7 bits) is exact, so a fused multiply-add rounds as it does.
+// a K block's sub-scale) and a quantised level (at most 7 bits) that a shift is added to is exact, so a fused multiply-add rounds as it does.
 #include "kernels/cpu/dequantize.h"
 
 #include "kernels/cpu/unpack.h"
@@ -56,6 +56,41 @@ static inline void q8_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   scale_bytes(out, q8_0_levels(block), load_scale(block));
 }
 
+static inline void iq4_nl_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * IQ4_NL_BYTES;
+  scale_bytes(out, iq4_nl_levels(block), load_scale(block));
+}
+
+static inline void mxfp4_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group * MXFP4_BYTES;
+  scale_bytes(out, mxfp4_levels(block), mxfp4_scale(block[0]));
+}
+
+static inline void q2_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q2_K_BYTES;
+  int64_t j = group % K_GROUPS;
+  vec_from_bytes(out, q2_k_levels(block, j));
+  float d = load_scale(block + 80), dmin = load_scale(block + 82);
+  for (int i = 0; i < GROUP_VECS; i++) {
+    uint8_t own = block[2 * j + i / (GROUP_VECS / 2)];
+    out[i] = vec_fma(out[i], vec_set(d * (float)(own & 15)), vec_set(-(dmin * (float)(own >> 4))));
+  }
+}
+
+// Levels around zero with a scale for each half of the group.
+static inline void scale_halves(Vec out[GROUP_VECS], __m256i bytes, float scale, const int8_t scales[2]) {
+  vec_from_bytes(out, bytes);
+  for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale * scales[i / (GROUP_VECS / 2)]);
+}
+
+static inline void q3_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q3_K_BYTES;
+  int64_t j = group % K_GROUPS;
+  int8_t scales[2 * K_GROUPS];
+  _mm_storeu_si128((__m128i *)scales, q3_k_scales(block));
+  scale_halves(out, _mm256_sub_epi8(q3_k_levels(block, j), _mm256_set1_epi8(4)), load_scale(block + 108), scales + 2 * j);
+}
+
 static inline void k_group(Vec out[GROUP_VECS], __m256i levels, const uint8_t *block, int64_t j) {
   uint64_t scales, minima;
   k_scales(&scales, &minima, block + 4);
@@ -76,10 +111,29 @@ static inline void q5_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
 static inline void q6_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   const uint8_t *block = row.bytes + group / K_GROUPS * Q6_K_BYTES;
   int64_t j = group % K_GROUPS;
-  vec_from_bytes(out, _mm256_sub_epi8(q6_k_levels(block, j), _mm256_set1_epi8(32)));
-  const int8_t *scales = (const int8_t *)block + 192 + 2 * j;
-  float scale = load_scale(block + 208);
-  for (int i = 0; i < GROUP_VECS; i++) out[i] *= vec_set(scale * scales[i / (GROUP_VECS / 2)]);
+  __m256i levels = _mm256_sub_epi8(q6_k_levels(block, j), _mm256_set1_epi8(32));
+  scale_halves(out, levels, load_scale(block + 208), (const int8_t *)block + 192 + 2 * j);
+}
+
+static inline void q8_k_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * Q8_K_BYTES;
+  scale_bytes(out, q8_k_levels(block, group % K_GROUPS), load_float(block));
+}
+
+static inline void iq4_xs_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * IQ4_XS_BYTES;
+  int64_t j = group % K_GROUPS;
+  scale_bytes(out, iq4_xs_levels(block, j), load_scale(block) * (float)iq4_xs_scale(block, j));
+}
+
+static inline void tq1_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * TQ1_0_BYTES;
+  scale_bytes(out, _mm256_sub_epi8(tq1_0_levels(block, group % K_GROUPS), _mm256_set1_epi8(1)), load_scale(block + 52));
+}
+
+static inline void tq2_0_group(Vec out[GROUP_VECS], Row row, int64_t group) {
+  const uint8_t *block = row.bytes + group / K_GROUPS * TQ2_0_BYTES;
+  scale_bytes(out, _mm256_sub_epi8(tq2_0_levels(block, group % K_GROUPS), _mm256_set1_epi8(1)), load_scale(block + 64));
 }
 
 static inline void nf4_group(Vec out[GROUP_VECS], Row row, int64_t group) {
@@ -101,7 +155,7 @@ static inline void bf16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
 // Four accumulators, the sum of all lanes in a fixed tree.
 static inline float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
 
-#define GROUP_FUNCTIONS(type)                                                                    \
+#define GROUP_FUNCTIONS(TYPE, type)                                                              \
   static void type##_dequantize_groups(float *out, Row row, int64_t first, int64_t groups) {     \
     for (int64_t g = 0; g < groups; g++) {                                                       \
       Vec values[GROUP_VECS];                                                                    \
@@ -124,7 +178,7 @@ static inline float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + s
   }
 
 #ifdef __AVX512BF16__
-#define WORD_FUNCTION(type)                                                                      \
+#define WORD_FUNCTION(TYPE, type)                                                                \
   static void type##_words(uint16_t *out, Row row, int64_t first, int64_t groups, float alpha) { \
     for (int64_t g = 0; g < groups; g++) {                                                       \
       Vec values[GROUP_VECS];                                                                    \
@@ -137,11 +191,15 @@ static inline void store_words(uint16_t *out, const Vec values[GROUP_VECS], floa
 }
 #define WORDS_OF(type) , type##_words
 #else
-#define WORD_FUNCTION(type)
+#define WORD_FUNCTION(TYPE, type)
 #define WORDS_OF(type)
 #endif
 
-#define FOR_TYPES(of) of(f16) of(bf16) of(q4_0) of(q4_1) of(q5_0) of(q5_1) of(q8_0) of(q4_k) of(q5_k) of(q6_k) of(nf4)
+// Every type but float32, which is read in place.
+#define FOR_TYPES(of)                                                                                                                     \
+  of(F16, f16) of(BF16, bf16) of(Q4_0, q4_0) of(Q4_1, q4_1) of(Q5_0, q5_0) of(Q5_1, q5_1) of(Q8_0, q8_0) of(Q2_K, q2_k) of(Q3_K, q3_k)    \
+      of(Q4_K, q4_k) of(Q5_K, q5_k) of(Q6_K, q6_k) of(Q8_K, q8_k) of(IQ4_NL, iq4_nl) of(IQ4_XS, iq4_xs) of(MXFP4, mxfp4) of(TQ1_0, tq1_0) \
+          of(TQ2_0, tq2_0) of(NF4, nf4)
 FOR_TYPES(GROUP_FUNCTIONS)
 FOR_TYPES(WORD_FUNCTION)
 
@@ -153,20 +211,12 @@ typedef struct RowFunctions {
 #endif
 } RowFunctions;
 
+#define ROW_FUNCTIONS(TYPE, type) \
+  case BLOCK_##TYPE: return (RowFunctions){type##_dequantize_groups, type##_dot WORDS_OF(type)};
 static RowFunctions row_functions(BlockType type) {
   switch (type) {
+    FOR_TYPES(ROW_FUNCTIONS)
     case BLOCK_F32: break;
-    case BLOCK_F16: return (RowFunctions){f16_dequantize_groups, f16_dot WORDS_OF(f16)};
-    case BLOCK_BF16: return (RowFunctions){bf16_dequantize_groups, bf16_dot WORDS_OF(bf16)};
-    case BLOCK_Q4_0: return (RowFunctions){q4_0_dequantize_groups, q4_0_dot WORDS_OF(q4_0)};
-    case BLOCK_Q4_1: return (RowFunctions){q4_1_dequantize_groups, q4_1_dot WORDS_OF(q4_1)};
-    case BLOCK_Q5_0: return (RowFunctions){q5_0_dequantize_groups, q5_0_dot WORDS_OF(q5_0)};
-    case BLOCK_Q5_1: return (RowFunctions){q5_1_dequantize_groups, q5_1_dot WORDS_OF(q5_1)};
-    case BLOCK_Q8_0: return (RowFunctions){q8_0_dequantize_groups, q8_0_dot WORDS_OF(q8_0)};
-    case BLOCK_Q4_K: return (RowFunctions){q4_k_dequantize_groups, q4_k_dot WORDS_OF(q4_k)};
-    case BLOCK_Q5_K: return (RowFunctions){q5_k_dequantize_groups, q5_k_dot WORDS_OF(q5_k)};
-    case BLOCK_Q6_K: return (RowFunctions){q6_k_dequantize_groups, q6_k_dot WORDS_OF(q6_k)};
-    case BLOCK_NF4: return (RowFunctions){nf4_dequantize_groups, nf4_dot WORDS_OF(nf4)};
   }
   return (RowFunctions){0};
 }

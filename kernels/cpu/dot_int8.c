@@ -57,6 +57,13 @@ ALWAYS_INLINE void q8_0_block(Sums *sums, int chain, const uint8_t *block, const
   add_products(&sums->chains[chain], multiply_signed(q8_0_levels(block), x, b), _mm256_set1_ps(load_scale(block) * x->scales[b]));
 }
 
+ALWAYS_INLINE void iq4_nl_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  add_products(&sums->chains[chain], multiply_signed(iq4_nl_levels(block), x, b), _mm256_set1_ps(load_scale(block) * x->scales[b]));
+}
+ALWAYS_INLINE void mxfp4_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  add_products(&sums->chains[chain], multiply_signed(mxfp4_levels(block), x, b), _mm256_set1_ps(mxfp4_scale(block[0]) * x->scales[b]));
+}
+
 // Blocks that begin with scale and shift.
 ALWAYS_INLINE void shifted_block(Sums *sums, int chain, const uint8_t *block, __m256i levels, const Int8Row *x, int64_t b) {
   __m128 scale_and_shift = _mm_cvtph_ps(_mm_cvtsi32_si128((int32_t)load_word(block)));
@@ -100,18 +107,76 @@ ALWAYS_INLINE void q5_k_block(Sums *sums, int chain, const uint8_t *block, const
   shifted_k_block(sums, block, q5_k_levels, x, b);
 }
 
-// Each 16 levels have a scale of 8 bits: four lanes.
-ALWAYS_INLINE void q6_k_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
-  (void)chain;
-  const __m256i first_two = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-  __m256 scale = _mm256_set1_ps(load_scale(block + 208));
+// Blocks of 256 without shifts, a scale for each group; `middle_bits` as in multiply_around, or SIGNED.
+enum { SIGNED = -1 };
+ALWAYS_INLINE void grouped_k_block(Sums *sums, const uint8_t *block, KLevels levels, int middle_bits, __m256 scales, const Int8Row *x,
+                                   int64_t b) {
+  float factors[K_GROUPS];
+  _mm256_storeu_ps(factors, _mm256_mul_ps(scales, _mm256_loadu_ps(x->scales + b)));
 #pragma GCC unroll 8
   for (int j = 0; j < K_GROUPS; j++) {
-    __m128i scales = _mm_loadl_epi64((const __m128i *)(const void *)(block + 192 + j / 4 * 8));
-    __m256 eight = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(scales)));
-    __m256 own = _mm256_permutevar8x32_ps(eight, _mm256_add_epi32(first_two, _mm256_set1_epi32(j % 4 * 2)));
-    __m256i products = multiply_around(q6_k_levels(block, j), 5, x, b + j);
+    __m256i own = levels(block, j);
+    __m256i products = middle_bits == SIGNED ? multiply_signed(own, x, b + j) : multiply_around(own, middle_bits, x, b + j);
+    add_products(&sums->chains[j % 2], products, _mm256_set1_ps(factors[j]));
+  }
+}
+ALWAYS_INLINE void q8_k_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  grouped_k_block(sums, block, q8_k_levels, SIGNED, _mm256_set1_ps(load_float(block)), x, b);
+}
+ALWAYS_INLINE void iq4_xs_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  __m256 scales = _mm256_mul_ps(_mm256_set1_ps(load_scale(block)), _mm256_cvtepi32_ps(iq4_xs_scales(block)));
+  grouped_k_block(sums, block, iq4_xs_levels, SIGNED, scales, x, b);
+}
+ALWAYS_INLINE void tq1_0_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  grouped_k_block(sums, block, tq1_0_levels, 0, _mm256_set1_ps(load_scale(block + 52)), x, b);
+}
+ALWAYS_INLINE void tq2_0_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  grouped_k_block(sums, block, tq2_0_levels, 0, _mm256_set1_ps(load_scale(block + 64)), x, b);
+}
+
+// Each 16 levels, four lanes of products, have a number of their own among sixteen bytes: those of group j, times `scale`.
+ALWAYS_INLINE __m256 scale_of_halves(__m256 scale, __m128i sixteen, int j) {
+  const __m256i first_two = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+  __m128i eight = j < K_GROUPS / 2 ? sixteen : _mm_srli_si128(sixteen, 8);
+  __m256 scaled = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)));
+  return _mm256_permutevar8x32_ps(scaled, _mm256_add_epi32(first_two, _mm256_set1_epi32(j % 4 * 2)));
+}
+
+ALWAYS_INLINE void halves_k_block(Sums *sums, const uint8_t *block, KLevels levels, int middle_bits, float scale, __m128i scales,
+                                  const Int8Row *x, int64_t b) {
+#pragma GCC unroll 8
+  for (int j = 0; j < K_GROUPS; j++) {
+    __m256 own = scale_of_halves(_mm256_set1_ps(scale), scales, j);
+    __m256i products = multiply_around(levels(block, j), middle_bits, x, b + j);
     add_products(&sums->chains[j % 2], products, _mm256_mul_ps(own, _mm256_set1_ps(x->scales[b + j])));
+  }
+}
+ALWAYS_INLINE void q3_k_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  halves_k_block(sums, block, q3_k_levels, 2, load_scale(block + 108), q3_k_scales(block), x, b);
+}
+ALWAYS_INLINE void q6_k_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  halves_k_block(sums, block, q6_k_levels, 5, load_scale(block + 208), _mm_loadu_si128((const __m128i *)(const void *)(block + 192)), x, b);
+}
+
+// Minima times sums of 16 of x's levels: the sums are there in lanes, as `negatives`.
+ALWAYS_INLINE void q2_k_block(Sums *sums, int chain, const uint8_t *block, const Int8Row *x, int64_t b) {
+  (void)chain;
+  __m128i both = _mm_loadu_si128((const __m128i *)(const void *)block), low = _mm_set1_epi8(15);
+  __m128i scales = _mm_and_si128(both, low), minima = _mm_and_si128(_mm_srli_epi16(both, 4), low);
+  __m256 d = _mm256_set1_ps(load_scale(block + 80)), dmin = _mm256_set1_ps(load_scale(block + 82));
+#pragma GCC unroll 8
+  for (int j = 0; j < K_GROUPS; j++) {
+    __m256 of_x = _mm256_set1_ps(x->scales[b + j]);
+    __m256i products = multiply_levels(_mm256_setzero_si256(), q2_k_levels(block, j), x->levels + (b + j) * GROUP);
+    add_products(&sums->chains[j % 2], products, _mm256_mul_ps(scale_of_halves(d, scales, j), of_x));
+    __m256i negatives = load_bytes(x->negatives + (b + j) * INT8_LANES);
+    add_products(&sums->chains[j % 2], negatives, _mm256_mul_ps(scale_of_halves(dmin, minima, j), of_x));
   }
 }
 
@@ -131,26 +196,24 @@ ALWAYS_INLINE float dot(Block block, int64_t bytes, int64_t groups, const uint8_
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-static float q4_0_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q4_0_block, Q4_0_BYTES, 1, w, x, blocks); }
-static float q4_1_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q4_1_block, Q4_1_BYTES, 1, w, x, blocks); }
-static float q5_0_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q5_0_block, Q5_0_BYTES, 1, w, x, blocks); }
-static float q5_1_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q5_1_block, Q5_1_BYTES, 1, w, x, blocks); }
-static float q8_0_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q8_0_block, Q8_0_BYTES, 1, w, x, blocks); }
-static float q4_k_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q4_k_block, Q4_K_BYTES, K_GROUPS, w, x, blocks); }
-static float q5_k_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q5_k_block, Q5_K_BYTES, K_GROUPS, w, x, blocks); }
-static float q6_k_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { return dot(q6_k_block, Q6_K_BYTES, K_GROUPS, w, x, blocks); }
+// Types of blocks of `groups` times 32.
+#define FOR_TYPES(of)                                                                                                                 \
+  of(Q4_0, q4_0, 1) of(Q4_1, q4_1, 1) of(Q5_0, q5_0, 1) of(Q5_1, q5_1, 1) of(Q8_0, q8_0, 1) of(IQ4_NL, iq4_nl, 1) of(MXFP4, mxfp4, 1) \
+      of(Q2_K, q2_k, K_GROUPS) of(Q3_K, q3_k, K_GROUPS) of(Q4_K, q4_k, K_GROUPS) of(Q5_K, q5_k, K_GROUPS) of(Q6_K, q6_k, K_GROUPS)    \
+          of(Q8_K, q8_k, K_GROUPS) of(IQ4_XS, iq4_xs, K_GROUPS) of(TQ1_0, tq1_0, K_GROUPS) of(TQ2_0, tq2_0, K_GROUPS)
 
+#define DOT_FUNCTION(TYPE, type, groups)                                        \
+  static float type##_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { \
+    return dot(type##_block, TYPE##_BYTES, groups, w, x, blocks);               \
+  }
+FOR_TYPES(DOT_FUNCTION)
+
+#define DOT_OF(TYPE, type, groups) \
+  case BLOCK_##TYPE: return type##_dot;
 Int8Dot int8_dot(BlockType type) {
   switch (type) {
-    case BLOCK_Q4_0: return q4_0_dot;
-    case BLOCK_Q4_1: return q4_1_dot;
-    case BLOCK_Q5_0: return q5_0_dot;
-    case BLOCK_Q5_1: return q5_1_dot;
-    case BLOCK_Q8_0: return q8_0_dot;
-    case BLOCK_Q4_K: return q4_k_dot;
-    case BLOCK_Q5_K: return q5_k_dot;
-    case BLOCK_Q6_K: return q6_k_dot;
-    // NF4's levels are not evenly spaced: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
+    FOR_TYPES(DOT_OF)
+    // NF4's levels are no integers: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
     case BLOCK_NF4:
     case BLOCK_F32:
     case BLOCK_F16:

@@ -1,4 +1,4 @@
-// The forward products of generation: x is rounded to 8 bits where w is quantised in blocks of evenly spaced levels. Other weights are
+// The forward products of generation: x is rounded to 8 bits where w is quantised in blocks of integer levels. Other weights are
 // multiplied as linear_forward does.
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 // The equations of kernels/linear.h, row-major, with weights of any element type:
 //   forward          y[i, r]  = alpha * sum_c x[i, c] w[r, c] + sum_k h[i, k] low[r, k] + bias[r] + residual[i, r]
-//   forward in int8  the same, with d * level in place of x where w is quantised in evenly spaced levels (kernels/backend.h)
+//   forward in int8  the same, with d * level in place of x where w is quantised in levels that are integers (kernels/backend.h)
 //   backward         dx[i, c] (+)= sum over projections of alpha * sum_r dy[i, r] w[r, c] + sum_k dh[i, k] low[k, c]
 //   weight backward  dw[r, c]  += alpha * sum_i dy[i, r] x[i, c]
 // Tasks are rows or column tiles of w, so that each piece of w is dequantised once, by one thread.
@@ -78,7 +78,7 @@ void reference_linear_forward_int8(const Projection *projections, int count, Row
     for (int j = 0; j < INT8_BLOCK; j++) block[j] = (float)load(x, row, first + j);
     round_block(rounded + row * columns + first, block);
   }
-  for (int i = 0; i < count; i++) forward(&projections[i], x, matrix_has_even_levels(projections[i].w) ? rounded : NULL, n, backend);
+  for (int i = 0; i < count; i++) forward(&projections[i], x, matrix_has_integer_levels(projections[i].w) ? rounded : NULL, n, backend);
 }
 
 static int64_t tile_width(int64_t tile, int64_t columns) { return columns - tile * TILE < TILE ? columns - tile * TILE : TILE; }

@@ -65,11 +65,11 @@ static void kernels_without_a_model_are_all_there(void **state) {
   (void)state;
   json_t *result = bench_json("--device cpu");
   assert_null(json_object_get(result, "train_tokens_per_second"));
-  assert_int_equal(check_kernels(result, "linear_forward"), 12 * 3 * arithmetics(result));
+  assert_int_equal(check_kernels(result, "linear_forward"), 20 * 3 * arithmetics(result));
   assert_int_equal(check_kernels(result, "attention_forward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "attention_backward"), arithmetics(result));
-  assert_int_equal(check_kernels(result, "linear_backward"), 12 * arithmetics(result));
-  assert_int_equal(check_kernels(result, "linear_forward_int8"), 8);  // of the 12 types, those with evenly spaced levels
+  assert_int_equal(check_kernels(result, "linear_backward"), 20 * arithmetics(result));
+  assert_int_equal(check_kernels(result, "linear_forward_int8"), 16);  // of the 20 types, those with integer levels
   assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));

@@ -7,7 +7,8 @@
 
 enum { ROWS = 37, RANK = 5, BLOCK = 32, MOST_N = 17 };
 
-static const BlockType types[] = {BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K};
+static const BlockType types[] = {BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0, BLOCK_Q5_1,   BLOCK_Q8_0,   BLOCK_Q2_K,  BLOCK_Q3_K,  BLOCK_Q4_K,
+                                  BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_Q8_K, BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0};
 enum { TYPES = sizeof types / sizeof *types };
 
 // The block of x that element j is in, rounded as kernels/backend.h says.
@@ -33,7 +34,7 @@ static void sum_add(Sum *sum, double term) {
 // Element (i, row) of a projection whose residual held `before`.
 static Sum expected(const Projection *p, const float *weights, Rows x, int64_t i, int64_t row, double before) {
   Sum sum = {0};
-  bool is_rounded = matrix_has_even_levels(p->w);
+  bool is_rounded = matrix_has_integer_levels(p->w);
   for (int64_t c = 0; c < p->w->columns; c++)
     sum_add(&sum, (double)p->alpha * (is_rounded ? rounded_x(x, i, c) : rows_element(x, i, c)) * weights[row * p->w->columns + c]);
   for (int64_t k = 0; k < p->rank; k++) sum_add(&sum, rows_element(p->h, i, k) * p->low[row * p->rank + k]);
@@ -115,18 +116,13 @@ static void several_projections_have_all_their_terms(void **state) {
   }
 }
 
-static int64_t scale_place(BlockType type) { return type == BLOCK_Q6_K ? 208 : 0; }
-static bool has_shift(BlockType type) { return type == BLOCK_Q4_1 || type == BLOCK_Q5_1 || type == BLOCK_Q4_K || type == BLOCK_Q5_K; }
-
-// All bytes of all blocks alike, but for the halves among them.
+// All bytes of all blocks alike, but for the scales of whole blocks.
 static void fill_blocks(KernelCase *c, uint8_t byte) {
   const BlockTraits *traits = block_traits(c->matrix.type);
   int64_t blocks = c->rows * c->columns / traits->elements;
   uint8_t *data = (uint8_t *)(uintptr_t)c->matrix.data;
   memset(data, byte, (size_t)(blocks * traits->bytes));
-  const uint16_t halves[2] = {half_from_float(0.25f), half_from_float(-0.5f)};
-  for (int64_t b = 0; b < blocks; b++)
-    memcpy(data + b * traits->bytes + scale_place(c->matrix.type), halves, has_shift(c->matrix.type) ? 4 : 2);
+  for (int64_t b = 0; b < blocks; b++) block_set_scales(data + b * traits->bytes, c->matrix.type, 0.25f, -0.5f);
   for (int64_t r = 0; r < c->rows; r++) matrix_dequantize(c->weights + r * c->columns, &c->matrix, r, 0, c->columns);
 }
 

@@ -1,6 +1,7 @@
 // Builds, runs and evaluates the cases of tests/support/kernel_cases.h.
 #include "tests/support/kernel_cases.h"
 
+#include <float.h>
 #include <math.h>
 
 double relative_error(const float *actual, const double *expected, int64_t n, double scale) {
@@ -10,7 +11,7 @@ double relative_error(const float *actual, const double *expected, int64_t n, do
     difference = fmax(difference, fabs(actual[i] - expected[i]));
     largest = fmax(largest, fabs(expected[i]));
   }
-  if (difference == 0) return 0;
+  if (difference < FLT_TRUE_MIN) return 0;  // such as exp(-1000), which float32 rounds to 0
   return largest > 0 ? difference / largest : INFINITY;
 }
 
@@ -97,25 +98,33 @@ static void put_output(KernelCase *c, int output, int64_t count, float *initial)
 
 static float *initial_if(bool accumulate, Arena *arena, Rng *rng, int64_t n) { return accumulate ? normals(arena, rng, n, 1) : NULL; }
 
-// Bytes at which a block of each quantised type keeps its half-precision scales.
+// Bytes at which a block of each quantised type keeps its half-precision scale and shift; -1: none.
 static const struct {
   BlockType type;
-  int scale[2];  // -1: none
+  int scale, shift;
 } block_scales[] = {
-    {BLOCK_Q4_0, {0, -1}}, {BLOCK_Q4_1, {0, 2}}, {BLOCK_Q5_0, {0, -1}}, {BLOCK_Q5_1, {0, 2}},
-    {BLOCK_Q8_0, {0, -1}}, {BLOCK_Q4_K, {0, 2}}, {BLOCK_Q5_K, {0, 2}},  {BLOCK_Q6_K, {208, -1}},
+    {BLOCK_Q4_0, 0, -1},   {BLOCK_Q4_1, 0, 2},    {BLOCK_Q5_0, 0, -1},   {BLOCK_Q5_1, 0, 2},    {BLOCK_Q8_0, 0, -1},
+    {BLOCK_Q2_K, 80, 82},  {BLOCK_Q3_K, 108, -1}, {BLOCK_Q4_K, 0, 2},    {BLOCK_Q5_K, 0, 2},    {BLOCK_Q6_K, 208, -1},
+    {BLOCK_IQ4_NL, 0, -1}, {BLOCK_IQ4_XS, 0, -1}, {BLOCK_TQ1_0, 52, -1}, {BLOCK_TQ2_0, 64, -1},
 };
 
-static void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
-  const BlockTraits *traits = block_traits(type);
-  for (int64_t i = 0; i < blocks * traits->bytes; i++) data[i] = (uint8_t)rng_next(rng);
+void block_set_scales(uint8_t *block, BlockType type, float scale, float shift) {
+  if (type == BLOCK_Q8_K) memcpy(block, &scale, sizeof scale);
+  if (type == BLOCK_MXFP4) block[0] = (uint8_t)(isfinite(scale) ? 128 + ilogbf(scale) : 255);
   for (size_t t = 0; t < sizeof block_scales / sizeof *block_scales; t++) {
     if (block_scales[t].type != type) continue;
-    for (int64_t b = 0; b < blocks; b++)
-      for (int s = 0; s < 2 && block_scales[t].scale[s] >= 0; s++) {
-        uint16_t half = half_from_float((float)(0.01 * rng_normal(rng)));
-        memcpy(data + b * traits->bytes + block_scales[t].scale[s], &half, sizeof half);
-      }
+    uint16_t halves[] = {half_from_float(scale), half_from_float(shift)};
+    memcpy(block + block_scales[t].scale, &halves[0], 2);
+    if (block_scales[t].shift >= 0) memcpy(block + block_scales[t].shift, &halves[1], 2);
+  }
+}
+
+void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
+  const BlockTraits *traits = block_traits(type);
+  for (int64_t i = 0; i < blocks * traits->bytes; i++) data[i] = (uint8_t)rng_next(rng);
+  for (int64_t b = 0; b < blocks; b++) {
+    float scale = (float)(0.01 * rng_normal(rng));
+    block_set_scales(data + b * traits->bytes, type, scale, (float)(0.01 * rng_normal(rng)));
   }
 }
 

@@ -66,6 +66,10 @@ typedef struct KernelOpTraits {
 extern const KernelOpTraits kernel_ops[OP_COUNT];
 
 // Single cases, for tests that choose their own shapes. Normal inputs.
+// The scale of a whole block, and its shift where the type has one.
+void block_set_scales(uint8_t *block, BlockType type, float scale, float shift);
+void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng);  // any levels, scales of some hundredths
+
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
                         bool accumulate);  // OP_linear_forward, OP_linear_forward_int8 or OP_linear_backward
 KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);

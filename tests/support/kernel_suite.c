@@ -139,8 +139,9 @@ RUN(sum_of_squares) {
 
 // The shapes. Rows and columns around the widths of vector registers and tiles, and one that crosses cache blocks.
 
-static const BlockType weight_types[] = {BLOCK_F32,  BLOCK_F16,  BLOCK_BF16, BLOCK_Q4_0, BLOCK_Q4_1, BLOCK_Q5_0,
-                                         BLOCK_Q5_1, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_NF4};
+static const BlockType weight_types[] = {BLOCK_F32,    BLOCK_F16,    BLOCK_BF16,  BLOCK_Q4_0,  BLOCK_Q4_1,  BLOCK_Q5_0, BLOCK_Q5_1,
+                                         BLOCK_Q8_0,   BLOCK_Q2_K,   BLOCK_Q3_K,  BLOCK_Q4_K,  BLOCK_Q5_K,  BLOCK_Q6_K, BLOCK_Q8_K,
+                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4};
 
 typedef struct LinearShape {
   int64_t n, rows, blocks;  // blocks of columns
