@@ -94,8 +94,9 @@ static const BlockTraits traits[] = {
     {BLOCK_Q4_K, "q4_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 128, 15, q4_k_dequantize, NULL},
     {BLOCK_Q5_K, "q5_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 32 + 128, 17, q5_k_dequantize, NULL},
     {BLOCK_Q6_K, "q6_k", BLOCK_K_ELEMENTS, 128 + 64 + 16 + 2, 18, q6_k_dequantize, NULL},
-    // Blocks alone do not say what NF4 values are (formats/nf4.h), so it has no functions here.
+    // Blocks alone do not say what these values are (formats/nf4.h, formats/grouped.h), so they have no functions here.
     {BLOCK_NF4, "nf4", 64, 32, -1, NULL, NULL},
+    {BLOCK_GROUPED, "grouped", 32, 32, -1, NULL, NULL},
 };
 
 const BlockTraits *block_traits(BlockType type) {

@@ -20,6 +20,7 @@ typedef enum BlockType {
   BLOCK_Q6_K = 14,
   BLOCK_BF16 = 30,
   BLOCK_NF4 = 1000,  // bitsandbytes NF4, double-quantised; its scales live apart: formats/nf4.h
+  BLOCK_GROUPED = 1001,  // codes in groups of columns, the form of quantised Hugging Face folders: formats/grouped.h
 } BlockType;
 
 typedef struct BlockTraits {

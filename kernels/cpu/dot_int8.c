@@ -150,8 +150,9 @@ Int8Dot int8_dot(BlockType type) {
     case BLOCK_Q4_K: return q4_k_dot;
     case BLOCK_Q5_K: return q5_k_dot;
     case BLOCK_Q6_K: return q6_k_dot;
-    // NF4's levels are not evenly spaced: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
+    // NF4's levels (and a group's may be) are not evenly spaced: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
     case BLOCK_NF4:
+    case BLOCK_GROUPED:
     case BLOCK_F32:
     case BLOCK_F16:
     case BLOCK_BF16: break;
