@@ -93,6 +93,9 @@ Status quant_read_packed(Matrix *out, const QuantModule *module) {
   if (!is_awq && (config->is_activation_ordered || quant_find(module, "g_idx"))) {
     TRY(quant_need(&index, module, "g_idx", ST_I32, columns, 0));
     TRY(quant_read_index(&grouped.group_of, module, index, "g_idx", groups, group));
+    if (grouped.group_of && !config->is_activation_ordered)
+      return quant_fail(module, "g_idx", "does not name groups of %lld columns in order, and config.json says desc_act false",
+                        (long long)group);
   }
   Repack job = {.weight = weight->data,
                 .zeros = zeros->data,
