@@ -45,7 +45,9 @@ static void know_experts(Names *names, const Family *family, const ModelConfig *
   know_layer(names, names->is_gguf ? "ffn_gate_inp" : own->router, layer, false, type);
   char bias[160];
   snprintf(bias, sizeof bias, names->is_gguf ? "blk.%d.%s" : "model.layers.%d.%s", (int)layer,
-           names->is_gguf ? "exp_probs_b.bias" : own->bias ? own->bias : "");
+           names->is_gguf ? "exp_probs_b.bias"
+           : own->bias    ? own->bias
+                          : "");
   if (own->bias) know(names, bias, false, type);
   static const char *const stacked[] = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
   const char *const single[] = {own->gate, own->up, own->down};
