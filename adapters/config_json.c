@@ -58,7 +58,7 @@ static Status write_made(const char *folder, const Model *model, BlockType type)
   return status;
 }
 
-// The base's own config.json, byte for byte unless the type changes.
+// The base's own config.json, byte for byte unless the type changes or the base is quantised.
 static Status write_own(const char *folder, const Model *model, BlockType type) {
   char *from = path_join(model->path, "config.json"), *to = path_join(folder, "config.json");
   Buffer text = {0};
@@ -72,10 +72,11 @@ static Status write_own(const char *folder, const Model *model, BlockType type) 
     goto done;
   }
   const char *key = json_object_get(root, "dtype") ? "dtype" : "torch_dtype", *own = json_string_value(json_object_get(root, key));
-  if (own && strcmp(own, type_name(type)) == 0) {
+  if (own && strcmp(own, type_name(type)) == 0 && !json_object_get(root, "quantization_config")) {
     status = file_write_whole(to, text.data, text.length);
   } else {
     json_object_set_new(root, key, json_string(type_name(type)));
+    json_object_del(root, "quantization_config");  // what is written is floats
     status = write_json(root, folder, "config.json", JSON_REAL_PRECISION(17));
   }
 done:

@@ -42,6 +42,10 @@ static BlockType writable_type(BlockType base) {
   }
 }
 
+BlockType merge_base_type(const Model *model, const Matrix *weight) {
+  return weight->type < BLOCK_NF4 ? weight->type : model->quantized ? model->quantized_float_type : BLOCK_F16;
+}
+
 BlockType merge_type_of(MergeType wanted, BlockType base, int64_t columns, bool adapted, bool vocabulary) {
   BlockType type = wanted.same ? base : wanted.type;
   bool quantised = block_traits(type)->elements > 1;

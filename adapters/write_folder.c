@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "data/tokenizer/export.h"
+#include "models/quantized_folder.h"
 
 // What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
 static const char *const side_files[] = {"generation_config.json",
@@ -152,6 +153,7 @@ static void pieces_from_gguf(Pieces *pieces) {
 
 // float16 holds what the quantised blocks do better than bfloat16: their scales are float16 themselves.
 static BlockType float_type(const Model *model) {
+  if (model->quantized) return model->quantized_float_type;
   bool all_f32 = true, all_bf16 = true;
   for (int i = 0; i < model->linear_count; i++) {
     all_f32 &= model->linears[i]->weight.type == BLOCK_F32;
@@ -164,6 +166,26 @@ static BlockType float_type(const Model *model) {
 
 static bool is_float(SafetensorsType type) { return type == ST_F32 || type == ST_F16 || type == ST_BF16; }
 
+static bool is_quantized(const Model *model, const SafetensorsTensor *tensor) {
+  return quantized_folder_module(model, tensor->name) >= 0 && !is_float(tensor->type);
+}
+
+// Codes become floats under the name that floats have. Those of modules that the model does not use are left out.
+static void add_quantized(Pieces *pieces, const Map *linears, const SafetensorsTensor *tensor) {
+  const Model *model = pieces->model;
+  int64_t index;
+  const char *module = arena_copy_bytes(&pieces->arena, tensor->name, (size_t)quantized_folder_module(model, tensor->name));
+  const char *name = arena_format(&pieces->arena, "%s.weight", module);
+  const Matrix *weight = quantized_folder_find(model, module);
+  if (!weight) return;
+  Linear *linear = arena_new(&pieces->arena, 1, sizeof *linear);
+  *linear = (Linear){.weight = *weight, .name = module};
+  if (map_get_string(linears, name, &index)) linear = model->linears[index];
+  BlockType type = pieces->same ? merge_base_type(model, weight) : pieces->type;
+  ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity) =
+      (Piece){.name = name, .type = safetensors_type(type), .linear = linear, .dimensions = 2, .shape = {weight->rows, weight->columns}};
+}
+
 static void pieces_from_folder(Pieces *pieces) {
   const Model *model = pieces->model;
   Map linears = {0};
@@ -171,6 +193,11 @@ static void pieces_from_folder(Pieces *pieces) {
     map_set_string(&linears, arena_format(&pieces->arena, "%s.weight", model->linears[i]->name), i);
   for (int64_t i = 0; i < model->safetensors.tensor_count; i++) {
     const SafetensorsTensor *tensor = &model->safetensors.tensors[i];
+    if (quantized_folder_is_part(model, tensor->name)) continue;
+    if (is_quantized(model, tensor)) {
+      add_quantized(pieces, &linears, tensor);
+      continue;
+    }
     Piece *piece = &ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity);
     int64_t index;
     *piece = (Piece){.name = tensor->name, .type = tensor->type, .tensor = tensor, .dimensions = tensor->dimensions};

@@ -45,7 +45,8 @@ static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linea
 
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
   const Matrix *weight = &linear->weight;
-  BlockType type = merge_type_of(plan->wanted, weight->type, weight->columns, linear->adapter != NULL, is_vocabulary(plan, linear));
+  BlockType type = merge_type_of(plan->wanted, merge_base_type(plan->model, weight), weight->columns, linear->adapter != NULL,
+                                 is_vocabulary(plan, linear));
   ARRAY_PUSH(plan->entries, plan->count, plan->capacity) =
       (Entry){.name = name,
               .type = type,

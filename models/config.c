@@ -467,9 +467,6 @@ static Status read_config(ModelConfig *config, const Family **out_family, const 
   if (!type) return status_fail(STATUS_BAD_INPUT, "%s: model_type is missing", path);
   const Family *family = *out_family = family_by_model_type(type);
   if (!family) return unknown_family(path, "model_type", type);
-  if (json_is_object(json_object_get(root, "quantization_config")))
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: quantised Hugging Face folders are not built; use a GGUF file or the float weights with load_in_4bit", path);
   FOR_KEYS(key, family) if (key->name) TRY(read_json_key(config, key, root, path));
   if (config->heads <= 0) return status_fail(STATUS_BAD_INPUT, "%s: num_attention_heads is not positive", path);
   if (config->head_size == 0) config->head_size = family->head_size;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "models/quantized_folder.h"
 #include "models/tensors.h"
 
 static NormSettings norm_settings(const Model *model, int64_t columns) {
@@ -213,6 +214,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   if (directory_exists(path)) {
     TRY_DONE(config_from_folder(&model->config, &model->family, path, &model->arena));
     TRY_DONE(safetensors_open(&model->safetensors, path));
+    TRY_DONE(quantized_folder_open(model));
   } else {
     model->is_gguf = true;
     TRY_DONE(gguf_open(&model->gguf, path));
@@ -229,11 +231,12 @@ done:
 }
 
 static int64_t mapped_bytes(const Matrix *matrix) {
-  return matrix->type == BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
+  return matrix->type >= BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
 }
 
 int64_t model_mapped_bytes(const Model *model) {
-  int64_t bytes = mapped_bytes(&model->embedding) + (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
+  int64_t bytes = model->quantized_mapped_bytes + mapped_bytes(&model->embedding) +
+                  (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
   for (int64_t i = 0; i < model->linear_count + model->expert_matrix_count; i++) bytes += mapped_bytes(quantizable(model, i));
   return bytes;
 }
@@ -242,6 +245,7 @@ void model_close(Model *model) {
   if (!model) return;
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
+  quantized_folder_close(model);
   arena_release(&model->arena);
   free(model->path);
   free(model);

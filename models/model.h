@@ -43,7 +43,10 @@ typedef struct Model {
   int64_t expert_matrix_count;
   Backend *backend;
   Arena arena;
-  int64_t nf4_bytes;  // of matrices that were turned into NF4
+  int64_t nf4_bytes;  // of matrices that were turned into NF4, and of copies that a quantised folder's layers needed
+  struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h
+  BlockType quantized_float_type;  // the folder's floats: what its weights are written as where nobody says otherwise
+  int64_t quantized_mapped_bytes;  // of quantised layers that are used where the folder's files are mapped
 } Model;
 
 typedef struct ModelOptions {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/text.h"
+#include "models/quantized_folder.h"
 
 // A tensor as either format gives it.
 typedef struct Source {
@@ -105,6 +106,12 @@ Status tensor_matrices(Matrix *matrices, Model *model, const char *name, int64_t
 }
 
 Status tensor_matrix(Matrix *matrix, Model *model, const char *name, int64_t rows, int64_t columns) {
+  if (model->quantized && text_ends_with(name, ".weight")) {
+    bool is_quantized;
+    const char *module = arena_copy_bytes(&model->arena, name, strlen(name) - strlen(".weight"));
+    TRY(quantized_folder_matrix(matrix, &is_quantized, model, module, rows, columns));
+    if (is_quantized) return STATUS_OK;
+  }
   return tensor_matrices(matrix, model, name, 1, rows, columns);
 }
 

@@ -128,12 +128,59 @@ void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
   }
 }
 
-// A random matrix of any type as inputs 1 .. 3 (NF4: packed, scales, nested scales).
+// Every form that groups can have: bits, order of halves, levels, types of scales, zeros, sizes of groups, rows that share scales,
+// columns in any order.
+static void put_grouped(KernelCase *c, Arena *arena, Rng *rng, int64_t rows, int64_t columns) {
+  static const BlockType types[] = {BLOCK_F32, BLOCK_F16, BLOCK_BF16};
+  static const int64_t groups[] = {1, 5, 16, 32, 64, 96, 128};
+  Grouped *grouped = arena_new(arena, 1, sizeof *grouped);
+  int64_t group = groups[rng_below(rng, 7)], n = rows * columns;
+  bool is_4bit = rng_below(rng, 2), has_levels = rng_below(rng, 2), is_scaled_in_f32 = rng_below(rng, 3) == 0;
+  if (group > columns || rng_below(rng, 4) == 0) group = columns;
+  *grouped = (Grouped){.bits = is_4bit ? 4 : 8,
+                       .high_first = rng_below(rng, 2),
+                       .scale_type = is_scaled_in_f32 ? BLOCK_F32 : types[rng_below(rng, 3)],
+                       .rounding = types[rng_below(rng, 3)],
+                       .factor = rng_below(rng, 2) ? 1 : 1 / 127.0f,
+                       .columns = columns,
+                       .group = group,
+                       .groups = (columns + group - 1) / group,
+                       .row_group = 1 + (int64_t)rng_below(rng, 3) * 7,
+                       .zero = 8};
+  if (has_levels) grouped->levels = is_4bit ? nf4_levels : grouped_signed_levels;
+  int64_t count = (rows + grouped->row_group - 1) / grouped->row_group * grouped->groups, bytes = grouped_code_bytes(grouped, rows);
+  uint8_t *codes = arena_new(arena, (size_t)bytes, 1);
+  for (int64_t i = 0; i < bytes; i++) codes[i] = (uint8_t)rng_next(rng);
+  int64_t scale_bytes = count * block_traits(grouped->scale_type)->bytes;
+  float *values = normals(arena, rng, count, 0.01);
+  void *scales = arena_new(arena, (size_t)scale_bytes, 1);
+  block_traits(grouped->scale_type)->quantize(scales, values, count);
+  int16_t *zeros = arena_new(arena, (size_t)count, sizeof *zeros);
+  for (int64_t i = 0; i < count; i++) zeros[i] = (int16_t)((int)rng_below(rng, 24) - 4);
+  if (rng_below(rng, 3) == 0) {  // columns in an order of their own
+    int32_t *group_of = arena_new(arena, (size_t)columns, sizeof *group_of);
+    for (int64_t j = 0; j < columns; j++) group_of[j] = (int32_t)rng_below(rng, (uint64_t)grouped->groups);
+    grouped->group_of = group_of;
+  }
+  grouped->codes = codes, grouped->scales = scales, grouped->zeros = zeros;
+  put_input(c, 1, codes, bytes);
+  put_input(c, 2, scales, scale_bytes);
+  put_input(c, 3, zeros, count * (int64_t)sizeof *zeros);
+  c->matrix.grouped = grouped;
+  c->weights = arena_new(arena, (size_t)n, sizeof(float));
+  for (int64_t r = 0; r < rows; r++) matrix_dequantize(c->weights + r * columns, &c->matrix, r, 0, columns);
+}
+
+// A random matrix of any type as inputs 1 .. 3 (NF4: packed, scales, nested scales; groups: codes, scales, zeros).
 static void put_matrix(KernelCase *c, Arena *arena, Rng *rng, BlockType type, int64_t rows, int64_t columns) {
   int64_t n = rows * columns;
   float *values = normals(arena, rng, n, 1);
   c->matrix = (Matrix){.type = type, .rows = rows, .columns = columns};
   c->rows = rows, c->columns = columns;
+  if (type == BLOCK_GROUPED) {
+    put_grouped(c, arena, rng, rows, columns);
+    return;
+  }
   if (type == BLOCK_NF4) {
     int64_t blocks = (n + NF4_BLOCK - 1) / NF4_BLOCK;
     nf4_quantize(&c->matrix.nf4, arena_new(arena, (size_t)nf4_bytes(n), 1), values, n);
@@ -171,9 +218,8 @@ KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int
   put_matrix(c, arena, rng, type, rows, columns);
   put_output(c, 0, n * out, initial_if(accumulate, arena, rng, n * out));
   c->scale[0] = fabs((double)alpha) * sqrt((double)in) * root_mean_square(c->weights, rows * columns);
-  snprintf(c->description, sizeof c->description, "%s n=%lld rows=%lld columns=%lld alpha=%g accumulate=%d",
-           type == BLOCK_NF4 ? "nf4" : block_traits(type)->name, (long long)n, (long long)rows, (long long)columns, (double)alpha,
-           accumulate);
+  snprintf(c->description, sizeof c->description, "%s n=%lld rows=%lld columns=%lld alpha=%g accumulate=%d", block_traits(type)->name,
+           (long long)n, (long long)rows, (long long)columns, (double)alpha, accumulate);
   return c;
 }
 

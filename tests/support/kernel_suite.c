@@ -43,7 +43,14 @@ static void round_to_int8(float *levels, float *scales, const float *x, int64_t 
 #define RUN(op) static void run_##op(const KernelCase *c, const Kernels *k, Backend *backend, const void *const *in, float *const *out)
 
 static Matrix matrix_at(const KernelCase *c, const void *const *in) {
+  static Grouped grouped;  // of the case that runs
   Matrix matrix = c->matrix;
+  if (matrix.type == BLOCK_GROUPED) {
+    grouped = *matrix.grouped;
+    grouped.codes = in[1], grouped.scales = in[2], grouped.zeros = in[3];
+    matrix.grouped = &grouped;
+    return matrix;
+  }
   if (matrix.type == BLOCK_NF4)
     matrix.nf4 = (Nf4){(uint8_t *)(uintptr_t)in[1], (uint8_t *)(uintptr_t)in[2], (float *)(uintptr_t)in[3], matrix.nf4.offset};
   else matrix.data = in[1];
@@ -141,7 +148,7 @@ RUN(sum_of_squares) {
 
 static const BlockType weight_types[] = {BLOCK_F32,    BLOCK_F16,    BLOCK_BF16,  BLOCK_Q4_0,  BLOCK_Q4_1,  BLOCK_Q5_0, BLOCK_Q5_1,
                                          BLOCK_Q8_0,   BLOCK_Q2_K,   BLOCK_Q3_K,  BLOCK_Q4_K,  BLOCK_Q5_K,  BLOCK_Q6_K, BLOCK_Q8_K,
-                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4};
+                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4,  BLOCK_GROUPED};
 
 typedef struct LinearShape {
   int64_t n, rows, blocks;  // blocks of columns
@@ -152,7 +159,7 @@ static const LinearShape linear_shapes[] = {{1, 1, 1},   {1, 7, 3},   {2, 16, 2}
 
 static int64_t linear_columns(BlockType type, int64_t blocks, Rng *rng) {
   const BlockTraits *traits = block_traits(type);
-  if (traits && traits->elements > 1) return blocks * traits->elements;
+  if (traits && traits->elements > 1 && type != BLOCK_GROUPED) return blocks * traits->elements;
   return blocks == 1 ? 1 + (int64_t)rng_below(rng, 40) : blocks * 63 + (int64_t)rng_below(rng, 3);
 }
 

@@ -22,7 +22,7 @@ static void NAME(linear_forward)(REAL *const *out, const KernelCase *c) {
 
 // The rounding is part of the definition, in float32 in any case; only the products are REAL.
 static void NAME(linear_forward_int8)(REAL *const *out, const KernelCase *c) {
-  bool is_rounded = c->matrix.type != BLOCK_NF4 && block_traits(c->matrix.type)->elements > 1;
+  bool is_rounded = c->matrix.type < BLOCK_NF4 && block_traits(c->matrix.type)->elements > 1;
   if (!is_rounded) {
     NAME(linear_forward)(out, c);
     return;
