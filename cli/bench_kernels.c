@@ -161,7 +161,7 @@ typedef struct LossCall {
 
 static void call_linear_cross_entropy(void *argument) {
   const LossCall *c = argument;
-  c->backend->kernels->linear_cross_entropy(c->nll, c->dx, c->x, c->head, c->targets, c->scale, c->rows, c->scratch, c->backend);
+  c->backend->kernels->linear_cross_entropy(c->nll, c->dx, c->x, c->head, c->targets, c->scale, c->rows, c->scratch, 0, c->backend);
 }
 
 void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend) {

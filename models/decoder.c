@@ -22,7 +22,9 @@ static Tensor *attention_block(Tape *tape, const Model *model, const Layer *laye
                           .head_size = c->head_size,
                           .value_size = c->head_size,
                           .scale = (float)(1 / sqrt((double)c->head_size))};
-  Tensor *x = op_rmsnorm(tape, h, layer->attention_norm, (float)c->norm_epsilon, 0), *qkv[3];
+  Tensor *x = op_norm(tape, h, &(NormSettings){.weight = layer->attention_norm, .columns = h->columns, .epsilon = (float)c->norm_epsilon},
+                      NULL),
+         *qkv[3];
   const LinearPart parts[3] = {linear_part(&layer->q), linear_part(&layer->k), linear_part(&layer->v)};
   if (queries->rows) {
     op_linears(tape, qkv + 1, x, parts + 1, 2);
@@ -37,7 +39,10 @@ static Tensor *attention_block(Tape *tape, const Model *model, const Layer *laye
 }
 
 static Tensor *mlp_block(Tape *tape, const Model *model, const Layer *layer, Tensor *h) {
-  Tensor *x = op_rmsnorm(tape, h, layer->mlp_norm, (float)model->config.norm_epsilon, 0), *y[2];
+  Tensor *x =
+             op_norm(tape, h,
+                     &(NormSettings){.weight = layer->mlp_norm, .columns = h->columns, .epsilon = (float)model->config.norm_epsilon}, NULL),
+         *y[2];
   const LinearPart parts[2] = {linear_part(&layer->gate), linear_part(&layer->up)};
   op_linears(tape, y, x, parts, 2);
   return linear_apply(tape, &layer->down, op_gated(tape, y[0], y[1], ACTIVATION_SILU), h);
@@ -84,5 +89,6 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   }
   tape_segment(tape);
   if (rows && input->cache) h = op_gather_rows(tape, h, rows);
-  return op_rmsnorm(tape, h, model->final_norm, (float)model->config.norm_epsilon, 0);
+  return op_norm(tape, h, &(NormSettings){.weight = model->final_norm, .columns = h->columns, .epsilon = (float)model->config.norm_epsilon},
+                 NULL);
 }

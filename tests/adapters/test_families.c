@@ -105,7 +105,7 @@ static double loss_and_gradients(const Case *test, int checkpointed) {
                         .rows = rows,
                         .row_count = count};
   Tensor *hidden = decoder_hidden(&tape, test->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count, 0);
   tape_plan(&tape, checkpointed);
   assert_ok(tape_reserve(&tape));
   tape_forward(&tape);

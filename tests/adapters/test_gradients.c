@@ -60,7 +60,7 @@ static double run(Fixture *f, bool train, int checkpointed, int64_t *bytes) {
                         .rows = f->rows,
                         .row_count = f->labelled};
   Tensor *hidden = decoder_hidden(&tape, f->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &f->model->head.weight, tape_input(&tape, f->targets, f->labelled, 1), 1);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &f->model->head.weight, tape_input(&tape, f->targets, f->labelled, 1), 1, 0);
   tape_plan(&tape, checkpointed);
   if (bytes) *bytes = tape_plan_bytes(&tape);
   assert_ok(tape_reserve(&tape));
