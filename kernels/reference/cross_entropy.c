@@ -37,8 +37,8 @@ static void cross_entropy_row(void *argument, int64_t row, int thread) {
   maximum = cap_logit(maximum, cap);
   for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(cap_logit(logits[j], cap) - maximum);
   rows->nll[row] = (float)(maximum - cap_logit(logits[target], cap) + log(sum));
-  if (!rows->gradient_scale) return;
-  for (int64_t j = 0; j < rows->vocabulary; j++) {
+  for (int64_t j = 0; !rows->gradient_scale && j < rows->vocabulary; j++) logits[j] = (float)cap_logit(logits[j], cap);
+  for (int64_t j = 0; rows->gradient_scale && j < rows->vocabulary; j++) {
     double z = cap_logit(logits[j], cap), p = exp(z - maximum) / sum;
     reference_store(logits, rows->type, j, rows->gradient_scale[row] * (p - (j == target ? 1 : 0)) * cap_slope(z, cap));
   }
