@@ -76,8 +76,8 @@ typedef struct Kernels {
 
   // For each row i: nll[i] = logsumexp(logits[i]) - logits[i][targets[i]]; then, unless gradient_scale is NULL,
   // logits[i] <- gradient_scale[i] * (softmax(logits[i]) - onehot(targets[i])) in place, of `type`: rows of bfloat16 begin where
-  // rows of float32 did. Those are `step` elements apart. softcap > 0: softcap * tanh(logits / softcap) stands for the logits; the
-  // gradient is by the logits.
+  // rows of float32 did. Those are `step` elements apart. softcap > 0: logits first become softcap * tanh(logits / softcap), and stay
+  // so where there is no gradient, which is by what they were before.
   void (*cross_entropy)(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                         int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 

@@ -73,6 +73,8 @@ static void kernels_without_a_model_are_all_there(void **state) {
   assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "experts_forward"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "experts_backward"), arithmetics(result));
   const char *names[] = {"embedding_forward",
                          "norm_forward",
                          "norm_backward",
