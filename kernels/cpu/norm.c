@@ -20,34 +20,37 @@ ALWAYS_INLINE float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + s
 
 ALWAYS_INLINE Moments row_moments(const Norm *norm, int64_t i, bool is_centered, int x_type) {
   int64_t columns = norm->settings->columns, at = i * norm->x.step;
+  const void *data = norm->x.data;
   Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, squares[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; is_centered && c < columns; c += VL) sums[c / VL % 4] += typed_load(norm->x.data, at + c, columns - c, x_type);
+  for (int64_t c = 0; is_centered && c < columns; c += VL) sums[c / VL % 4] += typed_load(data, at + c, columns - c, x_type);
   float mean = is_centered ? sum_of_four(sums) / (float)columns : 0;
   for (int64_t c = 0; c < columns; c += VL) {
-    Vec v = typed_load(norm->x.data, at + c, columns - c, x_type);
+    Vec v = typed_load(data, at + c, columns - c, x_type);
     if (is_centered) v = (Vec)((VecI)(v - vec_set(mean)) & vec_first(columns - c));
     squares[c / VL % 4] = vec_fma(v, v, squares[c / VL % 4]);
   }
   return (Moments){mean, 1 / sqrtf(sum_of_four(squares) / (float)columns + norm->settings->epsilon)};
 }
 
-ALWAYS_INLINE Vec factor(const NormSettings *settings, int64_t c, int64_t left) {
-  return vec_set(settings->offset) + vec_load_first(settings->weight + c, left);
+ALWAYS_INLINE Vec factor(NormSettings settings, int64_t c, int64_t left) {
+  return vec_set(settings.offset) + vec_load_first(settings.weight + c, left);
 }
 
+// (Copies of what `norm` points to, for a store into y might change it, as far as a compiler knows.)
 ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, bool is_plain, int x_type, int y_type) {
-  const NormSettings *settings = norm->settings;
-  bool is_centered = !is_plain && settings->is_centered;
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, to = norm->y, residual = norm->residual;
+  bool is_centered = !is_plain && settings.is_centered;
   Moments moments = row_moments(norm, i, is_centered, x_type);
   Vec r = vec_set(moments.r), mean = vec_set(moments.mean);
-  for (int64_t c = 0; c < settings->columns; c += VL) {
-    int64_t left = settings->columns - c;
-    Vec x = typed_load(norm->x.data, i * norm->x.step + c, left, x_type);
+  for (int64_t c = 0; c < settings.columns; c += VL) {
+    int64_t left = settings.columns - c;
+    Vec x = typed_load(from.data, i * from.step + c, left, x_type);
     if (is_centered) x -= mean;
     Vec value = r * x * factor(settings, c, left);
-    if (!is_plain && settings->bias) value += vec_load_first(settings->bias + c, left);
-    if (!is_plain && norm->residual.data) value += vec_load_first((const float *)norm->residual.data + i * norm->residual.step + c, left);
-    typed_store(norm->y.data, i * norm->y.step + c, value, left, y_type);
+    if (!is_plain && settings.bias) value += vec_load_first(settings.bias + c, left);
+    if (!is_plain && residual.data) value += vec_load_first((const float *)residual.data + i * residual.step + c, left);
+    typed_store(to.data, i * to.step + c, value, left, y_type);
   }
 }
 
@@ -64,15 +67,17 @@ void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, i
 }
 
 ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, bool is_centered, int x_type, int dy_type, int dx_type) {
-  const NormSettings *settings = norm->settings;
-  int64_t columns = settings->columns, x_at = i * norm->x.step, dy_at = i * norm->dy.step, dx_at = i * norm->dx.step;
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, dy = norm->dy, dx = norm->dx;
+  const bool accumulate = norm->accumulate;
+  int64_t columns = settings.columns, x_at = i * from.step, dy_at = i * dy.step, dx_at = i * dx.step;
   Moments moments = row_moments(norm, i, is_centered, x_type);
   Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, products[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
   Vec mean = vec_set(moments.mean);
   for (int64_t c = 0; c < columns; c += VL) {
     int64_t left = columns - c;
-    Vec g = typed_load(norm->dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
-    Vec x = typed_load(norm->x.data, x_at + c, left, x_type);
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
     if (is_centered) x -= mean, sums[c / VL % 4] += g;
     products[c / VL % 4] = vec_fma(g, x, products[c / VL % 4]);
   }
@@ -80,12 +85,12 @@ ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, bool is_centered, i
   Vec r = vec_set(moments.r), shift = vec_set(moments.r * moments.r * (sum_of_four(products) / (float)columns));
   for (int64_t c = 0; c < columns; c += VL) {
     int64_t left = columns - c;
-    Vec g = typed_load(norm->dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
-    Vec x = typed_load(norm->x.data, x_at + c, left, x_type);
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
     if (is_centered) x -= mean, g -= vec_set(mean_of_g);
     Vec value = r * vec_fnma(x, shift, g);
-    if (norm->accumulate) value += typed_load(norm->dx.data, dx_at + c, left, dx_type);
-    typed_store(norm->dx.data, dx_at + c, value, left, dx_type);
+    if (accumulate) value += typed_load(dx.data, dx_at + c, left, dx_type);
+    typed_store(dx.data, dx_at + c, value, left, dx_type);
   }
 }
 
