@@ -1,63 +1,60 @@
-// y = the columns that each head takes from each part, one after another.
+// Heads put together from columns of several tensors: y[n, heads * (w_1 + w_2 + ..)] has the parts of head 0, then those of head 1, ...
+//   y[i][h * total + at_p + c] = x_p[i][begin_p + h * head_step_p + c],   c < w_p;   at_p = w_1 + .. + w_{p - 1}
+// and back: dx_p's columns are added to, those of all heads where all heads read the same ones (head_step 0).
 #include <assert.h>
+#include <stddef.h>
 
 #include "autograd/ops.h"
 
 typedef struct JoinAttributes {
   HeadPart parts[HEAD_PARTS];
-  int inputs[HEAD_PARTS];  // the node's input that a part reads
   int count;
-  int64_t heads, width;  // of a head of y
+  int64_t heads, total;  // total: columns of a head
 } JoinAttributes;
-
-static Rows part_rows(void *data, const HeadPart *part) { return rows_from((Rows){data, part->x->columns, part->x->type}, part->begin); }
 
 static void join_forward(Node *node, Tape *tape) {
   const JoinAttributes *a = node->attributes;
   const Tensor *y = node->outputs[0];
   Rows to = {y->data, y->columns, y->type};
-  for (int i = 0; i < a->count; i++) {
-    const HeadPart *part = &a->parts[i];
-    tape->backend->kernels->copy_heads(to, a->width, part_rows(part->x->data, part), part->head_step, a->heads, part->width, y->rows, false,
-                                       tape->backend);
+  for (int p = 0; p < a->count; p++) {
+    const HeadPart *part = &a->parts[p];
+    Rows from = rows_from((Rows){part->x->data, part->x->columns, part->x->type}, part->begin);
+    tape->backend->kernels->copy_heads(to, a->total, from, part->head_step, a->heads, part->width, y->rows, false, tape->backend);
     to = rows_from(to, part->width);
   }
 }
 
 static void join_backward(Node *node, Tape *tape) {
   const JoinAttributes *a = node->attributes;
-  const Kernels *kernels = tape->backend->kernels;
   const Tensor *y = node->outputs[0];
   Rows from = {y->gradient, y->columns, y->type};
-  bool is_filled[HEAD_PARTS] = {false};
-  for (int i = 0; i < a->count; from = rows_from(from, a->parts[i++].width)) {
-    const HeadPart *part = &a->parts[i];
-    int input = a->inputs[i];
-    if (!part->x->needs_gradient) continue;
-    if (!node->accumulate[input] && !is_filled[input]) kernels->fill(part->x->gradient, 0, tensor_floats(part->x), tape->backend);
-    is_filled[input] = true;
-    kernels->copy_heads(part_rows(part->x->gradient, part), part->head_step, from, a->width, a->heads, part->width, y->rows, true,
-                        tape->backend);
+  for (int p = 0; p < a->count; p++) {
+    const HeadPart *part = &a->parts[p];
+    const Tensor *x = part->x;
+    if (x->needs_gradient) {
+      if (!node->accumulate[p]) gradient_clear(x, tape->backend);
+      Rows to = rows_from((Rows){x->gradient, x->columns, x->type}, part->begin);
+      tape->backend->kernels->copy_heads(to, part->head_step, from, a->total, a->heads, part->width, y->rows, true, tape->backend);
+    }
+    from = rows_from(from, part->width);
   }
 }
 
-static const Op join_op = {.name = "join heads", .forward = join_forward, .backward = join_backward};
+static const Op join_op = {.name = "join_heads", .forward = join_forward, .backward = join_backward, .is_cheap = true};
 
 Tensor *op_join_heads(Tape *tape, const HeadPart *parts, int count, int64_t heads) {
-  assert(count <= HEAD_PARTS);
-  JoinAttributes *a = arena_new(&tape->arena, 1, sizeof *a);
-  *a = (JoinAttributes){.count = count, .heads = heads};
-  Node *node = tape_node(tape, &join_op, a);
-  int inputs = 0;
-  for (int i = 0; i < count; i++) {
-    a->parts[i] = parts[i];
-    a->width += parts[i].width;
-    int input = 0;
-    while (input < inputs && node->inputs[input] != parts[i].x) input++;
-    if (input == inputs) node->inputs[inputs++] = parts[i].x;
-    a->inputs[i] = input;
+  assert(count <= HEAD_PARTS && HEAD_PARTS <= NODE_INPUTS);
+  JoinAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  attributes->count = count;
+  attributes->heads = heads;
+  Node *node = tape_node(tape, &join_op, attributes);
+  for (int p = 0; p < count; p++) {
+    assert(parts[p].begin + (heads - 1) * parts[p].head_step + parts[p].width <= parts[p].x->columns);
+    attributes->parts[p] = parts[p];
+    attributes->total += parts[p].width;
+    node->inputs[p] = parts[p].x;
   }
-  node->outputs[0] = tape_tensor(tape, parts[0].x->rows, heads * a->width, parts[0].x->type);
+  node->outputs[0] = tape_tensor(tape, parts[0].x->rows, heads * attributes->total, tape->activations);
   node_finish(node, false);
   return node->outputs[0];
 }

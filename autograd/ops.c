@@ -1,4 +1,6 @@
-// The small operations: embedding, rotary positions, gated activation, soft-cap, gathering of rows.
+// The small operations: embedding, rotary positions, gated activation, soft caps, gathering of rows.
+#include <assert.h>
+
 #include "autograd/ops.h"
 
 typedef struct EmbeddingAttributes {
@@ -57,6 +59,29 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
   return node->outputs[0];
 }
 
+void gradient_clear(const Tensor *tensor, Backend *backend) {
+  // (Zeros are the same in either type; a buffer's end is a multiple of four bytes.)
+  backend->kernels->fill(tensor->gradient, 0, (tensor->rows * tensor->columns * float_bytes(tensor->type) + 3) / 4, backend);
+}
+
+static void softcap_forward(Node *node, Tape *tape) {
+  const Tensor *y = node->outputs[0];
+  tape->backend->kernels->softcap(y->data, y->rows * y->columns, *(const float *)node->attributes, tape->backend);
+}
+
+static const Op softcap_op = {.name = "softcap", .forward = softcap_forward, .is_in_place = true};
+
+Tensor *op_softcap(Tape *tape, Tensor *x, float cap) {
+  assert(x->type == FLOAT_32);
+  float *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = cap;
+  Node *node = tape_node(tape, &softcap_op, attributes);
+  node->inputs[0] = x;
+  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, x->type);
+  node_finish(node, false);
+  return node->outputs[0];
+}
+
 static void gated_forward(Node *node, Tape *tape) {
   Tensor *y = node->outputs[0];
   const Tensor *up = node->inputs[1];
@@ -101,7 +126,7 @@ static void gather_forward(Node *node, Tape *tape) {
 static void gather_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   Tensor *x = node->inputs[0];
-  if (!node->accumulate[0]) tape->backend->kernels->fill(x->gradient, 0, tensor_floats(x), tape->backend);
+  if (!node->accumulate[0]) gradient_clear(x, tape->backend);
   tape->backend->kernels->scatter_rows(x->gradient, y->gradient, y->type, node->inputs[1]->data, y->rows, y->columns, tape->backend);
 }
 
@@ -112,23 +137,6 @@ Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows) {
   node->inputs[0] = x;
   node->inputs[1] = rows;
   node->outputs[0] = tape_tensor(tape, rows->rows, x->columns, x->type);
-  node_finish(node, false);
-  return node->outputs[0];
-}
-
-static void softcap_forward(Node *node, Tape *tape) {
-  const Tensor *y = node->outputs[0];
-  tape->backend->kernels->softcap(y->data, y->rows * y->columns, *(const float *)node->attributes, tape->backend);
-}
-
-static const Op softcap_op = {.name = "softcap", .forward = softcap_forward, .is_in_place = true};
-
-Tensor *op_softcap(Tape *tape, Tensor *x, float cap) {
-  float *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = cap;
-  Node *node = tape_node(tape, &softcap_op, attributes);
-  node->inputs[0] = x;
-  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, FLOAT_32);
   node_finish(node, false);
   return node->outputs[0];
 }

@@ -24,9 +24,10 @@ typedef struct LowRank {
 // y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
 Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
 
-// y = norm(x) (+ residual, a float32 tensor; NULL: none) of each group of norm->columns of x's columns; saves x. `norm` is copied.
+// y = norm(x) + residual (NULL: none; else a float32 tensor, and y is float32, too). x->columns is a multiple of norm->columns: each group
+// of them (a head) is normalised apart. Saves x. `norm` is copied.
 Tensor *op_norm(Tape *tape, Tensor *x, const NormSettings *norm, Tensor *residual);
-// y[n, norm->columns] of x's columns begin .. alone.
+// y[n, norm->columns] = norm of x's columns begin ..
 Tensor *op_norm_columns(Tape *tape, Tensor *x, int64_t begin, const NormSettings *norm);
 
 // One projection of x; `bias` and `adapter` may be NULL.
@@ -68,39 +69,41 @@ typedef struct KvLayer {
 Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends,
                      AttentionShape shape, const KvLayer *cache);
 
-// Columns of x for each head: head h reads begin + h * head_step .. + width - 1.
+// Heads put together: y[n, heads * sum of widths] has the parts of head 0, then those of head 1, ... Head h of a part is x's columns
+// begin + h * head_step .. + width; with head_step 0 all heads have the same. A tensor may be in several parts and nodes.
+enum { HEAD_PARTS = 3 };
 typedef struct HeadPart {
   Tensor *x;
-  int64_t begin, head_step, width;  // head_step 0: all heads read the same columns
+  int64_t begin, head_step, width;
 } HeadPart;
-enum { HEAD_PARTS = 3 };
-// y[n, heads * sum of widths]: the parts of head 0, of head 1, ...
 Tensor *op_join_heads(Tape *tape, const HeadPart *parts, int count, int64_t heads);
 
-// y = f(gate) * up, or f(gate) without up; saves both.
+// y = f(gate) * up; saves both. up NULL: y = f(gate).
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
 
 // y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
 Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
 
-// The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
-// nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
-// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens.
-// softcap: of the logits, 0: none.
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
-
-// y = cap tanh(x / cap) in x's place, float32, without a backward pass.
-Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
-
-// Routed experts of one layer, frozen.
+// A mixture of experts, all of it frozen: y[n, hidden] float32 = residual (NULL: 0; else float32) + the sum of the experts chosen for each
+// row. Saves x and the router's results. `layer` is copied; its arrays must stay.
 typedef struct ExpertLayer {
   Matrix router;  // [experts, hidden]
   RouterSettings settings;
   ExpertMatrices matrices;
-  float *totals;  // [2, experts], added to by each pass (kernels/experts.h); NULL: not wanted
+  float *totals;  // [2][experts] on the device, added to by every forward pass (Kernels.router_forward); NULL: none
 } ExpertLayer;
-// y = residual (NULL: 0) + the weighted sum of each row's experts, float32. Saves x, and the router's logits and choice. The gradient goes
-// to x through the experts and through the router.
 Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *residual);
+
+// x <- cap * tanh(x / cap), in x's place: nothing else may read x, which is float32. For logits of generation: no gradient goes through.
+Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
+
+// The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
+// nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
+// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens. softcap > 0:
+// logits are softcap * tanh(x head^T / softcap).
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
+
+// For ops that give some of a gradient's elements only, where they are its first: sets them all to zero.
+void gradient_clear(const Tensor *tensor, Backend *backend);
 
 #endif

@@ -36,9 +36,6 @@ typedef struct Tensor {
   int forward_life, recomputed_life, gradient_life;  // indices of lifetimes, -1: none
 } Tensor;
 
-// A tensor's bytes in floats, rounded up (zeros are the same in either type, and a buffer's end is a multiple of four bytes).
-static inline int64_t tensor_floats(const Tensor *tensor) { return (tensor->rows * tensor->columns * float_bytes(tensor->type) + 3) / 4; }
-
 enum { NODE_INPUTS = 5, NODE_OUTPUTS = 4 };
 
 typedef struct Node Node;
@@ -68,6 +65,7 @@ struct Node {
   bool accumulate[NODE_INPUTS];  // the gradient of input i is added to
   bool shares_gradient;  // the aliased input's gradient is output 0's: nothing to do
   void *scratch;  // valid while the node runs
+  bool is_again;  // while it runs forward: for the backward pass, not for the first time
 };
 
 enum { LOSS_ROWS = 512 };

@@ -1,4 +1,4 @@
-// Activations of an MLP: x sigmoid(x), and Hendrycks and Gimpel 2016's GELU by tanh.
+// The functions f of gated layers: f(gate) * up (Shazeer 2020), or f(gate) alone.
 #ifndef KERNELS_ACTIVATION_H
 #define KERNELS_ACTIVATION_H
 

@@ -35,12 +35,6 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
 #define cpu_norm_forward ISA_NAME(cpu_norm_forward)
 #define cpu_norm_backward ISA_NAME(cpu_norm_backward)
-#define cpu_softcap ISA_NAME(cpu_softcap)
-#define cpu_router_forward ISA_NAME(cpu_router_forward)
-#define cpu_router_backward ISA_NAME(cpu_router_backward)
-#define cpu_experts_forward ISA_NAME(cpu_experts_forward)
-#define cpu_experts_backward ISA_NAME(cpu_experts_backward)
-#define cpu_copy_heads ISA_NAME(cpu_copy_heads)
 #define cpu_rope ISA_NAME(cpu_rope)
 #define cpu_attention_forward ISA_NAME(cpu_attention_forward)
 #define cpu_attention_backward ISA_NAME(cpu_attention_backward)
@@ -48,6 +42,12 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_gated_backward ISA_NAME(cpu_gated_backward)
 #define cpu_cross_entropy ISA_NAME(cpu_cross_entropy)
 #define cpu_linear_cross_entropy ISA_NAME(cpu_linear_cross_entropy)
+#define cpu_softcap ISA_NAME(cpu_softcap)
+#define cpu_router_forward ISA_NAME(cpu_router_forward)
+#define cpu_router_backward ISA_NAME(cpu_router_backward)
+#define cpu_experts_forward ISA_NAME(cpu_experts_forward)
+#define cpu_experts_backward ISA_NAME(cpu_experts_backward)
+#define cpu_copy_heads ISA_NAME(cpu_copy_heads)
 #define cpu_dropout ISA_NAME(cpu_dropout)
 #define cpu_gather_rows ISA_NAME(cpu_gather_rows)
 #define cpu_scatter_rows ISA_NAME(cpu_scatter_rows)
@@ -89,7 +89,7 @@ void cpu_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const in
                          bool in_int8, float *scratch, Backend *backend);
 void cpu_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
                           const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend);
-void cpu_copy_heads(Rows y, int64_t y_step, Rows x, int64_t x_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+void cpu_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
                     Backend *backend);
 void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                  Backend *backend);

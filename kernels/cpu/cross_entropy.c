@@ -3,8 +3,8 @@
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
 // Two passes over a row, a piece that stays in the first cache at a time: the first takes the exponentials for the largest logit so far,
-// and leaves them where a gradient is wanted; the second multiplies each piece by what it lacks. Logits with a soft-cap are capped in place
-// first, and their exponentials taken again for the gradient, which needs the capped logits.
+// and leaves them where a gradient is wanted; the second multiplies each piece by what it lacks. With a softcap c, logits become
+// z = c tanh(logit / c) before; the second pass then needs z, takes the exponentials once more, and multiplies by 1 - (z / c)^2, too.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
@@ -19,6 +19,25 @@ typedef struct LogitRows {
   int64_t step, vocabulary;
   float softcap;
 } LogitRows;
+
+static void cap_values(float *z, int64_t count, float cap) {
+  for (int64_t j = 0; j < count; j += VL)
+    vec_store_first(z + j, vec_set(cap) * vec_tanh(vec_load_first(z + j, count - j) / vec_set(cap)), count - j);
+}
+
+typedef struct Capped {
+  float *y, cap;
+} Capped;
+
+static void cap_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Capped *capped = argument;
+  cap_values(capped->y + begin, end - begin, capped->cap);
+}
+
+void cpu_softcap(float *y, int64_t count, float cap, Backend *backend) {
+  if (cap > 0) run_ranges(backend, count, CHUNK, cap_range, &(Capped){y, cap});
+}
 
 static float largest_of(const float *z, int64_t count) {
   Vec maxima[2] = {vec_set(-INFINITY), vec_set(-INFINITY)};
@@ -55,55 +74,52 @@ ALWAYS_INLINE void scale_chunk(float *z, int64_t first, int64_t end, float facto
   for (int64_t j = first; j < end; j += VL) typed_store(z, j, vec_set(factor) * vec_load_first(z + j, end - j), end - j, type);
 }
 
-static void cap_range(float *z, int64_t begin, int64_t end, float cap) {
-  for (int64_t j = begin; j < end; j += VL)
-    vec_store_first(z + j, vec_set(cap) * vec_tanh(vec_load_first(z + j, end - j) * vec_set(1 / cap)), end - j);
-}
-
-// factor exp(z - maximum) (1 - (z / cap)^2) of capped logits z, as scale_chunk stores it.
-ALWAYS_INLINE void capped_chunk(float *z, int64_t first, int64_t end, float factor, float maximum, float cap, int type) {
-  for (int64_t j = first; j < end; j += VL) {
-    Vec own = vec_load_first(z + j, end - j), part = own * vec_set(1 / cap);
-    typed_store(z, j, vec_set(factor) * vec_exp(own - vec_set(maximum)) * vec_fnma(part, part, vec_set(1)), end - j, type);
-  }
-}
-
 static void store_one(float *z, int64_t j, float value, FloatType type) {
   Vec v = vec_set(value);
   BY_TYPE(type, typed_store(z, j, v, 1, TYPE));
+}
+
+// The gradient of z[begin .. end - 1], which are capped logits.
+ALWAYS_INLINE void capped_gradient(float *z, int64_t begin, int64_t end, float maximum, float factor, float cap, int type) {
+  for (int64_t j = begin; j < end; j += VL) {
+    Vec own = vec_load_first(z + j, end - j), turned = own / vec_set(cap);
+    Vec e = vec_exp(own - vec_set(maximum)) * vec_set(factor);
+    typed_store(z, j, e * vec_fnma(turned, turned, vec_set(1)), end - j, type);
+  }
 }
 
 static void loss_row(const LogitRows *rows, int64_t i) {
   float *z = rows->logits + i * rows->step, maximum = -INFINITY, maxima[CHUNKS];
   int64_t chunk = larger(CHUNK, round_up(divide_up(rows->vocabulary, CHUNKS), VL));
   int32_t target = rows->targets[i];
-  float cap = rows->softcap;
-  bool keep = rows->gradient_scale && cap == 0;
+  if (rows->softcap > 0) cap_values(z, rows->vocabulary, rows->softcap);
   double sum = 0, at_target = z[target];
   for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
     int64_t count = smaller(chunk, rows->vocabulary - first);
-    if (cap > 0) cap_range(z, first, first + count, cap);
     float largest = largest_of(z + first, count);
     if (largest > maximum) {
       sum *= exp((double)maximum - largest);
       maximum = largest;
     }
     maxima[c] = maximum;
+    bool keep = rows->gradient_scale && !(rows->softcap > 0);
     sum += (double)(keep ? sum_of_exponentials(z + first, count, maximum, true) : sum_of_exponentials(z + first, count, maximum, false));
   }
-  if (cap > 0) at_target = z[target];
   rows->nll[i] = (float)((double)maximum - at_target + log(sum));
   if (!rows->gradient_scale) return;
   double factor = rows->gradient_scale[i] / sum;
   for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
     int64_t end = smaller(first + chunk, rows->vocabulary);
+    if (rows->softcap > 0) {
+      BY_TYPE(rows->type, capped_gradient(z, first, end, maximum, (float)factor, rows->softcap, TYPE));
+      continue;
+    }
     float own = (float)(factor * exp((double)maxima[c] - maximum));
-    if (cap > 0) BY_TYPE(rows->type, capped_chunk(z, first, end, (float)factor, maximum, cap, TYPE));
-    else BY_TYPE(rows->type, scale_chunk(z, first, end, own, TYPE));
+    BY_TYPE(rows->type, scale_chunk(z, first, end, own, TYPE));
   }
-  double slope = cap > 0 ? 1 - at_target / cap * (at_target / cap) : 1;
   // From the exponential itself: 1 - p would lose what is left of a probability near one.
-  store_one(z, target, (float)(rows->gradient_scale[i] * (exp(at_target - maximum) / sum - 1) * slope), rows->type);
+  double turned = rows->softcap > 0 ? at_target / rows->softcap : 0;
+  store_one(z, target, (float)(rows->gradient_scale[i] * (exp(at_target - maximum) / sum - 1) * (1 - turned * turned)), rows->type);
 }
 
 static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
@@ -115,16 +131,3 @@ void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *t
                        int64_t n, int64_t vocabulary, float softcap, Backend *backend) {
   run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, step, vocabulary, softcap});
 }
-
-typedef struct Capped {
-  float *y;
-  float cap;
-} Capped;
-
-static void cap_some(void *argument, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const Capped *capped = argument;
-  cap_range(capped->y, begin, end, capped->cap);
-}
-
-void cpu_softcap(float *y, int64_t count, float cap, Backend *backend) { run_ranges(backend, count, CHUNK, cap_some, &(Capped){y, cap}); }

@@ -1,4 +1,4 @@
-// y = value, y = x, y += alpha x, y += bias, rows moved by index, and the sum of squares: all bound by memory.
+// y = value, y = x, y += alpha x, rows moved by index, columns of heads, and the sum of squares: all bound by memory.
 #include <string.h>
 
 #include "kernels/cpu/dequantize.h"
@@ -103,41 +103,48 @@ void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *row
   run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .type = type, .rows = rows, .columns = columns});
 }
 
-typedef struct HeadColumns {
+typedef struct HeadRows {
   Rows y, x;
-  int64_t y_step, x_step, outputs, summed, width;
+  int64_t y_head_step, x_head_step, heads, width;
   bool accumulate;
-} HeadColumns;
+} HeadRows;
 
-ALWAYS_INLINE void copy_heads_row(const HeadColumns *h, int64_t i, int y_type, int x_type) {
-  for (int64_t out = 0; out < h->outputs; out++)
-    for (int64_t c = 0; c < h->width; c += VL) {
-      int64_t left = h->width - c, to = i * h->y.step + out * h->y_step + c;
-      Vec sum = h->accumulate ? typed_load(h->y.data, to, left, y_type) : vec_zero();
-      for (int64_t g = out; g < out + h->summed; g++) sum += typed_load(h->x.data, i * h->x.step + g * h->x_step + c, left, x_type);
-      typed_store(h->y.data, to, sum, left, y_type);
-    }
+ALWAYS_INLINE void copy_head(const HeadRows *r, int64_t to, int64_t from, int x_type, int y_type) {
+  for (int64_t c = 0; c < r->width; c += VL) {
+    int64_t left = r->width - c;
+    Vec value = typed_load(r->x.data, from + c, left, x_type);
+    if (r->accumulate) value += typed_load(r->y.data, to + c, left, y_type);
+    typed_store(r->y.data, to + c, value, left, y_type);
+  }
 }
 
-static void copy_heads_rows(void *argument, int64_t begin, int64_t end, int thread) {
+ALWAYS_INLINE void sum_heads(const HeadRows *r, int64_t to, int64_t from, int x_type, int y_type) {
+  for (int64_t c = 0; c < r->width; c += VL) {
+    int64_t left = r->width - c;
+    Vec sum = r->accumulate ? typed_load(r->y.data, to + c, left, y_type) : vec_zero();
+    for (int64_t h = 0; h < r->heads; h++) sum += typed_load(r->x.data, from + h * r->x_head_step + c, left, x_type);
+    typed_store(r->y.data, to + c, sum, left, y_type);
+  }
+}
+
+ALWAYS_INLINE void head_row(const HeadRows *r, int64_t i, int x_type, int y_type) {
+  int64_t to = i * r->y.step, from = i * r->x.step;
+  if (r->y_head_step == 0) {
+    sum_heads(r, to, from, x_type, y_type);
+    return;
+  }
+  for (int64_t h = 0; h < r->heads; h++) copy_head(r, to + h * r->y_head_step, from + h * r->x_head_step, x_type, y_type);
+}
+
+static void head_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  const HeadColumns *h = argument;
-  bool x_is_half = h->x.type == FLOAT_BF16;
-  for (int64_t i = begin; i < end; i++)
-    BY_TYPE(h->y.type, x_is_half ? copy_heads_row(h, i, TYPE, FLOAT_BF16) : copy_heads_row(h, i, TYPE, FLOAT_32));
+  const HeadRows *r = argument;
+  BY_TYPES(r->x.type, r->y.type, for (int64_t i = begin; i < end; i++) head_row(r, i, X_TYPE, Y_TYPE));
 }
 
-void cpu_copy_heads(Rows y, int64_t y_step, Rows x, int64_t x_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+void cpu_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
                     Backend *backend) {
-  HeadColumns columns = {.y = y,
-                         .x = x,
-                         .y_step = y_step,
-                         .x_step = x_step,
-                         .outputs = y_step == 0 ? 1 : heads,
-                         .summed = y_step == 0 ? heads : 1,
-                         .width = width,
-                         .accumulate = accumulate};
-  run_rows(backend, n, heads * width, copy_heads_rows, &columns);
+  run_rows(backend, n, heads * width, head_rows, &(HeadRows){y, x, y_head_step, x_head_step, heads, width, accumulate});
 }
 
 typedef struct Squares {

@@ -1,4 +1,7 @@
-// RMSNorm and LayerNorm: the equations of kernels/norm.h. The types and whether the mean is taken off are constants of each loop.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
+//   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  y = (x - mean) r m + bias + residual
+//   dx (+)= r (g - mean(g) - (x - mean) r^2 mean(g (x - mean))),    g = dy m
+// In RMSNorm, the mean of x and mean(g) are zero. RMSNorm without bias and residual has a loop of its own.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
@@ -10,119 +13,103 @@ typedef struct Norm {
 } Norm;
 
 typedef struct Moments {
-  float mean, inverse;  // of the deviation, or of the root mean square
+  float mean, r;
 } Moments;
 
-ALWAYS_INLINE Vec load(Rows rows, int64_t i, int64_t c, int64_t left, int type) {
-  return typed_load(rows.data, i * rows.step + c, left, type);
-}
+ALWAYS_INLINE float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
 
-// Four sums over the columns of row i, as one.
-#define SUM_COLUMNS(value)                                          \
-  ({                                                                \
-    Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}; \
-    for (int64_t c = 0; c < columns; c += VL) {                     \
-      int64_t left = columns - c;                                   \
-      sums[c / VL % 4] += (value);                                  \
-    }                                                               \
-    vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));             \
-  })
-
-// x - mean, 0 past the last column.
-ALWAYS_INLINE Vec centered(const Norm *norm, int64_t i, int64_t c, float mean, int x_type, bool is_centered) {
-  int64_t left = norm->settings->columns - c;
-  Vec x = load(norm->x, i, c, left, x_type);
-  if (!is_centered) return x;
-  return (Vec)((VecI)(x - vec_set(mean)) & vec_first(left));
-}
-
-ALWAYS_INLINE Moments row_moments(const Norm *norm, int64_t i, int x_type, bool is_centered) {
-  int64_t columns = norm->settings->columns;
-  float mean = is_centered ? SUM_COLUMNS(load(norm->x, i, c, left, x_type)) / (float)columns : 0;
-  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+ALWAYS_INLINE Moments row_moments(const Norm *norm, int64_t i, bool is_centered, int x_type) {
+  int64_t columns = norm->settings->columns, at = i * norm->x.step;
+  const void *data = norm->x.data;
+  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, squares[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+  for (int64_t c = 0; is_centered && c < columns; c += VL) sums[c / VL % 4] += typed_load(data, at + c, columns - c, x_type);
+  float mean = is_centered ? sum_of_four(sums) / (float)columns : 0;
   for (int64_t c = 0; c < columns; c += VL) {
-    Vec v = centered(norm, i, c, mean, x_type, is_centered);
-    sums[c / VL % 4] = vec_fma(v, v, sums[c / VL % 4]);
+    Vec v = typed_load(data, at + c, columns - c, x_type);
+    if (is_centered) v = (Vec)((VecI)(v - vec_set(mean)) & vec_first(columns - c));
+    squares[c / VL % 4] = vec_fma(v, v, squares[c / VL % 4]);
   }
-  float sum = vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  return (Moments){mean, 1 / sqrtf(sum / (float)columns + norm->settings->epsilon)};
+  return (Moments){mean, 1 / sqrtf(sum_of_four(squares) / (float)columns + norm->settings->epsilon)};
 }
 
-ALWAYS_INLINE Vec factor(const NormSettings *settings, int64_t c) {
-  return vec_set(settings->offset) + vec_load_first(settings->weight + c, settings->columns - c);
+ALWAYS_INLINE Vec factor(NormSettings settings, int64_t c, int64_t left) {
+  return vec_set(settings.offset) + vec_load_first(settings.weight + c, left);
 }
 
-ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, int y_type, int x_type, bool is_centered) {
-  const NormSettings *settings = norm->settings;
-  Moments moments = row_moments(norm, i, x_type, is_centered);
-  for (int64_t c = 0; c < settings->columns; c += VL) {
-    int64_t left = settings->columns - c;
-    Vec value = vec_set(moments.inverse) * centered(norm, i, c, moments.mean, x_type, is_centered) * factor(settings, c);
-    if (settings->bias) value += vec_load_first(settings->bias + c, left);
-    if (norm->residual.data) value += load(norm->residual, i, c, left, FLOAT_32);
-    typed_store(norm->y.data, i * norm->y.step + c, value, left, y_type);
+// (Copies of what `norm` points to, for a store into y might change it, as far as a compiler knows.)
+ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, bool is_plain, int x_type, int y_type) {
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, to = norm->y, residual = norm->residual;
+  bool is_centered = !is_plain && settings.is_centered;
+  Moments moments = row_moments(norm, i, is_centered, x_type);
+  Vec r = vec_set(moments.r), mean = vec_set(moments.mean);
+  for (int64_t c = 0; c < settings.columns; c += VL) {
+    int64_t left = settings.columns - c;
+    Vec x = typed_load(from.data, i * from.step + c, left, x_type);
+    if (is_centered) x -= mean;
+    Vec value = r * x * factor(settings, c, left);
+    if (!is_plain && settings.bias) value += vec_load_first(settings.bias + c, left);
+    if (!is_plain && residual.data) value += vec_load_first((const float *)residual.data + i * residual.step + c, left);
+    typed_store(to.data, i * to.step + c, value, left, y_type);
   }
 }
-
-ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, int dx_type, int dy_type, int x_type, bool is_centered) {
-  const NormSettings *settings = norm->settings;
-  int64_t columns = settings->columns;
-  Moments moments = row_moments(norm, i, x_type, is_centered);
-  Vec r = vec_set(moments.inverse), gradient_mean = vec_zero();
-  if (is_centered) gradient_mean = vec_set(SUM_COLUMNS(load(norm->dy, i, c, left, dy_type) * factor(settings, c)) / (float)columns);
-  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; c < columns; c += VL) {
-    Vec g = load(norm->dy, i, c, columns - c, dy_type) * factor(settings, c);
-    sums[c / VL % 4] = vec_fma(g, centered(norm, i, c, moments.mean, x_type, is_centered), sums[c / VL % 4]);
-  }
-  float product_mean = vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / (float)columns;
-  Vec shift = vec_set(moments.inverse * moments.inverse * product_mean);
-  for (int64_t c = 0; c < columns; c += VL) {
-    int64_t left = columns - c;
-    Vec g = load(norm->dy, i, c, left, dy_type) * factor(settings, c) - gradient_mean;
-    Vec value = r * vec_fnma(centered(norm, i, c, moments.mean, x_type, is_centered), shift, g);
-    if (norm->accumulate) value += load(norm->dx, i, c, left, dx_type);
-    typed_store(norm->dx.data, i * norm->dx.step + c, value, left, dx_type);
-  }
-}
-
-#define BY_CENTERED(is_centered, call) \
-  do {                                 \
-    if (is_centered) {                 \
-      enum { CENTERED = 1 };           \
-      call;                            \
-    } else {                           \
-      enum { CENTERED = 0 };           \
-      call;                            \
-    }                                  \
-  } while (0)
 
 static void forward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  bool x_is_half = norm->x.type == FLOAT_BF16;
-  for (int64_t i = begin; i < end; i++)
-    BY_CENTERED(norm->settings->is_centered, BY_TYPE(norm->y.type, x_is_half ? forward_row(norm, i, TYPE, FLOAT_BF16, CENTERED)
-                                                                             : forward_row(norm, i, TYPE, FLOAT_32, CENTERED)));
+  bool is_plain = !norm->settings->is_centered && !norm->settings->bias && !norm->residual.data;
+  if (is_plain) BY_TYPES(norm->x.type, norm->y.type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, true, X_TYPE, Y_TYPE));
+  else BY_TYPES(norm->x.type, norm->y.type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, false, X_TYPE, Y_TYPE));
 }
 
-void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *settings, int64_t n, Backend *backend) {
-  Norm norm = {.y = y, .x = x, .residual = residual, .settings = settings};
-  run_rows(backend, n, settings->columns, forward_rows, &norm);
+void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend) {
+  run_rows(backend, n, norm->columns, forward_rows, &(Norm){.y = y, .x = x, .residual = residual, .settings = norm});
 }
 
-// dx has the type of x.
+ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, bool is_centered, int x_type, int dy_type, int dx_type) {
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, dy = norm->dy, dx = norm->dx;
+  const bool accumulate = norm->accumulate;
+  int64_t columns = settings.columns, x_at = i * from.step, dy_at = i * dy.step, dx_at = i * dx.step;
+  Moments moments = row_moments(norm, i, is_centered, x_type);
+  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, products[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+  Vec mean = vec_set(moments.mean);
+  for (int64_t c = 0; c < columns; c += VL) {
+    int64_t left = columns - c;
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
+    if (is_centered) x -= mean, sums[c / VL % 4] += g;
+    products[c / VL % 4] = vec_fma(g, x, products[c / VL % 4]);
+  }
+  float mean_of_g = is_centered ? sum_of_four(sums) / (float)columns : 0;
+  Vec r = vec_set(moments.r), shift = vec_set(moments.r * moments.r * (sum_of_four(products) / (float)columns));
+  for (int64_t c = 0; c < columns; c += VL) {
+    int64_t left = columns - c;
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
+    if (is_centered) x -= mean, g -= vec_set(mean_of_g);
+    Vec value = r * vec_fnma(x, shift, g);
+    if (accumulate) value += typed_load(dx.data, dx_at + c, left, dx_type);
+    typed_store(dx.data, dx_at + c, value, left, dx_type);
+  }
+}
+
+// dx has x's type where both belong to one tensor.
+ALWAYS_INLINE void backward_some(const Norm *norm, int64_t begin, int64_t end, bool is_centered) {
+  if (norm->dx.type == norm->x.type)
+    BY_TYPES(norm->x.type, norm->dy.type, for (int64_t i = begin; i < end; i++) backward_row(norm, i, is_centered, X_TYPE, Y_TYPE, X_TYPE));
+  else
+    BY_TYPES(norm->x.type, norm->dy.type,
+             for (int64_t i = begin; i < end; i++) backward_row(norm, i, is_centered, X_TYPE, Y_TYPE, norm->dx.type));
+}
+
 static void backward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  bool x_is_half = norm->x.type == FLOAT_BF16;
-  for (int64_t i = begin; i < end; i++)
-    BY_CENTERED(norm->settings->is_centered,
-                BY_TYPE(norm->dy.type, x_is_half ? backward_row(norm, i, FLOAT_BF16, TYPE, FLOAT_BF16, CENTERED)
-                                                 : backward_row(norm, i, FLOAT_32, TYPE, FLOAT_32, CENTERED)));
+  if (norm->settings->is_centered) backward_some(norm, begin, end, true);
+  else backward_some(norm, begin, end, false);
 }
 
-void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *settings, int64_t n, bool accumulate, Backend *backend) {
-  Norm norm = {.dx = dx, .dy = dy, .x = x, .settings = settings, .accumulate = accumulate};
-  run_rows(backend, n, settings->columns, backward_rows, &norm);
+void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
+  run_rows(backend, n, norm->columns, backward_rows, &(Norm){.x = x, .dx = dx, .dy = dy, .settings = norm, .accumulate = accumulate});
 }

@@ -1,4 +1,4 @@
-// Moves and sums: rows gathered and scattered by index, fill, copy, y += alpha x, and the sum of squares.
+// Moves and sums: rows gathered and scattered by index, columns of heads, fill, copy, y += alpha x, and the sum of squares.
 #include <string.h>
 
 #include "kernels/reference/reference.h"
@@ -18,18 +18,22 @@ void reference_scatter_rows(void *y, const void *x, FloatType type, const int32_
     }
 }
 
-void reference_copy_heads(Rows y, int64_t y_step, Rows x, int64_t x_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
-                          Backend *backend) {
+static void copy_head_column(Rows y, int64_t y_at, int64_t y_step, Rows x, int64_t x_at, int64_t x_step, int64_t heads, bool accumulate) {
+  double sum = 0;
+  for (int64_t h = 0; h < heads; h++) {
+    double value = reference_load(x.data, x.type, x_at + h * x_step);
+    sum += value;
+    int64_t to = y_at + h * y_step;
+    if (y_step != 0) reference_store(y.data, y.type, to, value + (accumulate ? reference_load(y.data, y.type, to) : 0));
+  }
+  if (y_step == 0) reference_store(y.data, y.type, y_at, sum + (accumulate ? reference_load(y.data, y.type, y_at) : 0));
+}
+
+void reference_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n,
+                          bool accumulate, Backend *backend) {
   (void)backend;
-  int64_t outputs = y_step == 0 ? 1 : heads, summed = y_step == 0 ? heads : 1;
   for (int64_t i = 0; i < n; i++)
-    for (int64_t h = 0; h < outputs; h++)
-      for (int64_t c = 0; c < width; c++) {
-        int64_t to = i * y.step + h * y_step + c;
-        double sum = accumulate ? reference_load(y.data, y.type, to) : 0;
-        for (int64_t g = h; g < h + summed; g++) sum += reference_load(x.data, x.type, i * x.step + g * x_step + c);
-        reference_store(y.data, y.type, to, sum);
-      }
+    for (int64_t c = 0; c < width; c++) copy_head_column(y, i * y.step + c, y_head_step, x, i * x.step + c, x_head_step, heads, accumulate);
 }
 
 void reference_fill(float *y, float value, int64_t count, Backend *backend) {

@@ -1,131 +1,102 @@
-// A mixture of experts, one token and one of its experts at a time: the equations of kernels/experts.h.
-#include <math.h>
+// A mixture of experts, one token and one expert at a time, all in double:
+//   h = f(gate_e x_i) * up_e x_i,   y_i += weight down_e h
+//   t = dy_i down_e,   dweight = t . h,   dx_i (+)= weight (t * up * f'(gate)) gate_e + weight (t * f(gate)) up_e
 #include <stdlib.h>
 
 #include "core/memory.h"
 #include "kernels/reference/reference.h"
 
-void reference_router_forward(int32_t *chosen, float *weights, float *totals, const float *logits, const RouterSettings *router, int64_t n,
-                              Backend *backend) {
-  (void)backend;
-  float scores[ROUTER_MOST_EXPERTS];
-  for (int64_t i = 0; i < n; i++) {
-    router_row_forward(chosen + i * router->used, weights + i * router->used, scores, logits + i * router->experts, router);
-    for (int64_t s = 0; totals && s < router->used; s++) totals[chosen[i * router->used + s]] += 1;
-    for (int64_t e = 0; totals && e < router->experts; e++) totals[router->experts + e] += scores[e];
-  }
-}
-
-void reference_router_backward(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen,
-                               const RouterSettings *router, int64_t n, Backend *backend) {
-  (void)backend;
-  for (int64_t i = 0; i < n; i++)
-    router_row_backward(dlogits + i * router->experts, dweights + i * router->used, logits + i * router->experts, chosen + i * router->used,
-                        router);
-}
-
-typedef struct Visit {
+typedef struct Work {
   const ExpertMatrices *experts;
-  double *x, *dx, *out;  // [hidden]
-  double *gate, *up, *dinner;  // [width]
-  float *w;  // a row of a matrix
-} Visit;
+  float *row;  // one row of a matrix
+  double *gate, *up, *t;  // [width]
+} Work;
 
-static Visit visit_new(const ExpertMatrices *experts) {
-  size_t hidden = (size_t)experts->hidden, width = (size_t)experts->width;
-  Visit v = {.experts = experts};
-  v.x = memory_new(3 * hidden + 3 * width, sizeof *v.x);
-  v.dx = v.x + hidden;
-  v.out = v.dx + hidden;
-  v.gate = v.out + hidden;
-  v.up = v.gate + width;
-  v.dinner = v.up + width;
-  v.w = memory_new(hidden > width ? hidden : width, sizeof *v.w);
-  return v;
+static Work work_new(const ExpertMatrices *experts) {
+  size_t width = (size_t)experts->width, hidden = (size_t)experts->hidden;
+  return (Work){experts, memory_new(width > hidden ? width : hidden, sizeof(float)), memory_new(width, sizeof(double)),
+                memory_new(width, sizeof(double)), memory_new(width, sizeof(double))};
 }
 
-static void visit_free(Visit *v) {
-  free(v->x);
-  free(v->w);
+static void work_free(Work *work) {
+  free(work->row);
+  free(work->gate);
+  free(work->up);
+  free(work->t);
 }
 
-static double dot_row(const Visit *v, const Matrix *m, int64_t row, const double *x) {
-  double sum = 0;
-  matrix_dequantize(v->w, m, row, 0, m->columns);
-  for (int64_t c = 0; c < m->columns; c++) sum += v->w[c] * x[c];
-  return sum;
-}
-
-// gate, up and the expert's output of x.
-static void visit_forward(Visit *v, int64_t e) {
-  const ExpertMatrices *experts = v->experts;
-  double *inner = v->dinner;
-  for (int64_t r = 0; r < experts->width; r++) {
-    v->gate[r] = dot_row(v, &experts->gate[e], r, v->x);
-    v->up[r] = dot_row(v, &experts->up[e], r, v->x);
-    inner[r] = reference_activate(v->gate[r], experts->activation).value * v->up[r];
+// out[rows] = w x_i
+static void multiply_row(double *out, const Matrix *w, Rows x, int64_t i, float *row) {
+  for (int64_t r = 0; r < w->rows; r++) {
+    matrix_dequantize(row, w, r, 0, w->columns);
+    out[r] = 0;
+    for (int64_t c = 0; c < w->columns; c++) out[r] += reference_load(x.data, x.type, i * x.step + c) * row[c];
   }
-  for (int64_t r = 0; r < experts->hidden; r++) v->out[r] = dot_row(v, &experts->down[e], r, inner);
 }
 
-static void load_row(double *out, Rows rows, int64_t i, int64_t columns) {
-  for (int64_t c = 0; c < columns; c++) out[c] = reference_load(rows.data, rows.type, i * rows.step + c);
+static void add_output(double *y, Work *work, Rows x, int64_t i, int32_t e, double weight) {
+  const ExpertMatrices *experts = work->experts;
+  multiply_row(work->gate, &experts->gate[e], x, i, work->row);
+  multiply_row(work->up, &experts->up[e], x, i, work->row);
+  for (int64_t c = 0; c < experts->hidden; c++) {
+    matrix_dequantize(work->row, &experts->down[e], c, 0, experts->width);
+    for (int64_t j = 0; j < experts->width; j++)
+      y[c] += weight * reference_activate(work->gate[j], experts->activation).value * work->up[j] * work->row[j];
+  }
 }
 
 void reference_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
                                bool in_int8, float *scratch, Backend *backend) {
-  if (in_int8) {  // the rounding is linear_forward_int8's
-    experts_forward_by_parts(backend->kernels, y, x, experts, chosen, weights, n, true, scratch, backend);
+  if (in_int8) {  // defined by linear_forward_int8
+    experts_forward_by_parts(&kernels_scalar, y, x, experts, chosen, weights, n, true, scratch, backend);
     return;
   }
-  Visit v = visit_new(experts);
+  Work work = work_new(experts);
+  double *sum = memory_new((size_t)experts->hidden, sizeof *sum);
   for (int64_t i = 0; i < n; i++) {
-    load_row(v.x, x, i, experts->hidden);
-    load_row(v.dx, y, i, experts->hidden);
-    for (int64_t s = 0; s < experts->used; s++) {
-      visit_forward(&v, chosen[i * experts->used + s]);
-      for (int64_t c = 0; c < experts->hidden; c++) v.dx[c] += weights[i * experts->used + s] * v.out[c];
-    }
-    for (int64_t c = 0; c < experts->hidden; c++) reference_store(y.data, y.type, i * y.step + c, v.dx[c]);
+    for (int64_t c = 0; c < experts->hidden; c++) sum[c] = reference_load(y.data, y.type, i * y.step + c);
+    for (int64_t s = i * experts->used; s < (i + 1) * experts->used; s++) add_output(sum, &work, x, i, chosen[s], weights[s]);
+    for (int64_t c = 0; c < experts->hidden; c++) reference_store(y.data, y.type, i * y.step + c, sum[c]);
   }
-  visit_free(&v);
+  free(sum);
+  work_free(&work);
 }
 
-static void add_column(const Visit *v, double *out, const Matrix *m, int64_t row, double factor) {
-  matrix_dequantize(v->w, m, row, 0, m->columns);
-  for (int64_t c = 0; c < m->columns; c++) out[c] += factor * v->w[c];
-}
-
-// What expert e with this weight gives to dx; returns dy . its output.
-static double visit_backward(Visit *v, int64_t e, const double *dy, double weight) {
-  const ExpertMatrices *experts = v->experts;
-  visit_forward(v, e);
-  double product = 0;
-  for (int64_t c = 0; c < experts->hidden; c++) product += dy[c] * v->out[c];
-  for (int64_t r = 0; r < experts->width; r++) v->dinner[r] = 0;
-  for (int64_t r = 0; r < experts->hidden; r++) add_column(v, v->dinner, &experts->down[e], r, weight * dy[r]);
-  for (int64_t r = 0; r < experts->width; r++) {
-    ReferenceSlope f = reference_activate(v->gate[r], experts->activation);
-    add_column(v, v->dx, &experts->gate[e], r, v->dinner[r] * v->up[r] * f.derivative);
-    add_column(v, v->dx, &experts->up[e], r, v->dinner[r] * f.value);
+// Returns dweight.
+static double add_gradient(double *dx, Work *work, Rows dy, Rows x, int64_t i, int32_t e, double weight) {
+  const ExpertMatrices *experts = work->experts;
+  multiply_row(work->gate, &experts->gate[e], x, i, work->row);
+  multiply_row(work->up, &experts->up[e], x, i, work->row);
+  for (int64_t j = 0; j < experts->width; j++) work->t[j] = 0;
+  for (int64_t c = 0; c < experts->hidden; c++) {
+    matrix_dequantize(work->row, &experts->down[e], c, 0, experts->width);
+    for (int64_t j = 0; j < experts->width; j++) work->t[j] += reference_load(dy.data, dy.type, i * dy.step + c) * work->row[j];
   }
-  return product;
+  double dweight = 0;
+  for (int64_t j = 0; j < experts->width; j++) {
+    Slope slope = reference_activate(work->gate[j], experts->activation);
+    dweight += work->t[j] * slope.value * work->up[j];
+    double dgate = weight * work->t[j] * work->up[j] * slope.derivative, dup = weight * work->t[j] * slope.value;
+    matrix_dequantize(work->row, &experts->gate[e], j, 0, experts->hidden);
+    for (int64_t c = 0; c < experts->hidden; c++) dx[c] += dgate * work->row[c];
+    matrix_dequantize(work->row, &experts->up[e], j, 0, experts->hidden);
+    for (int64_t c = 0; c < experts->hidden; c++) dx[c] += dup * work->row[c];
+  }
+  return dweight;
 }
 
 void reference_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
                                 const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend) {
-  (void)scratch, (void)backend;
-  Visit v = visit_new(experts);
-  double *out = memory_new((size_t)experts->hidden, sizeof *out);
+  (void)scratch;
+  (void)backend;
+  Work work = work_new(experts);
+  double *sum = memory_new((size_t)experts->hidden, sizeof *sum);
   for (int64_t i = 0; i < n; i++) {
-    load_row(v.x, x, i, experts->hidden);
-    load_row(out, dy, i, experts->hidden);
-    for (int64_t c = 0; c < experts->hidden; c++) v.dx[c] = 0;
-    if (accumulate) load_row(v.dx, dx, i, experts->hidden);
+    for (int64_t c = 0; c < experts->hidden; c++) sum[c] = accumulate ? reference_load(dx.data, dx.type, i * dx.step + c) : 0;
     for (int64_t s = i * experts->used; s < (i + 1) * experts->used; s++)
-      dweights[s] = (float)visit_backward(&v, chosen[s], out, weights[s]);
-    for (int64_t c = 0; c < experts->hidden; c++) reference_store(dx.data, dx.type, i * dx.step + c, v.dx[c]);
+      dweights[s] = (float)add_gradient(sum, &work, dy, x, i, chosen[s], weights[s]);
+    for (int64_t c = 0; c < experts->hidden; c++) reference_store(dx.data, dx.type, i * dx.step + c, sum[c]);
   }
-  free(out);
-  visit_free(&v);
+  free(sum);
+  work_free(&work);
 }

@@ -1,28 +1,30 @@
-// RMSNorm and LayerNorm: the equations of kernels/norm.h.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
+//   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  z = (x - mean) r,  y = z m + bias + residual
+//   dx (+)= r (g - mean(g) - z mean(g z)),       g = dy m
+// without either mean of a row in RMSNorm. The weights are frozen: they have no gradient.
 #include <math.h>
 
 #include "kernels/reference/reference.h"
 
-static double load(Rows rows, int64_t i, int64_t column) { return reference_load(rows.data, rows.type, i * rows.step + column); }
+static double load(Rows rows, int64_t i, int64_t c) { return reference_load(rows.data, rows.type, i * rows.step + c); }
 
-static double mean_of(Rows x, int64_t i, const NormSettings *norm) {
-  double sum = 0;
-  for (int64_t c = 0; c < norm->columns; c++) sum += load(x, i, c);
-  return norm->is_centered ? sum / (double)norm->columns : 0;
-}
+typedef struct Moments {
+  double mean, r;
+} Moments;
 
-static double inverse_deviation(Rows x, int64_t i, double mean, const NormSettings *norm) {
-  double sum = 0;
-  for (int64_t c = 0; c < norm->columns; c++) sum += (load(x, i, c) - mean) * (load(x, i, c) - mean);
-  return 1 / sqrt(sum / (double)norm->columns + norm->epsilon);
+static Moments row_moments(Rows x, int64_t i, const NormSettings *norm) {
+  double mean = 0, squares = 0, columns = (double)norm->columns;
+  for (int64_t c = 0; norm->is_centered && c < norm->columns; c++) mean += load(x, i, c) / columns;
+  for (int64_t c = 0; c < norm->columns; c++) squares += (load(x, i, c) - mean) * (load(x, i, c) - mean);
+  return (Moments){mean, 1 / sqrt(squares / columns + norm->epsilon)};
 }
 
 void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < n; i++) {
-    double mean = mean_of(x, i, norm), r = inverse_deviation(x, i, mean, norm);
+    Moments moments = row_moments(x, i, norm);
     for (int64_t c = 0; c < norm->columns; c++) {
-      double value = r * (load(x, i, c) - mean) * ((double)norm->offset + norm->weight[c]);
+      double value = (load(x, i, c) - moments.mean) * moments.r * ((double)norm->offset + norm->weight[c]);
       if (norm->bias) value += norm->bias[c];
       if (residual.data) value += load(residual, i, c);
       reference_store(y.data, y.type, i * y.step + c, value);
@@ -33,16 +35,17 @@ void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *n
 void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
   (void)backend;
   for (int64_t i = 0; i < n; i++) {
-    double mean = mean_of(x, i, norm), r = inverse_deviation(x, i, mean, norm), gradient_mean = 0, product_mean = 0;
+    Moments moments = row_moments(x, i, norm);
+    double mean_g = 0, mean_gz = 0;
     for (int64_t c = 0; c < norm->columns; c++) {
       double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
-      if (norm->is_centered) gradient_mean += g / (double)norm->columns;
-      product_mean += g * (load(x, i, c) - mean) / (double)norm->columns;
+      mean_g += norm->is_centered ? g / (double)norm->columns : 0;
+      mean_gz += g * (load(x, i, c) - moments.mean) * moments.r / (double)norm->columns;
     }
     for (int64_t c = 0; c < norm->columns; c++) {
       double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
-      double value = r * (g - gradient_mean - (load(x, i, c) - mean) * r * r * product_mean);
-      reference_store(dx.data, dx.type, i * dx.step + c, accumulate ? load(dx, i, c) + value : value);
+      double value = moments.r * (g - mean_g - (load(x, i, c) - moments.mean) * moments.r * mean_gz);
+      reference_store(dx.data, dx.type, i * dx.step + c, value + (accumulate ? load(dx, i, c) : 0));
     }
   }
 }

@@ -73,9 +73,27 @@ static void kernels_without_a_model_are_all_there(void **state) {
   assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));
-  const char *names[] = {
-      "embedding_forward", "norm_forward", "norm_backward", "rope", "gated_forward", "gated_backward", "cross_entropy", "dropout",
-      "gather_rows",       "scatter_rows", "fill",          "copy", "add",           "sum_of_squares", "adamw"};
+  assert_int_equal(check_kernels(result, "experts_forward"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "experts_backward"), arithmetics(result));
+  const char *names[] = {"embedding_forward",
+                         "norm_forward",
+                         "norm_backward",
+                         "rope",
+                         "gated_forward",
+                         "gated_backward",
+                         "cross_entropy",
+                         "softcap",
+                         "router_forward",
+                         "router_backward",
+                         "copy_heads",
+                         "dropout",
+                         "gather_rows",
+                         "scatter_rows",
+                         "fill",
+                         "copy",
+                         "add",
+                         "sum_of_squares",
+                         "adamw"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     if (check_kernels(result, names[i]) != 1) fail_msg("%s is not measured", names[i]);
   json_decref(result);
