@@ -233,6 +233,21 @@ static void read_query_scalar(ModelConfig *config, const Gguf *gguf, const Famil
     config->query_scalar = (double)config->hidden / (double)config->heads;
 }
 
+// An array of a truth for each layer, where the key has one.
+static Status read_truths(LayerKind *kinds, size_t offset, const ModelConfig *config, const Gguf *gguf, const GgufValue *value) {
+  if (!value || value->type != GGUF_ARRAY) return STATUS_OK;
+  if (value->count != (uint64_t)config->layers)
+    return status_fail(STATUS_BAD_INPUT, "%s: %s has %llu elements for %lld layers", gguf->path, value->key,
+                       (unsigned long long)value->count, (long long)config->layers);
+  for (int64_t i = 0; i < config->layers; i++) {
+    int64_t truth = value->element == GGUF_BOOL ? value->data[i] : 0;
+    if (value->element != GGUF_BOOL && !gguf_array_integer(value, (uint64_t)i, &truth))
+      return status_fail(STATUS_BAD_INPUT, "%s: %s is no array of truths", gguf->path, value->key);
+    *(bool *)((char *)&kinds[i] + offset) = truth != 0;
+  }
+  return STATUS_OK;
+}
+
 // attention.sliding_window_pattern: a period, or a truth for each layer.
 static Status read_gguf_kinds(ModelConfig *config, const Gguf *gguf, const Family *family, Arena *arena) {
   const GgufValue *pattern = find(gguf, family, "attention.sliding_window_pattern");
@@ -240,17 +255,13 @@ static Status read_gguf_kinds(ModelConfig *config, const Gguf *gguf, const Famil
   if (pattern && pattern->type != GGUF_ARRAY) gguf_get_integer(gguf, pattern->key, &period);
   LayerKind *kinds = new_kinds(config, family, period, 0, arena);
   for (int64_t i = 0; family->bit == FAMILY_SMOLLM3 && i < config->layers; i++) kinds[i].has_rope = (i + 1) % 4 != 0;
-  if (!pattern || pattern->type != GGUF_ARRAY) return STATUS_OK;
-  if (pattern->count != (uint64_t)config->layers)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has %llu elements for %lld layers", gguf->path, pattern->key,
-                       (unsigned long long)pattern->count, (long long)config->layers);
-  for (int64_t i = 0; i < config->layers; i++) {
-    int64_t is_windowed = pattern->element == GGUF_BOOL ? pattern->data[i] : 0;
-    if (pattern->element != GGUF_BOOL && !gguf_array_integer(pattern, (uint64_t)i, &is_windowed))
-      return status_fail(STATUS_BAD_INPUT, "%s: %s is no array of truths", gguf->path, pattern->key);
-    kinds[i].is_windowed = config->window > 0 && is_windowed;
+  for (int64_t i = 0; config->experts > 0 && i < config->layers; i++) {
+    char router[64];
+    snprintf(router, sizeof router, "blk.%lld.ffn_gate_inp.weight", (long long)i);
+    if (family->bit == FAMILY_QWEN3_MOE) kinds[i].is_sparse = gguf_find_tensor(gguf, router) != NULL;
   }
-  return STATUS_OK;
+  if (config->window > 0) TRY(read_truths(kinds, offsetof(LayerKind, is_windowed), config, gguf, pattern));
+  return read_truths(kinds, offsetof(LayerKind, has_rope), config, gguf, find(gguf, family, "rope.layers"));
 }
 
 static Status find_gguf_family(const Family **family, const Gguf *gguf) {
@@ -329,19 +340,30 @@ static int64_t window_period(const ModelConfig *config) {
   return period;
 }
 
+// A truth for each layer; offset: of a bool in LayerKind.
+static void put_truths(GgufWriter *writer, const ModelConfig *config, const Family *family, const char *key, size_t offset) {
+  uint8_t *truths = memory_new((size_t)config->layers, 1);
+  for (int64_t i = 0; i < config->layers; i++) truths[i] = *(const bool *)((const char *)&config->kinds[i] + offset);
+  char name[128];
+  snprintf(name, sizeof name, "%s.%s", family->gguf, key);
+  gguf_put_array(writer, name, GGUF_BOOL, truths, (uint64_t)config->layers);
+  free(truths);
+}
+
+// llama.cpp's SmolLM3 has no RoPE in each fourth layer; rope.layers, where it is otherwise, is a key of our own.
+static bool has_usual_rope(const LayerKind *kind, int64_t layer) { return kind->has_rope == ((layer + 1) % 4 != 0); }
+
 static void put_kinds(GgufWriter *writer, const ModelConfig *config, const Family *family) {
+  bool is_usual = true;
+  for (int64_t i = 0; i < config->layers; i++) is_usual &= has_usual_rope(&config->kinds[i], i);
+  if (family->bit == FAMILY_SMOLLM3 && !is_usual) put_truths(writer, config, family, "rope.layers", offsetof(LayerKind, has_rope));
   if (config->window == 0 || family->window_rule == WINDOW_IN_ALL_LAYERS) return;
   int64_t period = window_period(config);
   if (period > 0) {
     put_integer(writer, family, "attention.sliding_window_pattern", period);
     return;
   }
-  uint8_t *pattern = memory_new((size_t)config->layers, 1);
-  for (int64_t i = 0; i < config->layers; i++) pattern[i] = config->kinds[i].is_windowed;
-  char name[128];
-  snprintf(name, sizeof name, "%s.attention.sliding_window_pattern", family->gguf);
-  gguf_put_array(writer, name, GGUF_BOOL, pattern, (uint64_t)config->layers);
-  free(pattern);
+  put_truths(writer, config, family, "attention.sliding_window_pattern", offsetof(LayerKind, is_windowed));
 }
 
 void config_to_gguf(GgufWriter *writer, const ModelConfig *config, const Family *family) {
@@ -510,7 +532,18 @@ static void put_json_kinds(json_t *root, const ModelConfig *config, const Family
     for (int64_t i = 0; i < config->layers; i++) json_array_append_new(list, json_integer(config->kinds[i].has_rope));
     json_object_set_new(root, "no_rope_layers", list);
   }
-  if (config->window == 0 || family->window_rule == WINDOW_IN_ALL_LAYERS) return;
+  if (family->bit == FAMILY_QWEN3_MOE) {
+    json_t *dense = json_array();
+    for (int64_t i = 0; i < config->layers; i++)
+      if (!config->kinds[i].is_sparse) json_array_append_new(dense, json_integer(i));
+    json_object_set_new(root, "mlp_only_layers", dense);
+  }
+  bool may_window = family->window_rule == WINDOW_FROM_A_LAYER || family->bit & (FAMILY_QWEN3_MOE | FAMILY_SMOLLM3);
+  if (may_window) json_object_set_new(root, "use_sliding_window", json_boolean(config->window > 0));
+  if (config->window == 0 || (family->window_rule == WINDOW_IN_ALL_LAYERS && family->bit != FAMILY_SMOLLM3)) return;
+  int64_t first = 0;
+  while (first < config->layers && !config->kinds[first].is_windowed) first++;
+  if (family->window_rule == WINDOW_FROM_A_LAYER) json_object_set_new(root, "max_window_layers", json_integer(first));
   json_t *types = json_array();
   for (int64_t i = 0; i < config->layers; i++)
     json_array_append_new(types, json_string(config->kinds[i].is_windowed ? "sliding_attention" : "full_attention"));

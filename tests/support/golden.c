@@ -1,5 +1,9 @@
 #include "tests/support/golden.h"
 
+#include <dirent.h>
+
+#include "core/file.h"
+
 const SafetensorsTensor *golden_tensor(const Safetensors *golden, const char *name) {
   const SafetensorsTensor *tensor = safetensors_find(golden, name);
   if (!tensor) fail_msg("the reference has no tensor %s", name);
@@ -47,4 +51,36 @@ float *golden_logits(const Model *model, const int32_t *ids, int64_t documents, 
   free(positions);
   free(spans);
   return out;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+char **golden_families(void) {
+  char *shared = shared_path("golden/families"), **families = memory_new(1, sizeof *families);
+  const char *parents[] = {shared, getenv("LORA_FAMILIES")};
+  int64_t count = 0;
+  for (int p = 0; p < 2; p++) {
+    DIR *folder = parents[p] ? opendir(parents[p]) : NULL;
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+      char *path = path_join(parents[p], entry->d_name), *golden = path_join(path, "golden.safetensors");
+      bool is_one = file_exists(golden);
+      free(golden);
+      if (!is_one) {
+        free(path);
+        continue;
+      }
+      families = memory_grow(families, (size_t)(count + 2), sizeof *families);
+      families[count++] = path;
+      families[count] = NULL;
+    }
+    if (folder) closedir(folder);
+  }
+  free(shared);
+  qsort(families, (size_t)count, sizeof *families, by_name);
+  return families;
+}
+
+void golden_families_free(char **families) {
+  for (char **family = families; *family; family++) free(*family);
+  free(families);
 }
