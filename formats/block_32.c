@@ -5,7 +5,7 @@
 //   Q5_1  d, m, 32 high bits, 16 bytes        x = d q + m
 //   Q8_0  d, 32 signed bytes                  x = d q
 // Byte j of the nibbles holds value j below and value j + 16 above; bit j of the high bits is value j's fifth bit.
-// Quantising follows llama.cpp's reference to the last bit: the scale is divided and inverted in binary32 before
+// Quantising without importance (with it: formats/quantize_32.c) follows llama.cpp's reference to the last bit: the scale is divided and inverted in binary32 before
 // it is rounded to binary16, and ties go up for the nibbles, away from zero for Q8_0.
 #include <math.h>
 
@@ -22,15 +22,6 @@ static void unpack_nibbles(uint8_t q[ELEMENTS], const uint8_t *nibbles) {
 
 static void unpack_fifth_bits(uint8_t q[ELEMENTS], const uint8_t *bits) {
   for (int j = 0; j < ELEMENTS; j++) q[j] |= (uint8_t)((bits[j / 8] >> j % 8 & 1) << 4);
-}
-
-static void pack_nibbles(uint8_t *nibbles, const uint8_t q[ELEMENTS]) {
-  for (int j = 0; j < HALF; j++) nibbles[j] = (uint8_t)((q[j] & 15) | q[j + HALF] << 4);
-}
-
-static void pack_fifth_bits(uint8_t *bits, const uint8_t q[ELEMENTS]) {
-  memset(bits, 0, ELEMENTS / 8);
-  for (int j = 0; j < ELEMENTS; j++) bits[j / 8] |= (uint8_t)((q[j] >> 4) << j % 8);
 }
 
 void q4_0_dequantize(float *out, const void *blocks, int64_t n) {
@@ -118,7 +109,11 @@ static float quantize_range(uint8_t q[ELEMENTS], float *least, const float *x, i
   return d;
 }
 
-void q4_0_quantize(void *blocks, const float *in, int64_t n) {
+void q4_0_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  if (importance) {
+    q4_0_search(blocks, in, importance, n);
+    return;
+  }
   uint8_t *block = blocks, q[ELEMENTS];
   for (int64_t i = 0; i < n; i += ELEMENTS, block += 18) {
     store_half(block, quantize_symmetric(q, in + i, 16));
@@ -126,7 +121,11 @@ void q4_0_quantize(void *blocks, const float *in, int64_t n) {
   }
 }
 
-void q4_1_quantize(void *blocks, const float *in, int64_t n) {
+void q4_1_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  if (importance) {
+    q4_1_search(blocks, in, importance, n);
+    return;
+  }
   uint8_t *block = blocks, q[ELEMENTS];
   for (int64_t i = 0; i < n; i += ELEMENTS, block += 20) {
     float least;
@@ -136,7 +135,11 @@ void q4_1_quantize(void *blocks, const float *in, int64_t n) {
   }
 }
 
-void q5_0_quantize(void *blocks, const float *in, int64_t n) {
+void q5_0_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  if (importance) {
+    q5_0_search(blocks, in, importance, n);
+    return;
+  }
   uint8_t *block = blocks, q[ELEMENTS];
   for (int64_t i = 0; i < n; i += ELEMENTS, block += 22) {
     store_half(block, quantize_symmetric(q, in + i, 32));
@@ -145,7 +148,11 @@ void q5_0_quantize(void *blocks, const float *in, int64_t n) {
   }
 }
 
-void q5_1_quantize(void *blocks, const float *in, int64_t n) {
+void q5_1_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  if (importance) {
+    q5_1_search(blocks, in, importance, n);
+    return;
+  }
   uint8_t *block = blocks, q[ELEMENTS];
   for (int64_t i = 0; i < n; i += ELEMENTS, block += 24) {
     float least;
@@ -156,7 +163,8 @@ void q5_1_quantize(void *blocks, const float *in, int64_t n) {
   }
 }
 
-void q8_0_quantize(void *blocks, const float *in, int64_t n) {
+void q8_0_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  (void)importance;  // so many levels leave nothing to weigh
   uint8_t *block = blocks;
   for (int64_t i = 0; i < n; i += ELEMENTS, block += 34) {
     float magnitude = 0;
