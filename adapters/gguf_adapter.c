@@ -13,7 +13,7 @@ static bool string_is(const Gguf *gguf, const char *key, const char *expected) {
 
 static Status read_floats(float **out, Arena *arena, const GgufTensor *tensor, const Gguf *gguf) {
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (!traits || !tensor->data) return status_fail(STATUS_BAD_INPUT, "%s: %s has a type that is not built", gguf->path, tensor->name);
+  if (!traits) return status_fail(STATUS_BAD_INPUT, "%s: %s has a type that is not built", gguf->path, tensor->name);
   int64_t count = tensor->shape[0] * tensor->shape[1];
   *out = arena_new(arena, (size_t)count, sizeof(float));
   traits->dequantize(*out, tensor->data, count);

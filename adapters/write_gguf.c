@@ -56,22 +56,18 @@ static void plan_vector(Plan *plan, const char *name, const float *values, int64
 
 // ---- From a GGUF base ----
 
-static Status plan_other(Plan *plan, const GgufTensor *tensor) {
+static void plan_other(Plan *plan, const GgufTensor *tensor) {
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (!tensor->data)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has a type that cannot be read, so it cannot be carried over", plan->model->path,
-                       tensor->name);
   if (tensor->dimensions == 1 && traits && tensor->type != BLOCK_F32) {
     float *values = arena_new(&plan->arena, (size_t)tensor->shape[0], sizeof *values);
     traits->dequantize(values, tensor->data, tensor->shape[0]);
     plan_vector(plan, tensor->name, values, tensor->shape[0]);
-    return STATUS_OK;
+    return;
   }
   Entry *entry = &ARRAY_PUSH(plan->entries, plan->count, plan->capacity);
   *entry =
       (Entry){.name = tensor->name, .type = tensor->type, .dimensions = tensor->dimensions, .data = tensor->data, .bytes = tensor->bytes};
   memcpy(entry->shape, tensor->shape, sizeof entry->shape);
-  return STATUS_OK;
 }
 
 static const Linear *find_linear(const Plan *plan, const Map *linears, const char *tensor) {
@@ -82,20 +78,18 @@ static const Linear *find_linear(const Plan *plan, const Map *linears, const cha
   return map_get_string(linears, tensor, &index) ? model->linears[index] : NULL;
 }
 
-static Status plan_from_gguf(Plan *plan) {
+static void plan_from_gguf(Plan *plan) {
   const Model *model = plan->model;
   Map linears = {0};
   for (int i = 0; i < model->linear_count; i++)
     map_set_string(&linears, arena_format(&plan->arena, "%s.weight", model->linears[i]->gguf_name), i);
-  Status status = STATUS_OK;
-  for (int64_t i = 0; status == STATUS_OK && i < model->gguf.tensor_count; i++) {
+  for (int64_t i = 0; i < model->gguf.tensor_count; i++) {
     const GgufTensor *tensor = &model->gguf.tensors[i];
     const Linear *linear = find_linear(plan, &linears, tensor->name);
     if (linear) plan_matrix(plan, tensor->name, linear);
-    else status = plan_other(plan, tensor);
+    else plan_other(plan, tensor);
   }
   map_release(&linears);
-  return status;
 }
 
 // ---- From a folder ----
@@ -303,13 +297,10 @@ Status merge_write_gguf(MergeReport *report, const Model *model, const char *pat
                .wanted = options.type,
                .chat_template = options.chat_template,
                .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
-  Status status = STATUS_OK;
-  if (model->is_gguf) status = plan_from_gguf(&plan);
+  if (model->is_gguf) plan_from_gguf(&plan);
   else plan_from_folder(&plan);
-  if (status == STATUS_OK) {
-    tell_substitutes(&plan);
-    status = write_plan(report, &plan, path);
-  }
+  tell_substitutes(&plan);
+  Status status = write_plan(report, &plan, path);
   free(plan.entries);
   arena_release(&plan.arena);
   return status;

@@ -108,7 +108,7 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
         printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
     if (!previous || !is_same_matrix(previous, rate))
-      printf("\n%-5s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
+      printf("\n%-6s [%lld, %lld]%*s", rate->weights, (long long)rate->out, (long long)rate->in,
              (int)(17 - snprintf(NULL, 0, "%lld, %lld", (long long)rate->out, (long long)rate->in)), "");
     if (rate->is_slow) printf("%13s ", "-");
     else printf("%8.1f %3.0f%% ", rate->flops * 1e-9, 100 * rate->share);

@@ -130,13 +130,45 @@ char *block_type_names(bool written) {
   return names.data;
 }
 
+// Types that are not read. (Some numbers of types that GGUF once had belong to none.)
+static const struct {
+  uint32_t type;
+  BlockLayout layout;
+} unread[] = {
+    {9, {"q8_1", 32, 2 + 2 + 32}},
+    {16, {"iq2_xxs", 256, 2 + 64}},
+    {17, {"iq2_xs", 256, 2 + 64 + 8}},
+    {18, {"iq3_xxs", 256, 2 + 64 + 32}},
+    {19, {"iq1_s", 256, 2 + 32 + 16}},
+    {21, {"iq3_s", 256, 2 + 64 + 8 + 32 + 4}},
+    {22, {"iq2_s", 256, 2 + 64 + 8 + 8}},
+    {24, {"i8", 1, 1}},
+    {25, {"i16", 1, 2}},
+    {26, {"i32", 1, 4}},
+    {27, {"i64", 1, 8}},
+    {28, {"f64", 1, 8}},
+    {29, {"iq1_m", 256, 32 + 16 + 8}},
+    {40, {"nvfp4", 64, 4 + 32}},
+    {41, {"q1_0", 128, 2 + 16}},
+};
+
+bool block_layout_any(BlockLayout *layout, uint32_t gguf_type) {
+  const BlockTraits *row = gguf_type < BLOCK_GGUF_END ? block_traits((BlockType)gguf_type) : NULL;
+  if (row) {
+    *layout = (BlockLayout){row->name, row->elements, row->bytes};
+    return true;
+  }
+  for (size_t i = 0; i < sizeof unread / sizeof *unread; i++) {
+    if (unread[i].type != gguf_type) continue;
+    *layout = unread[i].layout;
+    return true;
+  }
+  return false;
+}
+
 const char *block_type_name_any(uint32_t gguf_type) {
-  static const char *const names[] = {
-      "f32",  "f16",   "q4_0",    "q4_1",   NULL,      NULL,    "q5_0",   "q5_1",  "q8_0",  "q8_1",   "q2_k", "q3_k",  "q4_k",  "q5_k",
-      "q6_k", "q8_k",  "iq2_xxs", "iq2_xs", "iq3_xxs", "iq1_s", "iq4_nl", "iq3_s", "iq2_s", "iq4_xs", "i8",   "i16",   "i32",   "i64",
-      "f64",  "iq1_m", "bf16",    NULL,     NULL,      NULL,    "tq1_0",  "tq2_0", NULL,    NULL,     NULL,   "mxfp4", "nvfp4", "q1_0",
-  };
-  return gguf_type < sizeof names / sizeof *names ? names[gguf_type] : NULL;
+  BlockLayout layout;
+  return block_layout_any(&layout, gguf_type) ? layout.name : NULL;
 }
 
 int64_t block_row_bytes(BlockType type, int64_t columns) {

@@ -31,7 +31,7 @@ typedef enum BlockType {
   BLOCK_NF4 = 1000,  // bitsandbytes NF4, double-quantised; its scales live apart: formats/nf4.h
 } BlockType;
 
-enum { BLOCK_GGUF_END = BLOCK_MXFP4 + 1 };  // GGUF's own numbers are below
+enum { BLOCK_GGUF_END = BLOCK_MXFP4 + 1 };  // GGUF's own numbers, of the types above, are below
 
 typedef struct BlockTraits {
   BlockType type;
@@ -48,6 +48,12 @@ typedef struct BlockTraits {
 const BlockTraits *block_traits(BlockType type);  // NULL when the type is not supported
 const BlockTraits *block_traits_by_name(const char *name);  // "q4_k" and "Q4_K" alike; NULL when unknown
 char *block_type_names(bool written);  // "f32, f16, ...": the types that a GGUF may have, or those that we write; the caller frees it
+// What is known of every type of GGUF, also of those that are not read; false when the type is unknown to GGUF.
+typedef struct BlockLayout {
+  const char *name;
+  int elements, bytes;  // of a block
+} BlockLayout;
+bool block_layout_any(BlockLayout *layout, uint32_t gguf_type);
 const char *block_type_name_any(uint32_t gguf_type);  // also names GGUF types that are not supported ("iq2_xxs"); NULL when unknown to GGUF
 int64_t block_row_bytes(BlockType type, int64_t columns);  // columns must be a multiple of the block's elements
 

@@ -151,16 +151,16 @@ static Status take_tensor(Reader *reader, GgufTensor *tensor, uint64_t *offset) 
   }
   TRY(take_bytes(reader, &tensor->type, sizeof tensor->type, tensor->name));
   TRY(take_bytes(reader, offset, sizeof *offset, tensor->name));
-  if (!block_type_name_any(tensor->type))
+  BlockLayout layout;
+  if (!block_layout_any(&layout, tensor->type))
     return status_fail(
         STATUS_BAD_INPUT,
         "%s: tensor '%s' has the unknown type %u; the file is damaged or of a newer GGUF: convert it to one of f32, bf16, q8_0", gguf->path,
         tensor->name, tensor->type);
-  const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (traits && tensor->shape[0] % traits->elements)
+  if (tensor->shape[0] % layout.elements)
     return status_fail(STATUS_BAD_INPUT, "%s: tensor '%s': rows of %" PRId64 " values do not divide into %s blocks of %d; " DAMAGED,
-                       gguf->path, tensor->name, tensor->shape[0], traits->name, traits->elements);
-  if (traits && __builtin_mul_overflow((size_t)(count / traits->elements), (size_t)traits->bytes, &tensor->bytes))
+                       gguf->path, tensor->name, tensor->shape[0], layout.name, layout.elements);
+  if (__builtin_mul_overflow((size_t)(count / layout.elements), (size_t)layout.bytes, &tensor->bytes))
     return status_fail(STATUS_BAD_INPUT, "%s: tensor '%s': its size overflows; " DAMAGED, gguf->path, tensor->name);
   if (map_get_string(&gguf->tensor_index, tensor->name, NULL))
     return status_fail(STATUS_BAD_INPUT, "%s: tensor '%s' is there twice; the file is damaged: fetch or convert it again", gguf->path,
@@ -192,7 +192,6 @@ static int compare_ranges(const void *a, const void *b) {
   return x->start != y->start ? (x->start < y->start ? -1 : 1) : (x->end > y->end) - (x->end < y->end);
 }
 
-// A tensor of a type that we cannot read counts as one byte: the least that it can have.
 static Status check_overlaps(const Gguf *gguf, Range *ranges) {
   qsort(ranges, (size_t)gguf->tensor_count, sizeof *ranges, compare_ranges);
   for (int64_t i = 1; i < gguf->tensor_count; i++)
@@ -211,8 +210,7 @@ static Status place_tensors(Reader *reader, const uint64_t *offsets) {
   Status status = STATUS_OK;
   for (int64_t i = 0; status == STATUS_OK && i < gguf->tensor_count; i++) {
     GgufTensor *tensor = &gguf->tensors[i];
-    bool is_known = block_traits((BlockType)tensor->type) != NULL;
-    uint64_t bytes = is_known ? tensor->bytes : 1, room = reader->size > start ? reader->size - start : 0;
+    uint64_t bytes = tensor->bytes, room = reader->size > start ? reader->size - start : 0;
     if (offsets[i] % gguf->alignment)
       status =
           status_fail(STATUS_BAD_INPUT, "%s: tensor '%s': its offset %" PRIu64 " is no multiple of the alignment %" PRIu64 "; " DAMAGED,
@@ -221,7 +219,7 @@ static Status place_tensors(Reader *reader, const uint64_t *offsets) {
       status = status_fail(STATUS_BAD_INPUT,
                            "%s: tensor '%s': %" PRIu64 " bytes at offset %" PRIu64 " end behind the file's %zu bytes; " DAMAGED, gguf->path,
                            tensor->name, bytes, offsets[i], reader->size);
-    else if (is_known) tensor->data = reader->data + start + offsets[i];
+    else tensor->data = reader->data + start + offsets[i];
     ranges[i] = (Range){offsets[i], offsets[i] + bytes, tensor};
   }
   if (status == STATUS_OK) status = check_overlaps(gguf, ranges);

@@ -67,7 +67,7 @@ typedef struct Gguf {
 } Gguf;
 
 // Enforces every limit of the format before anything is used: STATUS_BAD_INPUT names file and key or tensor.
-// A tensor of a type that we cannot read is not an error here, only its size is then unknown (bytes = 0, data = NULL).
+// A tensor of a type that we cannot read (block_traits gives NULL) is not an error here.
 Status gguf_open(Gguf *gguf, const char *path);
 Status gguf_parse(Gguf *gguf, const char *path, const uint8_t *data, size_t size);  // bytes owned by the caller; for fuzzing
 void gguf_close(Gguf *gguf);

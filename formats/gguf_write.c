@@ -112,18 +112,18 @@ void gguf_put_value(GgufWriter *writer, const GgufValue *value) {
 // The tensor's bytes, or 0 with a note of why nobody could read it.
 static uint64_t tensor_bytes(GgufWriter *writer, const GgufWriterTensor *tensor) {
   const char *fault = NULL;
-  const BlockTraits *traits = block_type_name_any(tensor->type) ? block_traits((BlockType)tensor->type) : NULL;
+  BlockLayout layout;
   int64_t count = 1;
   uint64_t bytes = 0;
   if (strlen(tensor->name) > 63 || !text_is_printable(tensor->name, strlen(tensor->name)))
     fault = "has a name that is not 1 to 63 printable bytes";
-  else if (!traits) fault = "has a type that is not supported";
+  else if (!block_layout_any(&layout, tensor->type)) fault = "has a type that is not supported";
   else if (tensor->dimensions < 1 || tensor->dimensions > 4) fault = "has not 1 to 4 dimensions";
   for (int i = 0; !fault && i < tensor->dimensions; i++)
     if (tensor->shape[i] < 1 || __builtin_mul_overflow(count, tensor->shape[i], &count))
       fault = "has a dimension below 1, or a shape that overflows";
-  if (!fault && tensor->shape[0] % traits->elements) fault = "has rows that its type's blocks do not divide";
-  if (!fault && __builtin_mul_overflow((uint64_t)(count / traits->elements), (uint64_t)traits->bytes, &bytes)) fault = "overflows";
+  if (!fault && tensor->shape[0] % layout.elements) fault = "has rows that its type's blocks do not divide";
+  if (!fault && __builtin_mul_overflow((uint64_t)(count / layout.elements), (uint64_t)layout.bytes, &bytes)) fault = "overflows";
   if (fault) note_failure(writer, memory_format("tensor '%s' %s", tensor->name, fault));
   return fault ? 0 : bytes;
 }

@@ -17,11 +17,10 @@ static Status find_gguf(Source *source, const Model *model, const char *name) {
   const GgufTensor *tensor = gguf_find_tensor(&model->gguf, name);
   if (!tensor) return status_fail(STATUS_BAD_INPUT, "%s: the tensor %s is missing", model->path, name);
   const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (!traits || !tensor->data) {
-    const char *type = block_type_name_any(tensor->type);
+  if (!traits) {
     char *readable = block_type_names(false);
     Status status = status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s, which is not built; requantise the file to a type that is (%s)",
-                                model->path, name, type ? type : "unknown", readable);
+                                model->path, name, block_type_name_any(tensor->type), readable);
     free(readable);
     return status;
   }

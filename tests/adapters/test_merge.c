@@ -392,6 +392,11 @@ static void types_that_cannot_be_written_are_replaced_as_llama_cpp_does(void **s
   assert_int_equal(merge_type_of(q4, BLOCK_BF16, 40, true, false), BLOCK_F16);
   assert_int_equal(merge_type_of(q4, BLOCK_Q6_K, 256, false, true), BLOCK_Q6_K);
   assert_int_equal(merge_type_of(q4, BLOCK_BF16, 256, false, true), BLOCK_Q8_0);
+  for (int type = 0; type < BLOCK_GGUF_END; type++) {
+    if (!block_traits((BlockType)type)) continue;
+    assert_non_null(block_traits(merge_type_of(same, (BlockType)type, 256, true, false))->quantize);
+    assert_int_equal(merge_type_of(same, (BlockType)type, 256, false, false), type);
+  }
   MergeType parsed;
   assert_fails(STATUS_USAGE, merge_type_parse(&parsed, "q4_k"), "q4_k", "q5_0");
   assert_fails(STATUS_USAGE, merge_type_parse(&parsed, "int3"), "int3", "same");

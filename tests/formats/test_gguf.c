@@ -234,7 +234,7 @@ static void tensor_shapes_that_overflow_or_do_not_divide_are_refused(void **stat
   assert_refused(&file, "'t'", "q4_0", "48");
 }
 
-static void unknown_tensor_types_are_refused_and_unread_ones_have_no_size(void **state) {
+static void unknown_tensor_types_are_refused(void **state) {
   (void)state;
   Buffer file = {0};
   const uint32_t types[] = {4, 36, 99, BLOCK_NF4, UINT32_MAX};
@@ -244,15 +244,45 @@ static void unknown_tensor_types_are_refused_and_unread_ones_have_no_size(void *
     put_data(&file, 64);
     assert_refused(&file, "'t'", "type");
   }
-  put_header(&file, 3, 1, 0);
-  put_tensor(&file, "t", 20, 32, 1, 0);  // iq4_nl
-  put_data(&file, 64);
-  Gguf gguf;
-  assert_ok(gguf_parse(&gguf, "file", (const uint8_t *)file.data, file.length));
-  assert_int_equal(gguf.tensors[0].bytes, 0);
-  assert_null(gguf.tensors[0].data);
-  gguf_close(&gguf);
-  buffer_release(&file);
+}
+
+// Experts of every type that GGUF has, read or not: all bytes must be there, and rows must be whole blocks.
+static void experts_of_every_type_have_their_size(void **state) {
+  (void)state;
+  int known = 0;
+  for (uint32_t type = 0; type < 64; type++) {
+    BlockLayout layout;
+    if (!block_layout_any(&layout, type)) continue;
+    known++;
+    assert_string_equal(layout.name, block_type_name_any(type));
+    const int64_t columns = 2 * layout.elements, rows = 3, experts = 5;
+    const size_t bytes = (size_t)(2 * layout.bytes * rows * experts);
+    for (int fault = 0; fault < 3; fault++) {
+      Buffer file = {0};
+      put_header(&file, 3, 1, 0);
+      put_text(&file, "blk.0.ffn_up_exps.weight");
+      put_u32(&file, 3);
+      put_u64(&file, (uint64_t)(fault == 1 ? columns + layout.elements / 2 : columns));
+      put_u64(&file, (uint64_t)rows);
+      put_u64(&file, (uint64_t)experts);
+      put_u32(&file, type);
+      put_u64(&file, 0);
+      put_data(&file, fault == 2 ? bytes - 1 : bytes);
+      if (fault == 1 && layout.elements > 1) assert_refused(&file, "ffn_up_exps", layout.name, "blocks of");
+      if (fault == 2) assert_refused(&file, "ffn_up_exps", "end behind the file");
+      if (fault == 0) {
+        Gguf gguf;
+        assert_ok(gguf_parse(&gguf, "file", (const uint8_t *)file.data, file.length));
+        const GgufTensor *tensor = &gguf.tensors[0];
+        assert_int_equal(tensor->bytes, bytes);
+        assert_int_equal(tensor->shape[2], experts);
+        assert_ptr_equal((const char *)tensor->data + bytes, file.data + file.length);
+        gguf_close(&gguf);
+      }
+      buffer_release(&file);
+    }
+  }
+  assert_int_equal(known, 34);
 }
 
 static void tensors_outside_the_file_unaligned_or_overlapping_are_refused(void **state) {
@@ -591,7 +621,8 @@ int main(void) {
       cmocka_unit_test(duplicate_and_unprintable_keys_are_refused),
       cmocka_unit_test(tensor_names_over_63_bytes_and_duplicates_are_refused),
       cmocka_unit_test(tensor_shapes_that_overflow_or_do_not_divide_are_refused),
-      cmocka_unit_test(unknown_tensor_types_are_refused_and_unread_ones_have_no_size),
+      cmocka_unit_test(unknown_tensor_types_are_refused),
+      cmocka_unit_test(experts_of_every_type_have_their_size),
       cmocka_unit_test(tensors_outside_the_file_unaligned_or_overlapping_are_refused),
       cmocka_unit_test(alignment_must_be_a_power_of_two_within_bounds),
       cmocka_unit_test(block_and_head_counts_must_fit_the_tensors),

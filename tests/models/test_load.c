@@ -75,6 +75,28 @@ static void a_model_without_embedding_is_refused_by_the_tensors_name(void **stat
   free(folder);
 }
 
+static void types_that_are_not_read_are_refused_with_those_that_are(void **state) {
+  (void)state;
+  static const char name[] = "blk.0.attn_q.weight";
+  char *folder = temporary_folder(), *path = path_join(folder, "nvfp4.gguf");
+  Buffer file = {0};
+  assert_ok(file_read(&file, TESTS_DIR "/data/tiny.gguf", 1 << 20));
+  size_t at = 0;
+  while (memcmp(file.data + at, name, strlen(name)) != 0) assert_true(++at + sizeof name + 24 < file.length);
+  const uint32_t nvfp4 = 40;  // no larger than what is there
+  memcpy(file.data + at + strlen(name) + 4 + 2 * 8, &nvfp4, sizeof nvfp4);
+  assert_ok(file_write_whole(path, file.data, file.length));
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, NULL, 1));
+  assert_fails(STATUS_BAD_INPUT, model_open(&model, path, (ModelOptions){0}, backend), path, name, "the type nvfp4", "q2_k, q3_k, q4_k",
+               "iq4_xs, mxfp4, tq1_0, tq2_0)");
+  backend_free(backend);
+  buffer_release(&file);
+  assert_ok(directory_remove(folder));
+  free(path), free(folder);
+}
+
 static void what_is_no_model_is_told_from_one(void **state) {
   (void)state;
   char *folder = temporary_folder();
@@ -92,6 +114,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folders_that_name_the_same_weights_otherwise_are_the_same_model),
       cmocka_unit_test(a_model_without_embedding_is_refused_by_the_tensors_name),
+      cmocka_unit_test(types_that_are_not_read_are_refused_with_those_that_are),
       cmocka_unit_test(what_is_no_model_is_told_from_one),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

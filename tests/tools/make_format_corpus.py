@@ -47,6 +47,13 @@ model = [key("general.architecture", 8, text("llama")), key("llama.block_count",
 weights = [tensor("token_embd.weight", [4, 3], 0, 0), tensor("blk.0.attn_q.weight", [32, 2], 2, 64), tensor("blk.0.ffn_up.weight", [256], 14, 128)]
 scalars = [key(f"k{kind}", kind, bytes([1] * size)) for kind, size in enumerate([1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8]) if size]
 write("gguf", "model", gguf(model, weights, 384))
+blocks = {2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
+          15: (256, 292), 16: (256, 66), 20: (32, 18), 23: (256, 136), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17)}
+tensors, end = [], 0
+for kind, (elements, size) in blocks.items():
+    tensors.append(tensor(f"t{kind}", [elements, 1, 2], kind, end))
+    end += -(-2 * size // 32) * 32
+write("gguf", "block_types", gguf(model[:1], tensors, -(-end // 64) * 64))
 write("gguf", "version_2", gguf(model, weights, 384, version=2))
 write("gguf", "scalars", gguf(scalars + [key("general.alignment", 4, u32(64))], []))
 write("gguf", "string_length_wraps", gguf([key("k", 8, struct.pack("<Q", 2**64 - 1))], []))
