@@ -23,8 +23,7 @@ typedef struct Entry {
 
 typedef struct Plan {
   const Model *model;
-  MergeType wanted;
-  const char *chat_template;  // NULL: the base's
+  MergeOptions options;
   Linear embedding;
   Entry *entries;
   int64_t count, capacity;
@@ -33,16 +32,10 @@ typedef struct Plan {
 
 static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linear == &plan->embedding || linear == &plan->model->head; }
 
+// Its type follows when all tensors are known: choose_types.
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
-  const Matrix *weight = &linear->weight;
-  BlockType type = merge_type_of(plan->wanted, weight->type, weight->columns, linear->adapter != NULL, is_vocabulary(plan, linear));
   ARRAY_PUSH(plan->entries, plan->count, plan->capacity) =
-      (Entry){.name = name,
-              .type = type,
-              .dimensions = 2,
-              .shape = {weight->columns, weight->rows, 1, 1},
-              .linear = linear,
-              .bytes = (size_t)(weight->rows * block_row_bytes(type, weight->columns))};
+      (Entry){.name = name, .dimensions = 2, .shape = {linear->weight.columns, linear->weight.rows, 1, 1}, .linear = linear};
 }
 
 static void plan_vector(Plan *plan, const char *name, const float *values, int64_t length) {
@@ -144,6 +137,25 @@ static void plan_from_folder(Plan *plan) {
 
 // ---- What was planned, as a whole ----
 
+static BlockType type_of(const Plan *plan, const QuantizationModel *model, const Entry *entry) {
+  BlockType base = entry->linear->weight.type;
+  if (plan->options.type) return quantization_type(plan->options.type, model, entry->name, entry->shape[0]);
+  return entry->linear->adapter ? quantization_same_type(base) : base;
+}
+
+static void choose_types(Plan *plan) {
+  const ModelConfig *config = &plan->model->config;
+  QuantizationModel model = quantization_model_new(config->layers, config->heads, config->kv_heads, plan->options.importance != NULL);
+  for (int64_t i = 0; i < plan->count; i++) quantization_model_note(&model, plan->entries[i].name, plan->entries[i].shape);
+  for (int64_t i = 0; i < plan->count; i++) {
+    Entry *entry = &plan->entries[i];
+    if (!entry->linear) continue;
+    entry->type = type_of(plan, &model, entry);
+    entry->bytes = (size_t)(entry->shape[1] * entry->shape[2] * block_row_bytes((BlockType)entry->type, entry->shape[0]));
+  }
+  quantization_model_release(&model);
+}
+
 // The type of most weights of the linear layers, and whether any tensor leaves the base's type.
 static BlockType main_type(const Plan *plan, bool *changed) {
   int64_t best = -1;
@@ -171,30 +183,34 @@ static void tell_substitutes(const Plan *plan) {
   int64_t counts[BLOCK_GGUF_END] = {0};
   for (int64_t i = 0; i < plan->count; i++) {
     const Entry *entry = &plan->entries[i];
-    if (entry->linear && entry->linear->adapter && plan->wanted.same && entry->type != (uint32_t)entry->linear->weight.type)
+    if (entry->linear && entry->linear->adapter && !plan->options.type && entry->type != (uint32_t)entry->linear->weight.type)
       counts[entry->linear->weight.type]++;
   }
   for (int type = 0; type < BLOCK_GGUF_END; type++)
     if (counts[type])
-      log_notice("%lld adapted tensors are %s in the base, which is not written yet; they become %s", (long long)counts[type],
-                 block_traits((BlockType)type)->name,
-                 block_traits(merge_type_of((MergeType){.same = true}, (BlockType)type, 256, true, false))->name);
+      log_notice("%lld adapted tensors are %s in the base, which is not written; they become %s", (long long)counts[type],
+                 block_traits((BlockType)type)->name, block_traits(quantization_same_type((BlockType)type))->name);
 }
 
 // ---- Metadata ----
 
+static bool has_blocks(const Plan *plan) {
+  for (int64_t i = 0; i < plan->count; i++)
+    if (block_traits((BlockType)plan->entries[i].type)->elements > 1) return true;
+  return false;
+}
+
 static void put_carried(GgufWriter *writer, const Plan *plan, int file_type, bool changed) {
   const Gguf *gguf = &plan->model->gguf;
-  const char *template = plan->chat_template;
-  bool put = false;
+  const char *template = plan->options.chat_template;
   for (int64_t i = 0; i < gguf->value_count; i++) {
     bool is_file_type = strcmp(gguf->values[i].key, "general.file_type") == 0;
     if (template && strcmp(gguf->values[i].key, "tokenizer.chat_template") == 0) continue;
-    if (is_file_type && changed) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+    if (is_file_type && (changed || plan->options.type)) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
     else gguf_put_value(writer, &gguf->values[i]);
-    put |= is_file_type;
   }
-  if (!put) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+  if (!gguf_find(gguf, "general.file_type")) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+  if (has_blocks(plan) && !gguf_find(gguf, "general.quantization_version")) gguf_put_uint32(writer, "general.quantization_version", 2);
   if (template) gguf_put_string(writer, "tokenizer.chat_template", template, strlen(template));
 }
 
@@ -251,15 +267,23 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
     put_dimension(writer, model, "rope.scaling.original_context_length", (int64_t)c->rope_original_context);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary, plan->chat_template));
+  TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary, plan->options.chat_template));
   return carried_to_gguf(writer, &model->safetensors, architecture);
 }
 
-static Status write_entry(GgufWriter *writer, const Plan *plan, const Entry *entry) {
+static int64_t base_bytes(const Linear *linear) {
+  return linear->weight.rows * block_row_bytes(linear->weight.type, linear->weight.columns);
+}
+
+static Status write_entry(GgufWriter *writer, MergeReport *report, const Plan *plan, const Entry *entry) {
   if (!entry->linear) return gguf_write_tensor(writer, entry->data, entry->bytes);
+  const ImportanceMatrix *matrix = plan->options.importance;
+  const float *importance = NULL;
+  if (matrix) TRY(imatrix_find(&importance, matrix, entry->name, entry->shape[0], 0));
+  report->without_importance += matrix && !importance && block_traits((BlockType)entry->type)->elements > 1;
   void *block;
   TRY(memory_try(&block, entry->bytes, entry->name));
-  Status status = merge_matrix(block, (BlockType)entry->type, entry->linear, plan->model, true);
+  Status status = merge_matrix(block, (BlockType)entry->type, importance, entry->linear, plan->model, true);
   if (status == STATUS_OK) status = gguf_write_tensor(writer, block, entry->bytes);
   free(block);
   return status;
@@ -269,7 +293,7 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
   const Model *model = plan->model;
   bool changed;
   *report = (MergeReport){.tensors = plan->count, .main_type = main_type(plan, &changed)};
-  int file_type = block_traits(report->main_type)->file_type;
+  int file_type = plan->options.type ? plan->options.type->file_type : block_traits(report->main_type)->file_type;
   GgufWriter writer;
   gguf_writer_new(&writer);
   Status status = STATUS_OK;
@@ -280,9 +304,12 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
   TRY_DONE(gguf_writer_open(&writer, path));
   for (int64_t i = 0; i < plan->count; i++) {
     progress_show(i, plan->count, "%s", plan->entries[i].name);
-    TRY_DONE(write_entry(&writer, plan, &plan->entries[i]));
-    report->bytes += (int64_t)plan->entries[i].bytes;
-    report->adapted += plan->entries[i].linear && plan->entries[i].linear->adapter;
+    const Entry *entry = &plan->entries[i];
+    TRY_DONE(write_entry(&writer, report, plan, entry));
+    report->bytes += (int64_t)entry->bytes;
+    report->base_bytes += entry->linear ? base_bytes(entry->linear) : (int64_t)entry->bytes;
+    report->weights += entry->shape[0] * entry->shape[1] * entry->shape[2] * entry->shape[3];
+    report->adapted += entry->linear && entry->linear->adapter;
   }
   status = gguf_writer_commit(&writer);
 done:
@@ -293,12 +320,11 @@ done:
 
 Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   TRY(merge_check_output(model, path));
-  Plan plan = {.model = model,
-               .wanted = options.type,
-               .chat_template = options.chat_template,
-               .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
+  Plan plan = {
+      .model = model, .options = options, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
   if (model->is_gguf) plan_from_gguf(&plan);
   else plan_from_folder(&plan);
+  choose_types(&plan);
   tell_substitutes(&plan);
   Status status = write_plan(report, &plan, path);
   free(plan.entries);

@@ -19,11 +19,13 @@ static const Command commands[] = {
     {"chat", command_chat, "a conversation with a model and its adapters"},
     {"generate", command_generate, "text from a model and its adapters"},
     {"export", command_export, "an adapter as a GGUF file or a PEFT folder"},
+    {"imatrix", command_imatrix, "which columns of a model's matrices matter most, measured on a text, for `quantize`"},
     {"merge", command_merge, "a model with its adapters merged into the weights, and how far it is from them"},
     {"template", command_template, "a conversation as a chat template renders it"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"perplexity", command_perplexity, "how well a model foretells a text"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
+    {"quantize", command_quantize, "a model as a GGUF file of another type"},
     {"train", command_train, "train an adapter by a recipe"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
 };

@@ -57,7 +57,9 @@ uint16_t bfloat16_from_float(float value) {
 
 static void f32_dequantize(float *out, const void *blocks, int64_t n) { memcpy(out, blocks, (size_t)n * sizeof *out); }
 static void f32_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
-  (void)importance; memcpy(blocks, in, (size_t)n * sizeof *in); }
+  (void)importance;
+  memcpy(blocks, in, (size_t)n * sizeof *in);
+}
 
 static uint16_t load_uint16(const void *values, int64_t i) {
   uint16_t value;

@@ -37,7 +37,8 @@ VECTOR_INLINE void lanes_level(Lanes *level, const Lanes *value, Grid grid) {
   }
   Lanes sum = LANES_SPLAT((float)grid.book[0]);
   for (int i = 1; i < 16; i++) {
-    Lanes middle = LANES_SPLAT(0.5f * (float)(grid.book[i - 1] + grid.book[i])), step = LANES_SPLAT((float)(grid.book[i] - grid.book[i - 1]));
+    Lanes middle = LANES_SPLAT(0.5f * (float)(grid.book[i - 1] + grid.book[i])),
+          step = LANES_SPLAT((float)(grid.book[i] - grid.book[i - 1]));
     sum += (Lanes)((LanesMask)step & (*value > middle));
   }
   *level = sum;

@@ -38,7 +38,7 @@ static Matrix matrix_new(Arena *arena, Rng *rng, BlockType type, int64_t rows, i
   float *from = values(arena, rng, rows * columns, 1);
   if (type == BLOCK_F32) return matrix_f32(from, rows, columns);
   uint8_t *blocks = arena_new(arena, (size_t)(rows * block_row_bytes(type, columns)) + 1, 1);
-  block_traits(type)->quantize(blocks, from, rows * columns);
+  block_traits(type)->quantize(blocks, from, NULL, rows * columns);
   return (Matrix){.type = type, .rows = rows, .columns = columns, .data = blocks};
 }
 
