@@ -112,7 +112,7 @@ VECTOR_CLONES void iq4_nl_quantize(void *blocks, const float *in, const float *i
   SearchedBlocks found;
   for (int64_t i = 0; i < n; i += VALUES) {
     int count = blocks_at(n, i);
-    search_blocks(&found, in + i, importance_at(importance, i), count, (Grid){-127, 113, iq4_book}, false, 7, 1);
+    search_blocks(&found, in + i, importance_at(importance, i), count, (Grid){-127, 113, iq4_book}, false, 3, 2);
     for (int b = 0; b < count; b++, block += 18) {
       store_half(block, found.d[b]);
       for (int j = 0; j < SIZE; j++) q[j] = book_index(iq4_book, found.levels[b][j]);

@@ -350,7 +350,7 @@ VECTOR_CLONES void q6_k_quantize(void *blocks, const float *in, const float *imp
 }
 
 VECTOR_CLONES void iq4_xs_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
-  const ScaledShape shape = {.groups = 8, .scale_low = -32, .scale_high = 31, .grid = {-127, 113, iq4_book}, .steps = 7, .step = 1};
+  const ScaledShape shape = {.groups = 8, .scale_low = -32, .scale_high = 31, .grid = {-127, 113, iq4_book}, .steps = 3, .step = 2};
   uint8_t *block = blocks;
   for (int64_t i = 0; i < n; i += VALUES, block += 136) {
     ScaledBlock fit;
