@@ -15,7 +15,8 @@ enum { VALUES = BLOCK_K_ELEMENTS, VECTORS = VALUES / LANES, MAX_GROUPS = 16, MAX
 // small ones, since they stand where a model has something to say. NaN is written as 0, and infinity as the largest float.
 void quantize_weights(float weights[256], float values[256], const float *in, const float *importance, int count) {
   const float largest = 0x1p32f;  // sums of squares stay finite; no scale that is a binary16 reaches so far
-  float squares = 0, sum = 0;
+  float squares = 0;
+  double sum = 0;
   for (int j = 0; j < count; j++) {
     float x = in[j] == in[j] ? in[j] : 0;
     x = x < largest ? x : largest;
@@ -26,10 +27,10 @@ void quantize_weights(float weights[256], float values[256], const float *in, co
   for (int j = count; j < VALUES; j++) values[j] = 0, weights[j] = 1;
   float mean = count ? squares / (float)count : 0;
   for (int j = 0; j < count; j++) weights[j] = sqrtf(2 * mean + values[j] * values[j]);
-  // A column that the text never reached may matter to another text.
-  float least = sum > 0 ? 1e-3f * sum / (float)count : 0;
-  if (sum > 0)
-    for (int j = 0; j < count; j++) weights[j] *= importance[j] + least;
+  if (sum <= 0) return;
+  // Relative to their mean; a column that the text never reached may matter to another text.
+  double inverse = (double)count / sum;
+  for (int j = 0; j < count; j++) weights[j] *= (float)(importance[j] * inverse) + 1e-3f;
 }
 
 // ---- x = d s l ----
