@@ -40,8 +40,13 @@ static bool matches_regex(const char *name, const pcre2_code *code) {
 
 static Status nothing_matches(const Model *model) {
   Buffer names = {0};
-  for (int i = 0; i < model->family->linear_count; i++)
-    buffer_format(&names, "%s%s", i ? ", " : "", strrchr(model->family->linears[i].name, '.') + 1);
+  for (int i = 0; i < family_linear_count(model->family); i++) {
+    const LinearName *linear = &model->family->linears[i];
+    bool is_there = false;
+    for (int layer = 0; layer < model->config.layers && !is_there; layer++) is_there = config_has(&model->config, linear->presence, layer);
+    const char *name = strrchr(linear->name, '.') + 1;
+    if (is_there && !(names.data && strstr(names.data, name))) buffer_format(&names, "%s%s", names.data ? ", " : "", name);
+  }
   Status status = status_fail(STATUS_USAGE, "lora_target_modules: no linear layer of %s matches; a %s model has %s", model->path,
                               model->family->model_type, names.data);
   buffer_release(&names);

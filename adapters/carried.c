@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/parts.h"
 #include "core/log.h"
 #include "core/text.h"
 #include "data/tokenizer/export.h"
@@ -16,28 +17,12 @@ enum { CARRIED_BYTES_MAX = 1 << 16 };  // of one value: a safetensors header is 
 static bool has_place(const char *key, const char *architecture) {
   static const char *const general[] = {"general.architecture", "general.type", "general.file_type", "general.quantization_version",
                                         "general.alignment"};
-  static const char *const dimensions[] = {"block_count",
-                                           "context_length",
-                                           "embedding_length",
-                                           "feed_forward_length",
-                                           "attention.head_count",
-                                           "attention.head_count_kv",
-                                           "attention.key_length",
-                                           "vocab_size",
-                                           "attention.value_length",
-                                           "rope.freq_base",
-                                           "rope.dimension_count",
-                                           "rope.scaling.type",
-                                           "rope.scaling.factor",
-                                           "attention.layer_norm_rms_epsilon"};
   if (tokenizer_key_is_exported(key)) return true;
   for (size_t i = 0; i < sizeof general / sizeof *general; i++)
     if (strcmp(key, general[i]) == 0) return true;
   size_t length = strlen(architecture);
-  if (strncmp(key, architecture, length) != 0 || key[length] != '.') return false;
-  for (size_t i = 0; i < sizeof dimensions / sizeof *dimensions; i++)
-    if (strcmp(key + length + 1, dimensions[i]) == 0) return true;
-  return false;
+  if (text_starts_with(key, MERGE_EXACT_KEY)) return true;
+  return strncmp(key, architecture, length) == 0 && key[length] == '.' && config_knows_key(key + length + 1);
 }
 
 static void carry_value(SafetensorsWriter *writer, const GgufValue *value) {

@@ -92,6 +92,8 @@ static void side_logits(Side *side, int64_t first, int64_t rows) {
   backend->upload(side->x, side->hidden + first * width, rows * width * (int64_t)sizeof(float), backend);
   Projection head = projection_f32(side->logits, &model->head.weight, 1);
   backend->kernels->linear_forward(&head, 1, rows_f32(side->x, width), rows, backend);
+  if (model->config.final_softcap > 0)
+    backend->kernels->softcap(side->logits, rows * vocabulary, (float)model->config.final_softcap, backend);
   backend->download(side->host_logits, side->logits, rows * vocabulary * (int64_t)sizeof(float), backend);
 }
 

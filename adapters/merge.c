@@ -14,6 +14,10 @@ enum { MERGE_TASK_ROWS = 32 };
 
 static const float half_limit = 65520;  // the first value that rounds to infinity in F16
 
+BlockType merge_base_type(const Model *model, const Matrix *weight) {
+  return weight->type < BLOCK_NF4 ? weight->type : model->quantized ? model->quantized_float_type : BLOCK_F16;
+}
+
 typedef struct MergeTask {
   char *out;
   BlockType type;
@@ -93,9 +97,14 @@ Status merge_matrix(void *out, BlockType type, const float *importance, const Li
   return STATUS_OK;
 }
 
+static bool is_same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 Status merge_check_output(const Model *model, const char *path) {
-  struct stat base, output;
-  if (stat(model->path, &base) == 0 && stat(path, &output) == 0 && base.st_dev == output.st_dev && base.st_ino == output.st_ino)
-    return status_fail(STATUS_USAGE, "--output %s: this is the base model itself; name another", path);
+  bool is_base = is_same_file(model->path, path);
+  for (int i = 0; i < model->gguf.shard_count; i++) is_base |= is_same_file(model->gguf.shard_paths[i], path);
+  if (is_base) return status_fail(STATUS_USAGE, "--output %s: this is the base model itself; name another", path);
   return STATUS_OK;
 }

@@ -35,6 +35,12 @@ int64_t linear_file_row(int64_t row, const Linear *linear, const Model *model, b
 void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
 void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
 
+// Before a tensor's name: the GGUF key of the values that a folder had, where the norm's offset that GGUF adds takes bits from them.
+#define MERGE_EXACT_KEY "lora.exact."
+
+// The type in which a weight is written where nobody asks for another: its own, or floats where it is in a form of quantised folders
+// (NF4, codes in groups), which no file of ours holds. merge.c.
+BlockType merge_base_type(const Model *model, const Matrix *weight);
 // STATUS_USAGE when `path` is the model itself, whose mapped bytes must stay. merge.c.
 Status merge_check_output(const Model *model, const char *path);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/peft_config.h"
 #include "core/text.h"
 
 static const char peft_prefix[] = "base_model.model.";
@@ -58,6 +59,21 @@ static double module_alpha(const AdapterSource *source, const json_t *config, co
     if (text_ends_with(module, key) && (length == tail || module[length - tail - 1] == '.')) return json_number_value(value);
   }
   return source->alpha;
+}
+
+Status peft_config_examine(json_t **config, const char *folder) {
+  AdapterSource source = {0};
+  char *path = path_join(folder, "adapter_config.json");
+  Status status = read_json(config, path);
+  if (status == STATUS_OK) status = read_config(&source, *config, path);
+  free(path);
+  return status;
+}
+
+double peft_module_scale(const json_t *config, const char *module, int64_t rank) {
+  AdapterSource source = {.alpha = json_number_value(json_object_get(config, "lora_alpha")),
+                          .rslora = json_is_true(json_object_get(config, "use_rslora"))};
+  return adapter_scale(module_alpha(&source, config, module), rank, source.rslora);
 }
 
 static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, const json_t *config, int *used) {

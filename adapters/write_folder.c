@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "data/tokenizer/export.h"
+#include "models/quantized_folder.h"
 
 // What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
 static const char *const side_files[] = {"generation_config.json",
@@ -73,35 +74,86 @@ static void add_bias(Pieces *pieces, const Linear *linear) {
   add_vector(pieces, arena_format(&pieces->arena, "%s.bias", linear->name), values, rows);
 }
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static const char *norm_name(Pieces *pieces, const NormName *norm, int layer) {
-  char name[128];
-  snprintf(name, sizeof name, norm->name, layer);  // the formats are the families' own, each with one %d
-  return arena_format(&pieces->arena, "%s.weight", name);
+// The values that the folder had from which the file was made, or NULL.
+static const float *exact_values(Pieces *pieces, const char *tensor, const NormSettings *norm, float offset) {
+  char key[128];
+  snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", tensor);
+  const GgufValue *value = gguf_find(&pieces->model->gguf, key);
+  if (!value || value->type != GGUF_ARRAY || value->element != GGUF_FLOAT32 || value->count != (uint64_t)norm->columns) return NULL;
+  float *values = arena_new(&pieces->arena, (size_t)norm->columns, sizeof *values);
+  memcpy(values, value->data, (size_t)norm->columns * sizeof *values);
+  for (int64_t i = 0; i < norm->columns; i++)
+    if (values[i] + offset != norm->weight[i]) return NULL;  // of other weights
+  return values;
 }
-#pragma GCC diagnostic pop
+
+static void add_norm(Pieces *pieces, const char *module, const char *tensor, const NormSettings *norm) {
+  float offset = pieces->model->family->norm_offset;
+  const float *values = norm->weight;
+  if (offset != 0 && !(values = exact_values(pieces, tensor, norm, offset))) {
+    float *differences = arena_new(&pieces->arena, (size_t)norm->columns, sizeof *differences);
+    for (int64_t i = 0; i < norm->columns; i++) differences[i] = norm->weight[i] - offset;
+    values = differences;
+  }
+  add_vector(pieces, arena_format(&pieces->arena, "%s.weight", module), values, norm->columns);
+  if (norm->bias) add_vector(pieces, arena_format(&pieces->arena, "%s.bias", module), norm->bias, norm->columns);
+}
+
+static void add_expert_matrix(Pieces *pieces, const char *name, const Matrix *weight) {
+  Linear *linear = arena_new(&pieces->arena, 1, sizeof *linear);
+  *linear = (Linear){.weight = *weight, .name = name};
+  add_matrix(pieces, arena_format(&pieces->arena, "%s.weight", name), linear);
+}
+
+static void add_experts(Pieces *pieces, int layer) {
+  const ExpertNames *names = &pieces->model->family->experts;
+  const ExpertLayer *experts = &pieces->model->layers[layer].experts;
+  const char *prefix = arena_format(&pieces->arena, "model.layers.%d.", layer);
+  add_expert_matrix(pieces, arena_format(&pieces->arena, "%s%s", prefix, names->router), &experts->router);
+  if (experts->settings.bias) {  // chooses between experts: float32 in any case
+    add_vector(pieces, arena_format(&pieces->arena, "%s%s", prefix, names->bias), experts->settings.bias, experts->settings.experts);
+    pieces->items[pieces->count - 1].type = ST_F32;
+  }
+  const struct {
+    const char *name;
+    const Matrix *matrices;
+  } kinds[] = {{names->gate, experts->matrices.gate}, {names->up, experts->matrices.up}, {names->down, experts->matrices.down}};
+  for (int e = 0; e < experts->matrices.experts; e++)
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+      add_expert_matrix(pieces, arena_format(&pieces->arena, "%s%s", prefix, family_expert_name(&pieces->arena, kinds[k].name, e)),
+                        &kinds[k].matrices[e]);
+}
+
+static void add_layer(Pieces *pieces, int index) {
+  const Model *model = pieces->model;
+  const Family *family = model->family;
+  const Layer *layer = &model->layers[index];
+  for (int i = 0; i < family_norm_count(family); i++) {
+    const NormName *norm = &family->norms[i];
+    if (config_has(&model->config, norm->presence, index))
+      add_norm(pieces, arena_format(&pieces->arena, "model.layers.%d.%s", index, norm->name),
+               arena_format(&pieces->arena, "blk.%d.%s.weight", index, norm->gguf), layer_norm(layer, norm));
+  }
+  for (int i = 0; i < family_linear_count(family); i++) {
+    if (!config_has(&model->config, family->linears[i].presence, index)) continue;
+    const Linear *linear = layer_linear(layer, &family->linears[i]);
+    add_matrix(pieces, arena_format(&pieces->arena, "%s.weight", linear->name), linear);
+    if (linear->bias) add_bias(pieces, linear);
+  }
+  if (layer->kind->is_sparse) add_experts(pieces, index);
+}
 
 static void pieces_from_gguf(Pieces *pieces) {
   const Model *model = pieces->model;
-  const Family *family = model->family;
   add_matrix(pieces, "model.embed_tokens.weight", &pieces->embedding);
-  for (int layer = 0; layer < model->config.layers; layer++) {
-    for (int i = 0; i < family->norm_count; i++)
-      add_vector(pieces, norm_name(pieces, &family->norms[i], layer),
-                 *(const float *const *)((const char *)&model->layers[layer] + family->norms[i].offset), model->config.hidden);
-    for (int i = 0; i < family->linear_count; i++) {
-      const Linear *linear = (const Linear *)((const char *)&model->layers[layer] + family->linears[i].offset);
-      add_matrix(pieces, arena_format(&pieces->arena, "%s.weight", linear->name), linear);
-      if (linear->bias) add_bias(pieces, linear);
-    }
-  }
-  add_vector(pieces, "model.norm.weight", model->final_norm, model->config.hidden);
+  for (int layer = 0; layer < model->config.layers; layer++) add_layer(pieces, layer);
+  add_norm(pieces, "model.norm", "output_norm.weight", &model->final_norm);
   if (!model->config.tied_embeddings) add_matrix(pieces, "lm_head.weight", &model->head);
 }
 
 // float16 holds what the quantised blocks do better than bfloat16: their scales are float16 themselves.
 static BlockType float_type(const Model *model) {
+  if (model->quantized) return model->quantized_float_type;
   bool all_f32 = true, all_bf16 = true;
   for (int i = 0; i < model->linear_count; i++) {
     all_f32 &= model->linears[i]->weight.type == BLOCK_F32;
@@ -114,6 +166,26 @@ static BlockType float_type(const Model *model) {
 
 static bool is_float(SafetensorsType type) { return type == ST_F32 || type == ST_F16 || type == ST_BF16; }
 
+static bool is_quantized(const Model *model, const SafetensorsTensor *tensor) {
+  return quantized_folder_module(model, tensor->name) >= 0 && !is_float(tensor->type);
+}
+
+// Codes become floats under the name that floats have. Those of modules that the model does not use are left out.
+static void add_quantized(Pieces *pieces, const Map *linears, const SafetensorsTensor *tensor) {
+  const Model *model = pieces->model;
+  int64_t index;
+  const char *module = arena_copy_bytes(&pieces->arena, tensor->name, (size_t)quantized_folder_module(model, tensor->name));
+  const char *name = arena_format(&pieces->arena, "%s.weight", module);
+  const Matrix *weight = quantized_folder_find(model, module);
+  if (!weight) return;
+  Linear *linear = arena_new(&pieces->arena, 1, sizeof *linear);
+  *linear = (Linear){.weight = *weight, .name = module};
+  if (map_get_string(linears, name, &index)) linear = model->linears[index];
+  BlockType type = pieces->same ? merge_base_type(model, weight) : pieces->type;
+  ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity) =
+      (Piece){.name = name, .type = safetensors_type(type), .linear = linear, .dimensions = 2, .shape = {weight->rows, weight->columns}};
+}
+
 static void pieces_from_folder(Pieces *pieces) {
   const Model *model = pieces->model;
   Map linears = {0};
@@ -121,6 +193,11 @@ static void pieces_from_folder(Pieces *pieces) {
     map_set_string(&linears, arena_format(&pieces->arena, "%s.weight", model->linears[i]->name), i);
   for (int64_t i = 0; i < model->safetensors.tensor_count; i++) {
     const SafetensorsTensor *tensor = &model->safetensors.tensors[i];
+    if (quantized_folder_is_part(model, tensor->name)) continue;
+    if (is_quantized(model, tensor)) {
+      add_quantized(pieces, &linears, tensor);
+      continue;
+    }
     Piece *piece = &ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity);
     int64_t index;
     *piece = (Piece){.name = tensor->name, .type = tensor->type, .tensor = tensor, .dimensions = tensor->dimensions};

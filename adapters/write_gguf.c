@@ -16,10 +16,18 @@ typedef struct Entry {
   uint32_t type;
   int dimensions;
   int64_t shape[4];
-  const Linear *linear;  // NULL: `data`
+  const Linear *linear;  // a matrix of the model; else
+  const Matrix *experts;  // [shape[2]], one after another; else
   const void *data;
   size_t bytes;
 } Entry;
+
+// float32 values of a folder that GGUF's own, with the norm's offset, cannot give back to the last bit.
+typedef struct Exact {
+  const char *name;
+  const float *values;
+  int64_t length;
+} Exact;
 
 typedef struct Plan {
   const Model *model;
@@ -27,6 +35,8 @@ typedef struct Plan {
   Linear embedding;
   Entry *entries;
   int64_t count, capacity;
+  Exact *exact;
+  int64_t exact_count, exact_capacity;
   Arena arena;
 } Plan;
 
@@ -36,6 +46,11 @@ static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linea
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
   ARRAY_PUSH(plan->entries, plan->count, plan->capacity) =
       (Entry){.name = name, .dimensions = 2, .shape = {linear->weight.columns, linear->weight.rows, 1, 1}, .linear = linear};
+}
+
+static void plan_experts(Plan *plan, const char *name, const Matrix *experts) {
+  ARRAY_PUSH(plan->entries, plan->count, plan->capacity) = (Entry){
+      .name = name, .dimensions = 3, .shape = {experts[0].columns, experts[0].rows, plan->model->config.experts, 1}, .experts = experts};
 }
 
 static void plan_vector(Plan *plan, const char *name, const float *values, int64_t length) {
@@ -63,38 +78,69 @@ static void plan_other(Plan *plan, const GgufTensor *tensor) {
   memcpy(entry->shape, tensor->shape, sizeof entry->shape);
 }
 
-static const Linear *find_linear(const Plan *plan, const Map *linears, const char *tensor) {
+static const char *const expert_kinds[] = {"gate", "up", "down"};
+enum { EXPERT_KINDS = sizeof expert_kinds / sizeof *expert_kinds };
+
+static const Matrix *experts_of(const ExpertMatrices *matrices, int kind) {
+  return kind == 0 ? matrices->gate : kind == 1 ? matrices->up : matrices->down;
+}
+
+// What the model made of the base's tensors, by their names.
+typedef struct Names {
+  Map linears, experts;  // experts: layer * EXPERT_KINDS + kind
+} Names;
+
+static void collect_names(Names *names, Plan *plan) {
+  const Model *model = plan->model;
+  for (int i = 0; i < model->linear_count; i++)
+    map_set_string(&names->linears, arena_format(&plan->arena, "%s.weight", model->linears[i]->gguf_name), i);
+  for (int layer = 0; layer < model->config.layers; layer++)
+    for (int kind = 0; kind < EXPERT_KINDS && model->layers[layer].kind->is_sparse; kind++)
+      map_set_string(&names->experts, arena_format(&plan->arena, "blk.%d.ffn_%s_exps.weight", layer, expert_kinds[kind]),
+                     layer * EXPERT_KINDS + kind);
+}
+
+static const Linear *find_linear(const Plan *plan, const Names *names, const char *tensor) {
   const Model *model = plan->model;
   int64_t index;
   if (strcmp(tensor, "token_embd.weight") == 0) return &plan->embedding;
   if (strcmp(tensor, "output.weight") == 0) return &model->head;
-  return map_get_string(linears, tensor, &index) ? model->linears[index] : NULL;
+  return map_get_string(&names->linears, tensor, &index) ? model->linears[index] : NULL;
 }
 
-static void plan_from_gguf(Plan *plan) {
+// An adapted layer that the file keeps in another form would lose its adapter.
+static Status check_adapted(const Plan *plan) {
   const Model *model = plan->model;
-  Map linears = {0};
-  for (int i = 0; i < model->linear_count; i++)
-    map_set_string(&linears, arena_format(&plan->arena, "%s.weight", model->linears[i]->gguf_name), i);
+  for (int i = 0; i < model->linear_count; i++) {
+    const Linear *linear = model->linears[i];
+    bool is_planned = !linear->adapter;
+    for (int64_t j = 0; j < plan->count && !is_planned; j++) is_planned = plan->entries[j].linear == linear;
+    if (!is_planned)
+      return status_fail(STATUS_BAD_INPUT, "%s: the file keeps %s in parts, to which its adapter cannot be added; write a folder instead",
+                         model->path, linear->gguf_name);
+  }
+  return STATUS_OK;
+}
+
+static Status plan_from_gguf(Plan *plan) {
+  const Model *model = plan->model;
+  Names names = {0};
+  collect_names(&names, plan);
   for (int64_t i = 0; i < model->gguf.tensor_count; i++) {
     const GgufTensor *tensor = &model->gguf.tensors[i];
-    const Linear *linear = find_linear(plan, &linears, tensor->name);
+    const Linear *linear = find_linear(plan, &names, tensor->name);
+    int64_t index;
     if (linear) plan_matrix(plan, tensor->name, linear);
+    else if (map_get_string(&names.experts, tensor->name, &index))
+      plan_experts(plan, tensor->name, experts_of(&model->layers[index / EXPERT_KINDS].experts.matrices, (int)(index % EXPERT_KINDS)));
     else plan_other(plan, tensor);
   }
-  map_release(&linears);
+  map_release(&names.linears);
+  map_release(&names.experts);
+  return check_adapted(plan);
 }
 
 // ---- From a folder ----
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static const char *layer_name(Plan *plan, const char *format, int layer, const char *suffix) {
-  char name[128];
-  snprintf(name, sizeof name, format, layer);  // the formats are the families' own, each with one %d
-  return arena_format(&plan->arena, "%s%s", name, suffix);
-}
-#pragma GCC diagnostic pop
 
 static void plan_bias(Plan *plan, const char *name, const Linear *linear) {
   int64_t rows = linear->weight.rows;
@@ -103,44 +149,95 @@ static void plan_bias(Plan *plan, const char *name, const Linear *linear) {
   plan_vector(plan, name, values, rows);
 }
 
-// The divisors of llama3 scaling: what each frequency is divided by.
+// GGUF has the offset in the weight.
+static void plan_norm(Plan *plan, const char *module, const NormSettings *norm) {
+  const char *name = arena_format(&plan->arena, "%s.weight", module);
+  const float *values = norm->weight;
+  if (norm->offset != 0) {
+    float *sums = arena_new(&plan->arena, (size_t)norm->columns, sizeof *sums);
+    bool is_exact = true;
+    for (int64_t i = 0; i < norm->columns; i++) {
+      sums[i] = norm->weight[i] + norm->offset;
+      is_exact &= sums[i] - norm->offset == norm->weight[i];
+    }
+    if (!is_exact) ARRAY_PUSH(plan->exact, plan->exact_count, plan->exact_capacity) = (Exact){name, norm->weight, norm->columns};
+    values = sums;
+  }
+  plan_vector(plan, name, values, norm->columns);
+  if (norm->bias) plan_vector(plan, arena_format(&plan->arena, "%s.bias", module), norm->bias, norm->columns);
+}
+
+// What GGUF keeps of RoPE in tensors: llama3's divisors, and longrope's.
 static void plan_rope_factors(Plan *plan) {
   const ModelConfig *config = &plan->model->config;
-  int64_t pairs = config->head_size / 2;
-  ModelConfig unscaled = *config;
-  unscaled.rope_scaling = ROPE_SCALING_NONE;
-  float *factors = arena_new(&plan->arena, (size_t)pairs, sizeof *factors);
-  config_rope_frequencies(factors, &unscaled);
-  for (int64_t i = 0; i < pairs; i++) factors[i] /= plan->model->rope_frequencies[i];
+  const Rope *rope = &config->rope;
+  int64_t pairs = rope->rotary / 2;
+  if (rope->scaling == ROPE_SCALING_LONGROPE) {
+    plan_vector(plan, "rope_factors_long.weight", rope->long_factors, pairs);
+    plan_vector(plan, "rope_factors_short.weight", rope->short_factors, pairs);
+  }
+  if (rope->scaling != ROPE_SCALING_LLAMA3) return;
+  Rope unscaled = *rope;
+  unscaled.scaling = ROPE_SCALING_NONE;
+  float *factors = arena_new(&plan->arena, (size_t)pairs * 2, sizeof *factors), *scaled = factors + pairs;
+  rope_frequencies(factors, &unscaled, 0, config->context_length);
+  rope_frequencies(scaled, rope, 0, config->context_length);
+  for (int64_t i = 0; i < pairs; i++) factors[i] /= scaled[i];
   plan_vector(plan, "rope_freqs.weight", factors, pairs);
+}
+
+static void plan_layer_experts(Plan *plan, int index) {
+  const ExpertLayer *experts = &plan->model->layers[index].experts;
+  Linear *router = arena_new(&plan->arena, 1, sizeof *router);
+  *router = (Linear){.weight = experts->router, .name = "the router"};
+  const Matrix *weight = &router->weight;
+  ARRAY_PUSH(plan->entries, plan->count, plan->capacity) = (Entry){.name = arena_format(&plan->arena, "blk.%d.ffn_gate_inp.weight", index),
+                                                                   .type = BLOCK_F32,
+                                                                   .dimensions = 2,
+                                                                   .shape = {weight->columns, weight->rows, 1, 1},
+                                                                   .linear = router,
+                                                                   .bytes = (size_t)(weight->rows * weight->columns) * sizeof(float)};
+  if (experts->settings.bias)
+    plan_vector(plan, arena_format(&plan->arena, "blk.%d.exp_probs_b.bias", index), experts->settings.bias, experts->settings.experts);
+  for (int kind = 0; kind < EXPERT_KINDS; kind++)
+    plan_experts(plan, arena_format(&plan->arena, "blk.%d.ffn_%s_exps.weight", index, expert_kinds[kind]),
+                 experts_of(&experts->matrices, kind));
+}
+
+static void plan_layer(Plan *plan, int index) {
+  const Model *model = plan->model;
+  const Family *family = model->family;
+  const Layer *layer = &model->layers[index];
+  for (int i = 0; i < family_norm_count(family); i++)
+    if (config_has(&model->config, family->norms[i].presence, index))
+      plan_norm(plan, arena_format(&plan->arena, "blk.%d.%s", index, family->norms[i].gguf), layer_norm(layer, &family->norms[i]));
+  for (int i = 0; i < family_linear_count(family); i++) {
+    if (!config_has(&model->config, family->linears[i].presence, index)) continue;
+    const Linear *linear = layer_linear(layer, &family->linears[i]);
+    plan_matrix(plan, arena_format(&plan->arena, "%s.weight", linear->gguf_name), linear);
+    if (linear->bias) plan_bias(plan, arena_format(&plan->arena, "%s.bias", linear->gguf_name), linear);
+  }
+  if (layer->kind->is_sparse) plan_layer_experts(plan, index);
 }
 
 static void plan_from_folder(Plan *plan) {
   const Model *model = plan->model;
-  const Family *family = model->family;
   plan_matrix(plan, "token_embd.weight", &plan->embedding);
-  if (model->config.rope_scaling == ROPE_SCALING_LLAMA3) plan_rope_factors(plan);
-  for (int layer = 0; layer < model->config.layers; layer++) {
-    for (int i = 0; i < family->norm_count; i++) {
-      const float *values = *(const float *const *)((const char *)&model->layers[layer] + family->norms[i].offset);
-      plan_vector(plan, layer_name(plan, family->norms[i].gguf, layer, ".weight"), values, model->config.hidden);
-    }
-    for (int i = 0; i < family->linear_count; i++) {
-      const Linear *linear = (const Linear *)((const char *)&model->layers[layer] + family->linears[i].offset);
-      plan_matrix(plan, layer_name(plan, family->linears[i].gguf, layer, ".weight"), linear);
-      if (linear->bias) plan_bias(plan, layer_name(plan, family->linears[i].gguf, layer, ".bias"), linear);
-    }
-  }
-  plan_vector(plan, "output_norm.weight", model->final_norm, model->config.hidden);
+  plan_rope_factors(plan);
+  for (int layer = 0; layer < model->config.layers; layer++) plan_layer(plan, layer);
+  plan_norm(plan, "output_norm", &model->final_norm);
   if (!model->config.tied_embeddings) plan_matrix(plan, "output.weight", &model->head);
 }
 
 // ---- What was planned, as a whole ----
 
+// The first of an entry's matrices; NULL of bytes that are carried over.
+static const Matrix *matrix_of(const Entry *entry) { return entry->linear ? &entry->linear->weight : entry->experts; }
+
 static BlockType type_of(const Plan *plan, const QuantizationModel *model, const Entry *entry) {
-  BlockType base = entry->linear->weight.type;
+  BlockType base = merge_base_type(plan->model, matrix_of(entry));
   if (plan->options.type) return quantization_type(plan->options.type, model, entry->name, entry->shape[0]);
-  return entry->linear->adapter ? quantization_same_type(base) : base;
+  return entry->linear && entry->linear->adapter ? quantization_same_type(base) : base;
 }
 
 static void choose_types(Plan *plan) {
@@ -149,27 +246,34 @@ static void choose_types(Plan *plan) {
   for (int64_t i = 0; i < plan->count; i++) quantization_model_note(&model, plan->entries[i].name, plan->entries[i].shape);
   for (int64_t i = 0; i < plan->count; i++) {
     Entry *entry = &plan->entries[i];
-    if (!entry->linear) continue;
+    if (!matrix_of(entry)) continue;
     entry->type = type_of(plan, &model, entry);
     entry->bytes = (size_t)(entry->shape[1] * entry->shape[2] * block_row_bytes((BlockType)entry->type, entry->shape[0]));
   }
   quantization_model_release(&model);
 }
 
-// The type of most weights of the linear layers, and whether any tensor leaves the base's type.
+static int64_t weights_of_type(const Plan *plan, uint32_t type) {
+  int64_t weights = 0;
+  for (int64_t i = 0; i < plan->count; i++) {
+    const Entry *entry = &plan->entries[i];
+    if (matrix_of(entry) && entry->type == type && !is_vocabulary(plan, entry->linear))
+      weights += entry->shape[0] * entry->shape[1] * entry->shape[2];
+  }
+  return weights;
+}
+
+// The type of most weights of the layers, and whether any tensor leaves the base's type.
 static BlockType main_type(const Plan *plan, bool *changed) {
   int64_t best = -1;
   BlockType type = BLOCK_F32;
   *changed = false;
   for (int64_t i = 0; i < plan->count; i++) {
     const Entry *entry = &plan->entries[i];
-    if (!entry->linear) continue;
-    *changed |= entry->type != (uint32_t)entry->linear->weight.type;
+    if (!matrix_of(entry)) continue;
+    *changed |= entry->type != (uint32_t)matrix_of(entry)->type;
     if (is_vocabulary(plan, entry->linear)) continue;
-    int64_t weights = 0;
-    for (int64_t j = 0; j < plan->count; j++)
-      if (plan->entries[j].linear && plan->entries[j].type == entry->type && !is_vocabulary(plan, plan->entries[j].linear))
-        weights += plan->entries[j].shape[0] * plan->entries[j].shape[1];
+    int64_t weights = weights_of_type(plan, entry->type);
     if (weights > best) {
       best = weights;
       type = (BlockType)entry->type;
@@ -181,10 +285,11 @@ static BlockType main_type(const Plan *plan, bool *changed) {
 // Says which types stand for those that cannot be written.
 static void tell_substitutes(const Plan *plan) {
   int64_t counts[BLOCK_GGUF_END] = {0};
-  for (int64_t i = 0; i < plan->count; i++) {
+  for (int64_t i = 0; i < plan->count && !plan->options.type; i++) {
     const Entry *entry = &plan->entries[i];
-    if (entry->linear && entry->linear->adapter && !plan->options.type && entry->type != (uint32_t)entry->linear->weight.type)
-      counts[entry->linear->weight.type]++;
+    if (!entry->linear || !entry->linear->adapter) continue;
+    BlockType base = merge_base_type(plan->model, matrix_of(entry));
+    if (entry->type != (uint32_t)base && (int)base < BLOCK_GGUF_END) counts[base]++;
   }
   for (int type = 0; type < BLOCK_GGUF_END; type++)
     if (counts[type])
@@ -214,18 +319,6 @@ static void put_carried(GgufWriter *writer, const Plan *plan, int file_type, boo
   if (template) gguf_put_string(writer, "tokenizer.chat_template", template, strlen(template));
 }
 
-static void put_dimension(GgufWriter *writer, const Model *model, const char *key, int64_t value) {
-  char name[128];
-  snprintf(name, sizeof name, "%s.%s", model->family->gguf, key);
-  gguf_put_uint32(writer, name, (uint32_t)value);
-}
-
-static void put_float(GgufWriter *writer, const Model *model, const char *key, double value) {
-  char name[128];
-  snprintf(name, sizeof name, "%s.%s", model->family->gguf, key);
-  gguf_put_float32(writer, name, (float)value);
-}
-
 // The folder's own name, for people who list models.
 static void put_name(GgufWriter *writer, const Model *model) {
   char *path = memory_copy_string(model->path);
@@ -236,54 +329,60 @@ static void put_name(GgufWriter *writer, const Model *model) {
 
 static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
   const Model *model = plan->model;
-  const ModelConfig *c = &model->config;
   const char *architecture = model->family->gguf;
   gguf_put_string(writer, "general.architecture", architecture, strlen(architecture));
   gguf_put_string(writer, "general.type", "model", 5);
   if (!carried_has(&model->safetensors, "general.name")) put_name(writer, model);
-  const struct {
-    const char *key;
-    int64_t value;
-  } dimensions[] = {{"block_count", c->layers},
-                    {"context_length", c->context_length},
-                    {"embedding_length", c->hidden},
-                    {"feed_forward_length", c->feed_forward},
-                    {"attention.head_count", c->heads},
-                    {"attention.head_count_kv", c->kv_heads},
-                    {"attention.key_length", c->head_size},
-                    {"attention.value_length", c->head_size},
-                    {"rope.dimension_count", c->head_size},
-                    {"vocab_size", c->vocabulary}};
-  for (size_t i = 0; i < sizeof dimensions / sizeof *dimensions; i++) put_dimension(writer, model, dimensions[i].key, dimensions[i].value);
-  put_float(writer, model, "attention.layer_norm_rms_epsilon", c->norm_epsilon);
-  put_float(writer, model, "rope.freq_base", c->rope_base);
-  if (c->rope_scaling == ROPE_SCALING_LINEAR) {
-    char name[128];
-    snprintf(name, sizeof name, "%s.rope.scaling.type", architecture);
-    gguf_put_string(writer, name, "linear", 6);
-    put_float(writer, model, "rope.scaling.factor", c->rope_factor);
-  }
-  if (c->rope_scaling == ROPE_SCALING_LLAMA3)
-    put_dimension(writer, model, "rope.scaling.original_context_length", (int64_t)c->rope_original_context);
+  config_to_gguf(writer, &model->config, model->family);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, c->vocabulary, plan->options.chat_template));
+  TRY(tokenizer_put_gguf(writer, model->path, model->config.vocabulary, plan->options.chat_template));
+  for (int64_t i = 0; i < plan->exact_count; i++) {
+    char key[128];
+    snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", plan->exact[i].name);
+    gguf_put_array(writer, key, GGUF_FLOAT32, plan->exact[i].values, (uint64_t)plan->exact[i].length);
+  }
   return carried_to_gguf(writer, &model->safetensors, architecture);
 }
 
-static int64_t base_bytes(const Linear *linear) {
-  return linear->weight.rows * block_row_bytes(linear->weight.type, linear->weight.columns);
+static int64_t matrix_base_bytes(const Model *model, const Matrix *weight) {
+  return weight->rows * block_row_bytes(merge_base_type(model, weight), weight->columns);
+}
+
+// Of the base's tensor, in the base's type: that which stands for it where GGUF does not know it.
+static int64_t base_bytes(const Plan *plan, const Entry *entry) {
+  return matrix_of(entry) ? entry->shape[2] * matrix_base_bytes(plan->model, matrix_of(entry)) : (int64_t)entry->bytes;
+}
+
+// *importance: of expert e of an entry's matrices, NULL where none is known.
+static Status find_importance(const float **importance, bool *missing, const Plan *plan, const Entry *entry, int64_t e) {
+  const ImportanceMatrix *matrix = plan->options.importance;
+  *importance = NULL;
+  if (!matrix) return STATUS_OK;
+  TRY(imatrix_find(importance, matrix, entry->name, entry->shape[0], e));
+  *missing |= !*importance && block_traits((BlockType)entry->type)->elements > 1;
+  return STATUS_OK;
+}
+
+static Status fill_entry(char *block, bool *missing, const Plan *plan, const Entry *entry) {
+  int64_t bytes = (int64_t)entry->bytes / entry->shape[2];
+  for (int64_t e = 0; e < entry->shape[2]; e++) {
+    const float *importance;
+    Linear expert = {.name = entry->name};
+    if (entry->experts) expert.weight = entry->experts[e];
+    TRY(find_importance(&importance, missing, plan, entry, e));
+    TRY(merge_matrix(block + e * bytes, (BlockType)entry->type, importance, entry->linear ? entry->linear : &expert, plan->model, true));
+  }
+  return STATUS_OK;
 }
 
 static Status write_entry(GgufWriter *writer, MergeReport *report, const Plan *plan, const Entry *entry) {
-  if (!entry->linear) return gguf_write_tensor(writer, entry->data, entry->bytes);
-  const ImportanceMatrix *matrix = plan->options.importance;
-  const float *importance = NULL;
-  if (matrix) TRY(imatrix_find(&importance, matrix, entry->name, entry->shape[0], 0));
-  report->without_importance += matrix && !importance && block_traits((BlockType)entry->type)->elements > 1;
+  if (!entry->linear && !entry->experts) return gguf_write_tensor(writer, entry->data, entry->bytes);
   void *block;
+  bool missing = false;
   TRY(memory_try(&block, entry->bytes, entry->name));
-  Status status = merge_matrix(block, (BlockType)entry->type, importance, entry->linear, plan->model, true);
+  Status status = fill_entry(block, &missing, plan, entry);
+  report->without_importance += missing;
   if (status == STATUS_OK) status = gguf_write_tensor(writer, block, entry->bytes);
   free(block);
   return status;
@@ -307,7 +406,7 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
     const Entry *entry = &plan->entries[i];
     TRY_DONE(write_entry(&writer, report, plan, entry));
     report->bytes += (int64_t)entry->bytes;
-    report->base_bytes += entry->linear ? base_bytes(entry->linear) : (int64_t)entry->bytes;
+    report->base_bytes += base_bytes(plan, entry);
     report->weights += entry->shape[0] * entry->shape[1] * entry->shape[2] * entry->shape[3];
     report->adapted += entry->linear && entry->linear->adapter;
   }
@@ -322,12 +421,16 @@ Status merge_write_gguf(MergeReport *report, const Model *model, const char *pat
   TRY(merge_check_output(model, path));
   Plan plan = {
       .model = model, .options = options, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
-  if (model->is_gguf) plan_from_gguf(&plan);
+  Status status = STATUS_OK;
+  if (model->is_gguf) status = plan_from_gguf(&plan);
   else plan_from_folder(&plan);
-  choose_types(&plan);
-  tell_substitutes(&plan);
-  Status status = write_plan(report, &plan, path);
+  if (status == STATUS_OK) {
+    choose_types(&plan);
+    tell_substitutes(&plan);
+    status = write_plan(report, &plan, path);
+  }
   free(plan.entries);
+  free(plan.exact);
   arena_release(&plan.arena);
   return status;
 }

@@ -10,7 +10,7 @@
 
 typedef struct LossAttributes {
   const Matrix *head;
-  float gradient_scale;
+  float gradient_scale, softcap;
   int64_t chunk_rows;
 } LossAttributes;
 
@@ -36,7 +36,7 @@ static void loss_forward(Node *node, Tape *tape) {
   if (dx) kernels->fill(scale, attributes->gradient_scale, most, tape->backend);
   for (int64_t row = 0; row < x->rows; row += most)
     kernels->linear_cross_entropy(nll + row, dx ? tensor_rows(dx, row) : (Rows){0}, tensor_rows(x, row), attributes->head, targets + row,
-                                  scale, chunk_rows(attributes, x->rows - row), scratch, tape->backend);
+                                  scale, chunk_rows(attributes, x->rows - row), scratch, attributes->softcap, tape->backend);
 }
 
 // dx is x's gradient, computed by the forward pass in its place.
@@ -67,9 +67,9 @@ static const Op loss_op = {.name = "cross_entropy",
                            .saved_outputs = 1u << LOSS_DX,
                            .is_loss = true};
 
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale) {
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap) {
   LossAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (LossAttributes){.head = head, .gradient_scale = gradient_scale, .chunk_rows = tape->loss_rows};
+  *attributes = (LossAttributes){.head = head, .gradient_scale = gradient_scale, .softcap = softcap, .chunk_rows = tape->loss_rows};
   Node *node = tape_node(tape, &loss_op, attributes);
   node->inputs[LOSS_X] = x;
   node->inputs[LOSS_TARGETS] = targets;

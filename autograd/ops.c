@@ -1,4 +1,6 @@
-// The small operations: embedding, RMSNorm, rotary positions, gated activation, gathering of rows.
+// The small operations: embedding, rotary positions, gated activation, soft caps, gathering of rows.
+#include <assert.h>
+
 #include "autograd/ops.h"
 
 typedef struct EmbeddingAttributes {
@@ -25,45 +27,17 @@ Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale) {
   return node->outputs[0];
 }
 
-typedef struct NormAttributes {
-  const float *weight;
-  float epsilon, offset;
-} NormAttributes;
-
-static void rmsnorm_forward(Node *node, Tape *tape) {
-  const NormAttributes *attributes = node->attributes;
-  const Tensor *x = node->inputs[0];
-  const Tensor *y = node->outputs[0];
-  tape->backend->kernels->rmsnorm_forward(y->data, y->type, x->data, attributes->weight, x->rows, x->columns, attributes->epsilon,
-                                          attributes->offset, tape->backend);
-}
-
-static void rmsnorm_backward(Node *node, Tape *tape) {
-  const NormAttributes *attributes = node->attributes;
-  Tensor *x = node->inputs[0];
-  const Tensor *y = node->outputs[0];
-  tape->backend->kernels->rmsnorm_backward(x->gradient, y->gradient, y->type, x->data, attributes->weight, x->rows, x->columns,
-                                           attributes->epsilon, attributes->offset, node->accumulate[0], tape->backend);
-}
-
-static const Op rmsnorm_op = {
-    .name = "rmsnorm", .forward = rmsnorm_forward, .backward = rmsnorm_backward, .saved_inputs = 1, .is_cheap = true};
-
-Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset) {
-  NormAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (NormAttributes){.weight = w, .epsilon = epsilon, .offset = offset};
-  Node *node = tape_node(tape, &rmsnorm_op, attributes);
-  node->inputs[0] = x;
-  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, tape->activations);
-  node_finish(node, false);
-  return node->outputs[0];
-}
-
 static void rope_rotate(void *x, const Node *node, bool inverse, Tape *tape) {
   const RopeSettings *settings = node->attributes;
   const Tensor *y = node->outputs[0];
-  tape->backend->kernels->rope(x, y->type, node->inputs[1]->data, settings->frequencies, y->rows, y->columns / settings->head_size,
-                               settings->head_size, settings->rotary, settings->layout, settings->magnitude, inverse, tape->backend);
+  const int32_t *positions = node->inputs[1]->data;
+  for (int64_t i = 0; i < settings->count; i++) {
+    const RopeRows *rows = &settings->rows[i];
+    char *first = (char *)x + (rows->first * y->columns + settings->begin) * float_bytes(y->type);
+    tape->backend->kernels->rope(first, y->type, positions + rows->first, rows->frequencies, rows->end - rows->first,
+                                 y->columns / settings->head_size, settings->head_size, settings->rotary, settings->layout,
+                                 settings->magnitude, inverse, tape->backend);
+  }
 }
 
 static void rope_forward(Node *node, Tape *tape) { rope_rotate(node->outputs[0]->data, node, false, tape); }
@@ -85,9 +59,33 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
   return node->outputs[0];
 }
 
+void gradient_clear(const Tensor *tensor, Backend *backend) {
+  // (Zeros are the same in either type; a buffer's end is a multiple of four bytes.)
+  backend->kernels->fill(tensor->gradient, 0, (tensor->rows * tensor->columns * float_bytes(tensor->type) + 3) / 4, backend);
+}
+
+static void softcap_forward(Node *node, Tape *tape) {
+  const Tensor *y = node->outputs[0];
+  tape->backend->kernels->softcap(y->data, y->rows * y->columns, *(const float *)node->attributes, tape->backend);
+}
+
+static const Op softcap_op = {.name = "softcap", .forward = softcap_forward, .is_in_place = true};
+
+Tensor *op_softcap(Tape *tape, Tensor *x, float cap) {
+  assert(x->type == FLOAT_32);
+  float *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = cap;
+  Node *node = tape_node(tape, &softcap_op, attributes);
+  node->inputs[0] = x;
+  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, x->type);
+  node_finish(node, false);
+  return node->outputs[0];
+}
+
 static void gated_forward(Node *node, Tape *tape) {
   Tensor *y = node->outputs[0];
-  tape->backend->kernels->gated_forward(y->data, node->inputs[0]->data, node->inputs[1]->data, y->type, y->rows * y->columns,
+  const Tensor *up = node->inputs[1];
+  tape->backend->kernels->gated_forward(y->data, node->inputs[0]->data, up ? up->data : NULL, y->type, y->rows * y->columns,
                                         *(const Activation *)node->attributes, tape->backend);
 }
 
@@ -95,14 +93,14 @@ static void gated_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   const Tensor *gate = node->inputs[0], *up = node->inputs[1];
   void *dgate = gate->needs_gradient ? gate->gradient : node->scratch;
-  void *dup = up->needs_gradient ? up->gradient : node->scratch;
-  tape->backend->kernels->gated_backward(dgate, dup, y->gradient, gate->data, up->data, y->type, y->rows * y->columns,
+  void *dup = up && up->needs_gradient ? up->gradient : node->scratch;
+  tape->backend->kernels->gated_backward(dgate, dup, y->gradient, gate->data, up ? up->data : NULL, y->type, y->rows * y->columns,
                                          *(const Activation *)node->attributes, tape->backend);
 }
 
 // Room for the gradient of an input that wants none (the other one does, or there would be no backward pass).
 static int64_t gated_scratch(const Node *node, bool backward) {
-  bool both = node->inputs[0]->needs_gradient && node->inputs[1]->needs_gradient;
+  bool both = node->inputs[0]->needs_gradient && (!node->inputs[1] || node->inputs[1]->needs_gradient);
   return backward && !both ? node->outputs[0]->rows * node->outputs[0]->columns : 0;
 }
 
@@ -128,9 +126,7 @@ static void gather_forward(Node *node, Tape *tape) {
 static void gather_backward(Node *node, Tape *tape) {
   const Tensor *y = node->outputs[0];
   Tensor *x = node->inputs[0];
-  // (Zeros are the same in either type; a buffer's end is a multiple of four bytes.)
-  int64_t floats = (x->rows * x->columns * float_bytes(x->type) + 3) / 4;
-  if (!node->accumulate[0]) tape->backend->kernels->fill(x->gradient, 0, floats, tape->backend);
+  if (!node->accumulate[0]) gradient_clear(x, tape->backend);
   tape->backend->kernels->scatter_rows(x->gradient, y->gradient, y->type, node->inputs[1]->data, y->rows, y->columns, tape->backend);
 }
 

@@ -24,8 +24,11 @@ typedef struct LowRank {
 // y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
 Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
 
-// y = rmsnorm(x) * (offset + w); saves x.
-Tensor *op_rmsnorm(Tape *tape, Tensor *x, const float *w, float epsilon, float offset);
+// y = norm(x) + residual (NULL: none; else a float32 tensor, and y is float32, too). x->columns is a multiple of norm->columns: each group
+// of them (a head) is normalised apart. Saves x. `norm` is copied.
+Tensor *op_norm(Tape *tape, Tensor *x, const NormSettings *norm, Tensor *residual);
+// y[n, norm->columns] = norm of x's columns begin ..
+Tensor *op_norm_columns(Tape *tape, Tensor *x, int64_t begin, const NormSettings *norm);
 
 // One projection of x; `bias` and `adapter` may be NULL.
 typedef struct LinearPart {
@@ -40,10 +43,18 @@ void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int 
 // The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
 
-// Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]; frequencies[rotary / 2] on the device.
+// Rows of x whose heads turn by the same frequencies.
+typedef struct RopeRows {
+  const float *frequencies;  // [rotary / 2] on the device
+  int64_t first, end;
+} RopeRows;
+
+// Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]. Of each head the dimensions
+// begin .. begin + rotary - 1 turn. `rows` must stay until the pass has run.
 typedef struct RopeSettings {
-  const float *frequencies;
-  int64_t head_size, rotary;
+  const RopeRows *rows;
+  int64_t count;
+  int64_t head_size, begin, rotary;
   RopeLayout layout;
   float magnitude;
 } RopeSettings;
@@ -58,15 +69,41 @@ typedef struct KvLayer {
 Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends,
                      AttentionShape shape, const KvLayer *cache);
 
-// y = f(gate) * up; saves both.
+// Heads put together: y[n, heads * sum of widths] has the parts of head 0, then those of head 1, ... Head h of a part is x's columns
+// begin + h * head_step .. + width; with head_step 0 all heads have the same. A tensor may be in several parts and nodes.
+enum { HEAD_PARTS = 3 };
+typedef struct HeadPart {
+  Tensor *x;
+  int64_t begin, head_step, width;
+} HeadPart;
+Tensor *op_join_heads(Tape *tape, const HeadPart *parts, int count, int64_t heads);
+
+// y = f(gate) * up; saves both. up NULL: y = f(gate).
 Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
 
 // y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
 Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
 
+// A mixture of experts, all of it frozen: y[n, hidden] float32 = residual (NULL: 0; else float32) + the sum of the experts chosen for each
+// row. Saves x and the router's results. `layer` is copied; its arrays must stay.
+typedef struct ExpertLayer {
+  Matrix router;  // [experts, hidden]
+  RouterSettings settings;
+  ExpertMatrices matrices;
+  float *totals;  // [2][experts] on the device, added to by every forward pass (Kernels.router_forward); NULL: none
+} ExpertLayer;
+Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *residual);
+
+// x <- cap * tanh(x / cap), in x's place: nothing else may read x, which is float32. For logits of generation: no gradient goes through.
+Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
+
 // The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
 // nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
-// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens.
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale);
+// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens. softcap > 0:
+// logits are softcap * tanh(x head^T / softcap).
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
+
+// For ops that give some of a gradient's elements only, where they are its first: sets them all to zero.
+void gradient_clear(const Tensor *tensor, Backend *backend);
 
 #endif

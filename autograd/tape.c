@@ -395,6 +395,7 @@ static void event_run(Tape *tape, Event *event) {
   for (int i = 0; i < NODE_OUTPUTS && event->phase == PHASE_RECOMPUTE; i++)
     if (event->node->outputs[i] && !(event->outputs >> i & 1)) event->node->outputs[i]->data = NULL;
   Node *node = event->node;
+  node->is_again = event->phase == PHASE_RECOMPUTE;
   double start = tape->profile ? time_seconds() : 0;
   bool backward = event->phase == PHASE_BACKWARD;
   if (backward) node->op->backward(node, tape);

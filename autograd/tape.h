@@ -65,6 +65,7 @@ struct Node {
   bool accumulate[NODE_INPUTS];  // the gradient of input i is added to
   bool shares_gradient;  // the aliased input's gradient is output 0's: nothing to do
   void *scratch;  // valid while the node runs
+  bool is_again;  // while it runs forward: for the backward pass, not for the first time
 };
 
 enum { LOSS_ROWS = 512 };

@@ -50,6 +50,8 @@ void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int 
 void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend);
 // linear_cross_entropy, forward and backward.
 void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend);
+// experts_forward and experts_backward with small experts of Q8_0.
+void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *backend);
 // Forward and backward over documents * length tokens.
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend);
 void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend);

@@ -2,7 +2,7 @@
 // it updates twice, 4 bytes an element.
 #include "cli/bench.h"
 
-enum { FLOATS = 5 };
+enum { FLOATS = 5, ROUTED = 64, ROUTED_USED = 8 };
 
 typedef struct Elements {
   float *a, *b, *c, *d, *e;  // [capacity]
@@ -10,19 +10,46 @@ typedef struct Elements {
   float *frequencies;  // [head_size / 2]
   float *row_values;  // [rows]
   int32_t *ids;  // [rows]: 0, 1, ...
+  int32_t *chosen;  // [rows, ROUTED_USED]: experts
+  float *routed;  // the same shape
   int64_t rows, columns, count;  // count = rows * columns
   const BenchShape *shape;
   const Kernels *kernels;
   Backend *backend;
 } Elements;
 
-static void run_rmsnorm_forward(void *argument) {
+static NormSettings norm_settings(const Elements *s) { return (NormSettings){.weight = s->w, .columns = s->columns, .epsilon = 1e-5f}; }
+
+static void run_norm_forward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_forward(s->a, FLOAT_32, s->b, s->w, s->rows, s->columns, 1e-5f, 0, s->backend);
+  NormSettings norm = norm_settings(s);
+  s->kernels->norm_forward(rows_f32(s->a, s->columns), rows_f32(s->b, s->columns), (Rows){0}, &norm, s->rows, s->backend);
 }
-static void run_rmsnorm_backward(void *argument) {
+static void run_norm_backward(void *argument) {
   const Elements *s = argument;
-  s->kernels->rmsnorm_backward(s->a, s->b, FLOAT_32, s->c, s->w, s->rows, s->columns, 1e-5f, 0, false, s->backend);
+  NormSettings norm = norm_settings(s);
+  Rows dx = rows_f32(s->a, s->columns), dy = rows_f32(s->b, s->columns), x = rows_f32(s->c, s->columns);
+  s->kernels->norm_backward(dx, dy, x, &norm, s->rows, false, s->backend);
+}
+static void run_copy_heads(void *argument) {
+  const Elements *s = argument;
+  int64_t width = s->shape->head_size, heads = s->columns / width;
+  s->kernels->copy_heads(rows_f32(s->a, s->columns), width, rows_f32(s->b, s->columns), width, heads, width, s->rows, false, s->backend);
+}
+static void run_softcap(void *argument) {
+  const Elements *s = argument;
+  s->kernels->softcap(s->a, s->count, 30, s->backend);
+}
+// Logits of ROUTED experts, as many rows as they make of all elements.
+static const RouterSettings router = {.experts = ROUTED, .used = ROUTED_USED, .is_normalized = true, .scale = 1};
+static int64_t routed_rows(const Elements *s) { return s->count / ROUTED < s->rows ? s->count / ROUTED : s->rows; }
+static void run_router_forward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->router_forward(s->chosen, s->routed, NULL, s->a, &router, routed_rows(s), s->backend);
+}
+static void run_router_backward(void *argument) {
+  const Elements *s = argument;
+  s->kernels->router_backward(s->a, s->routed, s->b, s->chosen, &router, routed_rows(s), s->backend);
 }
 static void run_rope(void *argument) {
   const Elements *s = argument;
@@ -44,7 +71,7 @@ static int64_t vocabulary_rows(const Elements *s) {
 }
 static void run_cross_entropy(void *argument) {
   const Elements *s = argument;
-  s->kernels->cross_entropy(s->row_values, s->a, s->shape->vocabulary, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary,
+  s->kernels->cross_entropy(s->row_values, s->a, s->shape->vocabulary, s->ids, s->w, FLOAT_32, vocabulary_rows(s), s->shape->vocabulary, 0,
                             s->backend);
 }
 static void run_dropout(void *argument) {
@@ -92,12 +119,16 @@ static const struct {
   BenchFunction run;
   int arrays;  // read and written
 } elementwise[] = {
-    {"rmsnorm_forward", run_rmsnorm_forward, 2},
-    {"rmsnorm_backward", run_rmsnorm_backward, 3},
+    {"norm_forward", run_norm_forward, 2},
+    {"norm_backward", run_norm_backward, 3},
     {"rope", run_rope, 2},
     {"gated_forward", run_gated_forward, 3},
     {"gated_backward", run_gated_backward, 5},
     {"cross_entropy", run_cross_entropy, 2},
+    {"softcap", run_softcap, 2},
+    {"router_forward", run_router_forward, 1},
+    {"router_backward", run_router_backward, 2},
+    {"copy_heads", run_copy_heads, 2},
     {"dropout", run_dropout, 2},
     {"embedding_forward", run_embedding_forward, 2},
     {"gather_rows", run_gather_rows, 2},
@@ -131,12 +162,19 @@ void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows
   s.row_values = ones(&arena, rows);
   s.ids = arena_new(&arena, (size_t)rows, sizeof *s.ids);
   for (int64_t i = 0; i < rows; i++) s.ids[i] = (int32_t)i;
+  s.chosen = arena_new(&arena, (size_t)(rows * ROUTED_USED), sizeof *s.chosen);
+  for (int64_t i = 0; i < rows * ROUTED_USED; i++) s.chosen[i] = (int32_t)(i % ROUTED_USED);
+  s.routed = ones(&arena, rows * ROUTED_USED);
   for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
     KernelRate rate = {.instructions = backend->kernels->name, .kernel = elementwise[i].kernel, .rows = rows};
     int64_t count = s.count;
     if (elementwise[i].run == run_cross_entropy) {
       rate.rows = vocabulary_rows(&s);
       count = rate.rows * shape->vocabulary;
+    }
+    if (elementwise[i].run == run_router_forward || elementwise[i].run == run_router_backward) {
+      rate.rows = routed_rows(&s);
+      count = rate.rows * ROUTED;
     }
     rate.bytes = (double)(elementwise[i].arrays * count) * sizeof(float) / bench_seconds(elementwise[i].run, &s);
     ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;

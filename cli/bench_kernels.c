@@ -166,7 +166,7 @@ typedef struct LossCall {
 
 static void call_linear_cross_entropy(void *argument) {
   const LossCall *c = argument;
-  c->backend->kernels->linear_cross_entropy(c->nll, c->dx, c->x, c->head, c->targets, c->scale, c->rows, c->scratch, c->backend);
+  c->backend->kernels->linear_cross_entropy(c->nll, c->dx, c->x, c->head, c->targets, c->scale, c->rows, c->scratch, 0, c->backend);
 }
 
 void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend) {
@@ -183,6 +183,55 @@ void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak 
     rate.out = head->rows, rate.in = head->columns, rate.rows = rows;
     double flop = 4.0 * (double)rows * (double)head->rows * (double)head->columns;
     add_rate(rates, rate, flop, 0, bench_seconds(call_linear_cross_entropy, &call), peak_of(peak, type));
+    arena_release(&arena);
+  }
+}
+
+// Every row goes through two of the experts.
+typedef struct ExpertCall {
+  ExpertMatrices experts;
+  Rows x, y;
+  int32_t *chosen;
+  float *weights, *dweights, *scratch;
+  int64_t rows;
+  Backend *backend;
+} ExpertCall;
+
+static void call_experts_forward(void *argument) {
+  const ExpertCall *c = argument;
+  c->backend->kernels->experts_forward(c->y, c->x, &c->experts, c->chosen, c->weights, c->rows, false, c->scratch, c->backend);
+}
+
+static void call_experts_backward(void *argument) {
+  const ExpertCall *c = argument;
+  c->backend->kernels->experts_backward(c->y, c->dweights, c->x, c->x, &c->experts, c->chosen, c->weights, c->rows, false, c->scratch,
+                                        c->backend);
+}
+
+void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *backend) {
+  enum { EXPERTS = 8, USED = 2, HIDDEN = 512, WIDTH = 256 };
+  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+    Arena arena = {0};
+    Matrix matrices[3][EXPERTS];
+    for (int e = 0; e < EXPERTS; e++)
+      for (int i = 0; i < 3; i++) matrices[i][e] = bench_matrix(&arena, BLOCK_Q8_0, i == 2 ? HIDDEN : WIDTH, i == 2 ? WIDTH : HIDDEN);
+    ExpertCall call = {.rows = rows, .backend = backend};
+    call.experts = (ExpertMatrices){matrices[0], matrices[1], matrices[2], EXPERTS, USED, HIDDEN, WIDTH, ACTIVATION_SILU};
+    call.x = (Rows){activations(&arena, rows * HIDDEN, type), HIDDEN, type};
+    call.y = rows_f32(floats(&arena, rows * HIDDEN), HIDDEN);
+    call.chosen = arena_new(&arena, (size_t)(rows * USED), sizeof *call.chosen);
+    for (int64_t p = 0; p < rows * USED; p++) call.chosen[p] = (int32_t)((p + p / EXPERTS) % EXPERTS);
+    call.weights = floats(&arena, rows * USED);
+    call.dweights = floats(&arena, rows * USED);
+    call.scratch = arena_new(&arena, (size_t)experts_scratch_floats(rows, &call.experts), sizeof *call.scratch);
+    KernelRate rate = {.instructions = backend->kernels->name, .activations = type, .rows = rows};
+    rate.out = WIDTH, rate.in = HIDDEN;
+    // Three products of a row and an expert; backward two of these again, and three more.
+    double product = 2.0 * (double)(rows * USED) * HIDDEN * WIDTH;
+    rate.kernel = "experts_forward";
+    add_rate(rates, rate, 3 * product, 0, bench_seconds(call_experts_forward, &call), peak_of(peak, type));
+    rate.kernel = "experts_backward";
+    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_experts_backward, &call), peak_of(peak, type));
     arena_release(&arena);
   }
 }

@@ -12,6 +12,7 @@ Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_export(int argc, char **argv);
 Status command_imatrix(int argc, char **argv);
+Status command_inspect(int argc, char **argv);
 Status command_merge(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_template(int argc, char **argv);

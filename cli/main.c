@@ -20,6 +20,7 @@ static const Command commands[] = {
     {"generate", command_generate, "text from a model and its adapters"},
     {"export", command_export, "an adapter as a GGUF file or a PEFT folder"},
     {"imatrix", command_imatrix, "which columns of a model's matrices matter most, measured on a text, for `quantize`"},
+    {"inspect", command_inspect, "what a model, adapter, checkpoint or other file holds, and what is wrong with it"},
     {"merge", command_merge, "a model with its adapters merged into the weights, and how far it is from them"},
     {"template", command_template, "a conversation as a chat template renders it"},
     {"tokenize", command_tokenize, "a text's token ids"},

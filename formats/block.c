@@ -108,8 +108,9 @@ static const BlockTraits traits[] = {
     {BLOCK_MXFP4, "mxfp4", 32, 1 + 16, 38, mxfp4_dequantize, NULL},
     {BLOCK_TQ1_0, "tq1_0", BLOCK_K_ELEMENTS, 48 + 4 + 2, 36, tq1_0_dequantize, NULL},
     {BLOCK_TQ2_0, "tq2_0", BLOCK_K_ELEMENTS, 64 + 2, 37, tq2_0_dequantize, NULL},
-    // Blocks alone do not say what NF4 values are (formats/nf4.h), so it has no functions here.
+    // Blocks alone do not say what these values are (formats/nf4.h, formats/grouped.h), so they have no functions here.
     {BLOCK_NF4, "nf4", 64, 32, -1, NULL, NULL},
+    {BLOCK_GROUPED, "grouped", 32, 32, -1, NULL, NULL},
 };
 
 const BlockTraits *block_traits(BlockType type) {

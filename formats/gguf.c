@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "core/text.h"
+#include "formats/foreign.h"
 #include "formats/gguf_check.h"
+#include "formats/gguf_parts.h"
 
 enum {
   DEFAULT_ALIGNMENT = 32,
@@ -21,7 +23,6 @@ enum {
   MAXIMUM_COUNT = 1 << 30,  // of a string's bytes and an array's elements
   MAXIMUM_KEYS = 1 << 16,  // real files have some dozens
   MAXIMUM_KEY_LENGTH = 65535,  // the specification's
-  MAXIMUM_TENSORS = 1 << 17,  // real files have some hundreds
   MAXIMUM_NAME_LENGTH = 63,  // ggml keeps names in 64 bytes
 };
 
@@ -229,12 +230,12 @@ static Status place_tensors(Reader *reader, const uint64_t *offsets) {
 
 static Status check_magic(Reader *reader) {
   const char *path = reader->gguf->path;
-  if (reader->size >= 4 && memcmp(reader->data, "PK\3\4", 4) == 0)
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: a zip archive (a PyTorch checkpoint?), not GGUF; save the model as safetensors or convert it to GGUF", path);
-  if (reader->size < 4 || memcmp(reader->data, "GGUF", 4) != 0)
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: not a GGUF file (it does not begin with \"GGUF\"); give a .gguf file or a Hugging Face folder", path);
+  if (reader->size < 4 || memcmp(reader->data, "GGUF", 4) != 0) {
+    TRY(foreign_refuse(path, reader->data, reader->size));
+    bool is_safetensors = reader->size > 8 && reader->data[8] == '{';
+    return status_fail(STATUS_BAD_INPUT, "%s: not a GGUF file (%s); give a .gguf file or a Hugging Face folder", path,
+                       is_safetensors ? "it looks like safetensors, whose folder is to be given" : "it does not begin with \"GGUF\"");
+  }
   reader->offset = 4;
   uint32_t version = 0;
   TRY(take_bytes(reader, &version, sizeof version, "the header"));
@@ -247,8 +248,8 @@ static Status check_magic(Reader *reader) {
   return STATUS_OK;
 }
 
-static Status parse_header(Reader *reader) {
-  Gguf *gguf = reader->gguf;
+Status gguf_parse_header(Gguf *gguf, const uint8_t *data, size_t size) {
+  Reader header = {.gguf = gguf, .data = data, .size = size}, *reader = &header;
   uint64_t tensors = 0, values = 0;
   TRY(check_magic(reader));
   TRY(take_bytes(reader, &tensors, sizeof tensors, "the header"));
@@ -258,9 +259,9 @@ static Status parse_header(Reader *reader) {
   if (values > MAXIMUM_KEYS || values > bytes_left(reader) / least_value)
     return status_fail(STATUS_BAD_INPUT, "%s: %" PRIu64 " keys in a file of %zu bytes (and at most %d are allowed); " DAMAGED, gguf->path,
                        values, reader->size, MAXIMUM_KEYS);
-  if (tensors > MAXIMUM_TENSORS || tensors > bytes_left(reader) / least_tensor)
+  if (tensors > GGUF_MAXIMUM_TENSORS || tensors > bytes_left(reader) / least_tensor)
     return status_fail(STATUS_BAD_INPUT, "%s: %" PRIu64 " tensors in a file of %zu bytes (and at most %d are allowed); " DAMAGED,
-                       gguf->path, tensors, reader->size, MAXIMUM_TENSORS);
+                       gguf->path, tensors, reader->size, GGUF_MAXIMUM_TENSORS);
   gguf->values = arena_new(&gguf->arena, (size_t)values, sizeof *gguf->values);
   gguf->tensors = arena_new(&gguf->arena, (size_t)tensors, sizeof *gguf->tensors);
   uint64_t *offsets = arena_new(&gguf->arena, (size_t)tensors, sizeof *offsets);
@@ -273,20 +274,23 @@ static Status parse_header(Reader *reader) {
 
 Status gguf_parse(Gguf *gguf, const char *path, const uint8_t *data, size_t size) {
   *gguf = (Gguf){.path = memory_copy_string(path)};
-  Reader reader = {.gguf = gguf, .data = data, .size = size};
-  Status status = parse_header(&reader);
+  Status status = gguf_parse_header(gguf, data, size);
   if (status == STATUS_OK) status = gguf_check_contents(gguf);
   if (status != STATUS_OK) gguf_close(gguf);
   return status;
 }
 
+Status gguf_examine(Gguf *gguf, const char *path) {
+  *gguf = (Gguf){.path = memory_copy_string(path)};
+  TRY(file_map(&gguf->map, path));
+  TRY(gguf_parse_header(gguf, gguf->map.data, gguf->map.size));
+  TRY(gguf_add_shards(gguf));
+  return gguf_check_contents(gguf);
+}
+
 Status gguf_open(Gguf *gguf, const char *path) {
-  FileMap map;
-  *gguf = (Gguf){0};
-  TRY(file_map(&map, path));
-  Status status = gguf_parse(gguf, path, map.data, map.size);
-  if (status == STATUS_OK) gguf->map = map;
-  else file_unmap(&map);
+  Status status = gguf_examine(gguf, path);
+  if (status != STATUS_OK) gguf_close(gguf);
   return status;
 }
 
@@ -296,6 +300,12 @@ void gguf_close(Gguf *gguf) {
   map_release(&gguf->tensor_index);
   arena_release(&gguf->arena);
   file_unmap(&gguf->map);
+  for (int i = 0; i < gguf->shard_count; i++) {
+    file_unmap(&gguf->shard_maps[i]);
+    free(gguf->shard_paths[i]);
+  }
+  free(gguf->shard_maps);
+  free(gguf->shard_paths);
   *gguf = (Gguf){0};
 }
 

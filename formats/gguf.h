@@ -1,4 +1,4 @@
-// GGUF v2 and v3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), read by mmap and written.
+// GGUF v2 and v3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), read by mmap and written. A split model is one Gguf.
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 
@@ -60,15 +60,22 @@ typedef struct Gguf {
   int64_t value_count;
   GgufTensor *tensors;
   int64_t tensor_count;
+  char **shard_paths;  // of a split model: all its files, `path` first; NULL otherwise
+  int shard_count;  // of a split model; 0 otherwise
   // private
   FileMap map;
+  FileMap *shard_maps;  // [shard_count], the first one empty
   Arena arena;
   Map value_index, tensor_index;
 } Gguf;
 
 // Enforces every limit of the format before anything is used: STATUS_BAD_INPUT names file and key or tensor.
 // A tensor of a type that we cannot read (block_traits gives NULL) is not an error here.
+// `path` may be the first file of a split model (PREFIX-00001-of-00003.gguf): the tensors are those of all files, the keys those of
+// the first without split.*.
 Status gguf_open(Gguf *gguf, const char *path);
+// As gguf_open, but on failure what was read before it stays, for who wants to show it; gguf_close is due in any case.
+Status gguf_examine(Gguf *gguf, const char *path);
 Status gguf_parse(Gguf *gguf, const char *path, const uint8_t *data, size_t size);  // bytes owned by the caller; for fuzzing
 void gguf_close(Gguf *gguf);
 

@@ -46,7 +46,7 @@ static Status check_block_count(const Gguf *gguf, const char *architecture, int6
                            gguf->tensors[i].name, *blocks, key);
     else if (block >= seen) seen = block + 1;
   }
-  // A shard of a split model and an adapter hold only some of the blocks.
+  // One file of a split model, read alone, and an adapter hold only some of the blocks.
   bool is_partial = seen == 0 || gguf_find(gguf, "split.count") || string_is(gguf, "general.type", "adapter");
   if (status == STATUS_OK && value && !is_partial && seen != *blocks)
     status = status_fail(STATUS_BAD_INPUT, "%s: key '%s' says %" PRId64 " where the tensors make %" PRId64 " blocks; " CONVERT_AGAIN,

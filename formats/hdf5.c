@@ -177,3 +177,44 @@ void hdf5_array_close(Hdf5Array *array) {
   if (array->id >= 0 && H5Dclose(array->id) < 0) array->file->failed = true;
   array->id = -1;
 }
+
+static void visit_attribute(Hdf5File *file, hsize_t index, Hdf5Visitor visit, void *argument) {
+  enum { TEXT_LIMIT = 4096, NAME_LIMIT = 256 };
+  char name[NAME_LIMIT] = "", text[TEXT_LIMIT];
+  hid_t attribute = H5Aopen_by_idx(file->id, ".", H5_INDEX_NAME, H5_ITER_INC, index, H5P_DEFAULT, H5P_DEFAULT);
+  if (attribute < 0) return;
+  H5Aget_name(attribute, sizeof name, name);
+  H5Aclose(attribute);
+  Hdf5Item item = {.name = name, .kind = HDF5_ITEM_OTHER, .text = text};
+  if (hdf5_read_integer(&item.integer, file, name) == STATUS_OK) item.kind = HDF5_ITEM_INTEGER;
+  else if (hdf5_read_real(&item.real, file, name) == STATUS_OK) item.kind = HDF5_ITEM_REAL;
+  else if (hdf5_read_text(text, sizeof text, file, name) == STATUS_OK) item.kind = HDF5_ITEM_TEXT;
+  visit(argument, &item);
+}
+
+static void visit_object(Hdf5File *file, hsize_t index, Hdf5Visitor visit, void *argument) {
+  enum { NAME_LIMIT = 256 };
+  char name[NAME_LIMIT] = "";
+  if (H5Lget_name_by_idx(file->id, ".", H5_INDEX_NAME, H5_ITER_INC, index, name, sizeof name, H5P_DEFAULT) < 0) return;
+  Hdf5Item item = {.name = name, .kind = HDF5_ITEM_OTHER, .place = -1};
+  for (int type = HDF5_F32; type <= HDF5_U8; type++) {
+    Hdf5Array array;
+    if (hdf5_array_open(&array, file, name, (Hdf5Type)type) != STATUS_OK) continue;
+    item.kind = HDF5_ITEM_ARRAY;
+    item.type = (Hdf5Type)type;
+    item.count = array.count;
+    item.place = hdf5_array_place(&array);
+    hdf5_array_close(&array);
+    break;
+  }
+  visit(argument, &item);
+}
+
+void hdf5_visit(Hdf5File *file, Hdf5Visitor visit, void *argument) {
+  H5O_info_t root;
+  H5G_info_t links;
+  if (H5Oget_info(file->id, &root) >= 0)
+    for (hsize_t i = 0; i < root.num_attrs; i++) visit_attribute(file, i, visit, argument);
+  if (H5Gget_info(file->id, &links) >= 0)
+    for (hsize_t i = 0; i < links.nlinks; i++) visit_object(file, i, visit, argument);
+}

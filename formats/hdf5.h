@@ -54,4 +54,19 @@ Status hdf5_array_read(void *values, const Hdf5Array *array, int64_t offset, int
 int64_t hdf5_array_place(const Hdf5Array *array);
 void hdf5_array_close(Hdf5Array *array);
 
+// What is in a file, for who wants to show it: first the attributes of the root, then its arrays, both by name.
+typedef struct Hdf5Item {
+  const char *name;
+  enum { HDF5_ITEM_INTEGER, HDF5_ITEM_REAL, HDF5_ITEM_TEXT, HDF5_ITEM_ARRAY, HDF5_ITEM_OTHER } kind;  // OTHER: a group, or another type
+  int64_t integer;  // of an attribute; and so are the next two
+  double real;
+  const char *text;
+  Hdf5Type type;  // of an array
+  int64_t count;
+  int64_t place;  // as hdf5_array_place
+} Hdf5Item;
+
+typedef void (*Hdf5Visitor)(void *argument, const Hdf5Item *item);
+void hdf5_visit(Hdf5File *file, Hdf5Visitor visit, void *argument);
+
 #endif

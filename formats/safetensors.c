@@ -12,6 +12,7 @@
 
 #include "core/text.h"
 #include "formats/block.h"
+#include "formats/foreign.h"
 #include "formats/json_scan.h"
 #include "formats/safetensors_parts.h"
 
@@ -189,19 +190,10 @@ static Status check_cover(const SafetensorsParse *parse) {
 }
 
 static Status refuse_foreign(const char *path, const uint8_t *data, size_t size) {
-  if (text_ends_with(path, ".onnx") || text_ends_with(path, ".engine") || text_ends_with(path, ".plan"))
-    return status_fail(STATUS_BAD_INPUT, "%s: ONNX and TensorRT files are not read; give the safetensors that it was made from", path);
   bool may_be_ours = size < 9 || data[8] == '{';
   if (!may_be_ours && memcmp(data, "GGUF", 4) == 0)
     return status_fail(STATUS_BAD_INPUT, "%s: a GGUF file, not safetensors; give it a name that ends in .gguf", path);
-  // A zip archive, or a pickle of protocol 2 to 5.
-  bool is_pickle = !may_be_ours && (memcmp(data, "PK\3\4", 4) == 0 || (data[0] == 0x80 && data[1] >= 2 && data[1] <= 5));
-  if (is_pickle || text_ends_with(path, ".bin") || text_ends_with(path, ".pt") || text_ends_with(path, ".pth"))
-    return status_fail(STATUS_BAD_INPUT,
-                       "%s: a PyTorch checkpoint, which can run code when it is read and is refused; convert it to safetensors "
-                       "(transformers: model.save_pretrained(FOLDER, safe_serialization=True))",
-                       path);
-  return STATUS_OK;
+  return foreign_refuse(path, data, may_be_ours ? 0 : size);
 }
 
 static Status parse_header(SafetensorsParse *parse, const uint8_t *data, size_t size) {

@@ -61,6 +61,8 @@ typedef struct Safetensors {
 // `path` is a .safetensors file, an .index.json, or a folder that holds model.safetensors or
 // model.safetensors.index.json. A folder with only pytorch_model.bin is refused with the remedy.
 Status safetensors_open(Safetensors *out, const char *path);
+// As safetensors_open, but on failure what was read before it stays, for who wants to show it; safetensors_close is due in any case.
+Status safetensors_examine(Safetensors *out, const char *path);
 Status safetensors_parse(Safetensors *out, const char *path, const uint8_t *data, size_t size);  // one file, bytes owned by the caller
 void safetensors_close(Safetensors *st);
 const SafetensorsTensor *safetensors_find(const Safetensors *st, const char *name);  // NULL when absent

@@ -139,12 +139,16 @@ static Status open_folder(SafetensorsParse *parse, const char *folder) {
                      folder);
 }
 
-Status safetensors_open(Safetensors *out, const char *path) {
+Status safetensors_examine(Safetensors *out, const char *path) {
   *out = (Safetensors){0};
   SafetensorsParse parse = {.out = out};
-  Status status = directory_exists(path)                ? open_folder(&parse, path)
-                  : text_ends_with(path, ".index.json") ? open_index(&parse, path)
-                                                        : open_file(&parse, path);
+  return directory_exists(path)                ? open_folder(&parse, path)
+         : text_ends_with(path, ".index.json") ? open_index(&parse, path)
+                                               : open_file(&parse, path);
+}
+
+Status safetensors_open(Safetensors *out, const char *path) {
+  Status status = safetensors_examine(out, path);
   if (status != STATUS_OK) safetensors_close(out);
   return status;
 }

@@ -73,7 +73,7 @@ static bool is_known_whole(const Resolver *resolver, const char *commit, const H
 }
 
 static char *result_path(const Resolver *resolver, const char *commit, const HubNames *chosen) {
-  if (resolver->request->kind != HUB_DATASET && chosen->count == 1 && text_ends_with(chosen->items[0], ".gguf"))
+  if (resolver->request->kind != HUB_DATASET && chosen->count && text_ends_with(chosen->items[0], ".gguf"))
     return hub_cache_file(&resolver->cache, commit, chosen->items[0]);
   return hub_cache_snapshot(&resolver->cache, commit);
 }

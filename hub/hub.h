@@ -1,7 +1,8 @@
 // Models and datasets by their ids on the Hugging Face Hub: from the local cache, which is shared with huggingface_hub, or by a download
 // into it.
 //
-// An id is "org/name"; "org/name@revision" names a branch, tag or commit; "org/name/path/inside.gguf" one GGUF file of a model.
+// An id is "org/name"; "org/name@revision" names a branch, tag or commit; "org/name/path/inside.gguf" one GGUF file of a model,
+// or any part of a split one, of which all parts are fetched.
 //
 // What is in the cache, and known to be whole, is used as it is, and nobody is asked whether there is something newer. Otherwise the Hub
 // is asked, and where it cannot be reached, what the cache has is used if it is enough.
@@ -34,7 +35,7 @@ typedef struct HubRequest {
 // Whether `text` can be an id. What ends like a data or model file ("rows/train.jsonl") is taken for a path.
 bool hub_is_id(const char *text);
 
-// *path: a new string: the folder of the snapshot, or the path of the GGUF file in it. Otherwise the message says what is missing and what
+// *path: a new string: the folder of the snapshot, or the path of the GGUF file in it (the first of a split model). Otherwise the message says what is missing and what
 // to do. STATUS_USAGE: no id; STATUS_BAD_INPUT: it is not there, or not what was asked for; STATUS_FAILED: the network; STATUS_NO_SPACE:
 // the disk.
 Status hub_resolve(char **path, const HubRequest *request);

@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "core/shard_name.h"
 #include "core/text.h"
 #include "hub/name.h"
 
@@ -74,14 +75,45 @@ static bool is_weight(const char *name) {
          !text_starts_with(name, "consolidated");
 }
 
+// GGUF models: the files of a split one count as one, by its first.
+static bool is_gguf_model(const char *name) {
+  ShardName shard;
+  return text_ends_with(name, ".gguf") && (!shard_name_parse(&shard, name) || shard.number == 1);
+}
+
+static int count_gguf_models(const HubNames *all) {
+  int count = 0;
+  for (int i = 0; i < all->count; i++) count += is_gguf_model(all->items[i]);
+  return count;
+}
+
+// One GGUF file; of a split model, whichever part is named, all of them, the first first.
+static Status take_gguf(HubNames *chosen, const HubNames *all, const char *name, const char *repository) {
+  ShardName shard;
+  if (!shard_name_parse(&shard, name)) {
+    hub_names_add(chosen, name);
+    return STATUS_OK;
+  }
+  Status status = STATUS_OK;
+  for (int i = 1; i <= shard.count && status == STATUS_OK; i++) {
+    char *part = shard_name_make(&shard, name, i);
+    if (hub_names_have(all, part)) hub_names_add(chosen, part);
+    else
+      status = status_fail(STATUS_BAD_INPUT, "%s: %s is one of the %d files of a split model, and %s is not there; ask its authors for it",
+                           repository, name, shard.count, part);
+    free(part);
+  }
+  return status;
+}
+
 static Status select_model(HubNames *chosen, const HubNames *all, HubKind kind, const char *repository) {
   int weights = 0;
   for (int i = 0; i < all->count; i++) weights += is_weight(all->items[i]);
   bool has_index = hub_names_have(all, hub_weight_index), has_single = hub_names_have(all, hub_single_weight);
-  if (!weights && hub_names_count(all, ".gguf") == 1) {
-    for (int i = 0; i < all->count; i++)
-      if (text_ends_with(all->items[i], ".gguf")) hub_names_add(chosen, all->items[i]);
-    return STATUS_OK;
+  if (!weights && count_gguf_models(all) == 1) {
+    int only = 0;
+    while (!is_gguf_model(all->items[only])) only++;
+    return take_gguf(chosen, all, all->items[only], repository);
   }
   if (kind == HUB_MODEL && !weights) return refuse_model(all, repository);
   take_wanted(chosen, all, kind);
@@ -108,10 +140,7 @@ static Status select_adapter(HubNames *chosen, const HubNames *all, const char *
 
 Status hub_select(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository, const char *file) {
   if (file) {
-    if (hub_names_have(all, file)) {
-      hub_names_add(chosen, file);
-      return STATUS_OK;
-    }
+    if (hub_names_have(all, file)) return take_gguf(chosen, all, file, repository);
     char *files = hub_names_list(all, ".gguf");
     Status status =
         status_fail(STATUS_BAD_INPUT, "%s has no file \"%s\"; its GGUF files are: %s", repository, file, *files ? files : "none");

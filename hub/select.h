@@ -9,7 +9,7 @@
 #include "hub/hub.h"
 
 // The files of `all` that are wanted, in the order of `all`. Of a model with a weight index, its shards are not among them:
-// hub_select_shards finds them in it. `file`: the one GGUF file that the id names, or NULL. STATUS_BAD_INPUT, with the remedy, when there
+// hub_select_shards finds them in it; of a split GGUF model all files are, the first first. `file`: the one GGUF file that the id names, or NULL. STATUS_BAD_INPUT, with the remedy, when there
 // is nothing to be used.
 Status hub_select(HubNames *chosen, const HubNames *all, const HubRequest *request, const char *repository, const char *file);
 // The same for a dataset.

@@ -13,15 +13,16 @@
 
 #include "core/status.h"
 #include "core/thread.h"
+#include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/experts.h"
 #include "kernels/linear.h"
+#include "kernels/norm.h"
 
 typedef enum RopeLayout {
   ROPE_HALVES,  // Hugging Face: (x[i], x[i + size/2]) turn together
   ROPE_INTERLEAVED,  // llama-architecture GGUF: (x[2i], x[2i + 1]) turn together
 } RopeLayout;
-
-typedef enum Activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_COUNT } Activation;
 
 // Doubles, for 1 - beta2 of a float is already off by 1e-5.
 typedef struct AdamwSettings {
@@ -37,7 +38,7 @@ typedef struct Kernels {
 
   // kernels/linear.h has the equations; x[n, in] of all projections, dx[n, in].
   void (*linear_forward)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
-  // The same for generation: where w is quantised in levels that are integers (not NF4), x is rounded to 8 bits first, by blocks of 32:
+  // The same for generation: where w is quantised in evenly spaced levels (not NF4), x is rounded to 8 bits first, by blocks of 32:
   // x[j] becomes d * level[j], d = max |x| / 127, level[j] = x[j] * (127 / max |x|) to the nearest, ties to even; in float32.
   void (*linear_forward_int8)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
   void (*linear_backward)(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
@@ -47,11 +48,9 @@ typedef struct Kernels {
   // y[i] = scale * w[ids[i]]
   void (*embedding_forward)(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
-  // y = x / sqrt(mean(x^2) + epsilon) * (offset + w), each row apart; w [columns]. Zhang and Sennrich 2019.
-  void (*rmsnorm_forward)(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
-                          Backend *backend);
-  void (*rmsnorm_backward)(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                           float epsilon, float offset, bool accumulate, Backend *backend);
+  // kernels/norm.h has the equations; rows of norm->columns, of either type and any step. residual is float32; data NULL: none.
+  void (*norm_forward)(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
+  void (*norm_backward)(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
 
   // Rotates x[n, heads, head_size] in place by position * frequencies[i], i < rotary/2, pairs within the first
   // `rotary` of each head; sine and cosine are multiplied by `magnitude` (YaRN; 1 else). Su et al. 2021.
@@ -69,21 +68,45 @@ typedef struct Kernels {
                              const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
                              const int32_t *query_ends, AttentionShape shape, Backend *backend);
 
-  // y = f(gate) * up, elementwise; Shazeer 2020. Backward: dgate and dup are set, and may be the very buffers gate and up.
+  // y = f(gate) * up, elementwise; Shazeer 2020. up NULL: y = f(gate), and there is no dup. Backward: dgate and dup are set, and may be the
+  // very buffers gate and up.
   void (*gated_forward)(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
   void (*gated_backward)(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
                          Activation f, Backend *backend);
 
   // For each row i: nll[i] = logsumexp(logits[i]) - logits[i][targets[i]]; then, unless gradient_scale is NULL,
   // logits[i] <- gradient_scale[i] * (softmax(logits[i]) - onehot(targets[i])) in place, of `type`: rows of bfloat16 begin where
-  // rows of float32 did. Those are `step` elements apart.
+  // rows of float32 did. Those are `step` elements apart. softcap > 0: logits first become softcap * tanh(logits / softcap), and stay
+  // so where there is no gradient, which is by what they were before.
   void (*cross_entropy)(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                        int64_t n, int64_t vocabulary, Backend *backend);
+                        int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 
   // The output layer with it: logits = x head^T, and dx, which is set (data NULL: not wanted), from the logits' gradient. `scratch`:
   // linear_cross_entropy_floats (kernels/loss.h).
   void (*linear_cross_entropy)(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                               int64_t n, float *scratch, Backend *backend);
+                               int64_t n, float *scratch, float softcap, Backend *backend);
+  void (*softcap)(float *y, int64_t count, float cap, Backend *backend);  // y <- cap * tanh(y / cap)
+
+  // kernels/experts.h has the equations and the settings. Sets chosen[n, used] and weights[n, used] of logits[n, experts]; adds to
+  // totals[2][experts] (NULL: none) how often each expert was chosen, and the sum over rows of its score (of a sigmoid: its share of the
+  // row's scores).
+  void (*router_forward)(int32_t *chosen, float *weights, float *totals, const float *logits, const RouterSettings *router, int64_t n,
+                         Backend *backend);
+  // dlogits[n, experts] is set.
+  void (*router_backward)(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen, const RouterSettings *router,
+                          int64_t n, Backend *backend);
+  // y[n, hidden] += the experts' sum for x[n, hidden]; what lies between the products is rounded to x's type. y and dx are float32.
+  // in_int8: by linear_forward_int8, for x of float32. scratch: experts_scratch_floats. No expert is chosen twice for a row.
+  void (*experts_forward)(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
+                          bool in_int8, float *scratch, Backend *backend);
+  // dx[n, hidden], and dweights[n, used], which is set: dy_i . the expert's output. dy may be rounded to x's type.
+  void (*experts_backward)(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
+                           const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend);
+
+  // y[i][h * y_head_step + c] (+)= x[i][h * x_head_step + c] for h < heads, c < width. x_head_step 0: all heads read the same columns;
+  // y_head_step 0: the heads are summed. Types may differ.
+  void (*copy_heads)(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                     Backend *backend);
 
   // y[i] = x[i] * keep_i / (1 - p); keep_i is a function of (seed, stream, i) alone: philox(seed, stream, i / 4)[i % 4] >= p * 2^32.
   // accumulate adds to y. The same call with dy for x is its backward.

@@ -9,14 +9,14 @@ int64_t linear_cross_entropy_floats(int64_t n, int64_t vocabulary, int64_t colum
 }
 
 void linear_cross_entropy_by_parts(const Kernels *kernels, float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets,
-                                   const float *gradient_scale, int64_t n, float *scratch, Backend *backend) {
+                                   const float *gradient_scale, int64_t n, float *scratch, float softcap, Backend *backend) {
   int64_t step = logits_step(head->rows), most = linear_cross_entropy_floats(n, head->rows, head->columns) / step;
   for (int64_t row = 0; row < n; row += most) {
     int64_t rows = n - row < most ? n - row : most;
     Projection logits = {.w = head, .alpha = 1, .y = rows_f32(scratch, step)};
     kernels->linear_forward(&logits, 1, rows_from(x, row * x.step), rows, backend);
     kernels->cross_entropy(nll + row, scratch, step, targets + row, dx.data ? gradient_scale + row : NULL, x.type, rows, head->rows,
-                           backend);
+                           softcap, backend);
     if (!dx.data) continue;
     if (x.type == FLOAT_BF16) logits.y = (Rows){scratch, 2 * step, FLOAT_BF16};
     kernels->linear_backward(rows_from(dx, row * dx.step), &logits, 1, rows, false, backend);

@@ -12,6 +12,6 @@ int64_t linear_cross_entropy_floats(int64_t n, int64_t vocabulary, int64_t colum
 
 // By the linear_forward, cross_entropy and linear_backward of a table, with float32 logits of as many rows at once as the scratch holds.
 void linear_cross_entropy_by_parts(const Kernels *kernels, float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets,
-                                   const float *gradient_scale, int64_t n, float *scratch, Backend *backend);
+                                   const float *gradient_scale, int64_t n, float *scratch, float softcap, Backend *backend);
 
 #endif

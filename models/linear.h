@@ -22,7 +22,12 @@ static inline int64_t linear_gguf_row(int64_t row, int64_t rows, int64_t heads) 
   return head * size + within % (size / 2) * 2 + within / (size / 2);
 }
 
+static inline bool linear_is_there(const Linear *linear) { return linear->weight.rows > 0; }
+
 static inline LinearPart linear_part(const Linear *linear) { return (LinearPart){&linear->weight, linear->bias, linear->adapter}; }
+
+// Rows first .. first + rows - 1 of a fused projection as one of their own. Its adapter shares A, and dA adds up over the parts.
+LinearPart linear_part_rows(Tape *tape, const Linear *linear, int64_t first, int64_t rows);
 
 static inline Tensor *linear_apply(Tape *tape, const Linear *linear, Tensor *x, Tensor *residual) {
   return op_linear(tape, x, linear_part(linear), residual);

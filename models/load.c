@@ -3,218 +3,191 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "core/text.h"
-#include "models/model.h"
+#include "models/quantized_folder.h"
+#include "models/tensors.h"
 
-// A tensor as either format gives it.
-typedef struct Source {
-  const void *data;
-  BlockType type;
-  int64_t rows, columns;  // a vector has one row
-} Source;
+static NormSettings norm_settings(const Model *model, int64_t columns) {
+  return (NormSettings){.columns = columns,
+                        .epsilon = (float)model->config.norm_epsilon,
+                        .offset = model->is_gguf ? 0 : model->family->norm_offset,
+                        .is_centered = model->family->is_centered};
+}
 
-static Status find_gguf(Source *source, const Model *model, const char *name) {
-  const GgufTensor *tensor = gguf_find_tensor(&model->gguf, name);
-  if (!tensor) return status_fail(STATUS_BAD_INPUT, "%s: the tensor %s is missing", model->path, name);
-  const BlockTraits *traits = block_traits((BlockType)tensor->type);
-  if (!traits) {
-    char *readable = block_type_names(false);
-    Status status = status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s, which is not built; requantise the file to a type that is (%s)",
-                                model->path, name, block_type_name_any(tensor->type), readable);
-    free(readable);
-    return status;
+// `module`: its name without ".weight".
+static Status load_norm(NormSettings *norm, Model *model, const char *module, int64_t columns) {
+  *norm = norm_settings(model, columns);
+  TRY(tensor_vector(&norm->weight, model, arena_format(&model->arena, "%s.weight", module), columns));
+  const char *bias = arena_format(&model->arena, "%s.bias", module);
+  return model->family->is_centered && tensor_is_there(model, bias) ? tensor_vector(&norm->bias, model, bias, columns) : STATUS_OK;
+}
+
+// Files of DeepSeek's models may keep a head's keys and values apart, keys transposed: attn_k_b [heads][latent, fixed] and attn_v_b
+// [heads][value, latent] (outermost first). kv_b is put together from them in float32, which holds all of their values.
+static Status join_latent(Matrix *out, Model *model, int layer) {
+  const ModelConfig *c = &model->config;
+  int64_t fixed = c->head_size - c->rope_size, unpacked = fixed + c->value_size;
+  Matrix *keys = memory_new((size_t)c->heads * 2, sizeof *keys), *values = keys + c->heads;
+  float *row = memory_new((size_t)(fixed > c->kv_latent ? fixed : c->kv_latent), sizeof *row), *joined = NULL;
+  Status status = STATUS_OK;
+  TRY_DONE(tensor_matrices(keys, model, tensor_layer_name(model, layer, "", "attn_k_b.weight", ""), c->heads, c->kv_latent, fixed));
+  TRY_DONE(
+      tensor_matrices(values, model, tensor_layer_name(model, layer, "", "attn_v_b.weight", ""), c->heads, c->value_size, c->kv_latent));
+  joined = arena_new(&model->arena, (size_t)(c->heads * unpacked * c->kv_latent), sizeof *joined);
+  for (int64_t h = 0; h < c->heads; h++) {
+    float *head = joined + h * unpacked * c->kv_latent;
+    for (int64_t latent = 0; latent < c->kv_latent; latent++) {
+      matrix_dequantize(row, &keys[h], latent, 0, fixed);
+      for (int64_t i = 0; i < fixed; i++) head[i * c->kv_latent + latent] = row[i];
+    }
+    for (int64_t i = 0; i < c->value_size; i++) matrix_dequantize(head + (fixed + i) * c->kv_latent, &values[h], i, 0, c->kv_latent);
   }
-  if (tensor->dimensions > 2)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", model->path, name, tensor->dimensions);
-  *source = (Source){.data = tensor->data, .type = traits->type, .rows = tensor->shape[1], .columns = tensor->shape[0]};
-  return STATUS_OK;
-}
-
-// A decoder that was saved without its head has no "model." before its names.
-static const SafetensorsTensor *find_in_folder(const Model *model, const char *name) {
-  const SafetensorsTensor *tensor = safetensors_find(&model->safetensors, name);
-  return tensor || !text_starts_with(name, "model.") ? tensor : safetensors_find(&model->safetensors, name + strlen("model."));
-}
-
-static Status find_safetensors(Source *source, const Model *model, const char *name) {
-  const SafetensorsTensor *tensor = find_in_folder(model, name);
-  if (!tensor) return status_fail(STATUS_BAD_INPUT, "%s: the tensor %s is missing", model->path, name);
-  const char *path = model->safetensors.paths[tensor->file];
-  BlockType type;
-  switch (tensor->type) {
-    case ST_F32: type = BLOCK_F32; break;
-    case ST_F16: type = BLOCK_F16; break;
-    case ST_BF16: type = BLOCK_BF16; break;
-    default:
-      return status_fail(STATUS_BAD_INPUT, "%s: %s has the type %s; weights may be F32, F16 or BF16", path, name,
-                         safetensors_type_name(tensor->type));
-  }
-  if (tensor->dimensions != 1 && tensor->dimensions != 2)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s has %d dimensions, not 1 or 2", path, name, tensor->dimensions);
-  bool matrix = tensor->dimensions == 2;
-  *source = (Source){.data = tensor->data, .type = type, .rows = matrix ? tensor->shape[0] : 1, .columns = tensor->shape[matrix ? 1 : 0]};
-  return STATUS_OK;
-}
-
-static Status find_tensor(Source *source, const Model *model, const char *name, int64_t rows, int64_t columns) {
-  TRY(model->is_gguf ? find_gguf(source, model, name) : find_safetensors(source, model, name));
-  if (source->rows != rows || source->columns != columns)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s is %lld x %lld, and the model's dimensions say %lld x %lld", model->path, name,
-                       (long long)source->rows, (long long)source->columns, (long long)rows, (long long)columns);
-  return STATUS_OK;
-}
-
-static bool has_tensor(const Model *model, const char *name) {
-  return model->is_gguf ? gguf_find_tensor(&model->gguf, name) != NULL : find_in_folder(model, name) != NULL;
-}
-
-static Status load_matrix(Matrix *matrix, Model *model, const char *name, int64_t rows, int64_t columns) {
-  Source source;
-  TRY(find_tensor(&source, model, name, rows, columns));
-  int64_t bytes = block_row_bytes(source.type, columns) * rows;
-  // A safetensors header of odd length leaves floats unaligned; kernels may rely on alignment.
-  if (block_traits(source.type)->elements == 1 && (uintptr_t)source.data % (size_t)block_traits(source.type)->bytes) {
-    void *copy = arena_new(&model->arena, (size_t)bytes, 1);
-    source.data = memcpy(copy, source.data, (size_t)bytes);
-  }
-  *matrix = (Matrix){.type = source.type, .rows = rows, .columns = columns, .data = source.data};
-  return STATUS_OK;
-}
-
-// Norms, biases and RoPE factors: always float32.
-static Status load_vector(const float **vector, Model *model, const char *name, int64_t length) {
-  Source source;
-  TRY(find_tensor(&source, model, name, 1, length));
-  const BlockTraits *traits = block_traits(source.type);
-  if (traits->elements != 1)
-    return status_fail(STATUS_BAD_INPUT, "%s: %s is quantised (%s), which a vector cannot be", model->path, name, traits->name);
-  float *values = arena_new(&model->arena, (size_t)length, sizeof *values);
-  char *aligned = memory_new((size_t)length, (size_t)traits->bytes);
-  memcpy(aligned, source.data, (size_t)length * (size_t)traits->bytes);
-  traits->dequantize(values, aligned, length);
-  free(aligned);
-  *vector = values;
-  return STATUS_OK;
-}
-
-static const char *layer_name(Model *model, const char *format, int layer, const char *suffix) {
-  char name[128];
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-  snprintf(name, sizeof name, format, layer);  // the formats are the families' own, each with one %d
-#pragma GCC diagnostic pop
-  return arena_format(&model->arena, "%s%s", name, suffix);
-}
-
-// [out, in] of each linear layer.
-static void linear_shape(int64_t *rows, int64_t *columns, const ModelConfig *c, size_t offset) {
-  int64_t heads = c->heads * c->head_size, kv_heads = c->kv_heads * c->head_size;
-  *rows = *columns = c->hidden;
-  if (offset == offsetof(Layer, q)) *rows = heads;
-  else if (offset == offsetof(Layer, k) || offset == offsetof(Layer, v)) *rows = kv_heads;
-  else if (offset == offsetof(Layer, o)) *columns = heads;
-  else if (offset == offsetof(Layer, gate) || offset == offsetof(Layer, up)) *rows = c->feed_forward;
-  else if (offset == offsetof(Layer, down)) *columns = c->feed_forward;
+  *out = matrix_f32(joined, c->heads * unpacked, c->kv_latent);
+done:
+  free(keys);
+  free(row);
+  return status;
 }
 
 static Status load_linear(Linear *linear, Model *model, const LinearName *names, int layer) {
   const ModelConfig *config = &model->config;
-  int64_t rows, columns;
-  linear_shape(&rows, &columns, config, names->offset);
-  linear->name = layer_name(model, names->name, layer, "");
-  linear->gguf_name = layer_name(model, names->gguf, layer, "");
+  int64_t rows = config_dimension(config, names->rows), columns = config_dimension(config, names->columns);
+  linear->name = arena_format(&model->arena, "model.layers.%d.%s", layer, names->name);
+  linear->gguf_name = arena_format(&model->arena, "blk.%d.%s", layer, names->gguf);
   if (model->family->gguf_interleaves && names->offset == offsetof(Layer, q)) linear->interleaved_heads = config->heads;
   if (model->family->gguf_interleaves && names->offset == offsetof(Layer, k)) linear->interleaved_heads = config->kv_heads;
-  const char *base = model->is_gguf ? linear->gguf_name : linear->name;
-  TRY(load_matrix(&linear->weight, model, arena_format(&model->arena, "%s.weight", base), rows, columns));
-  const char *bias = arena_format(&model->arena, "%s.bias", base);
-  if (has_tensor(model, bias)) TRY(load_vector(&linear->bias, model, bias, rows));
+  const char *weight = tensor_layer_name(model, layer, names->name, names->gguf, ".weight");
+  bool is_apart = model->is_gguf && names->offset == offsetof(Layer, kv_b) && !tensor_is_there(model, weight);
+  TRY(is_apart ? join_latent(&linear->weight, model, layer) : tensor_matrix(&linear->weight, model, weight, rows, columns));
+  const char *bias = tensor_layer_name(model, layer, names->name, names->gguf, ".bias");
+  if (tensor_is_there(model, bias)) TRY(tensor_vector(&linear->bias, model, bias, rows));
   return STATUS_OK;
+}
+
+// The matrices of one kind of all experts: one tensor in GGUF, one each in a folder.
+static Status load_expert_matrices(const Matrix **out, Model *model, int layer, const char *name, const char *gguf, int64_t rows,
+                                   int64_t columns) {
+  int64_t count = model->config.experts;
+  Matrix *matrices = arena_new(&model->arena, (size_t)count, sizeof *matrices);
+  *out = matrices;
+  for (int64_t e = 0; e < count; e++) model->expert_matrices[model->expert_matrix_count++] = &matrices[e];
+  if (model->is_gguf) return tensor_matrices(matrices, model, tensor_layer_name(model, layer, "", gguf, ".weight"), count, rows, columns);
+  for (int64_t e = 0; e < count; e++)
+    TRY(tensor_matrix(&matrices[e], model, tensor_layer_name(model, layer, family_expert_name(&model->arena, name, (int)e), "", ".weight"),
+                      rows, columns));
+  return STATUS_OK;
+}
+
+static Status load_experts(ExpertLayer *experts, Model *model, int layer) {
+  const ModelConfig *c = &model->config;
+  const ExpertNames *names = &model->family->experts;
+  experts->settings = (RouterSettings){.experts = c->experts,
+                                       .used = c->experts_used,
+                                       .is_sigmoid = c->is_sigmoid_routed,
+                                       .groups = c->groups,
+                                       .groups_used = c->groups_used,
+                                       .groups_by_two = c->is_sigmoid_routed,
+                                       .is_normalized = c->normalizes_experts,
+                                       .scale = (float)c->routed_scale};
+  TRY(tensor_matrix(&experts->router, model, tensor_layer_name(model, layer, names->router, "ffn_gate_inp", ".weight"), c->experts,
+                    c->hidden));
+  if (names->bias) {
+    const char *bias = tensor_layer_name(model, layer, names->bias, "exp_probs_b.bias", "");
+    if (tensor_is_there(model, bias)) TRY(tensor_vector(&experts->settings.bias, model, bias, c->experts));
+  }
+  ExpertMatrices *matrices = &experts->matrices;
+  *matrices = (ExpertMatrices){.experts = c->experts,
+                               .used = c->experts_used,
+                               .hidden = c->hidden,
+                               .width = c->expert_feed_forward,
+                               .activation = model->family->activation};
+  TRY(load_expert_matrices(&matrices->gate, model, layer, names->gate, "ffn_gate_exps", matrices->width, c->hidden));
+  TRY(load_expert_matrices(&matrices->up, model, layer, names->up, "ffn_up_exps", matrices->width, c->hidden));
+  return load_expert_matrices(&matrices->down, model, layer, names->down, "ffn_down_exps", c->hidden, matrices->width);
 }
 
 static Status load_layer(Model *model, int index) {
   Layer *layer = &model->layers[index];
-  for (int i = 0; i < model->family->norm_count; i++) {
-    const NormName *names = &model->family->norms[i];
-    const char *name = layer_name(model, model->is_gguf ? names->gguf : names->name, index, ".weight");
-    TRY(load_vector((const float **)((char *)layer + names->offset), model, name, model->config.hidden));
+  const Family *family = model->family;
+  layer->kind = &model->config.kinds[index];
+  for (int i = 0; i < family_norm_count(family); i++) {
+    const NormName *names = &family->norms[i];
+    if (!config_has(&model->config, names->presence, index)) continue;
+    TRY(load_norm((NormSettings *)((char *)layer + names->offset), model, tensor_layer_name(model, index, names->name, names->gguf, ""),
+                  config_dimension(&model->config, names->columns)));
   }
-  for (int i = 0; i < model->family->linear_count; i++) {
-    Linear *linear = (Linear *)((char *)layer + model->family->linears[i].offset);
-    TRY(load_linear(linear, model, &model->family->linears[i], index));
+  for (int i = 0; i < family_linear_count(family); i++) {
+    if (!config_has(&model->config, family->linears[i].presence, index)) continue;
+    Linear *linear = (Linear *)((char *)layer + family->linears[i].offset);
+    TRY(load_linear(linear, model, &family->linears[i], index));
     model->linears[model->linear_count++] = linear;
   }
-  return STATUS_OK;
+  return layer->kind->is_sparse ? load_experts(&layer->experts, model, index) : STATUS_OK;
 }
 
-static Status load_rope(Model *model) {
-  int64_t pairs = model->config.head_size / 2;
-  model->rope_frequencies = arena_new(&model->arena, (size_t)pairs, sizeof(float));
-  config_rope_frequencies(model->rope_frequencies, &model->config);
-  if (!model->is_gguf || !has_tensor(model, "rope_freqs.weight")) return STATUS_OK;
-  const float *factors;  // Llama 3.1's scaling, as divisors
-  TRY(load_vector(&factors, model, "rope_freqs.weight", pairs));
-  for (int64_t i = 0; i < pairs; i++) {
-    if (!(factors[i] > 0)) return status_fail(STATUS_BAD_INPUT, "%s: rope_freqs.weight holds a factor that is not positive", model->path);
-    model->rope_frequencies[i] /= factors[i];
-  }
-  return STATUS_OK;
-}
-
-static Status load_weights(Model *model) {
+static Status load_embedding(Model *model) {
   ModelConfig *config = &model->config;
   const char *embedding = model->is_gguf ? "token_embd.weight" : "model.embed_tokens.weight";
   const char *head = model->is_gguf ? "output.weight" : "lm_head.weight";
   if (model->is_gguf) {  // the vocabulary's size is the matrix's own
-    Source source;
-    TRY(find_gguf(&source, model, embedding));
-    config->vocabulary = source.rows;
-    config->tied_embeddings = !has_tensor(model, head);
+    TRY(tensor_rows(&config->vocabulary, model, embedding));
+    config->tied_embeddings = !tensor_is_there(model, head);
   }
   // Of tied weights a folder may hold either name.
-  if (config->tied_embeddings && !has_tensor(model, embedding) && has_tensor(model, head)) embedding = head;
-  TRY(load_matrix(&model->embedding, model, embedding, config->vocabulary, config->hidden));
+  if (config->tied_embeddings && !tensor_is_there(model, embedding) && tensor_is_there(model, head)) embedding = head;
+  TRY(tensor_matrix(&model->embedding, model, embedding, config->vocabulary, config->hidden));
   model->head = (Linear){.weight = model->embedding, .name = "lm_head", .gguf_name = "output"};
-  if (!config->tied_embeddings) TRY(load_matrix(&model->head.weight, model, head, config->vocabulary, config->hidden));
-  TRY(load_vector(&model->final_norm, model, model->is_gguf ? "output_norm.weight" : "model.norm.weight", config->hidden));
+  if (!config->tied_embeddings) TRY(tensor_matrix(&model->head.weight, model, head, config->vocabulary, config->hidden));
+  return load_norm(&model->final_norm, model, model->is_gguf ? "output_norm" : "model.norm", config->hidden);
+}
+
+static Status load_weights(Model *model) {
+  const ModelConfig *config = &model->config;
+  TRY(load_embedding(model));
   model->layers = arena_new(&model->arena, (size_t)config->layers, sizeof *model->layers);
-  model->linears = arena_new(&model->arena, (size_t)(config->layers * model->family->linear_count), sizeof *model->linears);
+  model->linears = arena_new(&model->arena, (size_t)(config->layers * family_linear_count(model->family)), sizeof *model->linears);
+  model->expert_matrices = arena_new(&model->arena, (size_t)(config->layers * config->experts * 3), sizeof *model->expert_matrices);
   for (int i = 0; i < config->layers; i++) TRY(load_layer(model, i));
-  return load_rope(model);
+  return STATUS_OK;
 }
 
 typedef struct QuantizeTask {
   Model *model;
-  void **storage;  // for each linear layer; NULL: it stays as it is
+  void **storage;  // for each matrix; NULL: it stays as it is
 } QuantizeTask;
 
-static void quantize_linear(void *argument, int64_t task, int thread) {
+// The linear layers' matrices, then the experts'.
+static Matrix *quantizable(const Model *model, int64_t index) {
+  return index < model->linear_count ? &model->linears[index]->weight : model->expert_matrices[index - model->linear_count];
+}
+
+static void quantize_matrix(void *argument, int64_t task, int thread) {
   (void)thread;
   QuantizeTask *job = argument;
   if (!job->storage[task]) return;
-  Matrix *weight = &job->model->linears[task]->weight;
+  Matrix *weight = quantizable(job->model, task);
   int64_t count = weight->rows * weight->columns;
   float *values = memory_new((size_t)count, sizeof *values);
   block_traits(weight->type)->dequantize(values, weight->data, count);
   nf4_quantize(&weight->nf4, job->storage[task], values, count);
-  // Nothing reads the source again; where load_matrix had to copy it, the copy's pages go.
+  // Nothing reads the source again; where tensor_matrices had to copy it, the copy's pages go.
   file_map_forget(weight->data, (size_t)(block_row_bytes(weight->type, weight->columns) * weight->rows));
   weight->type = BLOCK_NF4;
   weight->data = NULL;
   free(values);
 }
 
-// Linear layers in plain floats become NF4; blocks that are quantised stay as they are.
-static Status quantize_linears(Model *model) {
-  QuantizeTask job = {.model = model, .storage = memory_new((size_t)model->linear_count, sizeof(void *))};
-  for (int i = 0; i < model->linear_count; i++) {
-    const Matrix *weight = &model->linears[i]->weight;
+// Linear layers and experts in plain floats become NF4; blocks that are quantised stay as they are.
+static Status quantize_matrices(Model *model) {
+  int64_t count = model->linear_count + model->expert_matrix_count;
+  QuantizeTask job = {.model = model, .storage = memory_new((size_t)count, sizeof(void *))};
+  for (int64_t i = 0; i < count; i++) {
+    const Matrix *weight = quantizable(model, i);
     if (block_traits(weight->type)->elements != 1) continue;
     int64_t bytes = nf4_bytes(weight->rows * weight->columns);
     job.storage[i] = arena_new(&model->arena, (size_t)bytes, 1);
     model->nf4_bytes += bytes;
   }
-  pool_run(model->backend->pool, model->linear_count, quantize_linear, &job);
+  pool_run(model->backend->pool, count, quantize_matrix, &job);
   free(job.storage);
   return STATUS_OK;
 }
@@ -239,15 +212,16 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   model->backend = backend;
   Status status = STATUS_OK;
   if (directory_exists(path)) {
-    TRY_DONE(config_from_folder(&model->config, &model->family, path));
+    TRY_DONE(config_from_folder(&model->config, &model->family, path, &model->arena));
     TRY_DONE(safetensors_open(&model->safetensors, path));
+    TRY_DONE(quantized_folder_open(model));
   } else {
     model->is_gguf = true;
     TRY_DONE(gguf_open(&model->gguf, path));
-    TRY_DONE(config_from_gguf(&model->config, &model->family, &model->gguf));
+    TRY_DONE(config_from_gguf(&model->config, &model->family, &model->gguf, &model->arena));
   }
   TRY_DONE(load_weights(model));
-  if (options.quantize_nf4) TRY_DONE(quantize_linears(model));
+  if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
 done:
   if (status != STATUS_OK) {
     model_close(model);
@@ -257,12 +231,13 @@ done:
 }
 
 static int64_t mapped_bytes(const Matrix *matrix) {
-  return matrix->type == BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
+  return matrix->type >= BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
 }
 
 int64_t model_mapped_bytes(const Model *model) {
-  int64_t bytes = mapped_bytes(&model->embedding) + (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
-  for (int i = 0; i < model->linear_count; i++) bytes += mapped_bytes(&model->linears[i]->weight);
+  int64_t bytes = model->quantized_mapped_bytes + mapped_bytes(&model->embedding) +
+                  (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
+  for (int64_t i = 0; i < model->linear_count + model->expert_matrix_count; i++) bytes += mapped_bytes(quantizable(model, i));
   return bytes;
 }
 
@@ -270,6 +245,7 @@ void model_close(Model *model) {
   if (!model) return;
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
+  quantized_folder_close(model);
   arena_release(&model->arena);
   free(model->path);
   free(model);

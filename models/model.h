@@ -6,46 +6,25 @@
 #include "core/memory.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "models/config.h"
+#include "models/family.h"
 #include "models/linear.h"
 
-// What distinguishes a family, as data. Names have one %d for the layer.
-typedef struct LinearName {
-  size_t offset;  // of the Linear in Layer
-  const char *name, *gguf;  // "model.layers.%d.self_attn.q_proj", "blk.%d.attn_q"
-} LinearName;
-
-typedef struct NormName {
-  size_t offset;  // of the const float * in Layer
-  const char *name, *gguf;
-} NormName;
-
-typedef struct Family {
-  const char *model_type;  // config.json: "llama"
-  const char *architecture;  // config.json's architectures[0]: "LlamaForCausalLM"
-  const char *gguf;  // general.architecture: "llama"
-  bool gguf_interleaves;  // rows of q and k are permuted in GGUF
-  const LinearName *linears;
-  int linear_count;
-  const NormName *norms;
-  int norm_count;
-} Family;
-
+// What a family does not have is empty: a Linear without rows, a norm without a weight.
 typedef struct Layer {
-  const float *attention_norm, *mlp_norm;  // [hidden]
-  Linear q, k, v, o, gate, up, down;
+  const LayerKind *kind;
+  NormSettings attention_norm, attention_post_norm;  // of the stream; of the attention's output
+  NormSettings mlp_norm, mlp_post_norm;
+  NormSettings q_norm, k_norm;  // of each head
+  Linear q, k, v, o;
+  Linear qkv;  // fused: the rows of q, k and v
+  Linear q_a, q_b, kv_a, kv_b;  // multi-head latent attention (DeepSeek-V2, arXiv 2405.04434)
+  NormSettings q_a_norm, kv_a_norm;
+  Linear gate, up, down;
+  Linear gate_up;  // fused: the rows of gate and up
+  Linear shared_gate, shared_up, shared_down;  // the experts that every token visits, as one
+  ExpertLayer experts;  // settings.experts is 0 in a dense layer
 } Layer;
-
-typedef enum RopeScaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3 } RopeScaling;
-
-typedef struct ModelConfig {
-  int64_t layers, hidden, heads, kv_heads, head_size, feed_forward, vocabulary, context_length;
-  double norm_epsilon, rope_base;
-  RopeLayout rope_layout;
-  RopeScaling rope_scaling;
-  double rope_factor, rope_low_frequency_factor, rope_high_frequency_factor, rope_original_context;
-  bool tied_embeddings;
-  int64_t bos_token, eos_token, pad_token;  // as the model file names them; -1: it does not
-} ModelConfig;
 
 typedef struct Model {
   char *path;
@@ -55,15 +34,19 @@ typedef struct Model {
   const Family *family;
   ModelConfig config;
   Matrix embedding;  // [vocabulary, hidden]
-  const float *final_norm;  // [hidden]
+  NormSettings final_norm;
   Linear head;  // [vocabulary, hidden]; the embedding's own matrix when tied
   Layer *layers;
   Linear **linears;  // every adaptable linear layer, in order of layers
   int linear_count;
-  float *rope_frequencies;  // [head_size / 2]
+  Matrix **expert_matrices;  // all of the routed experts'
+  int64_t expert_matrix_count;
   Backend *backend;
   Arena arena;
-  int64_t nf4_bytes;  // of linear layers that were turned into NF4
+  int64_t nf4_bytes;  // of matrices that were turned into NF4, and of copies that a quantised folder's layers needed
+  struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h
+  BlockType quantized_float_type;  // the folder's floats: what its weights are written as where nobody says otherwise
+  int64_t quantized_mapped_bytes;  // of quantised layers that are used where the folder's files are mapped
 } Model;
 
 typedef struct ModelOptions {
@@ -75,15 +58,12 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
 void model_close(Model *model);
 int64_t model_mapped_bytes(const Model *model);  // of the weights that are used where the file is mapped
 
-const Family *family_by_model_type(const char *model_type);  // NULL when it is not known; so the next
-const Family *family_by_gguf(const char *architecture);
-char *family_names(void);  // all model types, for messages; a new string
-
-// Fills config from what the file says. config.c.
-Status config_from_gguf(ModelConfig *config, const Family **family, const Gguf *gguf);
-Status config_from_folder(ModelConfig *config, const Family **family, const char *folder);
-// frequencies[head_size / 2] with linear and llama3 scaling (Llama 3.1's, Grattafiori et al. 2024) applied.
-void config_rope_frequencies(float *frequencies, const ModelConfig *config);
+static inline const Linear *layer_linear(const Layer *layer, const LinearName *name) {
+  return (const Linear *)((const char *)layer + name->offset);
+}
+static inline const NormSettings *layer_norm(const Layer *layer, const NormName *name) {
+  return (const NormSettings *)((const char *)layer + name->offset);
+}
 
 // What a forward pass reads; all arrays must stay until the pass has run.
 typedef struct DecoderInput {
@@ -92,6 +72,7 @@ typedef struct DecoderInput {
   const AttentionSpan *spans;  // the documents
   int64_t span_count;
   const KvLayer *cache;  // [layers], or NULL outside generation
+  int64_t context;  // with a cache: the tokens that it has room for, by which RoPE is chosen where it depends on the length
   const int32_t *rows;  // the tokens whose hidden state is wanted, ascending; NULL: all
   int64_t row_count;
 } DecoderInput;
@@ -99,5 +80,7 @@ typedef struct DecoderInput {
 // Adds the decoder to the tape, one segment a layer, and returns the hidden states after the last norm,
 // [row_count or tokens, hidden], in the last segment.
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input);
+// The output layer: logits [rows of hidden, vocabulary] without a backward pass, soft-capped where the family does that.
+Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden);
 
 #endif

@@ -30,15 +30,17 @@ struct Session {
 static Status cache_new(Session *session) {
   const ModelConfig *config = &session->model->config;
   Backend *backend = session->model->backend;
-  size_t row = (size_t)(config->kv_heads * config->head_size), layer, bytes;
-  if (!size_multiply(&layer, row, (size_t)session->capacity) || !size_multiply(&bytes, layer, (size_t)config->layers * 2 * sizeof(float)) ||
-      bytes > INT64_MAX)
+  size_t key = (size_t)(config->kv_heads * config->head_size), value = (size_t)(config->kv_heads * config->value_size), layer, bytes;
+  if (!size_multiply(&layer, key + value, (size_t)session->capacity) ||
+      !size_multiply(&bytes, layer, (size_t)config->layers * sizeof(float)) || bytes > INT64_MAX)
     return status_fail(STATUS_USAGE, "a context of %" PRId64 " tokens is more than any memory holds", session->capacity);
   TRY(backend->allocate((void **)&session->cache_block, (int64_t)bytes,
                         "the keys and values of the context; a smaller --context needs less", backend));
   session->cache = memory_new((size_t)config->layers, sizeof *session->cache);
-  for (int64_t i = 0; i < config->layers; i++)
-    session->cache[i] = (KvLayer){session->cache_block + 2 * (size_t)i * layer, session->cache_block + (2 * (size_t)i + 1) * layer};
+  for (int64_t i = 0; i < config->layers; i++) {
+    float *keys = session->cache_block + (size_t)i * layer;
+    session->cache[i] = (KvLayer){keys, keys + key * (size_t)session->capacity};
+  }
   return STATUS_OK;
 }
 
@@ -89,10 +91,11 @@ static Status pass_prepare(Pass *pass, Session *session, int64_t tokens, bool wi
                         .spans = &session->span,
                         .span_count = 1,
                         .cache = session->cache,
+                        .context = session->capacity,
                         .rows = &session->last_row,
                         .row_count = 1};
   Tensor *hidden = decoder_hidden(&pass->tape, session->model, &input);
-  pass->logits = with_logits ? linear_apply(&pass->tape, &session->model->head, hidden, NULL) : NULL;
+  pass->logits = with_logits ? decoder_logits(&pass->tape, session->model, hidden) : NULL;
   tape_keep(with_logits ? pass->logits : hidden);
   tape_plan(&pass->tape, 0);
   TRY(tape_reserve(&pass->tape));

@@ -19,7 +19,7 @@ typedef struct SessionOptions {
   bool is_exact;  // float32 throughout; else the products of a few rows see activations in 8 bits (linear_forward_int8)
 } SessionOptions;
 
-// The cache takes layers * 2 * capacity * kv_heads * head_size * 4 bytes, of the device's memory; STATUS_NO_SPACE names the need.
+// The cache takes layers * capacity * kv_heads * (head_size + value_size) * 4 bytes, of the device's memory; STATUS_NO_SPACE names the need.
 Status session_new(Session **out, const Model *model, SessionOptions options);
 void session_free(Session *session);
 

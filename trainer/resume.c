@@ -44,8 +44,10 @@ static void hash_model(char hex[65], const Model *model) {
   for (int i = 0; i < model->linear_count; i++) {
     const Matrix *w = &model->linears[i]->weight;
     buffer_format(&bytes, "%s %d %lld %lld ", model->linears[i]->name, w->type, (long long)w->rows, (long long)w->columns);
-    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->data;
-    int64_t size = w->type == BLOCK_NF4 ? w->rows * w->columns / 2 : block_row_bytes(w->type, w->columns) * w->rows;
+    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->type == BLOCK_GROUPED ? w->grouped->codes : w->data;
+    int64_t size = w->type == BLOCK_NF4       ? w->rows * w->columns / 2
+                   : w->type == BLOCK_GROUPED ? grouped_code_bytes(w->grouped, w->rows)
+                                              : block_row_bytes(w->type, w->columns) * w->rows;
     buffer_append(&bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
   }
   sha256_bytes(hex, bytes.data, bytes.length);

@@ -10,8 +10,9 @@ static Status hash_gguf(char hex[65], const char *path) {
   TRY(gguf_open(&gguf, path));
   size_t length = gguf.map.size;
   for (int64_t i = 0; i < gguf.tensor_count; i++) {
-    const uint8_t *data = gguf.tensors[i].data;
-    if (data && (size_t)(data - gguf.map.data) < length) length = (size_t)(data - gguf.map.data);
+    // A tensor in another file of a split model lies outside this mapping: far behind its start, or wrapped around before it.
+    uintptr_t offset = (uintptr_t)gguf.tensors[i].data - (uintptr_t)gguf.map.data;
+    if (gguf.tensors[i].data && offset < length) length = offset;
   }
   sha256_bytes(hex, gguf.map.data, length);
   gguf_close(&gguf);

@@ -33,8 +33,8 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
 #define cpu_low_rank_backward ISA_NAME(cpu_low_rank_backward)
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
-#define cpu_rmsnorm_forward ISA_NAME(cpu_rmsnorm_forward)
-#define cpu_rmsnorm_backward ISA_NAME(cpu_rmsnorm_backward)
+#define cpu_norm_forward ISA_NAME(cpu_norm_forward)
+#define cpu_norm_backward ISA_NAME(cpu_norm_backward)
 #define cpu_rope ISA_NAME(cpu_rope)
 #define cpu_attention_forward ISA_NAME(cpu_attention_forward)
 #define cpu_attention_backward ISA_NAME(cpu_attention_backward)
@@ -42,6 +42,12 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_gated_backward ISA_NAME(cpu_gated_backward)
 #define cpu_cross_entropy ISA_NAME(cpu_cross_entropy)
 #define cpu_linear_cross_entropy ISA_NAME(cpu_linear_cross_entropy)
+#define cpu_softcap ISA_NAME(cpu_softcap)
+#define cpu_router_forward ISA_NAME(cpu_router_forward)
+#define cpu_router_backward ISA_NAME(cpu_router_backward)
+#define cpu_experts_forward ISA_NAME(cpu_experts_forward)
+#define cpu_experts_backward ISA_NAME(cpu_experts_backward)
+#define cpu_copy_heads ISA_NAME(cpu_copy_heads)
 #define cpu_dropout ISA_NAME(cpu_dropout)
 #define cpu_gather_rows ISA_NAME(cpu_gather_rows)
 #define cpu_scatter_rows ISA_NAME(cpu_scatter_rows)
@@ -58,10 +64,8 @@ void cpu_linear_backward(Rows dx, const Projection *projections, int count, int6
 void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void cpu_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
-void cpu_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
-                         Backend *backend);
-void cpu_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                          float epsilon, float offset, bool accumulate, Backend *backend);
+void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
+void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
 void cpu_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
               int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
@@ -73,9 +77,20 @@ void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type
 void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
                         Activation f, Backend *backend);
 void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                       int64_t n, int64_t vocabulary, Backend *backend);
+                       int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 void cpu_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                              int64_t n, float *scratch, Backend *backend);
+                              int64_t n, float *scratch, float softcap, Backend *backend);
+void cpu_softcap(float *y, int64_t count, float cap, Backend *backend);
+void cpu_router_forward(int32_t *chosen, float *weights, float *totals, const float *logits, const RouterSettings *router, int64_t n,
+                        Backend *backend);
+void cpu_router_backward(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen, const RouterSettings *router,
+                         int64_t n, Backend *backend);
+void cpu_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
+                         bool in_int8, float *scratch, Backend *backend);
+void cpu_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
+                          const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend);
+void cpu_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                    Backend *backend);
 void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                  Backend *backend);
 void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);

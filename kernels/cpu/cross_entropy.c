@@ -3,7 +3,8 @@
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
 // Two passes over a row, a piece that stays in the first cache at a time: the first takes the exponentials for the largest logit so far,
-// and leaves them where a gradient is wanted; the second multiplies each piece by what it lacks.
+// and leaves them where a gradient is wanted; the second multiplies each piece by what it lacks. With a softcap c, logits become
+// z = c tanh(logit / c) before; the second pass then needs z, takes the exponentials once more, and multiplies by 1 - (z / c)^2, too.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
@@ -16,7 +17,27 @@ typedef struct LogitRows {
   const float *gradient_scale;
   FloatType type;
   int64_t step, vocabulary;
+  float softcap;
 } LogitRows;
+
+static void cap_values(float *z, int64_t count, float cap) {
+  for (int64_t j = 0; j < count; j += VL)
+    vec_store_first(z + j, vec_set(cap) * vec_tanh(vec_load_first(z + j, count - j) / vec_set(cap)), count - j);
+}
+
+typedef struct Capped {
+  float *y, cap;
+} Capped;
+
+static void cap_range(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const Capped *capped = argument;
+  cap_values(capped->y + begin, end - begin, capped->cap);
+}
+
+void cpu_softcap(float *y, int64_t count, float cap, Backend *backend) {
+  if (cap > 0) run_ranges(backend, count, CHUNK, cap_range, &(Capped){y, cap});
+}
 
 static float largest_of(const float *z, int64_t count) {
   Vec maxima[2] = {vec_set(-INFINITY), vec_set(-INFINITY)};
@@ -58,10 +79,20 @@ static void store_one(float *z, int64_t j, float value, FloatType type) {
   BY_TYPE(type, typed_store(z, j, v, 1, TYPE));
 }
 
+// The gradient of z[begin .. end - 1], which are capped logits.
+ALWAYS_INLINE void capped_gradient(float *z, int64_t begin, int64_t end, float maximum, float factor, float cap, int type) {
+  for (int64_t j = begin; j < end; j += VL) {
+    Vec own = vec_load_first(z + j, end - j), turned = own / vec_set(cap);
+    Vec e = vec_exp(own - vec_set(maximum)) * vec_set(factor);
+    typed_store(z, j, e * vec_fnma(turned, turned, vec_set(1)), end - j, type);
+  }
+}
+
 static void loss_row(const LogitRows *rows, int64_t i) {
   float *z = rows->logits + i * rows->step, maximum = -INFINITY, maxima[CHUNKS];
   int64_t chunk = larger(CHUNK, round_up(divide_up(rows->vocabulary, CHUNKS), VL));
   int32_t target = rows->targets[i];
+  if (rows->softcap > 0) cap_values(z, rows->vocabulary, rows->softcap);
   double sum = 0, at_target = z[target];
   for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
     int64_t count = smaller(chunk, rows->vocabulary - first);
@@ -71,7 +102,7 @@ static void loss_row(const LogitRows *rows, int64_t i) {
       maximum = largest;
     }
     maxima[c] = maximum;
-    bool keep = rows->gradient_scale;
+    bool keep = rows->gradient_scale && !(rows->softcap > 0);
     sum += (double)(keep ? sum_of_exponentials(z + first, count, maximum, true) : sum_of_exponentials(z + first, count, maximum, false));
   }
   rows->nll[i] = (float)((double)maximum - at_target + log(sum));
@@ -79,11 +110,16 @@ static void loss_row(const LogitRows *rows, int64_t i) {
   double factor = rows->gradient_scale[i] / sum;
   for (int64_t first = 0, c = 0; first < rows->vocabulary; first += chunk, c++) {
     int64_t end = smaller(first + chunk, rows->vocabulary);
+    if (rows->softcap > 0) {
+      BY_TYPE(rows->type, capped_gradient(z, first, end, maximum, (float)factor, rows->softcap, TYPE));
+      continue;
+    }
     float own = (float)(factor * exp((double)maxima[c] - maximum));
     BY_TYPE(rows->type, scale_chunk(z, first, end, own, TYPE));
   }
   // From the exponential itself: 1 - p would lose what is left of a probability near one.
-  store_one(z, target, (float)(rows->gradient_scale[i] * (exp(at_target - maximum) / sum - 1)), rows->type);
+  double turned = rows->softcap > 0 ? at_target / rows->softcap : 0;
+  store_one(z, target, (float)(rows->gradient_scale[i] * (exp(at_target - maximum) / sum - 1) * (1 - turned * turned)), rows->type);
 }
 
 static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
@@ -92,6 +128,6 @@ static void loss_rows(void *argument, int64_t begin, int64_t end, int thread) {
 }
 
 void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                       int64_t n, int64_t vocabulary, Backend *backend) {
-  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, step, vocabulary});
+                       int64_t n, int64_t vocabulary, float softcap, Backend *backend) {
+  run_rows(backend, n, vocabulary, loss_rows, &(LogitRows){nll, logits, targets, gradient_scale, type, step, vocabulary, softcap});
 }

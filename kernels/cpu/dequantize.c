@@ -12,11 +12,13 @@ typedef struct Row {
   const Matrix *w;
   const uint8_t *bytes;  // of the row
   int64_t start;  // the row's first element in the flattened matrix
+  int64_t row;
 } Row;
 
 static Row matrix_row(const Matrix *w, int64_t row) {
-  Row out = {.w = w, .start = row * w->columns};
+  Row out = {.w = w, .start = (w->first_row + row) * w->columns, .row = w->first_row + row};
   if (w->type == BLOCK_NF4) out.bytes = w->nf4.packed + out.start / 2;
+  else if (w->type == BLOCK_GROUPED) out.bytes = w->grouped->codes + out.start * w->grouped->bits / 8;
   else out.bytes = (const uint8_t *)w->data + row * block_row_bytes(w->type, w->columns);
   return out;
 }
@@ -144,6 +146,59 @@ static inline void nf4_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   for (int i = 0; i < GROUP_VECS; i++) out[i] *= scale;
 }
 
+// Scales and zeros of 32 columns that are not of one group.
+static inline void many_groups(float scales[GROUP], float zeros[GROUP], const Grouped *in, int64_t row, int64_t column) {
+  for (int64_t i = 0; i < GROUP; i++) {
+    int64_t group = grouped_group_of(in, column + i);
+    scales[i] = grouped_scale(in, row, group);
+    zeros[i] = grouped_zero(in, row, group);
+  }
+}
+
+static inline __m256i grouped_codes(const Grouped *in, const uint8_t *bytes, int64_t column) {
+  if (in->bits == 8) return load_bytes(bytes + column);
+  __m128i packed = _mm_loadu_si128((const __m128i *)(bytes + column / 2)), mask = _mm_set1_epi8(15);
+  __m128i high = _mm_and_si128(_mm_srli_epi16(packed, 4), mask), low = _mm_and_si128(packed, mask);
+  __m128i first = in->high_first ? high : low, second = in->high_first ? low : high;
+  return _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
+}
+
+static inline void grouped_levels(Vec out[GROUP_VECS], const Grouped *in, __m256i codes) {
+  if (!in->levels && in->bits == 4) {
+    vec_from_bytes(out, codes);
+  } else if (!in->levels) {  // vec_from_bytes takes bytes with a sign
+    vec_from_bytes(out, _mm256_xor_si256(codes, _mm256_set1_epi8(-128)));
+    for (int i = 0; i < GROUP_VECS; i++) out[i] += vec_set(128);
+  } else if (in->bits == 4) {
+    vec_lookup_bytes(out, in->levels, codes);
+  } else {
+    uint8_t each[GROUP];
+    float levels[GROUP];
+    _mm256_storeu_si256((__m256i *)each, codes);
+    for (int i = 0; i < GROUP; i++) levels[i] = in->levels[each[i]];
+    for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_load(levels + i * VL);
+  }
+}
+
+static inline void grouped_group(Vec out[GROUP_VECS], Row row, int64_t index) {
+  const Grouped *in = row.w->grouped;
+  int64_t column = index * GROUP;
+  grouped_levels(out, in, grouped_codes(in, row.bytes, column));
+  if (!in->group_of && in->group % GROUP == 0) {
+    Vec scale = vec_set(grouped_scale(in, row.row, column / in->group)), zero = vec_set(grouped_zero(in, row.row, column / in->group));
+    for (int i = 0; i < GROUP_VECS; i++) out[i] = (out[i] - zero) * scale;
+  } else {
+    float scales[GROUP], zeros[GROUP];
+    many_groups(scales, zeros, in, row.row, column);
+    for (int i = 0; i < GROUP_VECS; i++) out[i] = (out[i] - vec_load(zeros + i * VL)) * vec_load(scales + i * VL);
+  }
+  for (int i = 0; i < GROUP_VECS; i++) {
+    if (in->rounding == BLOCK_F16) out[i] = vec_round_to_half(out[i]);
+    if (in->rounding == BLOCK_BF16) out[i] = vec_round_to_bfloat16(out[i]);
+    out[i] *= vec_set(in->factor);
+  }
+}
+
 static inline void f16_group(Vec out[GROUP_VECS], Row row, int64_t group) {
   for (int i = 0; i < GROUP_VECS; i++) out[i] = vec_load_half((const uint16_t *)row.bytes + group * GROUP + i * VL);
 }
@@ -199,7 +254,7 @@ static inline void store_words(uint16_t *out, const Vec values[GROUP_VECS], floa
 #define FOR_TYPES(of)                                                                                                                     \
   of(F16, f16) of(BF16, bf16) of(Q4_0, q4_0) of(Q4_1, q4_1) of(Q5_0, q5_0) of(Q5_1, q5_1) of(Q8_0, q8_0) of(Q2_K, q2_k) of(Q3_K, q3_k)    \
       of(Q4_K, q4_k) of(Q5_K, q5_k) of(Q6_K, q6_k) of(Q8_K, q8_k) of(IQ4_NL, iq4_nl) of(IQ4_XS, iq4_xs) of(MXFP4, mxfp4) of(TQ1_0, tq1_0) \
-          of(TQ2_0, tq2_0) of(NF4, nf4)
+          of(TQ2_0, tq2_0) of(NF4, nf4) of(GROUPED, grouped)
 FOR_TYPES(GROUP_FUNCTIONS)
 FOR_TYPES(WORD_FUNCTION)
 
@@ -221,10 +276,16 @@ static RowFunctions row_functions(BlockType type) {
   return (RowFunctions){0};
 }
 
+// NF4 blocks run on from row to row, so that groups of 32 of a row may straddle them, and so may the bytes of 4-bit codes; plain floats may
+// end within a group.
+static int64_t whole_groups(const Matrix *w, int64_t count) {
+  bool runs_on = w->type == BLOCK_NF4 ? w->columns % GROUP != 0 : w->type == BLOCK_GROUPED && w->grouped->bits == 4 && w->columns % 2;
+  return runs_on ? 0 : count / GROUP;
+}
+
 const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t count, float *buffer) {
   if (w->type == BLOCK_F32) return (const float *)w->data + row * w->columns + first;
-  // NF4 blocks run on from row to row, so that groups of a row may straddle them; plain floats may end within a group.
-  int64_t groups = w->type == BLOCK_NF4 && w->columns % GROUP ? 0 : count / GROUP, done = groups * GROUP;
+  int64_t groups = whole_groups(w, count), done = groups * GROUP;
   if (groups > 0) row_functions(w->type).dequantize(buffer, matrix_row(w, row), first, groups);
   if (done < count) matrix_dequantize(buffer + done, w, row, first + done, count - done);
   return buffer;
@@ -234,7 +295,7 @@ const float *matrix_segment(const Matrix *w, int64_t row, int64_t first, int64_t
 const uint16_t *matrix_words(const Matrix *w, int64_t row, int64_t first, int64_t count, float alpha, uint16_t *buffer) {
   bool is_whole = count % GROUP == 0;
   if (w->type == BLOCK_BF16 && alpha == 1 && is_whole) return (const uint16_t *)w->data + row * w->columns + first;
-  int64_t groups = w->type == BLOCK_NF4 && w->columns % GROUP ? 0 : count / GROUP, done = groups * GROUP;
+  int64_t groups = whole_groups(w, count), done = groups * GROUP;
   if (w->type == BLOCK_F32) {
     const float *from = (const float *)w->data + row * w->columns + first;
     for (int64_t i = 0; i < count; i += GROUP)
@@ -252,7 +313,9 @@ const uint16_t *matrix_words(const Matrix *w, int64_t row, int64_t first, int64_
 #endif
 
 MatrixBytes matrix_bytes(const Matrix *w, int64_t row, int64_t first, int64_t count) {
-  int64_t step = w->type == BLOCK_NF4 ? w->columns / 2 : block_row_bytes(w->type, w->columns);
+  int64_t step = w->type == BLOCK_NF4       ? w->columns / 2
+                 : w->type == BLOCK_GROUPED ? w->columns * w->grouped->bits / 8
+                                            : block_row_bytes(w->type, w->columns);
   const char *bytes = (const char *)matrix_row(w, row).bytes + first * step / w->columns;
   return (MatrixBytes){bytes, step, count * step / w->columns + 63};
 }

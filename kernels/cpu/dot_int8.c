@@ -213,8 +213,9 @@ FOR_TYPES(DOT_FUNCTION)
 Int8Dot int8_dot(BlockType type) {
   switch (type) {
     FOR_TYPES(DOT_OF)
-    // NF4's levels are no integers: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
+    // NF4's levels, and a group's, are no integers: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
     case BLOCK_NF4:
+    case BLOCK_GROUPED:
     case BLOCK_F32:
     case BLOCK_F16:
     case BLOCK_BF16: break;

@@ -1,4 +1,4 @@
-// y = value, y = x, y += alpha x, y += bias, rows moved by index, and the sum of squares: all bound by memory.
+// y = value, y = x, y += alpha x, rows moved by index, columns of heads, and the sum of squares: all bound by memory.
 #include <string.h>
 
 #include "kernels/cpu/dequantize.h"
@@ -101,6 +101,50 @@ static void scatter(void *argument, int64_t begin, int64_t end, int thread) {
 
 void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend) {
   run_rows(backend, n, columns, scatter, &(IndexedRows){.y = y, .x = x, .type = type, .rows = rows, .columns = columns});
+}
+
+typedef struct HeadRows {
+  Rows y, x;
+  int64_t y_head_step, x_head_step, heads, width;
+  bool accumulate;
+} HeadRows;
+
+ALWAYS_INLINE void copy_head(const HeadRows *r, int64_t to, int64_t from, int x_type, int y_type) {
+  for (int64_t c = 0; c < r->width; c += VL) {
+    int64_t left = r->width - c;
+    Vec value = typed_load(r->x.data, from + c, left, x_type);
+    if (r->accumulate) value += typed_load(r->y.data, to + c, left, y_type);
+    typed_store(r->y.data, to + c, value, left, y_type);
+  }
+}
+
+ALWAYS_INLINE void sum_heads(const HeadRows *r, int64_t to, int64_t from, int x_type, int y_type) {
+  for (int64_t c = 0; c < r->width; c += VL) {
+    int64_t left = r->width - c;
+    Vec sum = r->accumulate ? typed_load(r->y.data, to + c, left, y_type) : vec_zero();
+    for (int64_t h = 0; h < r->heads; h++) sum += typed_load(r->x.data, from + h * r->x_head_step + c, left, x_type);
+    typed_store(r->y.data, to + c, sum, left, y_type);
+  }
+}
+
+ALWAYS_INLINE void head_row(const HeadRows *r, int64_t i, int x_type, int y_type) {
+  int64_t to = i * r->y.step, from = i * r->x.step;
+  if (r->y_head_step == 0) {
+    sum_heads(r, to, from, x_type, y_type);
+    return;
+  }
+  for (int64_t h = 0; h < r->heads; h++) copy_head(r, to + h * r->y_head_step, from + h * r->x_head_step, x_type, y_type);
+}
+
+static void head_rows(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const HeadRows *r = argument;
+  BY_TYPES(r->x.type, r->y.type, for (int64_t i = begin; i < end; i++) head_row(r, i, X_TYPE, Y_TYPE));
+}
+
+void cpu_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                    Backend *backend) {
+  run_rows(backend, n, heads * width, head_rows, &(HeadRows){y, x, y_head_step, x_head_step, heads, width, accumulate});
 }
 
 typedef struct Squares {

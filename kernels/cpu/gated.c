@@ -1,4 +1,4 @@
-// Gated activation (Shazeer 2020): y = f(gate) * up, elementwise. Both activations are x sigmoid(u), so that
+// Gated activation (Shazeer 2020): y = f(gate) * up (1 where there is none), elementwise. Both activations are x sigmoid(u), so that
 //   f' = s + x s (1 - s) u',  s = sigmoid(u), 1 - s = sigmoid(-u), each to full precision
 //   silu: u = x;  gelu_tanh: u = 2 sqrt(2/pi) (x + 0.044715 x^3), as (1 + tanh(u/2)) / 2 = sigmoid(u)
 // backward: dgate = dy * up * f'(gate), dup = dy * f(gate); all inputs of an element are read before its outputs.
@@ -35,7 +35,8 @@ ALWAYS_INLINE Gate evaluate_gate(Vec x, Activation f, int type) {
 ALWAYS_INLINE void forward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
     Vec x = typed_load(g->gate, i, end - i, type);
-    typed_store(g->y, i, x * evaluate_gate(x, g->f, type).sigmoid * typed_load(g->up, i, end - i, type), end - i, type);
+    Vec up = g->up ? typed_load(g->up, i, end - i, type) : vec_set(1);
+    typed_store(g->y, i, x * evaluate_gate(x, g->f, type).sigmoid * up, end - i, type);
   }
 }
 
@@ -51,11 +52,12 @@ void cpu_gated_forward(void *y, const void *gate, const void *up, FloatType type
 
 ALWAYS_INLINE void backward_some(const Gated *g, int64_t begin, int64_t end, int type) {
   for (int64_t i = begin; i < end; i += VL) {
-    Vec x = typed_load(g->gate, i, end - i, type), up = typed_load(g->up, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
+    Vec x = typed_load(g->gate, i, end - i, type), dy = typed_load(g->dy, i, end - i, type);
+    Vec up = g->up ? typed_load(g->up, i, end - i, type) : vec_set(1);
     Gate gate = evaluate_gate(x, g->f, type);
     Vec derivative = vec_fma(x * gate.sigmoid * gate.rest, gate.slope, gate.sigmoid);
     typed_store(g->dgate, i, dy * up * derivative, end - i, type);
-    typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);
+    if (g->up) typed_store(g->dup, i, dy * x * gate.sigmoid, end - i, type);
   }
 }
 

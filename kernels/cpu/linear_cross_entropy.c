@@ -1,7 +1,8 @@
 // The output layer with cross-entropy. By tiles the product itself takes exponentials, e_ij = exp(logits_ij - logits_i,target), and leaves
 // them in bfloat16 with the sums of groups of columns: the logits are nowhere. With r_i the sum of e_ij without the target's
 //   nll_i = log(1 + r_i),   dx_i = scale_i / (1 + r_i) (sum_j without the target e_ij head_j - r_i head_target)
-// so that nothing cancels where the target is nearly sure. Where r_i overflows, or anything is no number, it goes by parts.
+// so that nothing cancels where the target is nearly sure. Where r_i overflows, or anything is no number, or logits are capped, it goes by
+// parts.
 #include <math.h>
 
 #include "kernels/cpu/dequantize.h"
@@ -107,12 +108,12 @@ static bool run_in_tiles(Job *job, int64_t n, float *scratch, Backend *backend) 
 #endif
 
 void cpu_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                              int64_t n, float *scratch, Backend *backend) {
+                              int64_t n, float *scratch, float softcap, Backend *backend) {
 #ifdef __AMX_BF16__
-  if (x.type == FLOAT_BF16) {
+  if (x.type == FLOAT_BF16 && !(softcap > 0)) {
     Job job = {.nll = nll, .dx = dx, .x = x, .head = head, .targets = targets, .gradient_scale = gradient_scale, .backend = backend};
     if (run_in_tiles(&job, n, scratch, backend)) return;
   }
 #endif
-  linear_cross_entropy_by_parts(&ISA_NAME(kernels), nll, dx, x, head, targets, gradient_scale, n, scratch, backend);
+  linear_cross_entropy_by_parts(&ISA_NAME(kernels), nll, dx, x, head, targets, gradient_scale, n, scratch, softcap, backend);
 }

@@ -1,85 +1,115 @@
-// RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + w:
-//   r = 1 / sqrt(mean(x^2) + epsilon),  y = r x m
-//   dx (+)= r (g - x r^2 mean(g x)),    g = dy m
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
+//   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  y = (x - mean) r m + bias + residual
+//   dx (+)= r (g - mean(g) - (x - mean) r^2 mean(g (x - mean))),    g = dy m
+// In RMSNorm, the mean of x and mean(g) are zero. RMSNorm without bias and residual has a loop of its own.
 #include <math.h>
 
 #include "kernels/cpu/typed.h"
 
 typedef struct Norm {
-  void *y;
-  float *dx;
-  const void *dy;
-  FloatType type;  // of y and dy
-  const float *x, *w;
-  int64_t columns;
-  float epsilon, offset;
+  Rows y, x, residual, dx, dy;
+  const NormSettings *settings;
   bool accumulate;
 } Norm;
 
-static float inverse_root_mean_square(const float *x, const Norm *norm) {
-  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    Vec v = vec_load_first(x + c, norm->columns - c);
-    sums[c / VL % 4] = vec_fma(v, v, sums[c / VL % 4]);
+typedef struct Moments {
+  float mean, r;
+} Moments;
+
+ALWAYS_INLINE float sum_of_four(const Vec sums[4]) { return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])); }
+
+ALWAYS_INLINE Moments row_moments(const Norm *norm, int64_t i, bool is_centered, int x_type) {
+  int64_t columns = norm->settings->columns, at = i * norm->x.step;
+  const void *data = norm->x.data;
+  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, squares[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+  for (int64_t c = 0; is_centered && c < columns; c += VL) sums[c / VL % 4] += typed_load(data, at + c, columns - c, x_type);
+  float mean = is_centered ? sum_of_four(sums) / (float)columns : 0;
+  for (int64_t c = 0; c < columns; c += VL) {
+    Vec v = typed_load(data, at + c, columns - c, x_type);
+    if (is_centered) v = (Vec)((VecI)(v - vec_set(mean)) & vec_first(columns - c));
+    squares[c / VL % 4] = vec_fma(v, v, squares[c / VL % 4]);
   }
-  float sum = vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  return 1 / sqrtf(sum / (float)norm->columns + norm->epsilon);
+  return (Moments){mean, 1 / sqrtf(sum_of_four(squares) / (float)columns + norm->settings->epsilon)};
 }
 
-ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, int type) {
-  const float *x = norm->x + i * norm->columns;
-  Vec r = vec_set(inverse_root_mean_square(x, norm));
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec m = vec_set(norm->offset) + vec_load_first(norm->w + c, left);
-    typed_store(norm->y, i * norm->columns + c, r * vec_load_first(x + c, left) * m, left, type);
+ALWAYS_INLINE Vec factor(NormSettings settings, int64_t c, int64_t left) {
+  return vec_set(settings.offset) + vec_load_first(settings.weight + c, left);
+}
+
+// (Copies of what `norm` points to, for a store into y might change it, as far as a compiler knows.)
+ALWAYS_INLINE void forward_row(const Norm *norm, int64_t i, bool is_plain, int x_type, int y_type) {
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, to = norm->y, residual = norm->residual;
+  bool is_centered = !is_plain && settings.is_centered;
+  Moments moments = row_moments(norm, i, is_centered, x_type);
+  Vec r = vec_set(moments.r), mean = vec_set(moments.mean);
+  for (int64_t c = 0; c < settings.columns; c += VL) {
+    int64_t left = settings.columns - c;
+    Vec x = typed_load(from.data, i * from.step + c, left, x_type);
+    if (is_centered) x -= mean;
+    Vec value = r * x * factor(settings, c, left);
+    if (!is_plain && settings.bias) value += vec_load_first(settings.bias + c, left);
+    if (!is_plain && residual.data) value += vec_load_first((const float *)residual.data + i * residual.step + c, left);
+    typed_store(to.data, i * to.step + c, value, left, y_type);
   }
 }
 
 static void forward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  BY_TYPE(norm->type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, TYPE));
+  bool is_plain = !norm->settings->is_centered && !norm->settings->bias && !norm->residual.data;
+  if (is_plain) BY_TYPES(norm->x.type, norm->y.type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, true, X_TYPE, Y_TYPE));
+  else BY_TYPES(norm->x.type, norm->y.type, for (int64_t i = begin; i < end; i++) forward_row(norm, i, false, X_TYPE, Y_TYPE));
 }
 
-void cpu_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon, float offset,
-                         Backend *backend) {
-  Norm norm = {.y = y, .type = type, .x = x, .w = w, .columns = columns, .epsilon = epsilon, .offset = offset};
-  run_rows(backend, n, columns, forward_rows, &norm);
+void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend) {
+  run_rows(backend, n, norm->columns, forward_rows, &(Norm){.y = y, .x = x, .residual = residual, .settings = norm});
 }
 
-ALWAYS_INLINE float mean_of_gradient_times_input(const float *x, int64_t i, const Norm *norm, int type) {
-  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec g = typed_load(norm->dy, i * norm->columns + c, left, type) * (vec_set(norm->offset) + vec_load_first(norm->w + c, left));
-    sums[c / VL % 4] = vec_fma(g, vec_load_first(x + c, left), sums[c / VL % 4]);
+ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, bool is_centered, int x_type, int dy_type, int dx_type) {
+  const NormSettings settings = *norm->settings;
+  const Rows from = norm->x, dy = norm->dy, dx = norm->dx;
+  const bool accumulate = norm->accumulate;
+  int64_t columns = settings.columns, x_at = i * from.step, dy_at = i * dy.step, dx_at = i * dx.step;
+  Moments moments = row_moments(norm, i, is_centered, x_type);
+  Vec sums[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()}, products[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+  Vec mean = vec_set(moments.mean);
+  for (int64_t c = 0; c < columns; c += VL) {
+    int64_t left = columns - c;
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
+    if (is_centered) x -= mean, sums[c / VL % 4] += g;
+    products[c / VL % 4] = vec_fma(g, x, products[c / VL % 4]);
   }
-  return vec_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / (float)norm->columns;
+  float mean_of_g = is_centered ? sum_of_four(sums) / (float)columns : 0;
+  Vec r = vec_set(moments.r), shift = vec_set(moments.r * moments.r * (sum_of_four(products) / (float)columns));
+  for (int64_t c = 0; c < columns; c += VL) {
+    int64_t left = columns - c;
+    Vec g = typed_load(dy.data, dy_at + c, left, dy_type) * factor(settings, c, left);
+    Vec x = typed_load(from.data, x_at + c, left, x_type);
+    if (is_centered) x -= mean, g -= vec_set(mean_of_g);
+    Vec value = r * vec_fnma(x, shift, g);
+    if (accumulate) value += typed_load(dx.data, dx_at + c, left, dx_type);
+    typed_store(dx.data, dx_at + c, value, left, dx_type);
+  }
 }
 
-ALWAYS_INLINE void backward_row(const Norm *norm, int64_t i, int type) {
-  const float *x = norm->x + i * norm->columns;
-  float *dx = norm->dx + i * norm->columns, root = inverse_root_mean_square(x, norm);
-  Vec r = vec_set(root), shift = vec_set(root * root * mean_of_gradient_times_input(x, i, norm, type));
-  for (int64_t c = 0; c < norm->columns; c += VL) {
-    int64_t left = norm->columns - c;
-    Vec g = typed_load(norm->dy, i * norm->columns + c, left, type) * (vec_set(norm->offset) + vec_load_first(norm->w + c, left));
-    Vec value = r * vec_fnma(vec_load_first(x + c, left), shift, g);
-    if (norm->accumulate) value += vec_load_first(dx + c, left);
-    vec_store_first(dx + c, value, left);
-  }
+// dx has x's type where both belong to one tensor.
+ALWAYS_INLINE void backward_some(const Norm *norm, int64_t begin, int64_t end, bool is_centered) {
+  if (norm->dx.type == norm->x.type)
+    BY_TYPES(norm->x.type, norm->dy.type, for (int64_t i = begin; i < end; i++) backward_row(norm, i, is_centered, X_TYPE, Y_TYPE, X_TYPE));
+  else
+    BY_TYPES(norm->x.type, norm->dy.type,
+             for (int64_t i = begin; i < end; i++) backward_row(norm, i, is_centered, X_TYPE, Y_TYPE, norm->dx.type));
 }
 
 static void backward_rows(void *argument, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const Norm *norm = argument;
-  BY_TYPE(norm->type, for (int64_t i = begin; i < end; i++) backward_row(norm, i, TYPE));
+  if (norm->settings->is_centered) backward_some(norm, begin, end, true);
+  else backward_some(norm, begin, end, false);
 }
 
-void cpu_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                          float epsilon, float offset, bool accumulate, Backend *backend) {
-  Norm norm = {
-      .dx = dx, .dy = dy, .type = type, .x = x, .w = w, .columns = columns, .epsilon = epsilon, .offset = offset, .accumulate = accumulate};
-  run_rows(backend, n, columns, backward_rows, &norm);
+void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
+  run_rows(backend, n, norm->columns, backward_rows, &(Norm){.x = x, .dx = dx, .dy = dy, .settings = norm, .accumulate = accumulate});
 }

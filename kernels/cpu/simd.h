@@ -37,6 +37,12 @@ static inline void load_transposed(__m256 columns[8], const float *const rows[8]
     }
 }
 
+// To the nearest bfloat16, to even, denormal ones too, which the instruction for it takes for zeros.
+static inline Vec vec_round_to_bfloat16(Vec a) {
+  VecU bits = (VecU)a, rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+  return vec_select(a == a, (Vec)rounded, a);
+}
+
 static const float LOG2_E = 1.44269504f;
 
 static inline Vec vec_exp(Vec x) {

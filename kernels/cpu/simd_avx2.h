@@ -53,6 +53,7 @@ static inline void vec_store_first(float *p, Vec v, int64_t count) {
 }
 
 static inline Vec vec_load_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+static inline Vec vec_round_to_half(Vec a) { return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
 static inline Vec vec_load_bfloat16(const uint16_t *p) {
   return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }

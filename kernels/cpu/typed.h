@@ -19,6 +19,30 @@
     }                             \
   } while (0)
 
+// The same for two: X_TYPE and Y_TYPE.
+#define BY_TYPES(x_type, y_type, call) \
+  do {                                 \
+    if ((x_type) == FLOAT_BF16) {      \
+      enum { X_TYPE = FLOAT_BF16 };    \
+      if ((y_type) == FLOAT_BF16) {    \
+        enum { Y_TYPE = FLOAT_BF16 };  \
+        call;                          \
+      } else {                         \
+        enum { Y_TYPE = FLOAT_32 };    \
+        call;                          \
+      }                                \
+    } else {                           \
+      enum { X_TYPE = FLOAT_32 };      \
+      if ((y_type) == FLOAT_BF16) {    \
+        enum { Y_TYPE = FLOAT_BF16 };  \
+        call;                          \
+      } else {                         \
+        enum { Y_TYPE = FLOAT_32 };    \
+        call;                          \
+      }                                \
+    }                                  \
+  } while (0)
+
 // The first `count` of VL values from element i on (all from VL on); the others are 0.
 ALWAYS_INLINE Vec typed_load(const void *data, int64_t i, int64_t count, int type) {
   if (type == FLOAT_32) return vec_load_first((const float *)data + i, count);

@@ -2,6 +2,7 @@
 // exponential overflows:
 //   nll = max + log sum_j exp(z_j - max) - z_target
 //   z_j <- gradient_scale * (exp(z_j - max) / sum - [j = target])
+// With a softcap c, z is c tanh(logit / c), and the gradient by the logit has the factor 1 - (z / c)^2 more.
 // A bfloat16 gradient lies in the first half of its row's place; it is written from the front, behind what is read.
 #include <math.h>
 #include <stdlib.h>
@@ -15,25 +16,37 @@ typedef struct LogitRows {
   const float *gradient_scale;
   FloatType type;
   int64_t step, vocabulary;
+  float softcap;
 } LogitRows;
+
+static double cap_logit(double logit, double softcap) { return softcap > 0 ? softcap * tanh(logit / softcap) : logit; }
+static double cap_slope(double z, double softcap) { return softcap > 0 ? 1 - z / softcap * (z / softcap) : 1; }
+
+void reference_softcap(float *y, int64_t count, float cap, Backend *backend) {
+  (void)backend;
+  for (int64_t i = 0; i < count; i++) y[i] = (float)cap_logit(y[i], cap);
+}
 
 static void cross_entropy_row(void *argument, int64_t row, int thread) {
   (void)thread;
   const LogitRows *rows = argument;
-  float *z = rows->logits + row * rows->step;
+  float *logits = rows->logits + row * rows->step, cap = rows->softcap;
   int32_t target = rows->targets[row];
-  double maximum = z[0], sum = 0;
-  for (int64_t j = 1; j < rows->vocabulary; j++) maximum = z[j] > maximum ? z[j] : maximum;
-  for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(z[j] - maximum);
-  rows->nll[row] = (float)(maximum - z[target] + log(sum));
-  if (!rows->gradient_scale) return;
-  for (int64_t j = 0; j < rows->vocabulary; j++)
-    reference_store(z, rows->type, j, rows->gradient_scale[row] * (exp(z[j] - maximum) / sum - (j == target ? 1 : 0)));
+  double maximum = logits[0], sum = 0;
+  for (int64_t j = 1; j < rows->vocabulary; j++) maximum = logits[j] > maximum ? logits[j] : maximum;
+  maximum = cap_logit(maximum, cap);
+  for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(cap_logit(logits[j], cap) - maximum);
+  rows->nll[row] = (float)(maximum - cap_logit(logits[target], cap) + log(sum));
+  for (int64_t j = 0; !rows->gradient_scale && j < rows->vocabulary; j++) logits[j] = (float)cap_logit(logits[j], cap);
+  for (int64_t j = 0; rows->gradient_scale && j < rows->vocabulary; j++) {
+    double z = cap_logit(logits[j], cap), p = exp(z - maximum) / sum;
+    reference_store(logits, rows->type, j, rows->gradient_scale[row] * (p - (j == target ? 1 : 0)) * cap_slope(z, cap));
+  }
 }
 
 void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                             int64_t n, int64_t vocabulary, Backend *backend) {
-  LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary};
+                             int64_t n, int64_t vocabulary, float softcap, Backend *backend) {
+  LogitRows rows = {nll, logits, targets, gradient_scale, type, step, vocabulary, softcap};
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }
 
@@ -46,18 +59,22 @@ typedef struct LossRows {
   const int32_t *targets;
   const float *gradient_scale;
   int64_t n;
+  float softcap;
 } LossRows;
 
 // logits[vocabulary][BLOCK] become their gradients.
 static void softmax_column(double *logits, int64_t i, const LossRows *rows, int64_t row) {
   int64_t vocabulary = rows->head->rows;
   int32_t target = rows->targets[row];
+  for (int64_t j = 0; j < vocabulary; j++) logits[j * BLOCK + i] = cap_logit(logits[j * BLOCK + i], rows->softcap);
   double maximum = -INFINITY, sum = 0, at_target = logits[target * BLOCK + i];
   for (int64_t j = 0; j < vocabulary; j++) maximum = fmax(maximum, logits[j * BLOCK + i]);
   for (int64_t j = 0; j < vocabulary; j++) sum += exp(logits[j * BLOCK + i] - maximum);
   rows->nll[row] = (float)(maximum - at_target + log(sum));
-  for (int64_t j = 0; rows->dx.data && j < vocabulary; j++)
-    logits[j * BLOCK + i] = rows->gradient_scale[row] * (exp(logits[j * BLOCK + i] - maximum) / sum - (j == target ? 1 : 0));
+  for (int64_t j = 0; rows->dx.data && j < vocabulary; j++) {
+    double z = logits[j * BLOCK + i], p = exp(z - maximum) / sum;
+    logits[j * BLOCK + i] = rows->gradient_scale[row] * (p - (j == target ? 1 : 0)) * cap_slope(z, rows->softcap);
+  }
 }
 
 static void loss_block(void *argument, int64_t task, int thread) {
@@ -87,8 +104,8 @@ static void loss_block(void *argument, int64_t task, int thread) {
 }
 
 void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                                    int64_t n, float *scratch, Backend *backend) {
+                                    int64_t n, float *scratch, float softcap, Backend *backend) {
   (void)scratch;
-  LossRows rows = {nll, dx, x, head, targets, gradient_scale, n};
+  LossRows rows = {nll, dx, x, head, targets, gradient_scale, n, softcap};
   pool_run(backend->pool, (n + BLOCK - 1) / BLOCK, loss_block, &rows);
 }

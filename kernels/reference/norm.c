@@ -1,34 +1,51 @@
-// RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + w:
-//   r = 1 / sqrt(mean(x^2) + epsilon),  y = r x m
-//   dx (+)= r (g - x r^2 mean(g x)),    g = dy m
-// The weight is frozen: it has no gradient.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
+//   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  z = (x - mean) r,  y = z m + bias + residual
+//   dx (+)= r (g - mean(g) - z mean(g z)),       g = dy m
+// without either mean of a row in RMSNorm. The weights are frozen: they have no gradient.
 #include <math.h>
 
 #include "kernels/reference/reference.h"
 
-static double inverse_root_mean_square(const float *x, int64_t columns, float epsilon) {
-  return 1 / sqrt(reference_dot(x, x, columns) / (double)columns + epsilon);
+static double load(Rows rows, int64_t i, int64_t c) { return reference_load(rows.data, rows.type, i * rows.step + c); }
+
+typedef struct Moments {
+  double mean, r;
+} Moments;
+
+static Moments row_moments(Rows x, int64_t i, const NormSettings *norm) {
+  double mean = 0, squares = 0, columns = (double)norm->columns;
+  for (int64_t c = 0; norm->is_centered && c < norm->columns; c++) mean += load(x, i, c) / columns;
+  for (int64_t c = 0; c < norm->columns; c++) squares += (load(x, i, c) - mean) * (load(x, i, c) - mean);
+  return (Moments){mean, 1 / sqrt(squares / columns + norm->epsilon)};
 }
 
-void reference_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                               float offset, Backend *backend) {
+void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < n; i++, x += columns) {
-    double r = inverse_root_mean_square(x, columns, epsilon);
-    for (int64_t c = 0; c < columns; c++) reference_store(y, type, i * columns + c, r * x[c] * ((double)offset + w[c]));
+  for (int64_t i = 0; i < n; i++) {
+    Moments moments = row_moments(x, i, norm);
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double value = (load(x, i, c) - moments.mean) * moments.r * ((double)norm->offset + norm->weight[c]);
+      if (norm->bias) value += norm->bias[c];
+      if (residual.data) value += load(residual, i, c);
+      reference_store(y.data, y.type, i * y.step + c, value);
+    }
   }
 }
 
-void reference_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                                float epsilon, float offset, bool accumulate, Backend *backend) {
+void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
   (void)backend;
-  for (int64_t i = 0; i < n; i++, x += columns, dx += columns) {
-    double r = inverse_root_mean_square(x, columns, epsilon), mean = 0;
-    for (int64_t c = 0; c < columns; c++) mean += reference_load(dy, type, i * columns + c) * ((double)offset + w[c]) * x[c];
-    mean /= (double)columns;
-    for (int64_t c = 0; c < columns; c++) {
-      double value = r * (reference_load(dy, type, i * columns + c) * ((double)offset + w[c]) - x[c] * r * r * mean);
-      dx[c] = (float)(accumulate ? dx[c] + value : value);
+  for (int64_t i = 0; i < n; i++) {
+    Moments moments = row_moments(x, i, norm);
+    double mean_g = 0, mean_gz = 0;
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
+      mean_g += norm->is_centered ? g / (double)norm->columns : 0;
+      mean_gz += g * (load(x, i, c) - moments.mean) * moments.r / (double)norm->columns;
+    }
+    for (int64_t c = 0; c < norm->columns; c++) {
+      double g = load(dy, i, c) * ((double)norm->offset + norm->weight[c]);
+      double value = moments.r * (g - mean_g - (load(x, i, c) - moments.mean) * moments.r * mean_gz);
+      reference_store(dx.data, dx.type, i * dx.step + c, value + (accumulate ? load(dx, i, c) : 0));
     }
   }
 }

@@ -29,10 +29,8 @@ void reference_weight_backward(const WeightGradient *gradients, int count, Rows 
 void reference_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
 
-void reference_rmsnorm_forward(void *y, FloatType type, const float *x, const float *w, int64_t n, int64_t columns, float epsilon,
-                               float offset, Backend *backend);
-void reference_rmsnorm_backward(float *dx, const void *dy, FloatType type, const float *x, const float *w, int64_t n, int64_t columns,
-                                float epsilon, float offset, bool accumulate, Backend *backend);
+void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
+void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
 
 void reference_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads,
                     int64_t head_size, int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
@@ -44,15 +42,34 @@ void reference_attention_backward(void *dq, void *dk, void *dv, float *scratch, 
                                   const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                                   int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
 
+// f and its derivative at x.
+typedef struct Slope {
+  double value, derivative;
+} Slope;
+Slope reference_activate(double x, Activation f);
+
 void reference_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
 void reference_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
                               Activation f, Backend *backend);
 
 void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
-                             int64_t n, int64_t vocabulary, Backend *backend);
+                             int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 
 void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
-                                    int64_t n, float *scratch, Backend *backend);
+                                    int64_t n, float *scratch, float softcap, Backend *backend);
+void reference_softcap(float *y, int64_t count, float cap, Backend *backend);
+
+void reference_router_forward(int32_t *chosen, float *weights, float *totals, const float *logits, const RouterSettings *router, int64_t n,
+                              Backend *backend);
+void reference_router_backward(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen,
+                               const RouterSettings *router, int64_t n, Backend *backend);
+void reference_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
+                               bool in_int8, float *scratch, Backend *backend);
+void reference_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
+                                const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend);
+
+void reference_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n,
+                          bool accumulate, Backend *backend);
 void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                        Backend *backend);
 

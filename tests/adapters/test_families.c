@@ -5,6 +5,7 @@
 #include "tests/support/golden.h"
 
 typedef struct Case {
+  const char *family;
   Safetensors golden;
   Backend *backend;
   Model *model;
@@ -13,11 +14,13 @@ typedef struct Case {
   int64_t documents, length;
 } Case;
 
-static const char *const families[] = {"llama", "llama_tied", "llama_linear"};
+static const char *const families[] = {"llama",   "llama_tied", "llama_linear", "llama_yarn", "mistral",       "qwen2",
+                                       "qwen3",   "gemma2",     "gemma3",       "phi3",       "phi3_longrope", "starcoder2",
+                                       "mixtral", "qwen3_moe",  "deepseek_v2",  "deepseek_v3"};
 enum { FAMILY_COUNT = sizeof families / sizeof *families };
 
 static bool open_case(Case *test, const char *family, const char *device) {
-  *test = (Case){0};
+  *test = (Case){.family = family};
   char *folder = memory_format("golden/families/%s", family), *path = shared_path(folder);
   free(folder);
   if (!path) return false;
@@ -46,7 +49,7 @@ static void close_case(Case *test) {
 }
 
 static void check_logits(const Case *test, const char *name, const int32_t *ids, int64_t documents, int64_t length) {
-  float *expected = golden_floats(&test->golden, name), *actual = decoder_logits(test->model, ids, documents, length);
+  float *expected = golden_floats(&test->golden, name), *actual = golden_logits(test->model, ids, documents, length);
   assert_close(actual, expected, documents * length * test->model->config.vocabulary, 1e-4);
   free(expected);
   free(actual);
@@ -105,7 +108,8 @@ static double loss_and_gradients(const Case *test, int checkpointed) {
                         .rows = rows,
                         .row_count = count};
   Tensor *hidden = decoder_hidden(&tape, test->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count,
+                                  (float)test->model->config.final_softcap);
   tape_plan(&tape, checkpointed);
   assert_ok(tape_reserve(&tape));
   tape_forward(&tape);
@@ -123,10 +127,20 @@ static double loss_and_gradients(const Case *test, int checkpointed) {
   return sum / (double)count;
 }
 
-// Twice the reference's own error: five steps of it in float64 (torch, the same files) differ from its float32 ones by
-// 2.4e-4 in this one tensor, whose gradients are so near zero that Adam turns their rounding into steps of full size.
-static double step_tolerance(const char *name, double tolerance) {
-  return strcmp(name, "step5.base_model.model.model.layers.2.self_attn.k_proj.lora_B.weight") == 0 ? 4.9e-4 : tolerance;
+// Tensors of which some element's gradient is so near zero that Adam turns its rounding into a step of full size: five steps of the
+// reference in float64 (tests/tools/reference_noise.py, the same files) differ from its float32 ones by this much.
+static const struct {
+  const char *family, *name;
+  double noise;
+} noisy[] = {{"llama", "model.layers.2.self_attn.k_proj.lora_B", 2.4e-4},
+             {"mistral", "model.layers.1.mlp.gate_proj.lora_B", 7.0e-4},
+             {"mistral", "model.layers.1.mlp.up_proj.lora_B", 8.3e-5},
+             {"gemma3", "model.layers.3.self_attn.q_proj.lora_B", 1.62e-3}};
+
+static double step_tolerance(const char *family, const char *name, double tolerance) {
+  for (size_t i = 0; i < sizeof noisy / sizeof *noisy; i++)
+    if (strcmp(family, noisy[i].family) == 0 && strstr(name, noisy[i].name)) return fmax(tolerance, 2 * noisy[i].noise);
+  return tolerance;
 }
 
 // Each adapter tensor against "PREFIX.base_model.model.MODULE.lora_A.weight"; `values` is laid out like adapter->data.
@@ -137,8 +151,8 @@ static void check_adapter(const Case *test, const char *prefix, const float *val
       char *name = memory_format("%s.base_model.model.%s.lora_%c.weight", prefix, test->adapter->linears[i]->name, "AB"[j]);
       float *expected = golden_floats(&test->golden, name);
       const float *actual = values + (parameters[j]->data - test->adapter->data);
-      assert_close_at(actual, expected, parameters[j]->rows * parameters[j]->columns, step_tolerance(name, tolerance), name, __FILE__,
-                      __LINE__);
+      assert_close_at(actual, expected, parameters[j]->rows * parameters[j]->columns, step_tolerance(test->family, name, tolerance), name,
+                      __FILE__, __LINE__);
       free(expected);
       free(name);
     }

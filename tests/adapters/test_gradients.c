@@ -60,7 +60,7 @@ static double run(Fixture *f, bool train, int checkpointed, int64_t *bytes) {
                         .rows = f->rows,
                         .row_count = f->labelled};
   Tensor *hidden = decoder_hidden(&tape, f->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &f->model->head.weight, tape_input(&tape, f->targets, f->labelled, 1), 1);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &f->model->head.weight, tape_input(&tape, f->targets, f->labelled, 1), 1, 0);
   tape_plan(&tape, checkpointed);
   if (bytes) *bytes = tape_plan_bytes(&tape);
   assert_ok(tape_reserve(&tape));
@@ -121,17 +121,17 @@ static void adapter_off_or_at_zero_gives_the_base_bit_for_bit(void **state) {
   (void)state;
   Fixture f;
   open_fixture(&f, 2, 0);
-  float *adapted = decoder_logits(f.model, f.ids, 1, TOKENS);
+  float *adapted = golden_logits(f.model, f.ids, 1, TOKENS);
   adapter_set_enabled(f.adapter, false);
-  float *off = decoder_logits(f.model, f.ids, 1, TOKENS);
+  float *off = golden_logits(f.model, f.ids, 1, TOKENS);
   adapter_set_enabled(f.adapter, true);
   for (int i = 0; i < f.adapter->count; i++) {
     const Parameter *b = &f.adapter->pairs[i].b;
     f.backend->kernels->fill(b->data, 0, b->rows * b->columns, f.backend);
   }
-  float *zero = decoder_logits(f.model, f.ids, 1, TOKENS);
+  float *zero = golden_logits(f.model, f.ids, 1, TOKENS);
   adapter_close(f.adapter);
-  float *base = decoder_logits(f.model, f.ids, 1, TOKENS);
+  float *base = golden_logits(f.model, f.ids, 1, TOKENS);
   size_t bytes = (size_t)(TOKENS * f.model->config.vocabulary) * sizeof *base;
   assert_memory_not_equal(adapted, base, bytes);
   assert_memory_equal(off, base, bytes);

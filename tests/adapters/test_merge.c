@@ -5,6 +5,7 @@
 #include "adapters/merge.h"
 #include "core/file.h"
 #include "data/tokenizer/tokenizer.h"
+#include "tests/support/shards.h"
 #include "tests/support/test.h"
 
 enum { TOKENS = 24, RANK = 4 };
@@ -202,6 +203,26 @@ static void same_type_changes_no_bit_of_what_has_no_adapter(void **state) {
   model_close(model);
 }
 
+static void a_split_base_gives_the_file_that_the_whole_one_gives(void **state) {
+  const Bench *bench = *state;
+  char *split = split_gguf(tiny_gguf, bench->folder, 3, 1, NULL);
+  char *whole_path = convert(bench, tiny_gguf, "of-whole.gguf", "q8_0"), *split_path = convert(bench, split, "of-split.gguf", "q8_0");
+  FileMap whole, merged;
+  assert_ok(file_map(&whole, whole_path));
+  assert_ok(file_map(&merged, split_path));
+  assert_int_equal(whole.size, merged.size);
+  assert_memory_equal(whole.data, merged.data, whole.size);
+  file_unmap(&whole);
+  file_unmap(&merged);
+  // None of the base's own files may be written over.
+  Model *model = open_model(bench, split);
+  MergeReport report;
+  for (int i = 0; i < model->gguf.shard_count; i++)
+    assert_fails(STATUS_USAGE, write_merged(&report, model, model->gguf.shard_paths[i], "q8_0"), "base model itself");
+  model_close(model);
+  free(split), free(whole_path), free(split_path);
+}
+
 static void gguf_to_folder_to_gguf_keeps_every_bit_and_key(void **state) {
   char *first = convert(*state, tiny_gguf, "first.gguf", "f32");
   char *folder = convert(*state, first, "first", "f32");
@@ -320,8 +341,8 @@ static void check_llama3(void **state, int original_context) {
   assert_same_logits(*state, gguf, expected, 1e-5);
   assert_same_logits(*state, back, expected, 1e-5);
   Model *returned = open_model(*state, back);
-  assert_int_equal(returned->config.rope_scaling, ROPE_SCALING_LLAMA3);
-  assert_true(returned->config.rope_factor == 8 && returned->config.rope_original_context == original_context);
+  assert_int_equal(returned->config.rope.scaling, ROPE_SCALING_LLAMA3);
+  assert_true(returned->config.rope.factor == 8 && returned->config.rope.original_context == original_context);
   model_close(returned);
   free(scaling);
   model_close(model);
@@ -472,6 +493,7 @@ int main(void) {
       cmocka_unit_test(families_without_a_tokenizer_merge_as_well),
       cmocka_unit_test(gguf_to_gguf_carries_every_key_and_the_order_of_tensors),
       cmocka_unit_test(same_type_changes_no_bit_of_what_has_no_adapter),
+      cmocka_unit_test(a_split_base_gives_the_file_that_the_whole_one_gives),
       cmocka_unit_test(gguf_to_folder_to_gguf_keeps_every_bit_and_key),
       cmocka_unit_test(a_folder_as_gguf_gives_the_same_logits_in_its_own_type),
       cmocka_unit_test(a_rebuilt_tokenizer_cuts_text_as_its_source_does),

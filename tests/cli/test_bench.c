@@ -65,21 +65,27 @@ static void kernels_without_a_model_are_all_there(void **state) {
   (void)state;
   json_t *result = bench_json("--device cpu");
   assert_null(json_object_get(result, "train_tokens_per_second"));
-  assert_int_equal(check_kernels(result, "linear_forward"), 12 * 3 * arithmetics(result));
+  assert_int_equal(check_kernels(result, "linear_forward"), 20 * 3 * arithmetics(result));
   assert_int_equal(check_kernels(result, "attention_forward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "attention_backward"), arithmetics(result));
-  assert_int_equal(check_kernels(result, "linear_backward"), 12 * arithmetics(result));
-  assert_int_equal(check_kernels(result, "linear_forward_int8"), 8);  // of the 12 types, those with evenly spaced levels
+  assert_int_equal(check_kernels(result, "linear_backward"), 20 * arithmetics(result));
+  assert_int_equal(check_kernels(result, "linear_forward_int8"), 16);  // of the 20 types, those with integer levels
   assert_int_equal(check_kernels(result, "weight_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "low_rank_backward"), arithmetics(result));
   assert_int_equal(check_kernels(result, "linear_cross_entropy"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "experts_forward"), arithmetics(result));
+  assert_int_equal(check_kernels(result, "experts_backward"), arithmetics(result));
   const char *names[] = {"embedding_forward",
-                         "rmsnorm_forward",
-                         "rmsnorm_backward",
+                         "norm_forward",
+                         "norm_backward",
                          "rope",
                          "gated_forward",
                          "gated_backward",
                          "cross_entropy",
+                         "softcap",
+                         "router_forward",
+                         "router_backward",
+                         "copy_heads",
                          "dropout",
                          "gather_rows",
                          "scatter_rows",
@@ -97,7 +103,7 @@ static void people_get_tables(void **state) {
   (void)state;
   Buffer output = {0};
   assert_int_equal(run_program(&output, "bench --quiet %s", TINY), 0);
-  const char *words[] = {"multiply-adds on registers", "linear_backward", "rmsnorm_forward", "GB/s", "generation", "training", "tokens/s"};
+  const char *words[] = {"multiply-adds on registers", "linear_backward", "norm_forward", "GB/s", "generation", "training", "tokens/s"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
     if (!strstr(output.data, words[i])) fail_msg("%s is not in the table: %s", words[i], output.data);
   buffer_release(&output);

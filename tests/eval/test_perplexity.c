@@ -46,7 +46,7 @@ static Perplexity plain_perplexity(const Model *model, const int32_t *ids, int64
   for (int64_t c = 0; c < result.chunks; c++) {
     memcpy(chunk, ids + c * context, (size_t)context * sizeof *chunk);
     if (bos >= 0) chunk[0] = bos;
-    float *logits = decoder_logits(model, chunk, 1, context);
+    float *logits = golden_logits(model, chunk, 1, context);
     for (int64_t j = context / 2; j + 1 < context; j++) {
       result.nll += plain_nll(logits + j * vocabulary, vocabulary, chunk[j + 1]);
       result.tokens++;

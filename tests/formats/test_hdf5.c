@@ -1,4 +1,6 @@
 // Arrays of every type go through a file and come back by reading and by mapping; what is not as asked for is refused.
+#include <hdf5.h>
+
 #include "core/file.h"
 #include "formats/hdf5.h"
 #include "tests/support/test.h"
@@ -64,7 +66,50 @@ static void arrays_are_read_and_mapped_as_they_were_written(void **state) {
   free(folder);
 }
 
+static void note_item(void *argument, const Hdf5Item *item) {
+  Buffer *seen = argument;
+  buffer_format(seen, "%s", item->name);
+  switch (item->kind) {
+    case HDF5_ITEM_INTEGER: buffer_format(seen, "=%lld ", (long long)item->integer); break;
+    case HDF5_ITEM_REAL: buffer_format(seen, "=%g ", item->real); break;
+    case HDF5_ITEM_TEXT: buffer_format(seen, "='%s' ", item->text); break;
+    case HDF5_ITEM_ARRAY: buffer_format(seen, "[%lld]:%d%s ", (long long)item->count, item->type, item->place < 0 ? "?" : ""); break;
+    case HDF5_ITEM_OTHER: buffer_append_string(seen, "?? "); break;
+  }
+}
+
+static void a_visit_sees_attributes_then_arrays_by_name_and_what_is_neither(void **state) {
+  (void)state;
+  static const int64_t counts[] = {4, 2, 0, 8};
+  static const uint8_t bytes[64];
+  char *folder = temporary_folder(), *path = path_join(folder, "v.h5");
+  write_arrays(path, bytes, counts, 4);
+  hid_t raw = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), space = H5Screate_simple(2, (const hsize_t[]){2, 2}, NULL);
+  H5Gclose(H5Gcreate2(raw, "group", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  H5Dclose(H5Dcreate2(raw, "matrix", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  Hdf5File writer = {.id = raw};
+  hdf5_write_integer(&writer, "step", 7);
+  hdf5_write_real(&writer, "rate", 0.5);
+  hdf5_write_text(&writer, "note", "a text");
+  hid_t attribute = H5Acreate2(raw, "pair", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+  H5Aclose(attribute);
+  H5Sclose(space);
+  H5Fclose(raw);
+  Hdf5File file;
+  Buffer seen = {0};
+  assert_ok(hdf5_open(&file, path));
+  hdf5_visit(&file, note_item, &seen);
+  hdf5_close(&file);
+  assert_string_equal(seen.data, "note='a text' pair?? rate=0.5 step=7 a0[4]:0 a1[2]:1 a2[0]:2? a3[8]:3 group?? matrix?? ");
+  buffer_release(&seen);
+  assert_ok(directory_remove(folder));
+  free(folder), free(path);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(arrays_are_read_and_mapped_as_they_were_written)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(arrays_are_read_and_mapped_as_they_were_written),
+      cmocka_unit_test(a_visit_sees_attributes_then_arrays_by_name_and_what_is_neither),
+  };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

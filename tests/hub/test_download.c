@@ -262,6 +262,32 @@ static void one_gguf_file_is_named_in_the_id(void **state) {
   assert_fails(STATUS_BAD_INPUT, resolve(HUB_MODEL, "org/tiny/gone.gguf"), "no file \"gone.gguf\"", "q/tiny.Q4_K_M.gguf");
 }
 
+static void split_gguf_is_fetched_whole(void **state) {
+  (void)state;
+  add("README.md", "x"), add("q/m-00002-of-00003.gguf", "two"), add("q/m-00003-of-00003.gguf", "three"),
+      add("q/m-00001-of-00003.gguf", "one");
+  const char *const ids[] = {"org/tiny", "org/tiny/q/m-00001-of-00003.gguf", "org/tiny/q/m-00003-of-00003.gguf"};
+  for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    assert_ok(resolve(HUB_MODEL, ids[i]));
+    assert_true(text_ends_with(test.path, "/q/m-00001-of-00003.gguf"));
+    assert_content("/", test.path, "one", 3);
+    char *folder = path_parent(test.path);
+    assert_content(folder, "m-00002-of-00003.gguf", "two", 3);
+    assert_content(folder, "m-00003-of-00003.gguf", "three", 5);
+    // What was removed is noticed.
+    char *last = path_join(folder, "m-00003-of-00003.gguf");
+    unlink(last);
+    free(folder), free(last);
+  }
+}
+
+static void split_gguf_with_a_file_missing_is_refused(void **state) {
+  (void)state;
+  add("m-00001-of-00002.gguf", "one");
+  assert_fails(STATUS_BAD_INPUT, resolve(HUB_MODEL, "org/tiny"), "m-00002-of-00002.gguf", "not there");
+  assert_fails(STATUS_BAD_INPUT, resolve(HUB_MODEL, "org/tiny/m-00001-of-00002.gguf"), "m-00002-of-00002.gguf", "not there");
+}
+
 static void pickles_are_refused_with_the_remedy(void **state) {
   (void)state;
   add("config.json", "{}"), add("pytorch_model.bin", "pickle");
@@ -645,6 +671,8 @@ int main(void) {
       hub_test(shards_are_those_of_the_index),
       hub_test(revisions_are_branches_tags_and_commits),
       hub_test(one_gguf_file_is_named_in_the_id),
+      hub_test(split_gguf_is_fetched_whole),
+      hub_test(split_gguf_with_a_file_missing_is_refused),
       hub_test(pickles_are_refused_with_the_remedy),
       hub_test(an_adapter_is_two_files),
       hub_test(a_broken_connection_is_taken_up_where_it_broke),

@@ -38,7 +38,9 @@ static Matrix matrix_new(Arena *arena, Rng *rng, BlockType type, int64_t rows, i
   float *from = values(arena, rng, rows * columns, 1);
   if (type == BLOCK_F32) return matrix_f32(from, rows, columns);
   uint8_t *blocks = arena_new(arena, (size_t)(rows * block_row_bytes(type, columns)) + 1, 1);
-  block_traits(type)->quantize(blocks, from, NULL, rows * columns);
+  const BlockTraits *traits = block_traits(type);
+  if (traits->elements == 1) traits->quantize(blocks, from, NULL, rows * columns);
+  else randomize_blocks(blocks, type, rows * columns / traits->elements, rng);
   return (Matrix){.type = type, .rows = rows, .columns = columns, .data = blocks};
 }
 
@@ -93,10 +95,14 @@ static void compare(Rows actual, Rows expected, int64_t n, int64_t columns, doub
 static Case random_case(Rng *rng, int index) {
   static const int64_t n[] = {1, 2, 7, 9, 16, 31, 33, 64, 130, 300}, in[] = {32, 64, 96, 160, 576, 608, 1024}, odd[] = {5, 33, 100};
   static const int64_t out[] = {1, 16, 17, 32, 48, 96, 100, 192, 330}, rank[] = {0, 1, 8, 16, 20, 64, 80};
-  static const BlockType types[] = {BLOCK_F32, BLOCK_BF16, BLOCK_F16, BLOCK_Q4_1, BLOCK_Q8_0, BLOCK_Q4_0};
+  static const BlockType types[] = {BLOCK_F32,    BLOCK_BF16,   BLOCK_F16,   BLOCK_Q4_1,  BLOCK_Q8_0, BLOCK_Q4_0, BLOCK_Q5_0,
+                                    BLOCK_Q5_1,   BLOCK_Q2_K,   BLOCK_Q3_K,  BLOCK_Q4_K,  BLOCK_Q5_K, BLOCK_Q6_K, BLOCK_Q8_K,
+                                    BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0};
+  enum { TYPES = sizeof types / sizeof *types };
   Case c = {.type = index % 2 ? FLOAT_BF16 : FLOAT_32, .count = 1 + (int)rng_below(rng, LINEAR_PROJECTIONS), .n = n[rng_below(rng, 10)]};
-  c.weights = types[rng_below(rng, 6)];
+  c.weights = types[index / 2 % TYPES];
   c.in = in[rng_below(rng, 7)];
+  if (block_traits(c.weights)->elements == 256) c.in = 256 * (1 + (int64_t)rng_below(rng, 5));
   if (block_traits(c.weights)->elements == 1 && rng_below(rng, 3) == 0) c.in = odd[rng_below(rng, 3)];
   for (int i = 0; i < c.count; i++) c.out[i] = out[rng_below(rng, 9)], c.rank[i] = rank[rng_below(rng, 7)];
   c.has_bias = rng_below(rng, 2), c.has_residual = rng_below(rng, 2), c.is_residual_float = rng_below(rng, 2);

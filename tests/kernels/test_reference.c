@@ -129,18 +129,67 @@ static void weight_backward_matches_finite_difference(void **state) {
   check_gradient(fixture, forward, forward->weights, 3 * 17, backward->inputs[0], out[0], "dw");
 }
 
-static void rmsnorm_backward_matches_finite_difference(void **state) {
+static void norm_backward_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
   for (int64_t columns = 1; columns <= 65; columns += 8) {
-    for (int offset = 0; offset < 2; offset++) {
-      KernelCase *forward = case_rmsnorm(&fixture->arena, &fixture->rng, OP_rmsnorm_forward, 2, columns, (float)offset, false);
-      KernelCase *backward = case_rmsnorm(&fixture->arena, &fixture->rng, OP_rmsnorm_backward, 2, columns, (float)offset, false);
-      forward->alpha = backward->alpha = 1;  // a large epsilon: a lone column would else have no gradient to speak of
+    for (int kind = 0; kind < 4; kind++) {
+      // A large epsilon: a lone column would else have no gradient to speak of.
+      NormSettings norm = {.columns = columns, .epsilon = 1, .offset = (float)(kind / 2), .is_centered = kind % 2};
+      if (norm.is_centered && columns == 1) continue;  // nothing is left of a lone column without its mean
+      KernelCase *forward = case_norm(&fixture->arena, &fixture->rng, OP_norm_forward, 2, norm, kind == 1, kind > 1, 1, false);
+      KernelCase *backward = case_norm(&fixture->arena, &fixture->rng, OP_norm_backward, 2, norm, false, false, 1, false);
       backward->inputs[1] = forward->inputs[0], backward->inputs[2] = forward->inputs[1];
+      // What lies between rows is no part of them.
+      float *dy = writable(backward->inputs[0]);
+      for (int64_t i = 0; i < 2; i++) dy[i * (columns + 1) + columns] = 0, backward->initial[0][i * (columns + 1) + columns] = 0;
       float *out[CASE_OUTPUTS];
       run_case(out, backward, fixture);
-      check_gradient(fixture, forward, writable(forward->inputs[0]), 2 * columns, backward->inputs[0], out[0], "dx");
+      check_gradient(fixture, forward, writable(forward->inputs[0]), 2 * (columns + 1), dy, out[0], "dx");
     }
+  }
+}
+
+static const RouterSettings test_routers[] = {
+    {.experts = 6, .used = 2, .is_normalized = true, .scale = 1},
+    {.experts = 6, .used = 3, .scale = 2},
+    {.experts = 8,
+     .used = 2,
+     .is_sigmoid = true,
+     .is_normalized = true,
+     .groups = 4,
+     .groups_used = 2,
+     .groups_by_two = true,
+     .scale = 2.5f},
+    {.experts = 5, .used = 2, .is_sigmoid = true, .scale = 1},
+};
+
+static void router_backward_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (size_t r = 0; r < sizeof test_routers / sizeof *test_routers; r++) {
+    const RouterSettings *router = &test_routers[r];
+    enum { ROWS = 5 };
+    KernelCase *forward = case_router(&fixture->arena, &fixture->rng, OP_router_forward, ROWS, *router, false);
+    KernelCase *backward = case_router(&fixture->arena, &fixture->rng, OP_router_backward, ROWS, *router, false);
+    int32_t chosen[ROWS * 3];
+    float weights[ROWS * 3], *out[CASE_OUTPUTS];
+    kernels_scalar.router_forward(chosen, weights, NULL, forward->inputs[0], router, ROWS, fixture->backend);
+    backward->inputs[1] = forward->inputs[0], backward->inputs[2] = chosen;
+    run_case(out, backward, fixture);
+    check_gradient(fixture, forward, writable(forward->inputs[0]), ROWS * router->experts, backward->inputs[0], out[0], "dlogits");
+  }
+}
+
+static void experts_backward_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (int f = 0; f < ACTIVATION_COUNT; f++) {
+    ExpertMatrices shape = {.experts = 4, .used = 2, .hidden = 9, .width = 7, .activation = (Activation)f};
+    KernelCase *forward = case_experts(&fixture->arena, &fixture->rng, OP_experts_forward, BLOCK_F32, 5, shape, false);
+    KernelCase *backward = case_experts(&fixture->arena, &fixture->rng, OP_experts_backward, BLOCK_F32, 5, shape, false);
+    for (int i = 0; i < 6; i++) backward->inputs[i] = forward->inputs[i];
+    float *out[CASE_OUTPUTS];
+    run_case(out, backward, fixture);
+    check_gradient(fixture, forward, writable(forward->inputs[0]), 5 * 9, backward->inputs[6], out[0], "dx");
+    check_gradient(fixture, forward, writable(forward->inputs[5]), 5 * 2, backward->inputs[6], out[1], "dweights");
   }
 }
 
@@ -224,14 +273,16 @@ static void packed_attention_equals_its_documents(void **state) {
 
 static void gated_backward_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
-  for (int f = 0; f < ACTIVATION_COUNT; f++) {
-    KernelCase *forward = case_gated(&fixture->arena, &fixture->rng, OP_gated_forward, 200, (Activation)f, false);
-    KernelCase *backward = case_gated(&fixture->arena, &fixture->rng, OP_gated_backward, 200, (Activation)f, false);
+  for (int kind = 0; kind < 2 * ACTIVATION_COUNT; kind++) {
+    Activation f = (Activation)(kind / 2);
+    bool has_up = kind % 2;
+    KernelCase *forward = case_gated(&fixture->arena, &fixture->rng, OP_gated_forward, 200, f, false, has_up);
+    KernelCase *backward = case_gated(&fixture->arena, &fixture->rng, OP_gated_backward, 200, f, false, has_up);
     backward->inputs[1] = forward->inputs[0], backward->inputs[2] = forward->inputs[1];
     float *out[CASE_OUTPUTS];
     run_case(out, backward, fixture);
     check_gradient(fixture, forward, writable(forward->inputs[0]), 200, backward->inputs[0], out[0], "dgate");
-    check_gradient(fixture, forward, writable(forward->inputs[1]), 200, backward->inputs[0], out[1], "dup");
+    if (has_up) check_gradient(fixture, forward, writable(forward->inputs[1]), 200, backward->inputs[0], out[1], "dup");
   }
 }
 
@@ -250,8 +301,8 @@ static void gated_forward_is_finite_far_from_zero(void **state) {
 
 static void cross_entropy_gradient_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
-  for (int64_t vocabulary = 2; vocabulary <= 65; vocabulary += 21) {
-    KernelCase *c = case_cross_entropy(&fixture->arena, &fixture->rng, 3, vocabulary, 2, true);
+  for (int64_t vocabulary = 2; vocabulary <= 107; vocabulary += 15) {
+    KernelCase *c = case_cross_entropy(&fixture->arena, &fixture->rng, 3, vocabulary, 2, true, vocabulary % 2 ? 3 : 0);
     KernelCase forward = *c;
     forward.inputs[1] = NULL;
     float *out[CASE_OUTPUTS];
@@ -263,7 +314,8 @@ static void cross_entropy_gradient_matches_finite_difference(void **state) {
 static void linear_cross_entropy_gradient_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
   for (int64_t vocabulary = 1; vocabulary < 100; vocabulary = 3 * vocabulary + 1) {
-    KernelCase *c = case_linear_cross_entropy(&fixture->arena, &fixture->rng, BLOCK_F32, 3, vocabulary, 8, false, true);
+    float softcap = vocabulary % 2 ? 0 : 4;
+    KernelCase *c = case_linear_cross_entropy(&fixture->arena, &fixture->rng, BLOCK_F32, 3, vocabulary, 8, false, true, softcap);
     float *out[CASE_OUTPUTS];
     run_case(out, c, fixture);
     check_gradient(fixture, c, writable(c->inputs[0]), 3 * 8, c->inputs[5], out[1], "dx");
@@ -273,14 +325,14 @@ static void linear_cross_entropy_gradient_matches_finite_difference(void **state
 static void cross_entropy_of_one_token_vocabulary_is_zero(void **state) {
   Fixture *fixture = *state;
   float nll = NAN, logit = 12345, scale = 7;
-  kernels_scalar.cross_entropy(&nll, &logit, 1, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, &logit, 1, (int32_t[]){0}, &scale, FLOAT_32, 1, 1, 0, fixture->backend);
   assert_true(nll == 0 && logit == 0);
 }
 
 static void cross_entropy_of_huge_logits_is_finite(void **state) {
   Fixture *fixture = *state;
   float nll[2], logits[2][3] = {{3e38f, -3e38f, 0}, {1e30f, 1e30f, -INFINITY}}, scale[2] = {1, 2};
-  kernels_scalar.cross_entropy(nll, logits[0], 3, (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, fixture->backend);
+  kernels_scalar.cross_entropy(nll, logits[0], 3, (int32_t[]){0, 1}, scale, FLOAT_32, 2, 3, 0, fixture->backend);
   assert_true(nll[0] == 0 && logits[0][0] == 0 && logits[0][1] == 0 && logits[0][2] == 0);
   assert_true(logits[1][0] == 1 && logits[1][1] == -1 && logits[1][2] == 0);
 }
@@ -288,8 +340,93 @@ static void cross_entropy_of_huge_logits_is_finite(void **state) {
 static void cross_entropy_lets_nan_through(void **state) {
   Fixture *fixture = *state;
   float nll, logits[3] = {1, NAN, 2};
-  kernels_scalar.cross_entropy(&nll, logits, 3, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, fixture->backend);
+  kernels_scalar.cross_entropy(&nll, logits, 3, (int32_t[]){0}, NULL, FLOAT_32, 1, 3, 0, fixture->backend);
   assert_true(isnan(nll));
+}
+
+// Over every table of this processor.
+static void router_chooses_within_the_best_groups_and_by_number_among_equals(void **state) {
+  Fixture *fixture = *state;
+  const RouterSettings plain = {.experts = 8, .used = 3, .scale = 1};
+  RouterSettings grouped = {.experts = 8, .used = 3, .groups = 4, .groups_used = 2, .scale = 1}, by_two = grouped, biased = plain;
+  by_two.groups_by_two = true;
+  const float bias[8] = {0, 0, 0, 0, 0, 0, 1, 0.5f};
+  biased.bias = bias;
+  const struct {
+    RouterSettings router;
+    float logits[8];
+    int32_t chosen[3];
+  } rows[] = {
+      {plain, {1, 3, 3, 1, 3, 1, 3, 1}, {1, 2, 4}},
+      {plain, {0}, {0, 1, 2}},
+      {biased, {3, 2, 1, 0, 0, 0, 0, 0}, {6, 0, 7}},
+      {grouped, {5, 0, 4, 4.5f, 0, 0, 4.9f, 0}, {0, 6, 1}},
+      {by_two, {5, 0, 4.8f, 4.7f, 4.75f, 4.75f, 4.9f, 0}, {2, 4, 5}},
+  };
+  for (int t = 0; backend_cpu_kernels(t); t++)
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+      int32_t chosen[3];
+      float weights[3];
+      backend_cpu_kernels(t)->router_forward(chosen, weights, NULL, rows[r].logits, &rows[r].router, 1, fixture->backend);
+      if (memcmp(chosen, rows[r].chosen, sizeof chosen) != 0)
+        fail_msg("%s, row %zu: chose %d, %d, %d", backend_cpu_kernels(t)->name, r, chosen[0], chosen[1], chosen[2]);
+    }
+}
+
+static void router_chooses_no_expert_twice_whatever_the_logits_are(void **state) {
+  Fixture *fixture = *state;
+  enum { EXPERTS = 12, USED = 4 };
+  const float values[] = {NAN, INFINITY, -INFINITY, 0, 3e38f, -3e38f};
+  for (int t = 0; backend_cpu_kernels(t); t++)
+    for (int trial = 0; trial < 400; trial++) {
+      RouterSettings router = {.experts = EXPERTS, .used = USED, .is_sigmoid = trial % 2, .groups_by_two = trial % 4 / 2, .scale = 1};
+      router.groups = trial % 3 ? 4 : 0, router.groups_used = 2;
+      float logits[EXPERTS], weights[USED];
+      for (int e = 0; e < EXPERTS; e++) logits[e] = values[rng_below(&fixture->rng, sizeof values / sizeof *values)];
+      int32_t chosen[USED];
+      backend_cpu_kernels(t)->router_forward(chosen, weights, NULL, logits, &router, 1, fixture->backend);
+      for (int k = 0; k < USED; k++) {
+        assert_in_range(chosen[k], 0, EXPERTS - 1);
+        for (int j = 0; j < k; j++) assert_int_not_equal(chosen[j], chosen[k]);
+      }
+    }
+}
+
+// One row, as generation has it: the bits of the products that make it up.
+static void experts_in_int8_are_the_products_in_int8(void **state) {
+  Fixture *fixture = *state;
+  enum { HIDDEN = 64, WIDTH = 96, USED = 2 };
+  ExpertMatrices shape = {.experts = 5, .used = USED, .hidden = HIDDEN, .width = WIDTH};
+  KernelCase *c = case_experts(&fixture->arena, &fixture->rng, OP_experts_forward, BLOCK_Q8_0, 1, shape, false);
+  for (int t = 0; backend_cpu_kernels(t); t++) {
+    const Kernels *k = backend_cpu_kernels(t);
+    Matrix gate[5], up[5], down[5];
+    for (int e = 0; e < 5; e++) {
+      gate[e] = case_expert_matrix(c, &c->matrix, 0, e);
+      up[e] = case_expert_matrix(c, &c->matrix, 1, e);
+      down[e] = case_expert_matrix(c, &c->matrix, 2, e);
+    }
+    shape.gate = gate, shape.up = up, shape.down = down;
+    float y[HIDDEN] = {0}, expected[HIDDEN] = {0}, exact[HIDDEN] = {0}, g[WIDTH], u[WIDTH], h[WIDTH], part[HIDDEN];
+    const int32_t *chosen = c->inputs[4];
+    const float *weights = c->inputs[5];
+    float *scratch = arena_new(&fixture->arena, (size_t)experts_scratch_floats(1, &shape), sizeof *scratch);
+    Rows x = rows_f32(c->inputs[0], HIDDEN);
+    k->experts_forward(rows_f32(y, HIDDEN), x, &shape, chosen, weights, 1, true, scratch, fixture->backend);
+    k->experts_forward(rows_f32(exact, HIDDEN), x, &shape, chosen, weights, 1, false, scratch, fixture->backend);
+    for (int i = 0; i < USED; i++) {
+      int s = chosen[0] < chosen[1] ? i : 1 - i;  // in the order of experts
+      Projection projections[2] = {projection_f32(g, &gate[chosen[s]], 1), projection_f32(u, &up[chosen[s]], 1)};
+      k->linear_forward_int8(projections, 2, x, 1, fixture->backend);
+      k->gated_forward(h, g, u, FLOAT_32, WIDTH, ACTIVATION_SILU, fixture->backend);
+      Projection last = projection_f32(part, &down[chosen[s]], 1);
+      k->linear_forward_int8(&last, 1, rows_f32(h, WIDTH), 1, fixture->backend);
+      for (int j = 0; j < HIDDEN; j++) expected[j] += weights[s] * part[j];
+    }
+    assert_memory_equal(y, expected, sizeof y);
+    assert_memory_not_equal(y, exact, sizeof y);
+    assert_close(y, exact, HIDDEN, 0.05);
+  }
 }
 
 static void dropout_keeps_by_philox_and_keeps_the_mean(void **state) {
@@ -361,7 +498,12 @@ int main(void) {
       TEST(every_reference_kernel_rounds_float64_once),
       TEST(linear_backward_matches_finite_difference),
       TEST(weight_backward_matches_finite_difference),
-      TEST(rmsnorm_backward_matches_finite_difference),
+      TEST(norm_backward_matches_finite_difference),
+      TEST(router_backward_matches_finite_difference),
+      TEST(experts_backward_matches_finite_difference),
+      TEST(router_chooses_within_the_best_groups_and_by_number_among_equals),
+      TEST(router_chooses_no_expert_twice_whatever_the_logits_are),
+      TEST(experts_in_int8_are_the_products_in_int8),
       TEST(inverse_rope_matches_finite_difference),
       TEST(attention_backward_matches_finite_difference),
       TEST(attention_backward_with_a_window_matches_finite_difference),

@@ -42,7 +42,7 @@ static float *logits_of(const char *folder) {
   Model *model;
   assert_ok(backend_new(&backend, NULL, 1));
   assert_ok(model_open(&model, folder, (ModelOptions){0}, backend));
-  float *logits = decoder_logits(model, ids, 1, TOKENS);
+  float *logits = golden_logits(model, ids, 1, TOKENS);
   model_close(model);
   backend_free(backend);
   return logits;

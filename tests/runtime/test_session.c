@@ -19,7 +19,7 @@ static int start(void **state) {
   assert_ok(model_open(&test->model, TESTS_DIR "/data/tiny.gguf", (ModelOptions){0}, test->backend));
   Rng rng = rng_new(5, RNG_STREAM_TEST);
   for (int i = 0; i < TOKENS; i++) test->ids[i] = (int32_t)rng_below(&rng, (uint64_t)test->model->config.vocabulary);
-  test->expected = decoder_logits(test->model, test->ids, 1, TOKENS);
+  test->expected = golden_logits(test->model, test->ids, 1, TOKENS);
   *state = test;
   return 0;
 }

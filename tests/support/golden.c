@@ -25,7 +25,7 @@ int32_t *golden_ids(const Safetensors *golden, const char *name) {
   return ids;
 }
 
-float *decoder_logits(const Model *model, const int32_t *ids, int64_t documents, int64_t length) {
+float *golden_logits(const Model *model, const int32_t *ids, int64_t documents, int64_t length) {
   int64_t tokens = documents * length;
   int32_t *positions = memory_new((size_t)tokens, sizeof *positions);
   AttentionSpan *spans = memory_new((size_t)documents, sizeof *spans);
@@ -36,7 +36,7 @@ float *decoder_logits(const Model *model, const int32_t *ids, int64_t documents,
   tape_begin(&tape, TAPE_FORWARD);
   DecoderInput input = {.ids = ids, .positions = positions, .tokens = tokens, .spans = spans, .span_count = documents};
   Tensor *hidden = decoder_hidden(&tape, model, &input);
-  Tensor *logits = op_linear(&tape, hidden, (LinearPart){.weight = &model->head.weight}, NULL);
+  Tensor *logits = decoder_logits(&tape, model, hidden);
   tape_keep(logits);
   tape_plan(&tape, 0);
   assert_ok(tape_reserve(&tape));

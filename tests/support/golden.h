@@ -11,6 +11,6 @@ float *golden_floats(const Safetensors *golden, const char *name);  // a copy; f
 int32_t *golden_ids(const Safetensors *golden, const char *name);  // I64 to int32; free it
 
 // Runs the decoder over `documents` rows of `length` tokens each (as separate documents) and copies the logits, [documents * length, vocabulary].
-float *decoder_logits(const Model *model, const int32_t *ids, int64_t documents, int64_t length);
+float *golden_logits(const Model *model, const int32_t *ids, int64_t documents, int64_t length);
 
 #endif

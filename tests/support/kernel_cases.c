@@ -42,6 +42,8 @@ bool case_round(KernelCase *c) {
   return any;
 }
 
+FloatType case_type(const KernelCase *c, int index, bool is_output) { return case_is_activation(c, index, is_output) ? c->type : FLOAT_32; }
+
 Rows random_rows(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type) {
   float *values = arena_new(arena, (size_t)(n * step), sizeof *values);
   fill_normal(values, n * step, 1, rng);
@@ -119,7 +121,7 @@ void block_set_scales(uint8_t *block, BlockType type, float scale, float shift) 
   }
 }
 
-static void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
+void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng) {
   const BlockTraits *traits = block_traits(type);
   for (int64_t i = 0; i < blocks * traits->bytes; i++) data[i] = (uint8_t)rng_next(rng);
   for (int64_t b = 0; b < blocks; b++) {
@@ -128,12 +130,59 @@ static void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng 
   }
 }
 
-// A random matrix of any type as inputs 1 .. 3 (NF4: packed, scales, nested scales).
+// Every form that groups can have: bits, order of halves, levels, types of scales, zeros, sizes of groups, rows that share scales,
+// columns in any order.
+static void put_grouped(KernelCase *c, Arena *arena, Rng *rng, int64_t rows, int64_t columns) {
+  static const BlockType types[] = {BLOCK_F32, BLOCK_F16, BLOCK_BF16};
+  static const int64_t groups[] = {1, 5, 16, 32, 64, 96, 128};
+  Grouped *grouped = arena_new(arena, 1, sizeof *grouped);
+  int64_t group = groups[rng_below(rng, 7)], n = rows * columns;
+  bool is_4bit = rng_below(rng, 2), has_levels = rng_below(rng, 2), is_scaled_in_f32 = rng_below(rng, 3) == 0;
+  if (group > columns || rng_below(rng, 4) == 0) group = columns;
+  *grouped = (Grouped){.bits = is_4bit ? 4 : 8,
+                       .high_first = rng_below(rng, 2),
+                       .scale_type = is_scaled_in_f32 ? BLOCK_F32 : types[rng_below(rng, 3)],
+                       .rounding = types[rng_below(rng, 3)],
+                       .factor = rng_below(rng, 2) ? 1 : 1 / 127.0f,
+                       .columns = columns,
+                       .group = group,
+                       .groups = (columns + group - 1) / group,
+                       .row_group = 1 + (int64_t)rng_below(rng, 3) * 7,
+                       .zero = 8};
+  if (has_levels) grouped->levels = is_4bit ? nf4_levels : grouped_signed_levels;
+  int64_t count = (rows + grouped->row_group - 1) / grouped->row_group * grouped->groups, bytes = grouped_code_bytes(grouped, rows);
+  uint8_t *codes = arena_new(arena, (size_t)bytes, 1);
+  for (int64_t i = 0; i < bytes; i++) codes[i] = (uint8_t)rng_next(rng);
+  int64_t scale_bytes = count * block_traits(grouped->scale_type)->bytes;
+  float *values = normals(arena, rng, count, 0.01);
+  void *scales = arena_new(arena, (size_t)scale_bytes, 1);
+  block_traits(grouped->scale_type)->quantize(scales, values, NULL, count);
+  int16_t *zeros = arena_new(arena, (size_t)count, sizeof *zeros);
+  for (int64_t i = 0; i < count; i++) zeros[i] = (int16_t)((int)rng_below(rng, 24) - 4);
+  if (rng_below(rng, 3) == 0) {  // columns in an order of their own
+    int32_t *group_of = arena_new(arena, (size_t)columns, sizeof *group_of);
+    for (int64_t j = 0; j < columns; j++) group_of[j] = (int32_t)rng_below(rng, (uint64_t)grouped->groups);
+    grouped->group_of = group_of;
+  }
+  grouped->codes = codes, grouped->scales = scales, grouped->zeros = zeros;
+  put_input(c, 1, codes, bytes);
+  put_input(c, 2, scales, scale_bytes);
+  put_input(c, 3, zeros, count * (int64_t)sizeof *zeros);
+  c->matrix.grouped = grouped;
+  c->weights = arena_new(arena, (size_t)n, sizeof(float));
+  for (int64_t r = 0; r < rows; r++) matrix_dequantize(c->weights + r * columns, &c->matrix, r, 0, columns);
+}
+
+// A random matrix of any type as inputs 1 .. 3 (NF4: packed, scales, nested scales; groups: codes, scales, zeros).
 static void put_matrix(KernelCase *c, Arena *arena, Rng *rng, BlockType type, int64_t rows, int64_t columns) {
   int64_t n = rows * columns;
   float *values = normals(arena, rng, n, 1);
   c->matrix = (Matrix){.type = type, .rows = rows, .columns = columns};
   c->rows = rows, c->columns = columns;
+  if (type == BLOCK_GROUPED) {
+    put_grouped(c, arena, rng, rows, columns);
+    return;
+  }
   if (type == BLOCK_NF4) {
     int64_t blocks = (n + NF4_BLOCK - 1) / NF4_BLOCK;
     nf4_quantize(&c->matrix.nf4, arena_new(arena, (size_t)nf4_bytes(n), 1), values, n);
@@ -171,9 +220,8 @@ KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int
   put_matrix(c, arena, rng, type, rows, columns);
   put_output(c, 0, n * out, initial_if(accumulate, arena, rng, n * out));
   c->scale[0] = fabs((double)alpha) * sqrt((double)in) * root_mean_square(c->weights, rows * columns);
-  snprintf(c->description, sizeof c->description, "%s n=%lld rows=%lld columns=%lld alpha=%g accumulate=%d",
-           type == BLOCK_NF4 ? "nf4" : block_traits(type)->name, (long long)n, (long long)rows, (long long)columns, (double)alpha,
-           accumulate);
+  snprintf(c->description, sizeof c->description, "%s n=%lld rows=%lld columns=%lld alpha=%g accumulate=%d", block_traits(type)->name,
+           (long long)n, (long long)rows, (long long)columns, (double)alpha, accumulate);
   return c;
 }
 
@@ -202,19 +250,125 @@ KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_
   return c;
 }
 
-KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate) {
-  KernelCase *c = case_new(arena, op);
-  bool is_backward = op == OP_rmsnorm_backward;
-  c->n = n, c->columns = columns, c->alpha = 1e-5f, c->offset = offset, c->accumulate = accumulate;
-  const float *dy = is_backward ? put_normals(c, 0, arena, rng, n * columns) : NULL;
-  const float *x = put_normals(c, is_backward, arena, rng, n * columns), *w = put_normals(c, is_backward + 1, arena, rng, columns);
-  for (int64_t i = 0; is_backward && i < n * columns; i++) {
-    double size = fabs(dy[i] * ((double)offset + w[i % columns])) / root_mean_square(x + i / columns * columns, columns);
-    c->scale[0] = fmax(c->scale[0], size);  // dx = g / root - ...: of one column, nearly nothing
+// Sets no scale below the largest |x| r |offset + w| of a forward case, or |dy (offset + w)| r of a backward case: what a norm sums.
+static void put_norm_scale(KernelCase *c, const float *values, const float *x, const float *w) {
+  int64_t columns = c->norm.columns;
+  for (int64_t i = 0; i < c->n; i++) {
+    const float *row = x + i * c->x_step;
+    double mean = 0, squares = 0;
+    for (int64_t j = 0; c->norm.is_centered && j < columns; j++) mean += (double)row[j] / (double)columns;
+    for (int64_t j = 0; j < columns; j++) squares += (row[j] - mean) * (row[j] - mean) / (double)columns;
+    for (int64_t j = 0; j < columns; j++)
+      c->scale[0] =
+          fmax(c->scale[0], fabs(values[i * c->x_step + j] * ((double)c->norm.offset + w[j])) / sqrt(squares + (double)c->norm.epsilon));
   }
-  put_output(c, 0, n * columns, initial_if(accumulate, arena, rng, n * columns));
-  snprintf(c->description, sizeof c->description, "n=%lld columns=%lld offset=%g accumulate=%d", (long long)n, (long long)columns,
-           (double)offset, accumulate);
+}
+
+KernelCase *case_norm(Arena *arena, Rng *rng, KernelOp op, int64_t n, NormSettings norm, bool has_bias, bool has_residual, int64_t gap,
+                      bool accumulate) {
+  KernelCase *c = case_new(arena, op);
+  bool is_backward = op == OP_norm_backward;
+  int64_t step = norm.columns + gap;
+  c->n = n, c->norm = norm, c->accumulate = accumulate, c->x_step = c->y_step = step;
+  const float *dy = is_backward ? put_normals(c, 0, arena, rng, n * step) : NULL;
+  const float *x = put_normals(c, is_backward, arena, rng, n * step), *w = put_normals(c, is_backward + 1, arena, rng, norm.columns);
+  if (has_bias) put_normals(c, 2, arena, rng, norm.columns);
+  if (has_residual) put_normals(c, 3, arena, rng, n * step);
+  put_norm_scale(c, is_backward ? dy : x, x, w);
+  put_output(c, 0, n * step, initial_if(accumulate || gap > 0, arena, rng, n * step));
+  snprintf(c->description, sizeof c->description, "n=%lld columns=%lld offset=%g centered=%d bias=%d residual=%d gap=%lld accumulate=%d",
+           (long long)n, (long long)norm.columns, (double)norm.offset, norm.is_centered, has_bias, has_residual, (long long)gap,
+           accumulate);
+  return c;
+}
+
+KernelCase *case_heads(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t width, int64_t x_head_step, int64_t y_head_step,
+                       bool accumulate) {
+  KernelCase *c = case_new(arena, OP_copy_heads);
+  c->n = n, c->heads = heads, c->head_size = width, c->accumulate = accumulate;
+  c->x_head_step = x_head_step, c->y_head_step = y_head_step;
+  c->x_step = (heads - 1) * x_head_step + width + 3;
+  c->y_step = (heads - 1) * y_head_step + width + 1;
+  put_normals(c, 0, arena, rng, n * c->x_step);
+  put_output(c, 0, n * c->y_step, normals(arena, rng, n * c->y_step, 1));
+  c->scale[0] = y_head_step ? 0 : sqrt((double)heads);
+  snprintf(c->description, sizeof c->description, "n=%lld heads=%lld width=%lld steps=%lld,%lld accumulate=%d", (long long)n,
+           (long long)heads, (long long)width, (long long)x_head_step, (long long)y_head_step, accumulate);
+  return c;
+}
+
+KernelCase *case_router(Arena *arena, Rng *rng, KernelOp op, int64_t n, RouterSettings router, bool has_bias) {
+  KernelCase *c = case_new(arena, op);
+  c->n = n, c->router = router;
+  int first = op == OP_router_forward ? 0 : 1;
+  float *logits = normals(arena, rng, n * router.experts, 2);
+  put_input(c, first, logits, n * router.experts * (int64_t)sizeof *logits);
+  if (op == OP_router_forward) {
+    if (has_bias) put_normals(c, 1, arena, rng, router.experts);
+    put_output(c, 0, n * router.used, NULL);
+    put_output(c, 1, 2 * router.experts, normals(arena, rng, 2 * router.experts, 1));
+    put_output(c, 2, n * router.used, NULL);
+  } else {
+    float *dweights = put_normals(c, 0, arena, rng, n * router.used);
+    int32_t *chosen = arena_new(arena, (size_t)(n * router.used), sizeof *chosen);
+    int64_t *order = arena_new(arena, (size_t)router.experts, sizeof *order);
+    for (int64_t e = 0; e < router.experts; e++) order[e] = e;
+    for (int64_t i = 0; i < n; i++) {  // any experts, none twice
+      rng_shuffle(rng, order, router.experts);
+      for (int64_t k = 0; k < router.used; k++) chosen[i * router.used + k] = (int32_t)order[k];
+    }
+    put_input(c, 2, chosen, n * router.used * (int64_t)sizeof *chosen);
+    put_output(c, 0, n * router.experts, NULL);
+    // Of weights that are divided by their sum, gradients are differences of terms up to this, which may leave nothing.
+    for (int64_t i = 0; router.is_normalized && i < n * router.used; i++)
+      c->scale[0] = fmax(c->scale[0], (double)router.scale * fabs((double)dweights[i]));
+  }
+  snprintf(c->description, sizeof c->description, "n=%lld experts=%lld used=%lld sigmoid=%d bias=%d groups=%lld/%lld two=%d normalized=%d",
+           (long long)n, (long long)router.experts, (long long)router.used, router.is_sigmoid, has_bias, (long long)router.groups_used,
+           (long long)router.groups, router.groups_by_two, router.is_normalized);
+  return c;
+}
+
+int64_t case_expert_offset(const KernelCase *c, int which, int64_t expert) {
+  return (which * c->experts.experts + expert) * c->experts.width * c->experts.hidden;
+}
+
+Matrix case_expert_matrix(const KernelCase *c, const Matrix *all, int which, int64_t expert) {
+  const BlockTraits *traits = block_traits(all->type);
+  Matrix own = {.type = all->type};
+  own.rows = which == 2 ? c->experts.hidden : c->experts.width;
+  own.columns = which == 2 ? c->experts.width : c->experts.hidden;
+  own.data = (const char *)all->data + case_expert_offset(c, which, expert) / traits->elements * traits->bytes;
+  return own;
+}
+
+KernelCase *case_experts(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, ExpertMatrices shape, bool accumulate) {
+  KernelCase *c = case_new(arena, op);
+  c->n = n, c->alpha = 1, c->experts = shape, c->accumulate = accumulate, c->activation = shape.activation;
+  float *x = put_normals(c, 0, arena, rng, n * shape.hidden);
+  put_matrix(c, arena, rng, type, 3 * shape.experts * shape.width, shape.hidden);
+  double size = sqrt((double)shape.hidden) * root_mean_square(c->weights, c->rows * c->columns);
+  for (int64_t i = 0; i < n * shape.hidden; i++) x[i] = (float)(2 * x[i] / size);
+  int32_t *chosen = arena_new(arena, (size_t)(n * shape.used), sizeof *chosen);
+  int64_t *order = arena_new(arena, (size_t)shape.experts, sizeof *order);
+  for (int64_t e = 0; e < shape.experts; e++) order[e] = e;
+  for (int64_t i = 0; i < n; i++) {
+    rng_shuffle(rng, order, shape.experts);
+    for (int64_t s = 0; s < shape.used; s++) chosen[i * shape.used + s] = (int32_t)order[s];
+  }
+  put_input(c, 4, chosen, n * shape.used * (int64_t)sizeof *chosen);
+  put_normals(c, 5, arena, rng, n * shape.used);
+  int64_t count = n * shape.hidden;
+  if (op == OP_experts_forward) {
+    put_output(c, 0, count, normals(arena, rng, count, 1));
+  } else {
+    put_normals(c, 6, arena, rng, count);
+    put_output(c, 0, count, initial_if(accumulate, arena, rng, count));
+    put_output(c, 1, n * shape.used, NULL);
+  }
+  snprintf(c->description, sizeof c->description, "%s n=%lld experts=%lld used=%lld hidden=%lld width=%lld f=%d accumulate=%d",
+           block_traits(type)->name, (long long)n, (long long)shape.experts, (long long)shape.used, (long long)shape.hidden,
+           (long long)shape.width, shape.activation, accumulate);
   return c;
 }
 
@@ -301,36 +455,38 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
   return c;
 }
 
-KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place) {
+KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place, bool has_up) {
   KernelCase *c = case_new(arena, op);
   c->n = count, c->activation = f, c->in_place = in_place;
   int first = op == OP_gated_forward ? 0 : 1;
   if (first) put_normals(c, 0, arena, rng, count);
   float *gate = normals(arena, rng, count, 3);
   put_input(c, first, gate, count * (int64_t)sizeof *gate);
-  float *up = put_normals(c, first + 1, arena, rng, count);
+  float *up = has_up ? put_normals(c, first + 1, arena, rng, count) : NULL;
   put_output(c, 0, count, in_place ? gate : NULL);
-  if (first) put_output(c, 1, count, in_place ? up : NULL);
-  snprintf(c->description, sizeof c->description, "count=%lld activation=%d in place=%d", (long long)count, f, in_place);
+  if (first && has_up) put_output(c, 1, count, in_place ? up : NULL);
+  snprintf(c->description, sizeof c->description, "count=%lld activation=%d in place=%d up=%d", (long long)count, f, in_place, has_up);
   return c;
 }
 
-KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient) {
+KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient, float softcap) {
   KernelCase *c = case_new(arena, OP_cross_entropy);
-  c->n = n, c->columns = vocabulary;
+  c->n = n, c->columns = vocabulary, c->softcap = softcap;
   put_indices(c, 0, arena, rng, n, vocabulary, false);
-  if (gradient) put_normals(c, 1, arena, rng, n);
+  const float *scale = gradient ? put_normals(c, 1, arena, rng, n) : NULL;
+  // 1 - tanh^2 may leave nothing.
+  for (int64_t i = 0; scale && softcap > 0 && i < n; i++) c->scale[1] = fmax(c->scale[1], fabs((double)scale[i]));
   put_output(c, 0, n, NULL);
   put_output(c, 1, n * vocabulary, normals(arena, rng, n * vocabulary, deviation));
-  snprintf(c->description, sizeof c->description, "n=%lld vocabulary=%lld deviation=%g gradient=%d", (long long)n, (long long)vocabulary,
-           (double)deviation, gradient);
+  snprintf(c->description, sizeof c->description, "n=%lld vocabulary=%lld deviation=%g gradient=%d softcap=%g", (long long)n,
+           (long long)vocabulary, (double)deviation, gradient, (double)softcap);
   return c;
 }
 
 KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
-                                      bool gradient) {
+                                      bool gradient, float softcap) {
   KernelCase *c = case_new(arena, OP_linear_cross_entropy);
-  c->n = n, c->alpha = 1;
+  c->n = n, c->alpha = 1, c->softcap = softcap;
   float *x = put_normals(c, 0, arena, rng, n * columns);
   put_matrix(c, arena, rng, is_large ? BLOCK_F32 : type, vocabulary, columns);
   double size = sqrt((double)columns) * root_mean_square(c->weights, vocabulary * columns);
@@ -344,8 +500,8 @@ KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, in
   put_output(c, 1, gradient ? n * columns : 0, NULL);
   c->scale[0] = 1;
   c->scale[1] = root_mean_square(c->weights, vocabulary * columns);
-  snprintf(c->description, sizeof c->description, "%s n=%lld vocabulary=%lld columns=%lld large=%d gradient=%d", block_traits(type)->name,
-           (long long)n, (long long)vocabulary, (long long)columns, is_large, gradient);
+  snprintf(c->description, sizeof c->description, "%s n=%lld vocabulary=%lld columns=%lld large=%d gradient=%d softcap=%g",
+           block_traits(type)->name, (long long)n, (long long)vocabulary, (long long)columns, is_large, gradient, (double)softcap);
   return c;
 }
 
@@ -381,9 +537,10 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
 
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count) {
   KernelCase *c = case_new(arena, op);
-  c->n = count, c->alpha = -1.5f;
-  if (op != OP_fill) put_normals(c, 0, arena, rng, count);
-  put_output(c, 0, op == OP_sum_of_squares ? 1 : count, op == OP_add ? normals(arena, rng, count, 1) : NULL);
+  c->n = count, c->alpha = op == OP_softcap ? 2.5f : -1.5f;
+  if (op != OP_fill && op != OP_softcap) put_normals(c, 0, arena, rng, count);
+  bool is_updated = op == OP_add || op == OP_softcap;
+  put_output(c, 0, op == OP_sum_of_squares ? 1 : count, is_updated ? normals(arena, rng, count, 3) : NULL);
   snprintf(c->description, sizeof c->description, "count=%lld", (long long)count);
   return c;
 }

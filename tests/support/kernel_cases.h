@@ -7,21 +7,28 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)    \
-  X(linear_forward)      \
-  X(linear_forward_int8) \
-  X(linear_backward)     \
-  X(weight_backward)     \
-  X(low_rank_backward)   \
-  X(embedding_forward)   \
-  X(rmsnorm_forward)     \
-  X(rmsnorm_backward)    \
-  X(rope)                \
-  X(attention_forward)   \
-  X(attention_backward)  \
-  X(gated_forward)       \
-  X(gated_backward)      \
-  X(cross_entropy) X(linear_cross_entropy) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
+#define KERNEL_OPS(X)     \
+  X(linear_forward)       \
+  X(linear_forward_int8)  \
+  X(linear_backward)      \
+  X(weight_backward)      \
+  X(low_rank_backward)    \
+  X(embedding_forward)    \
+  X(norm_forward)         \
+  X(norm_backward)        \
+  X(rope)                 \
+  X(attention_forward)    \
+  X(attention_backward)   \
+  X(gated_forward)        \
+  X(gated_backward)       \
+  X(cross_entropy)        \
+  X(linear_cross_entropy) \
+  X(softcap)              \
+  X(router_forward)       \
+  X(router_backward)      \
+  X(experts_forward)      \
+  X(experts_backward)     \
+  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -49,6 +56,12 @@ typedef struct KernelCase {
   AttentionShape shape;
   int64_t span_count, queries, keys;
   AdamwSettings adamw;
+  unsigned exact_inputs, exact_outputs;  // bit i: stays float32 where activations are rounded
+  int64_t x_step, y_step, x_head_step, y_head_step;  // of rows and heads of norms and copy_heads
+  NormSettings norm;  // its weight and bias are inputs
+  RouterSettings router;  // its bias is an input
+  ExpertMatrices experts;  // without matrices: case_expert_matrix
+  float softcap;
   char description[160];
 } KernelCase;
 
@@ -68,29 +81,41 @@ extern const KernelOpTraits kernel_ops[OP_COUNT];
 // Single cases, for tests that choose their own shapes. Normal inputs.
 // The scale of a whole block, and its shift where the type has one.
 void block_set_scales(uint8_t *block, BlockType type, float scale, float shift);
+void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng);  // any levels, scales of some hundredths
 
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
                         bool accumulate);  // OP_linear_forward, OP_linear_forward_int8 or OP_linear_backward
 KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);
 KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_t rank, float scale);
-KernelCase *case_rmsnorm(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, float offset, bool accumulate);
+// Rows of x and y (dy and dx) are `gap` elements apart. norm: epsilon, offset, columns and is_centered count.
+KernelCase *case_norm(Arena *arena, Rng *rng, KernelOp op, int64_t n, NormSettings norm, bool has_bias, bool has_residual, int64_t gap,
+                      bool accumulate);
 KernelCase *case_rope(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t head_size, int64_t rotary, RopeLayout layout, bool inverse);
 // Span s has queries[s] queries and as many keys plus earlier[s]. are_some: the queries are random rows of their span, by query_ends. The
 // backward case holds the o and lse of its inputs.
 KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape shape, int64_t span_count, const int64_t *queries,
                            const int64_t *earlier, bool are_some);
-KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place);
-KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient);
+KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place, bool has_up);
+KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient, float softcap);
 // Logits of a few units; or so large that exponentials of their differences overflow.
 KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
-                                      bool gradient);
+                                      bool gradient, float softcap);
+KernelCase *case_heads(Arena *arena, Rng *rng, int64_t n, int64_t heads, int64_t width, int64_t x_head_step, int64_t y_head_step,
+                       bool accumulate);
+KernelCase *case_router(Arena *arena, Rng *rng, KernelOp op, int64_t n, RouterSettings router, bool has_bias);
+// The matrices of all experts are one: gate, then up, then down of each.
+KernelCase *case_experts(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, ExpertMatrices shape, bool accumulate);
+// Matrix 0 (gate), 1 (up) or 2 (down) of an expert in the matrix of all, and where it begins in it.
+Matrix case_expert_matrix(const KernelCase *c, const Matrix *all, int which, int64_t expert);
+int64_t case_expert_offset(const KernelCase *c, int which, int64_t expert);
 KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows,
                       int64_t columns);  // embedding (of `type`), gather and scatter (n <= rows)
-KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, sum_of_squares
+KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, softcap, sum_of_squares
 KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output);
+FloatType case_type(const KernelCase *c, int index, bool is_output);
 // Turns a case into one of bfloat16 activations: their values are rounded. False for an op that has none.
 bool case_round(KernelCase *c);
 void round_to_bfloat16(float *values, int64_t count);

@@ -43,7 +43,14 @@ static void round_to_int8(float *levels, float *scales, const float *x, int64_t 
 #define RUN(op) static void run_##op(const KernelCase *c, const Kernels *k, Backend *backend, const void *const *in, float *const *out)
 
 static Matrix matrix_at(const KernelCase *c, const void *const *in) {
+  static Grouped grouped;  // of the case that runs
   Matrix matrix = c->matrix;
+  if (matrix.type == BLOCK_GROUPED) {
+    grouped = *matrix.grouped;
+    grouped.codes = in[1], grouped.scales = in[2], grouped.zeros = in[3];
+    matrix.grouped = &grouped;
+    return matrix;
+  }
   if (matrix.type == BLOCK_NF4)
     matrix.nf4 = (Nf4){(uint8_t *)(uintptr_t)in[1], (uint8_t *)(uintptr_t)in[2], (float *)(uintptr_t)in[3], matrix.nf4.offset};
   else matrix.data = in[1];
@@ -82,9 +89,82 @@ RUN(embedding_forward) {
   Matrix w = matrix_at(c, in);
   k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
 }
-RUN(rmsnorm_forward) { k->rmsnorm_forward(out[0], c->type, in[0], in[1], c->n, c->columns, c->alpha, c->offset, backend); }
-RUN(rmsnorm_backward) {
-  k->rmsnorm_backward(out[0], in[0], c->type, in[1], in[2], c->n, c->columns, c->alpha, c->offset, c->accumulate, backend);
+static Rows input_rows(const KernelCase *c, const void *const *in, int index, int64_t step) {
+  return (Rows){(void *)(uintptr_t)in[index], step, case_type(c, index, false)};
+}
+static Rows output_rows(const KernelCase *c, float *const *out, int index, int64_t step) {
+  return (Rows){out[index], step, case_type(c, index, true)};
+}
+
+RUN(norm_forward) {
+  NormSettings norm = c->norm;
+  norm.weight = in[1], norm.bias = in[2];
+  Rows residual = in[3] ? input_rows(c, in, 3, c->y_step) : (Rows){0};
+  k->norm_forward(output_rows(c, out, 0, c->y_step), input_rows(c, in, 0, c->x_step), residual, &norm, c->n, backend);
+}
+RUN(norm_backward) {
+  NormSettings norm = c->norm;
+  norm.weight = in[2];
+  k->norm_backward(output_rows(c, out, 0, c->x_step), input_rows(c, in, 0, c->y_step), input_rows(c, in, 1, c->x_step), &norm, c->n,
+                   c->accumulate, backend);
+}
+RUN(softcap) {
+  (void)in;
+  k->softcap(out[0], c->n, c->alpha, backend);
+}
+RUN(copy_heads) {
+  k->copy_heads(output_rows(c, out, 0, c->y_step), c->y_head_step, input_rows(c, in, 0, c->x_step), c->x_head_step, c->heads, c->head_size,
+                c->n, c->accumulate, backend);
+}
+RUN(router_forward) {
+  RouterSettings router = c->router;
+  router.bias = in[1];
+  int64_t count = c->n * router.used;
+  void *chosen;
+  assert_ok(backend->allocate(&chosen, (count + 1) * (int64_t)sizeof(int32_t), "a test", backend));
+  k->router_forward(chosen, out[0], out[1], in[0], &router, c->n, backend);
+  int32_t *numbers = memory_new((size_t)count + 1, sizeof *numbers);
+  float *values = memory_new((size_t)count + 1, sizeof *values);
+  backend->download(numbers, chosen, count * (int64_t)sizeof *numbers, backend);
+  for (int64_t i = 0; i < count; i++) values[i] = (float)numbers[i];
+  backend->upload(out[2], values, count * (int64_t)sizeof *values, backend);
+  free(numbers);
+  free(values);
+  backend->release(chosen, backend);
+}
+RUN(router_backward) { k->router_backward(out[0], in[0], in[1], in[2], &c->router, c->n, backend); }
+
+typedef struct ExpertCall {
+  ExpertMatrices experts;
+  Matrix *matrices;
+  void *scratch;
+} ExpertCall;
+
+static ExpertCall expert_call(const KernelCase *c, Backend *backend, const void *const *in) {
+  int64_t count = c->experts.experts, floats = experts_scratch_floats(c->n, &c->experts);
+  ExpertCall call = {.experts = c->experts, .matrices = memory_new((size_t)(3 * count), sizeof(Matrix))};
+  Matrix all = matrix_at(c, in);
+  for (int which = 0; which < 3; which++)
+    for (int64_t e = 0; e < count; e++) call.matrices[which * count + e] = case_expert_matrix(c, &all, which, e);
+  call.experts.gate = call.matrices, call.experts.up = call.matrices + count, call.experts.down = call.matrices + 2 * count;
+  assert_ok(backend->allocate(&call.scratch, (floats + 1) * (int64_t)sizeof(float), "a test", backend));
+  return call;
+}
+static void expert_call_end(ExpertCall *call, Backend *backend) {
+  free(call->matrices);
+  backend->release(call->scratch, backend);
+}
+RUN(experts_forward) {
+  ExpertCall call = expert_call(c, backend, in);
+  k->experts_forward(output_rows(c, out, 0, c->columns), input_rows(c, in, 0, c->columns), &call.experts, in[4], in[5], c->n, false,
+                     call.scratch, backend);
+  expert_call_end(&call, backend);
+}
+RUN(experts_backward) {
+  ExpertCall call = expert_call(c, backend, in);
+  k->experts_backward(output_rows(c, out, 0, c->columns), out[1], input_rows(c, in, 6, c->columns), input_rows(c, in, 0, c->columns),
+                      &call.experts, in[4], in[5], c->n, c->accumulate, call.scratch, backend);
+  expert_call_end(&call, backend);
 }
 RUN(rope) { k->rope(out[0], c->type, in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
 RUN(attention_forward) {
@@ -101,17 +181,17 @@ RUN(attention_backward) {
 }
 RUN(gated_forward) { k->gated_forward(out[0], in[0], in[1], c->type, c->n, c->activation, backend); }
 RUN(gated_backward) {
-  k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place ? out[1] : in[2], c->type, c->n, c->activation,
-                    backend);
+  k->gated_backward(out[0], out[1], in[0], c->in_place ? out[0] : in[1], c->in_place && in[2] ? out[1] : in[2], c->type, c->n,
+                    c->activation, backend);
 }
-RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, backend); }
+RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, c->softcap, backend); }
 RUN(linear_cross_entropy) {
   Matrix head = matrix_at(c, in);
   void *scratch;
   int64_t floats = linear_cross_entropy_floats(c->n, c->rows, c->columns);
   assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
   k->linear_cross_entropy(out[0], c->counts[1] ? (Rows){out[1], c->columns, c->type} : (Rows){0}, typed_rows(c, in[0], c->columns), &head,
-                          in[4], in[5], c->n, scratch, backend);
+                          in[4], in[5], c->n, scratch, c->softcap, backend);
   backend->release(scratch, backend);
 }
 RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
@@ -133,7 +213,7 @@ RUN(sum_of_squares) {
 
 static const BlockType weight_types[] = {BLOCK_F32,    BLOCK_F16,    BLOCK_BF16,  BLOCK_Q4_0,  BLOCK_Q4_1,  BLOCK_Q5_0, BLOCK_Q5_1,
                                          BLOCK_Q8_0,   BLOCK_Q2_K,   BLOCK_Q3_K,  BLOCK_Q4_K,  BLOCK_Q5_K,  BLOCK_Q6_K, BLOCK_Q8_K,
-                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4};
+                                         BLOCK_IQ4_NL, BLOCK_IQ4_XS, BLOCK_MXFP4, BLOCK_TQ1_0, BLOCK_TQ2_0, BLOCK_NF4,  BLOCK_GROUPED};
 
 typedef struct LinearShape {
   int64_t n, rows, blocks;  // blocks of columns
@@ -144,7 +224,7 @@ static const LinearShape linear_shapes[] = {{1, 1, 1},   {1, 7, 3},   {2, 16, 2}
 
 static int64_t linear_columns(BlockType type, int64_t blocks, Rng *rng) {
   const BlockTraits *traits = block_traits(type);
-  if (traits && traits->elements > 1) return blocks * traits->elements;
+  if (traits && traits->elements > 1 && type != BLOCK_GROUPED) return blocks * traits->elements;
   return blocks == 1 ? 1 + (int64_t)rng_below(rng, 40) : blocks * 63 + (int64_t)rng_below(rng, 3);
 }
 
@@ -192,15 +272,89 @@ MAKE(embedding_forward) {
   return case_rows(arena, rng, OP_embedding_forward, type, 1 + index % 3 * 8, 1 + index % 3 * 6, linear_columns(type, 1 + index % 3, rng));
 }
 
-MAKE(rmsnorm_forward) {
-  if (index >= COUNT_OF(sizes)) return NULL;
-  return case_rmsnorm(arena, rng, OP_rmsnorm_forward, 1 + index % 5, sizes[index], (float)(index % 2), false);
+// Bits of `index` choose the kind of norm: centered, an offset, a gap between rows.
+static NormSettings norm_settings(int64_t columns, int index) {
+  return (NormSettings){.columns = columns, .epsilon = 1e-5f, .offset = (float)(index / 2 % 2), .is_centered = index % 2};
 }
 
-MAKE(rmsnorm_backward) {
-  if (index >= 2 * COUNT_OF(sizes)) return NULL;
-  return case_rmsnorm(arena, rng, OP_rmsnorm_backward, 1 + index % 5, sizes[index / 2], (float)(index % 3 == 0), index % 2);
+MAKE(norm_forward) {
+  if (index >= 8 * COUNT_OF(sizes)) return NULL;
+  int kind = index % 8;
+  bool has_bias = kind % 2 && kind != 3, has_residual = kind == 2 || kind == 5;
+  KernelCase *c = case_norm(arena, rng, OP_norm_forward, 1 + index % 5, norm_settings(sizes[index / 8], kind), has_bias, has_residual,
+                            kind / 4 * 3, false);
+  c->exact_inputs = kind < 4;  // the residual stream is float32, and its norm is not
+  c->exact_outputs = has_residual;
+  return c;
 }
+
+MAKE(norm_backward) {
+  if (index >= 8 * COUNT_OF(sizes)) return NULL;
+  int kind = index % 8;
+  KernelCase *c = case_norm(arena, rng, OP_norm_backward, 1 + index % 5, norm_settings(sizes[index / 8], kind), false, false, kind / 4 * 3,
+                            (index / 3) % 2);
+  c->exact_inputs = kind == 2 ? 0 : kind < 4 ? 2 : (unsigned)(kind == 6);  // x; or dy, the gradient of a sum with the residual stream
+  c->exact_outputs = kind < 4;
+  return c;
+}
+
+MAKE(copy_heads) {
+  static const int64_t shapes[][5] = {{1, 1, 1, 1, 1},    {3, 2, 5, 5, 9},        {2, 4, 16, 48, 24},  {5, 3, 8, 0, 24},
+                                      {7, 9, 64, 64, 64}, {3, 5, 17, 17, 0},      {4, 16, 64, 192, 0}, {2, 3, 9, 0, 9},
+                                      {6, 1, 130, 0, 0},  {33, 8, 128, 256, 192}, {1, 128, 64, 0, 192}};
+  if (index >= 4 * COUNT_OF(shapes)) return NULL;
+  const int64_t *shape = shapes[index / 4];
+  KernelCase *c = case_heads(arena, rng, shape[0], shape[1], shape[2], shape[3], shape[4], index % 2);
+  c->exact_inputs = index % 4 == 2, c->exact_outputs = index % 4 == 3;
+  return c;
+}
+
+static const RouterSettings routers[] = {
+    {.experts = 1, .used = 1, .scale = 1},
+    {.experts = 8, .used = 2, .is_normalized = true, .scale = 1},  // Mixtral
+    {.experts = 60, .used = 4, .scale = 1},  // Qwen1.5-MoE
+    {.experts = 128, .used = 8, .is_normalized = true, .scale = 1},  // Qwen3-MoE
+    {.experts = 64, .used = 6, .groups = 8, .groups_used = 3, .scale = 16},  // DeepSeek-V2
+    {.experts = 256,
+     .used = 8,
+     .is_sigmoid = true,
+     .groups = 8,
+     .groups_used = 4,
+     .groups_by_two = true,
+     .is_normalized = true,
+     .scale = 2.5f},
+    {.experts = 33, .used = 5, .is_sigmoid = true, .scale = 0.5f},
+    {.experts = 9, .used = 9, .is_normalized = true, .scale = 1},
+    {.experts = 12, .used = 3, .groups = 12, .groups_used = 5, .groups_by_two = true, .scale = 1},  // groups of one
+    {.experts = 17, .used = 1, .is_normalized = true, .scale = 3},
+};
+
+static KernelCase *make_router(Arena *arena, Rng *rng, KernelOp op, int index) {
+  static const int64_t rows[] = {1, 7, 33, 100};
+  if (index >= 4 * COUNT_OF(routers)) return NULL;
+  return case_router(arena, rng, op, rows[index % 4], routers[index / 4], op == OP_router_forward && index % 2);
+}
+MAKE(router_forward) { return make_router(arena, rng, OP_router_forward, index); }
+MAKE(router_backward) { return make_router(arena, rng, OP_router_backward, index); }
+
+static KernelCase *make_experts(Arena *arena, Rng *rng, KernelOp op, int index) {
+  static const struct {
+    BlockType type;
+    int64_t n, experts, used, hidden, width;
+  } shapes[] = {{BLOCK_F32, 1, 1, 1, 1, 1},      {BLOCK_F32, 3, 2, 2, 7, 5},     {BLOCK_BF16, 1, 8, 2, 33, 17},
+                {BLOCK_Q8_0, 1, 16, 4, 64, 32},  {BLOCK_Q8_0, 9, 4, 2, 32, 64},  {BLOCK_F16, 40, 5, 3, 40, 24},
+                {BLOCK_Q4_0, 17, 64, 8, 32, 32}, {BLOCK_F32, 70, 3, 1, 65, 33},  {BLOCK_Q8_0, 530, 2, 1, 32, 32},
+                {BLOCK_F32, 300, 2, 2, 24, 40},  {BLOCK_Q4_K, 5, 4, 2, 256, 256}};
+  if (index >= 2 * COUNT_OF(shapes)) return NULL;
+  ExpertMatrices shape = {.experts = shapes[index / 2].experts,
+                          .used = shapes[index / 2].used,
+                          .hidden = shapes[index / 2].hidden,
+                          .width = shapes[index / 2].width,
+                          .activation = index % 2 ? ACTIVATION_GELU_TANH : ACTIVATION_SILU};
+  return case_experts(arena, rng, op, shapes[index / 2].type, shapes[index / 2].n, shape, op == OP_experts_backward && index % 2);
+}
+MAKE(experts_forward) { return make_experts(arena, rng, OP_experts_forward, index); }
+MAKE(experts_backward) { return make_experts(arena, rng, OP_experts_backward, index); }
 
 MAKE(rope) {
   static const int64_t shapes[][4] = {{1, 1, 2, 2},   {1, 1, 8, 8},   {3, 2, 8, 4},   {7, 3, 64, 64},   {2, 9, 64, 32},
@@ -254,25 +408,31 @@ MAKE(attention_forward) { return make_attention(arena, rng, OP_attention_forward
 MAKE(attention_backward) { return make_attention(arena, rng, OP_attention_backward, index); }
 
 static KernelCase *make_gated(Arena *arena, Rng *rng, KernelOp op, int index) {
-  if (index >= 4 * COUNT_OF(sizes)) return NULL;
-  return case_gated(arena, rng, op, sizes[index / 4], index % 2 ? ACTIVATION_GELU_TANH : ACTIVATION_SILU,
-                    op == OP_gated_backward && index % 4 / 2);
+  if (index >= 8 * COUNT_OF(sizes)) return NULL;
+  return case_gated(arena, rng, op, sizes[index / 8], index % 2 ? ACTIVATION_GELU_TANH : ACTIVATION_SILU,
+                    op == OP_gated_backward && index % 4 / 2, index % 8 < 4);
 }
 
 MAKE(gated_forward) { return make_gated(arena, rng, OP_gated_forward, index); }
 MAKE(gated_backward) { return make_gated(arena, rng, OP_gated_backward, index); }
 
 MAKE(cross_entropy) {
-  if (index >= 4 * COUNT_OF(sizes)) return NULL;
-  return case_cross_entropy(arena, rng, 1 + index % 7, sizes[index / 4], index % 4 / 2 ? 1e4f : 3, index % 2);
+  if (index >= 8 * COUNT_OF(sizes)) return NULL;
+  float softcap = index % 8 < 4 ? 0 : index % 3 ? 4 : 30;
+  return case_cross_entropy(arena, rng, 1 + index % 7, sizes[index / 8], index % 4 / 2 ? 1e4f : 3, index % 2, softcap);
 }
 
 MAKE(linear_cross_entropy) {
   static const int64_t shapes[][3] = {{1, 1, 32},   {2, 5, 32},   {3, 31, 96},   {7, 32, 64},   {4, 33, 576},
                                       {33, 63, 32}, {5, 100, 64}, {70, 300, 96}, {300, 96, 32}, {5, 2085, 96}};
-  if (index >= 4 * COUNT_OF(shapes)) return NULL;
-  const int64_t *shape = shapes[index / 4];
-  return case_linear_cross_entropy(arena, rng, index % 5 ? BLOCK_Q8_0 : BLOCK_F32, shape[0], shape[1], shape[2], index % 2, index % 4 / 2);
+  if (index >= 6 * COUNT_OF(shapes)) return NULL;
+  const int64_t *shape = shapes[index / 6];
+  int kind = index % 6;
+  return case_linear_cross_entropy(arena, rng, index % 5 ? BLOCK_Q8_0 : BLOCK_F32, shape[0], shape[1], shape[2], kind % 2,
+                                   kind / 2 % 2 || kind >= 4,
+                                   kind < 4    ? 0
+                                   : kind == 4 ? 2.5f
+                                               : 50);
 }
 
 MAKE(dropout) {
@@ -289,6 +449,7 @@ MAKE(scatter_rows) {
 }
 MAKE(fill) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_fill, sizes[index]) : NULL; }
 MAKE(copy) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_copy, sizes[index]) : NULL; }
+MAKE(softcap) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_softcap, sizes[index]) : NULL; }
 MAKE(add) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_add, sizes[index]) : NULL; }
 MAKE(adamw) { return index < 2 * COUNT_OF(sizes) ? case_adamw(arena, rng, sizes[index / 2], index % 2 ? 1000 : 1) : NULL; }
 
@@ -301,18 +462,30 @@ MAKE(sum_of_squares) {
 static const struct {
   unsigned inputs, outputs;
 } activations[OP_COUNT] = {
-    [OP_linear_forward] = {1, 1},       [OP_linear_forward_int8] = {1, 1},
-    [OP_linear_backward] = {1, 1},      [OP_weight_backward] = {3, 0},
-    [OP_low_rank_backward] = {3, 2},    [OP_rmsnorm_forward] = {0, 1},
-    [OP_rmsnorm_backward] = {1, 0},     [OP_rope] = {0, 1},
-    [OP_attention_forward] = {7, 1},    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
-    [OP_gated_forward] = {3, 1},        [OP_gated_backward] = {7, 3},
-    [OP_linear_cross_entropy] = {1, 2}, [OP_dropout] = {1, 1},
-    [OP_gather_rows] = {1, 1},          [OP_scatter_rows] = {1, 1},
+    [OP_linear_forward] = {1, 1},
+    [OP_linear_forward_int8] = {1, 1},
+    [OP_linear_backward] = {1, 1},
+    [OP_weight_backward] = {3, 0},
+    [OP_low_rank_backward] = {3, 2},
+    [OP_norm_forward] = {1, 1},
+    [OP_norm_backward] = {3, 1},
+    [OP_rope] = {0, 1},
+    [OP_copy_heads] = {1, 1},
+    [OP_experts_forward] = {1, 0},
+    [OP_experts_backward] = {1 | 64, 0},
+    [OP_attention_forward] = {7, 1},
+    [OP_attention_backward] = {1 | 2 | 8 | 16 | 32, 7},
+    [OP_gated_forward] = {3, 1},
+    [OP_gated_backward] = {7, 3},
+    [OP_linear_cross_entropy] = {1, 2},
+    [OP_dropout] = {1, 1},
+    [OP_gather_rows] = {1, 1},
+    [OP_scatter_rows] = {1, 1},
 };
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output) {
-  return (is_output ? activations[c->op].outputs : activations[c->op].inputs) >> index & 1;
+  unsigned own = is_output ? activations[c->op].outputs & ~c->exact_outputs : activations[c->op].inputs & ~c->exact_inputs;
+  return own >> index & 1;
 }
 
 #define KERNEL_OP_TRAITS(op) \

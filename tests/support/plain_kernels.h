@@ -22,7 +22,7 @@ static void NAME(linear_forward)(REAL *const *out, const KernelCase *c) {
 
 // The rounding is part of the definition, in float32 in any case; only the products are REAL.
 static void NAME(linear_forward_int8)(REAL *const *out, const KernelCase *c) {
-  bool is_rounded = c->matrix.type != BLOCK_NF4 && block_traits(c->matrix.type)->elements > 1;
+  bool is_rounded = c->matrix.type < BLOCK_NF4 && block_traits(c->matrix.type)->elements > 1;
   if (!is_rounded) {
     NAME(linear_forward)(out, c);
     return;
@@ -71,26 +71,153 @@ static void NAME(embedding_forward)(REAL *const *out, const KernelCase *c) {
     out[0][i] = (REAL)c->alpha * c->weights[ids[i / c->columns] * c->columns + i % c->columns];
 }
 
-static void NAME(rmsnorm_forward)(REAL *const *out, const KernelCase *c) {
-  const float *x = c->inputs[0], *w = c->inputs[1];
+// A row's mean (0 unless it is taken off) and its root mean square about that.
+static void NAME(moments)(REAL *mean, REAL *root, const float *x, const NormSettings *norm) {
+  REAL sum = 0, squares = 0;
+  for (int64_t j = 0; norm->is_centered && j < norm->columns; j++) sum += x[TERM(j, norm->columns)];
+  *mean = sum / norm->columns;
+  for (int64_t j = 0; j < norm->columns; j++) {
+    REAL z = x[TERM(j, norm->columns)] - *mean;
+    squares += z * z;
+  }
+  *root = sqrt(squares / norm->columns + norm->epsilon);
+}
+
+static void NAME(norm_forward)(REAL *const *out, const KernelCase *c) {
+  const float *x = c->inputs[0], *w = c->inputs[1], *bias = c->inputs[2], *residual = c->inputs[3];
   for (int64_t i = 0; i < c->n; i++) {
-    const float *row = x + i * c->columns;
-    REAL root = sqrt(NAME(dot)(row, 1, row, 1, c->columns) / c->columns + c->alpha);
-    for (int64_t j = 0; j < c->columns; j++) out[0][i * c->columns + j] = row[j] / root * ((REAL)c->offset + w[j]);
+    REAL mean, root;
+    NAME(moments)(&mean, &root, x + i * c->x_step, &c->norm);
+    for (int64_t j = 0; j < c->norm.columns; j++) {
+      REAL value = (x[i * c->x_step + j] - mean) / root * ((REAL)c->norm.offset + w[j]);
+      out[0][i * c->y_step + j] = value + (bias ? bias[j] : 0) + (residual ? residual[i * c->y_step + j] : 0);
+    }
   }
 }
 
-// dx = g / root - x sum(g x) / (columns root^3), g = dy (offset + w)
-static void NAME(rmsnorm_backward)(REAL *const *out, const KernelCase *c) {
-  const float *dy = c->inputs[0], *x = c->inputs[1], *w = c->inputs[2];
+// dx = (g - mean(g)) / root - z sum(g z) / (columns root^3), g = dy (offset + w), z = x - mean
+static void NAME(norm_backward)(REAL *const *out, const KernelCase *c) {
+  const float *w = c->inputs[2];
+  int64_t columns = c->norm.columns;
   for (int64_t i = 0; i < c->n; i++) {
-    const float *row = x + i * c->columns, *grad = dy + i * c->columns;
-    REAL root = sqrt(NAME(dot)(row, 1, row, 1, c->columns) / c->columns + c->alpha), sum = 0;
-    for (int64_t j = 0; j < c->columns; j++) sum += grad[j] * ((REAL)c->offset + w[j]) * row[j];
-    for (int64_t j = 0; j < c->columns; j++) NAME(put)
-    (&out[0][i * c->columns + j], grad[j] * ((REAL)c->offset + w[j]) / root - row[j] * sum / (c->columns * root * root * root),
-     c->accumulate);
+    const float *dy = (const float *)c->inputs[0] + i * c->y_step, *x = (const float *)c->inputs[1] + i * c->x_step;
+    REAL mean, root, sum = 0, product = 0;
+    NAME(moments)(&mean, &root, x, &c->norm);
+    for (int64_t k = 0; k < columns; k++) {
+      int64_t j = TERM(k, columns);
+      REAL g = dy[j] * ((REAL)c->norm.offset + w[j]);
+      sum += c->norm.is_centered ? g : 0;
+      product += g * (x[j] - mean);
+    }
+    for (int64_t j = 0; j < columns; j++) {
+      REAL g = dy[j] * ((REAL)c->norm.offset + w[j]);
+      REAL value = (g - sum / columns) / root - (x[j] - mean) * product / (columns * root * root * root);
+      NAME(put)(&out[0][i * c->x_step + j], value, c->accumulate);
+    }
   }
+}
+
+static void NAME(copy_heads)(REAL *const *out, const KernelCase *c) {
+  const float *x = c->inputs[0];
+  for (int64_t i = 0; i < c->n; i++)
+    for (int64_t j = 0; j < c->head_size; j++)
+      for (int64_t h = 0; h < c->heads; h++) {
+        bool adds = c->accumulate || (c->y_head_step == 0 && h > 0);
+        NAME(put)(&out[0][i * c->y_step + h * c->y_head_step + j], x[i * c->x_step + h * c->x_head_step + j], adds);
+      }
+}
+
+static void NAME(softcap)(REAL *const *out, const KernelCase *c) {
+  for (int64_t i = 0; i < c->n; i++) out[0][i] = c->alpha * tanh(out[0][i] / c->alpha);
+}
+
+static void NAME(scores)(REAL *scores, const float *logits, const RouterSettings *router) {
+  REAL largest = -INFINITY, sum = 0;
+  for (int64_t e = 0; e < router->experts; e++) largest = fmax(largest, (REAL)logits[e]);
+  for (int64_t e = 0; e < router->experts; e++)
+    sum += scores[e] = router->is_sigmoid ? 1 / (1 + exp(-(REAL)logits[e])) : exp(logits[e] - largest);
+  for (int64_t e = 0; !router->is_sigmoid && e < router->experts; e++) scores[e] /= sum;
+}
+
+// Whether values[i] is among the `most` best of values[0 .. count - 1], those with a lower number first among equals.
+static bool NAME(is_among_best)(const REAL *values, int64_t count, int64_t i, int64_t most) {
+  int64_t before = 0;
+  for (int64_t j = 0; j < count; j++) before += values[j] > values[i] || (values[j] == values[i] && j < i);
+  return before < most;
+}
+
+// choice[experts] = -infinity of the experts that are not in the best groups.
+static void NAME(leave_groups)(REAL *choice, const RouterSettings *router) {
+  int64_t size = router->experts / router->groups;
+  REAL *scores = memory_new((size_t)router->groups, sizeof *scores);
+  for (int64_t g = 0; g < router->groups; g++) {
+    scores[g] = 0;
+    for (int64_t e = 0; e < size; e++)
+      if (NAME(is_among_best)(choice + g * size, size, e, router->groups_by_two ? 2 : 1)) scores[g] += choice[g * size + e];
+  }
+  for (int64_t e = 0; e < router->experts; e++)
+    if (!NAME(is_among_best)(scores, router->groups, e / size, router->groups_used)) choice[e] = -INFINITY;
+  free(scores);
+}
+
+static REAL NAME(chosen_sum)(const REAL *scores, const int32_t *chosen, const RouterSettings *router) {
+  REAL sum = 0;
+  for (int64_t k = 0; k < router->used; k++) sum += scores[chosen[TERM(k, router->used)]];
+  return router->is_normalized ? sum + (REAL)1e-20 : 1;
+}
+
+static void NAME(router_forward)(REAL *const *out, const KernelCase *c) {
+  const RouterSettings *router = &c->router;
+  int64_t experts = router->experts, used = router->used;
+  const float *bias = c->inputs[1];
+  REAL *scores = memory_new((size_t)experts, sizeof *scores), *choice = memory_new((size_t)experts, sizeof *choice);
+  int32_t *chosen = memory_new((size_t)used, sizeof *chosen);
+  for (int64_t i = 0; i < c->n; i++) {
+    NAME(scores)(scores, (const float *)c->inputs[0] + i * experts, router);
+    REAL sum = 0;
+    for (int64_t e = 0; e < experts; e++) sum += scores[TERM(e, experts)];
+    for (int64_t e = 0; e < experts; e++) choice[e] = scores[e] + (bias ? bias[e] : 0);
+    if (router->groups > 1) NAME(leave_groups)(choice, router);
+    for (int64_t k = 0; k < used; k++)
+      for (int64_t e = 0; e < experts; e++)  // the one that is among the k + 1 best and not among the k best
+        if (NAME(is_among_best)(choice, experts, e, k + 1) && !NAME(is_among_best)(choice, experts, e, k)) chosen[k] = (int32_t)e;
+    for (int64_t k = 0; k < used; k++) {
+      out[0][i * used + k] = router->scale * scores[chosen[k]] / NAME(chosen_sum)(scores, chosen, router);
+      out[1][chosen[k]] += 1;
+      out[2][i * used + k] = chosen[k];
+    }
+    for (int64_t e = 0; e < experts; e++) out[1][experts + e] += router->is_sigmoid ? scores[e] / sum : scores[e];
+  }
+  free(scores);
+  free(choice);
+  free(chosen);
+}
+
+// By the matrix of derivatives dw_k / ds_j and ds_j / dlogit_e, term by term.
+static void NAME(router_backward)(REAL *const *out, const KernelCase *c) {
+  const RouterSettings *router = &c->router;
+  int64_t experts = router->experts, used = router->used;
+  REAL *scores = memory_new((size_t)experts, sizeof *scores);
+  for (int64_t i = 0; i < c->n; i++) {
+    const float *dweights = (const float *)c->inputs[0] + i * used;
+    const int32_t *chosen = (const int32_t *)c->inputs[2] + i * used;
+    NAME(scores)(scores, (const float *)c->inputs[1] + i * experts, router);
+    REAL sum = NAME(chosen_sum)(scores, chosen, router);
+    for (int64_t e = 0; e < experts; e++) {
+      REAL gradient = 0;
+      for (int64_t j = 0; j < used; j++) {
+        REAL dscore = 0, s = scores[chosen[j]];
+        for (int64_t k = 0; k < used; k++) {
+          REAL slope = (k == j) / sum - (router->is_normalized ? scores[chosen[k]] / (sum * sum) : 0);
+          dscore += router->scale * dweights[k] * slope;
+        }
+        if (router->is_sigmoid) gradient += chosen[j] == e ? dscore * s * (1 - s) : 0;
+        else gradient += dscore * s * ((chosen[j] == e) - scores[e]);
+      }
+      out[0][i * experts + e] = gradient;
+    }
+  }
+  free(scores);
 }
 
 static void NAME(rope)(REAL *const *out, const KernelCase *c) {
@@ -214,36 +341,104 @@ static REAL NAME(activation_slope)(REAL x, Activation f) {
 
 static void NAME(gated_forward)(REAL *const *out, const KernelCase *c) {
   const float *gate = c->inputs[0], *up = c->inputs[1];
-  for (int64_t i = 0; i < c->n; i++) out[0][i] = NAME(activation)(gate[i], c->activation) * up[i];
+  for (int64_t i = 0; i < c->n; i++) out[0][i] = NAME(activation)(gate[i], c->activation) * (up ? up[i] : 1);
 }
 
 static void NAME(gated_backward)(REAL *const *out, const KernelCase *c) {
   const float *dy = c->inputs[0], *gate = c->inputs[1], *up = c->inputs[2];
   for (int64_t i = 0; i < c->n; i++) {
-    out[0][i] = dy[i] * (REAL)up[i] * NAME(activation_slope)(gate[i], c->activation);
-    out[1][i] = dy[i] * NAME(activation)(gate[i], c->activation);
+    out[0][i] = dy[i] * (REAL)(up ? up[i] : 1) * NAME(activation_slope)(gate[i], c->activation);
+    if (up) out[1][i] = dy[i] * NAME(activation)(gate[i], c->activation);
   }
 }
+
+// What lies between the products of an expert is rounded to the type of activations; the truth is not.
+static REAL NAME(between)(REAL value, const KernelCase *c) {
+  return sizeof(REAL) == sizeof(float) && c->type == FLOAT_BF16 ? (REAL)bfloat16_to_float(bfloat16_from_float((float)value)) : value;
+}
+
+// gate and up of row i in expert e
+static void NAME(expert_gate)(REAL *gate, REAL *up, const KernelCase *c, int64_t i, int64_t e) {
+  const float *x = (const float *)c->inputs[0] + i * c->columns;
+  for (int64_t j = 0; j < c->experts.width; j++) {
+    const float *w = c->weights + case_expert_offset(c, 0, e) + j * c->columns,
+                *v = c->weights + case_expert_offset(c, 1, e) + j * c->columns;
+    gate[j] = NAME(between)(NAME(dot)(x, 1, w, 1, c->columns), c);
+    up[j] = NAME(between)(NAME(dot)(x, 1, v, 1, c->columns), c);
+  }
+}
+
+static void NAME(experts_forward)(REAL *const *out, const KernelCase *c) {
+  int64_t width = c->experts.width, used = c->experts.used;
+  REAL *gate = memory_new((size_t)width, sizeof *gate), *up = memory_new((size_t)width, sizeof *up);
+  for (int64_t p = 0; p < c->n * used; p++) {
+    int64_t i = p / used, e = ((const int32_t *)c->inputs[4])[p];
+    const float *down = c->weights + case_expert_offset(c, 2, e);
+    NAME(expert_gate)(gate, up, c, i, e);
+    for (int64_t j = 0; j < width; j++) gate[j] = NAME(between)(NAME(activation)(gate[j], c->activation) * up[j], c);
+    for (int64_t h = 0; h < c->columns; h++) {
+      REAL sum = 0;
+      for (int64_t j = 0; j < width; j++) sum += gate[TERM(j, width)] * down[h * width + TERM(j, width)];
+      out[0][i * c->columns + h] += ((const float *)c->inputs[5])[p] * sum;
+    }
+  }
+  free(gate);
+  free(up);
+}
+
+static void NAME(experts_backward)(REAL *const *out, const KernelCase *c) {
+  int64_t width = c->experts.width, used = c->experts.used;
+  REAL *gate = memory_new((size_t)width, sizeof *gate), *up = memory_new((size_t)width, sizeof *up);
+  for (int64_t i = 0; !c->accumulate && i < c->n * c->columns; i++) out[0][i] = 0;
+  for (int64_t p = 0; p < c->n * used; p++) {
+    int64_t i = p / used, e = ((const int32_t *)c->inputs[4])[p];
+    const float *down = c->weights + case_expert_offset(c, 2, e), *dy = (const float *)c->inputs[6] + i * c->columns;
+    REAL weight = ((const float *)c->inputs[5])[p], dweight = 0;
+    NAME(expert_gate)(gate, up, c, i, e);
+    for (int64_t k = 0; k < width; k++) {
+      int64_t j = TERM(k, width);
+      REAL t = NAME(dot)(dy, 1, down + j, width, c->columns), f = NAME(activation)(gate[j], c->activation);
+      dweight += t * NAME(between)(f * up[j], c);
+      t = NAME(between)(weight * t, c);
+      REAL dgate = NAME(between)(t * up[j] * NAME(activation_slope)(gate[j], c->activation), c), dup = NAME(between)(t * f, c);
+      for (int64_t h = 0; h < c->columns; h++)
+        out[0][i * c->columns + h] += dgate * c->weights[case_expert_offset(c, 0, e) + j * c->columns + h] +
+                                      dup * c->weights[case_expert_offset(c, 1, e) + j * c->columns + h];
+    }
+    out[1][p] = dweight;
+  }
+  free(gate);
+  free(up);
+}
+
+static REAL NAME(capped)(REAL logit, float cap) { return cap > 0 ? cap * tanh(logit / cap) : logit; }
+static REAL NAME(capped_slope)(REAL z, float cap) { return cap > 0 ? 1 - (z / cap) * (z / cap) : 1; }
 
 static void NAME(cross_entropy)(REAL *const *out, const KernelCase *c) {
   const int32_t *targets = c->inputs[0];
   const float *scale = c->inputs[1];
   for (int64_t i = 0; i < c->n; i++) {
-    REAL *z = out[1] + i * c->columns, maximum = z[0], sum = 0;
+    REAL *z = out[1] + i * c->columns, sum = 0;
+    for (int64_t j = 0; j < c->columns; j++) z[j] = NAME(capped)(z[j], c->softcap);
+    REAL maximum = z[0];
     for (int64_t j = 0; j < c->columns; j++) maximum = fmax(maximum, z[j]);
     for (int64_t j = 0; j < c->columns; j++) sum += exp(z[j] - maximum);
     REAL lse = maximum + log(sum);
     out[0][i] = lse - z[targets[i]];
-    for (int64_t j = 0; scale && j < c->columns; j++) z[j] = scale[i] * (exp(z[j] - lse) - (j == targets[i]));
+    for (int64_t j = 0; scale && j < c->columns; j++)
+      z[j] = scale[i] * (exp(z[j] - lse) - (j == targets[i])) * NAME(capped_slope)(z[j], c->softcap);
   }
 }
 
 static void NAME(linear_cross_entropy)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0], *scale = c->inputs[5];
   const int32_t *targets = c->inputs[4];
-  REAL *p = memory_new((size_t)c->rows, sizeof *p);
+  REAL *p = memory_new((size_t)c->rows, sizeof *p), *slope = memory_new((size_t)c->rows, sizeof *slope);
   for (int64_t i = 0; i < c->n; i++) {
-    for (int64_t j = 0; j < c->rows; j++) p[j] = NAME(dot)(x + i * c->columns, 1, c->weights + j * c->columns, 1, c->columns);
+    for (int64_t j = 0; j < c->rows; j++) {
+      p[j] = NAME(capped)(NAME(dot)(x + i * c->columns, 1, c->weights + j * c->columns, 1, c->columns), c->softcap);
+      slope[j] = NAME(capped_slope)(p[j], c->softcap);
+    }
     REAL maximum = p[0], at_target = p[targets[i]], sum = 0;
     for (int64_t j = 0; j < c->rows; j++) maximum = fmax(maximum, p[j]);
     for (int64_t j = 0; j < c->rows; j++) sum += p[TERM(j, c->rows)] = exp(p[TERM(j, c->rows)] - maximum);
@@ -251,11 +446,13 @@ static void NAME(linear_cross_entropy)(REAL *const *out, const KernelCase *c) {
     for (int64_t k = 0; c->counts[1] && k < c->columns; k++) {
       REAL dx = 0;
       for (int64_t j = 0; j < c->rows; j++)
-        dx += (p[TERM(j, c->rows)] / sum - (TERM(j, c->rows) == targets[i])) * c->weights[TERM(j, c->rows) * c->columns + k];
+        dx += (p[TERM(j, c->rows)] / sum - (TERM(j, c->rows) == targets[i])) * slope[TERM(j, c->rows)] *
+              c->weights[TERM(j, c->rows) * c->columns + k];
       out[1][i * c->columns + k] = scale[i] * dx;
     }
   }
   free(p);
+  free(slope);
 }
 
 static void NAME(dropout)(REAL *const *out, const KernelCase *c) {

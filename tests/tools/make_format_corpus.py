@@ -64,6 +64,13 @@ write("gguf", "shape_wraps", gguf([], [tensor("t", [2**32, 2**32, 1, 1], 0, 0)],
 write("gguf", "offset_wraps", gguf([], [tensor("t", [16], 0, 2**64 - 32)], 64))
 write("gguf", "alignment_zero", gguf([key("general.alignment", 4, u32(0))], weights, 384))
 write("gguf", "special_token_outside", gguf(model[:6] + [key("tokenizer.ggml.eos_token_id", 4, u32(2**32 - 1))], weights, 384))
+split = [key("split.no", 2, struct.pack("<H", 0)), key("split.count", 2, struct.pack("<H", 3)), key("split.tensors.count", 5, struct.pack("<i", 3))]
+heads = array("llama.attention.head_count_kv", 4, 1, u32(1))
+write("gguf", "split_first", gguf(model + split, weights, 384))
+write("gguf", "heads_by_block", gguf(model + [heads], weights + [tensor("blk.0.attn_k.weight", [32, 1], 2, 384)], 448))
+write("gguf", "adapter", gguf([key("general.type", 8, text("adapter")), key("adapter.type", 8, text("lora")), key("adapter.lora.alpha", 6, struct.pack("<f", 8))],
+                              [tensor("blk.0.attn_q.weight.lora_a", [8, 2], 0, 0), tensor("blk.0.attn_q.weight.lora_b", [2, 4], 0, 64)], 128))
+write("gguf", "type_not_read", gguf([], [tensor("a", [2**62], 20, 0), tensor("b", [2**62], 20, 32)], 64))
 
 
 def safetensors(header, data=0, length=None):
@@ -85,4 +92,10 @@ write("safetensors", "shape_wraps", safetensors({"a": entry("F64", [2**61], 0, 0
 write("safetensors", "overlap", safetensors({"a": entry("U8", [4], 0, 4), "b": entry("U8", [4], 2, 6)}, 6))
 write("safetensors", "twice", safetensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\\u0061":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1))
 write("safetensors", "nested", safetensors(b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"))
+every = {}
+for name, size in sorted({"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4,
+                                             "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8}.items(), key=lambda item: -item[1]):
+    begin = max((item["data_offsets"][1] for item in every.values()), default=0)
+    every[name] = entry(name, [2, 1], begin, begin + 2 * size)
+write("safetensors", "every_type", safetensors(every, max(item["data_offsets"][1] for item in every.values())))
 write("safetensors", "open_string", safetensors(b'{"a\\'))

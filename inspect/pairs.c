@@ -1,0 +1,154 @@
+// LoRA's pairs in an adapter file: dW = scale * B A with A [rank, in] and B [out, rank], row-major in either format.
+//   |dW|_F^2 = scale^2 * sum_ij (A A^T)_ij (B^T B)_ij
+// so that the product, which is as large as the model's matrix, is never made.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/text.h"
+#include "inspect/parts.h"
+
+enum { MAXIMUM_GRAM = 4096 };  // ranks above it have no delta_norm
+
+typedef struct Pair {
+  char *module;
+  const ReportTensor *a, *b;
+  int64_t rank, in, out;
+  double delta;  // |B A|_F; -1: not computed
+} Pair;
+
+static const char *ending(bool is_gguf, int which) {
+  static const char *const endings[2][2] = {{".lora_A.weight", ".lora_B.weight"}, {".lora_a", ".lora_b"}};
+  return endings[is_gguf][which];
+}
+
+bool pairs_are_there(const Report *report, bool is_gguf) {
+  for (int64_t i = 0; i < report->tensor_count; i++)
+    if (text_ends_with(report->tensors[i].name, ending(is_gguf, 0)) || text_ends_with(report->tensors[i].name, ending(is_gguf, 1)))
+      return true;
+  return false;
+}
+
+// "base_model.model.MODULE.lora_A.weight" or "MODULE.weight.lora_a" gives MODULE.
+static char *module_of(const char *name, bool is_gguf, int which) {
+  static const char prefix[] = "base_model.model.";
+  if (!is_gguf && text_starts_with(name, prefix)) name += sizeof prefix - 1;
+  char *module = memory_copy_string(name);
+  module[strlen(module) - strlen(ending(is_gguf, which))] = 0;
+  if (is_gguf && text_ends_with(module, ".weight")) module[strlen(module) - strlen(".weight")] = 0;
+  return module;
+}
+
+static const ReportTensor *partner(const Report *report, const ReportTensor *tensor, bool is_gguf, int which) {
+  size_t stem = strlen(tensor->name) - strlen(ending(is_gguf, which));
+  char *name = memory_format("%.*s%s", (int)stem, tensor->name, ending(is_gguf, 1 - which));
+  const ReportTensor *found = report_find_tensor(report, name);
+  free(name);
+  return found;
+}
+
+// G[i][j] += sum_k x_ik x_jk over rows i of A, or over columns i of B.
+static double *gram(const ReportTensor *tensor, int64_t rank, int64_t length, bool by_rows) {
+  double *values = memory_new((size_t)(rank * length), sizeof *values), *products = memory_new((size_t)(rank * rank), sizeof *products);
+  values_read(values, &tensor->source, 0, rank * length);
+  int64_t step = by_rows ? 1 : rank, start = by_rows ? length : 1;
+  for (int64_t i = 0; i < rank; i++)
+    for (int64_t j = 0; j <= i; j++) {
+      double sum = 0;
+      for (int64_t k = 0; k < length; k++) sum += values[i * start + k * step] * values[j * start + k * step];
+      products[i * rank + j] = products[j * rank + i] = sum;
+    }
+  free(values);
+  return products;
+}
+
+static void pair_measure(void *argument, int64_t task, int thread) {
+  (void)thread;
+  Pair *pair = (Pair *)argument + task;
+  if (pair->rank > MAXIMUM_GRAM || !pair->a->measured || !pair->b->measured) return;
+  double *a = gram(pair->a, pair->rank, pair->in, true), *b = gram(pair->b, pair->rank, pair->out, false), sum = 0;
+  for (int64_t i = 0; i < pair->rank * pair->rank; i++) sum += a[i] * b[i];
+  pair->delta = sqrt(fmax(sum, 0));
+  free(a);
+  free(b);
+}
+
+static bool pair_shape(Pair *pair, bool is_gguf) {
+  const ReportTensor *a = pair->a, *b = pair->b;
+  if (a->dimensions != 2 || b->dimensions != 2) return false;
+  pair->rank = a->shape[is_gguf ? 1 : 0];
+  pair->in = a->shape[is_gguf ? 0 : 1];
+  pair->out = b->shape[is_gguf ? 1 : 0];
+  return pair->rank > 0 && b->shape[is_gguf ? 0 : 1] == pair->rank;
+}
+
+static double norm_of(const ReportTensor *tensor) { return tensor->statistics.rms * sqrt((double)tensor->statistics.count); }
+
+static bool is_zero(const ReportTensor *tensor) { return tensor->measured && tensor->statistics.zeros == tensor->elements; }
+
+static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
+  Pair *pairs = NULL;
+  int64_t capacity = 0;
+  *count = 0;
+  for (int64_t i = 0; i < report->tensor_count; i++) {
+    const ReportTensor *tensor = &report->tensors[i];
+    if (tensor->is_state) continue;  // a checkpoint's state lies beside its adapter
+    int which = text_ends_with(tensor->name, ending(is_gguf, 0)) ? 0 : text_ends_with(tensor->name, ending(is_gguf, 1)) ? 1 : -1;
+    if (which < 0) {
+      report_error(report, tensor->name, "no tensor of a LoRA pair; an adapter with it cannot be applied: merge it where it was made");
+      continue;
+    }
+    const ReportTensor *other = partner(report, tensor, is_gguf, which);
+    if (!other) report_error(report, tensor->name, "the other half of its pair, %s, is missing", ending(is_gguf, 1 - which));
+    if (!other || which == 1) continue;
+    Pair pair = {.a = tensor, .b = other, .delta = -1};
+    if (!pair_shape(&pair, is_gguf)) {
+      // token_embd's A is transposed in GGUF, so that its shapes do not tell its rank.
+      if (!is_gguf || !text_starts_with(tensor->name, "token_embd"))
+        report_error(report, tensor->name, "its shape and that of its B do not fit each other");
+      continue;
+    }
+    pair.module = module_of(tensor->name, is_gguf, which);
+    ARRAY_PUSH(pairs, *count, capacity) = pair;
+  }
+  return pairs;
+}
+
+static json_t *pair_json(const Pair *pair, PairScale scale, const void *context) {
+  json_t *object = json_object();
+  bool measured = pair->a->measured && pair->b->measured;
+  double factor = scale ? scale(context, pair->module, pair->rank) : NAN;
+  json_object_set_new(object, "module", report_text(pair->module, strlen(pair->module)));
+  json_object_set_new(object, "rank", json_integer(pair->rank));
+  json_object_set_new(object, "in", json_integer(pair->in));
+  json_object_set_new(object, "out", json_integer(pair->out));
+  json_object_set_new(object, "scale", report_number(factor));
+  json_object_set_new(object, "a_norm", measured ? report_number(norm_of(pair->a)) : json_null());
+  json_object_set_new(object, "b_norm", measured ? report_number(norm_of(pair->b)) : json_null());
+  json_object_set_new(object, "delta_norm", pair->delta >= 0 ? report_number(factor * pair->delta) : json_null());
+  return object;
+}
+
+static void judge_pairs(Report *report, const Pair *pairs, int64_t count) {
+  int64_t without_effect = 0;
+  for (int64_t i = 0; i < count; i++) without_effect += is_zero(pairs[i].a) || is_zero(pairs[i].b);
+  if (count == 0) report_error(report, NULL, "no pair of lora_A and lora_B in it: not a LoRA adapter");
+  else if (without_effect == count)
+    report_error(report, NULL, "B or A is zero in every pair: this adapter changes nothing (it was never trained?)");
+  for (int64_t i = 0; i < count && without_effect < count; i++)
+    if (is_zero(pairs[i].a) || is_zero(pairs[i].b))
+      report_warning(report, pairs[i].module, "its %s is zero: the adapter changes nothing here", is_zero(pairs[i].b) ? "B" : "A");
+}
+
+void pairs_inspect(Report *report, bool is_gguf, PairScale scale, const void *context) {
+  int64_t count;
+  Pair *pairs = collect(&count, report, is_gguf);
+  if (report->statistics && count) pool_run(report->backend->pool, count, pair_measure, pairs);
+  json_t *adapter = json_object_get(report->root, "adapter"), *list = json_array();
+  if (!adapter) json_object_set_new(report->root, "adapter", adapter = json_object());
+  for (int64_t i = 0; i < count; i++) json_array_append_new(list, pair_json(&pairs[i], scale, context));
+  json_object_set_new(adapter, "pairs", list);
+  judge_pairs(report, pairs, count);
+  for (int64_t i = 0; i < count; i++) free(pairs[i].module);
+  free(pairs);
+}

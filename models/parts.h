@@ -1,0 +1,36 @@
+// What the files of the decoder share.
+#ifndef MODELS_PARTS_H
+#define MODELS_PARTS_H
+
+#include "models/model.h"
+
+// Where tokens stand in their documents.
+typedef struct Positions {
+  Tensor *input;  // int32 [n, 1]
+  const AttentionSpan *spans;  // whose query_begin .. query_end are the rows
+  int64_t span_count, rows;
+  int64_t length;  // of every document, for RoPE; 0: the span's own keys
+  int64_t context;  // the model's
+} Positions;
+
+// The rows that a layer's queries, output projection and MLP are computed for.
+typedef struct Queries {
+  Tensor *rows;  // int32 [n, 1]: numbers of the tokens; NULL: all tokens
+  Positions positions;
+  Tensor *ends;  // int32 [n, 1]; NULL for all tokens
+  const AttentionSpan *spans;
+  int64_t span_count;
+} Queries;
+
+// Sets the frequencies of `settings`: one array, or one for each document where they depend on its length.
+void positions_frequencies(RopeSettings *settings, Tape *tape, const Positions *positions, const Rope *rope);
+
+// h + linear(x), or h + norm(linear(x)) where the family has a norm there.
+Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSettings *post_norm, Tensor *h);
+
+// `keys`: of all tokens.
+Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const KvLayer *cache, Tensor *h, const Positions *keys,
+                        const Queries *queries);
+Tensor *mlp_block(Tape *tape, const Model *model, const Layer *layer, Tensor *h);
+
+#endif
