@@ -43,21 +43,24 @@ static void collect(TapeObserver *observer, const Matrix *const *weights, int co
 static void collector_new(Collector *collector, Importance *out, const Model *model, int64_t context) {
   *collector = (Collector){.observer = {collect}, .model = model, .importance = out};
   int64_t widest = 0;
-  out->count = model->linear_count;
-  out->entries = arena_new(&out->arena, (size_t)out->count, sizeof *out->entries);
-  collector->sums = arena_new(&out->arena, (size_t)out->count, sizeof *collector->sums);
-  for (int64_t i = 0; i < out->count; i++) {
+  out->entries = arena_new(&out->arena, (size_t)model->linear_count, sizeof *out->entries);
+  collector->sums = arena_new(&out->arena, (size_t)model->linear_count, sizeof *collector->sums);
+  Map names = {0};  // parts of one fused matrix have one name and one input: the first stands for all
+  for (int i = 0; i < model->linear_count; i++) {
     const Linear *linear = model->linears[i];
     const Matrix *weight = &linear->weight;
-    out->entries[i] = (ImatrixEntry){.name = arena_format(&out->arena, "%s.weight", linear->gguf_name),
-                                     .columns = weight->columns,
-                                     .experts = 1,
-                                     .sums = arena_new(&out->arena, (size_t)weight->columns, sizeof(float)),
-                                     .counts = arena_new(&out->arena, 1, sizeof(float))};
-    collector->sums[i] = arena_new(&out->arena, (size_t)weight->columns, sizeof **collector->sums);
-    map_set(&collector->layers, &weight, sizeof weight, i);
+    if (map_get_string(&names, linear->gguf_name, NULL)) continue;
+    map_set_string(&names, linear->gguf_name, i);
+    out->entries[out->count] = (ImatrixEntry){.name = arena_format(&out->arena, "%s.weight", linear->gguf_name),
+                                              .columns = weight->columns,
+                                              .experts = 1,
+                                              .sums = arena_new(&out->arena, (size_t)weight->columns, sizeof(float)),
+                                              .counts = arena_new(&out->arena, 1, sizeof(float))};
+    collector->sums[out->count] = arena_new(&out->arena, (size_t)weight->columns, sizeof **collector->sums);
+    map_set(&collector->layers, &weight, sizeof weight, out->count++);
     if (weight->columns > widest) widest = weight->columns;
   }
+  map_release(&names);
   collector->squares = arena_new(&out->arena, (size_t)widest, sizeof *collector->squares);
   collector->x = arena_new(&out->arena, (size_t)(context * widest), sizeof *collector->x);
 }
