@@ -1,4 +1,4 @@
-// W' = W + scale * B A, row by row in float32, and the type that each tensor is written in.
+// W' = W + scale * B A, row by row in float32.
 //   W [rows, columns] in any type that is read, A [rank, columns], B [rows, rank]
 #include "adapters/merge.h"
 
@@ -14,44 +14,8 @@ enum { MERGE_TASK_ROWS = 32 };
 
 static const float half_limit = 65520;  // the first value that rounds to infinity in F16
 
-Status merge_type_parse(MergeType *out, const char *name) {
-  *out = (MergeType){.same = strcmp(name, "same") == 0};
-  if (out->same) return STATUS_OK;
-  const BlockTraits *traits = block_traits_by_name(name);
-  if (!traits || !traits->quantize)
-    return status_fail(STATUS_USAGE, "%s: %s; types are q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32, same", name,
-                       traits ? "this type is read, but not written yet" : "no type is called that");
-  out->type = traits->type;
-  return STATUS_OK;
-}
-
-static BlockType writable_type(BlockType base) {
-  switch (base) {
-    case BLOCK_Q2_K: return BLOCK_Q4_1;
-    case BLOCK_Q3_K:
-    case BLOCK_TQ1_0:
-    case BLOCK_TQ2_0: return BLOCK_Q4_0;
-    case BLOCK_IQ4_NL:
-    case BLOCK_IQ4_XS:
-    case BLOCK_MXFP4:
-    case BLOCK_Q4_K: return BLOCK_Q5_0;
-    case BLOCK_Q5_K: return BLOCK_Q5_1;
-    case BLOCK_Q6_K:
-    case BLOCK_Q8_K: return BLOCK_Q8_0;
-    default: return base;
-  }
-}
-
 BlockType merge_base_type(const Model *model, const Matrix *weight) {
   return weight->type < BLOCK_NF4 ? weight->type : model->quantized ? model->quantized_float_type : BLOCK_F16;
-}
-
-BlockType merge_type_of(MergeType wanted, BlockType base, int64_t columns, bool adapted, bool vocabulary) {
-  BlockType type = wanted.same ? base : wanted.type;
-  bool quantised = block_traits(type)->elements > 1;
-  if (!wanted.same && vocabulary && quantised) type = block_traits(base)->elements > 1 ? base : BLOCK_Q8_0;
-  if (adapted && !block_traits(type)->quantize) type = writable_type(type);
-  return columns % block_traits(type)->elements == 0 ? type : BLOCK_F16;
 }
 
 typedef struct MergeTask {
@@ -62,6 +26,7 @@ typedef struct MergeTask {
   const Model *model;
   bool gguf;
   const float *a, *b;  // on the host; NULL without an adapter
+  const float *importance;
   atomic_bool overflow;
 } MergeTask;
 
@@ -84,10 +49,10 @@ static void merge_row(MergeTask *task, char *out, float *values, float *delta, i
     }
     for (int64_t column = 0; column < columns; column++) values[column] += pair->scale * delta[column];
   }
-  if (task->type == BLOCK_F16)
+  if (task->type != BLOCK_F32 && task->type != BLOCK_BF16)
     for (int64_t column = 0; column < columns; column++)
       if (fabsf(values[column]) >= half_limit) atomic_store(&task->overflow, true);
-  block_traits(task->type)->quantize(out, values, columns);
+  block_traits(task->type)->quantize(out, values, task->importance, columns);
 }
 
 static void merge_rows(void *argument, int64_t index, int thread) {
@@ -103,11 +68,16 @@ static void merge_rows(void *argument, int64_t index, int thread) {
   free(values);
 }
 
-Status merge_matrix(void *out, BlockType type, const Linear *linear, const Model *model, bool gguf) {
+Status merge_matrix(void *out, BlockType type, const float *importance, const Linear *linear, const Model *model, bool gguf) {
   Backend *backend = model->backend;
   const LowRank *pair = linear->adapter;
-  MergeTask task = {
-      .out = out, .type = type, .row_bytes = block_row_bytes(type, linear->weight.columns), .linear = linear, .model = model, .gguf = gguf};
+  MergeTask task = {.out = out,
+                    .type = type,
+                    .row_bytes = block_row_bytes(type, linear->weight.columns),
+                    .linear = linear,
+                    .model = model,
+                    .gguf = gguf,
+                    .importance = importance};
   float *a = NULL, *b = NULL;
   if (pair) {
     int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
@@ -122,8 +92,8 @@ Status merge_matrix(void *out, BlockType type, const Linear *linear, const Model
   free(a);
   free(b);
   if (atomic_load(&task.overflow))
-    return status_fail(STATUS_FAILED, "%s: %s holds values that are too large for f16; write bf16 or f32 (--type)", model->path,
-                       linear->name);
+    return status_fail(STATUS_FAILED, "%s: %s holds values that are too large for %s; write bf16 or f32 (--type)", model->path,
+                       linear->name, block_traits(type)->name);
   return STATUS_OK;
 }
 

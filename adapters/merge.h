@@ -4,38 +4,31 @@
 #define ADAPTERS_MERGE_H
 
 #include "adapters/adapter.h"
-
-typedef struct MergeType {
-  bool same;  // every tensor in the type that the base has it in
-  BlockType type;  // else of all matrices
-} MergeType;
+#include "adapters/quantization.h"
+#include "formats/imatrix.h"
 
 typedef struct MergeOptions {
-  MergeType type;
+  const Quantization *type;  // NULL: every tensor in the type that the base has it in
+  const ImportanceMatrix *importance;  // what errors count by when blocks are quantised; NULL: all columns alike
   const char *chat_template;  // written in place of the base's; NULL: the base's
 } MergeOptions;
 
 typedef struct MergeReport {
   int64_t tensors, adapted;
   int64_t bytes;  // of tensor data
+  int64_t base_bytes, weights;  // of the same tensors: their data in the base, their elements
+  int64_t without_importance;  // quantised matrices that the importance matrix does not know, where one is given
   BlockType main_type;  // of most of the linear layers' weights
 } MergeReport;
 
-// "same", or the name of a type that can be written; STATUS_USAGE says which there are.
-Status merge_type_parse(MergeType *out, const char *name);
-
-// The type that a matrix of `columns` columns is written in. What a quantised type asks for does not hold for the vocabulary's
-// matrices (`vocabulary`): they keep the base's quantised type, or become Q8_0. Where the base's own type cannot be written (the K
-// types) an adapted matrix gets the one that llama.cpp puts in its place: Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0.
-BlockType merge_type_of(MergeType wanted, BlockType base, int64_t columns, bool adapted, bool vocabulary);
-
 // W + scale * B A of a linear layer (W alone without an adapter), computed in float32 row by row, in parallel.
-//   out [rows, columns] in blocks of `type`; rows in GGUF's order (gguf) or Hugging Face's
-// A matrix that has no adapter and is in that type already keeps its bits. STATUS_FAILED when a value is too large for F16.
-Status merge_matrix(void *out, BlockType type, const Linear *linear, const Model *model, bool gguf);
+//   out [rows, columns] in blocks of `type`; rows in GGUF's order (gguf) or Hugging Face's; importance [columns] or NULL
+// A matrix that has no adapter and is in that type already keeps its bits. STATUS_FAILED when a value is too
+// large for the type: past the largest binary16, which also is what scales of blocks are.
+Status merge_matrix(void *out, BlockType type, const float *importance, const Linear *linear, const Model *model, bool gguf);
 
 // Writes the model with the adapters in its slots as a GGUF file. From a GGUF base every metadata key is carried over byte for byte,
-// but for general.file_type, and tensors stay in their order; from a folder all keys of the format are made, those of the tokenizer
+// but for general.file_type and general.quantization_version, and tensors stay in their order; from a folder all keys of the format are made, those of the tokenizer
 // too. STATUS_USAGE when `path` is the base itself; STATUS_BAD_INPUT when the tokenizer has no name in GGUF.
 Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options);
 

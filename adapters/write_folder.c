@@ -216,7 +216,7 @@ static Status write_floats(SafetensorsWriter *writer, const Model *model, const 
   TRY(memory_try(&block, (size_t)count * (size_t)traits->bytes, piece->name));
   // A vector is a matrix of one row.
   Linear row = {.weight = matrix_f32(values, 1, count), .name = piece->name};
-  Status status = merge_matrix(block, traits->type, &row, model, false);
+  Status status = merge_matrix(block, traits->type, NULL, &row, model, false);
   if (status == STATUS_OK) safetensors_write(writer, block, (size_t)count * (size_t)traits->bytes);
   free(block);
   return status;
@@ -227,7 +227,7 @@ static Status write_matrix(SafetensorsWriter *writer, const Model *model, const 
   size_t bytes = (size_t)(piece->linear->weight.rows * block_row_bytes(type, piece->linear->weight.columns));
   void *block;
   TRY(memory_try(&block, bytes, piece->name));
-  Status status = merge_matrix(block, type, piece->linear, model, false);
+  Status status = merge_matrix(block, type, NULL, piece->linear, model, false);
   if (status == STATUS_OK) safetensors_write(writer, block, bytes);
   free(block);
   return status;
@@ -390,19 +390,17 @@ static Status write_pieces(MergeReport *report, const Pieces *pieces, const char
 }
 
 Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
-  MergeType type = options.type;
-  if (!type.same && block_traits(type.type)->elements > 1)
-    return status_fail(STATUS_USAGE,
-                       "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others",
-                       block_traits(type.type)->name);
+  const Quantization *type = options.type;
+  if (type && block_traits(type->type)->elements > 1)
+    return status_fail(
+        STATUS_USAGE, "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others", type->name);
   TRY(check_place(model, path));
-  Pieces pieces = {.model = model, .same = type.same && !model->is_gguf, .type = type.same ? float_type(model) : type.type};
+  Pieces pieces = {.model = model, .same = !type && !model->is_gguf, .type = type ? type->type : float_type(model)};
   pieces.embedding = (Linear){.weight = model->embedding, .name = "model.embed_tokens"};
   pieces.chat_template = options.chat_template;
   if (model->is_gguf) pieces_from_gguf(&pieces);
   else pieces_from_folder(&pieces);
-  if (type.same && model->is_gguf)
-    log_notice("%s is written in %s (--type f16, bf16 or f32 chooses)", path, block_traits(pieces.type)->name);
+  if (!type && model->is_gguf) log_notice("%s is written in %s (--type f16, bf16 or f32 chooses)", path, block_traits(pieces.type)->name);
   Status status = write_pieces(report, &pieces, path);
   free(pieces.items);
   arena_release(&pieces.arena);

@@ -31,8 +31,7 @@ typedef struct Exact {
 
 typedef struct Plan {
   const Model *model;
-  MergeType wanted;
-  const char *chat_template;  // NULL: the base's
+  MergeOptions options;
   Linear embedding;
   Entry *entries;
   int64_t count, capacity;
@@ -43,30 +42,15 @@ typedef struct Plan {
 
 static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linear == &plan->embedding || linear == &plan->model->head; }
 
+// Its type follows when all tensors are known: choose_types.
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
-  const Matrix *weight = &linear->weight;
-  BlockType type = merge_type_of(plan->wanted, merge_base_type(plan->model, weight), weight->columns, linear->adapter != NULL,
-                                 is_vocabulary(plan, linear));
   ARRAY_PUSH(plan->entries, plan->count, plan->capacity) =
-      (Entry){.name = name,
-              .type = type,
-              .dimensions = 2,
-              .shape = {weight->columns, weight->rows, 1, 1},
-              .linear = linear,
-              .bytes = (size_t)(weight->rows * block_row_bytes(type, weight->columns))};
+      (Entry){.name = name, .dimensions = 2, .shape = {linear->weight.columns, linear->weight.rows, 1, 1}, .linear = linear};
 }
 
 static void plan_experts(Plan *plan, const char *name, const Matrix *experts) {
-  const Matrix *first = &experts[0];
-  int64_t count = plan->model->config.experts;
-  BlockType type = merge_type_of(plan->wanted, first->type, first->columns, false, false);
-  ARRAY_PUSH(plan->entries, plan->count, plan->capacity) =
-      (Entry){.name = name,
-              .type = type,
-              .dimensions = 3,
-              .shape = {first->columns, first->rows, count, 1},
-              .experts = experts,
-              .bytes = (size_t)(count * first->rows * block_row_bytes(type, first->columns))};
+  ARRAY_PUSH(plan->entries, plan->count, plan->capacity) = (Entry){
+      .name = name, .dimensions = 3, .shape = {experts[0].columns, experts[0].rows, plan->model->config.experts, 1}, .experts = experts};
 }
 
 static void plan_vector(Plan *plan, const char *name, const float *values, int64_t length) {
@@ -247,21 +231,49 @@ static void plan_from_folder(Plan *plan) {
 
 // ---- What was planned, as a whole ----
 
-// The type of most weights of the linear layers, and whether any tensor leaves the base's type.
+// The first of an entry's matrices; NULL of bytes that are carried over.
+static const Matrix *matrix_of(const Entry *entry) { return entry->linear ? &entry->linear->weight : entry->experts; }
+
+static BlockType type_of(const Plan *plan, const QuantizationModel *model, const Entry *entry) {
+  BlockType base = merge_base_type(plan->model, matrix_of(entry));
+  if (plan->options.type) return quantization_type(plan->options.type, model, entry->name, entry->shape[0]);
+  return entry->linear && entry->linear->adapter ? quantization_same_type(base) : base;
+}
+
+static void choose_types(Plan *plan) {
+  const ModelConfig *config = &plan->model->config;
+  QuantizationModel model = quantization_model_new(config->layers, config->heads, config->kv_heads, plan->options.importance != NULL);
+  for (int64_t i = 0; i < plan->count; i++) quantization_model_note(&model, plan->entries[i].name, plan->entries[i].shape);
+  for (int64_t i = 0; i < plan->count; i++) {
+    Entry *entry = &plan->entries[i];
+    if (!matrix_of(entry)) continue;
+    entry->type = type_of(plan, &model, entry);
+    entry->bytes = (size_t)(entry->shape[1] * entry->shape[2] * block_row_bytes((BlockType)entry->type, entry->shape[0]));
+  }
+  quantization_model_release(&model);
+}
+
+static int64_t weights_of_type(const Plan *plan, uint32_t type) {
+  int64_t weights = 0;
+  for (int64_t i = 0; i < plan->count; i++) {
+    const Entry *entry = &plan->entries[i];
+    if (matrix_of(entry) && entry->type == type && !is_vocabulary(plan, entry->linear))
+      weights += entry->shape[0] * entry->shape[1] * entry->shape[2];
+  }
+  return weights;
+}
+
+// The type of most weights of the layers, and whether any tensor leaves the base's type.
 static BlockType main_type(const Plan *plan, bool *changed) {
   int64_t best = -1;
   BlockType type = BLOCK_F32;
   *changed = false;
   for (int64_t i = 0; i < plan->count; i++) {
     const Entry *entry = &plan->entries[i];
-    if (entry->experts) *changed |= entry->type != (uint32_t)entry->experts[0].type;
-    if (!entry->linear) continue;
-    *changed |= entry->type != (uint32_t)entry->linear->weight.type;
+    if (!matrix_of(entry)) continue;
+    *changed |= entry->type != (uint32_t)matrix_of(entry)->type;
     if (is_vocabulary(plan, entry->linear)) continue;
-    int64_t weights = 0;
-    for (int64_t j = 0; j < plan->count; j++)
-      if (plan->entries[j].linear && plan->entries[j].type == entry->type && !is_vocabulary(plan, plan->entries[j].linear))
-        weights += plan->entries[j].shape[0] * plan->entries[j].shape[1];
+    int64_t weights = weights_of_type(plan, entry->type);
     if (weights > best) {
       best = weights;
       type = (BlockType)entry->type;
@@ -273,32 +285,37 @@ static BlockType main_type(const Plan *plan, bool *changed) {
 // Says which types stand for those that cannot be written.
 static void tell_substitutes(const Plan *plan) {
   int64_t counts[BLOCK_GGUF_END] = {0};
-  for (int64_t i = 0; i < plan->count; i++) {
+  for (int64_t i = 0; i < plan->count && !plan->options.type; i++) {
     const Entry *entry = &plan->entries[i];
-    if (entry->linear && entry->linear->adapter && plan->wanted.same && entry->type != (uint32_t)entry->linear->weight.type)
-      counts[entry->linear->weight.type]++;
+    if (!entry->linear || !entry->linear->adapter) continue;
+    BlockType base = merge_base_type(plan->model, matrix_of(entry));
+    if (entry->type != (uint32_t)base && (int)base < BLOCK_GGUF_END) counts[base]++;
   }
   for (int type = 0; type < BLOCK_GGUF_END; type++)
     if (counts[type])
-      log_notice("%lld adapted tensors are %s in the base, which is not written yet; they become %s", (long long)counts[type],
-                 block_traits((BlockType)type)->name,
-                 block_traits(merge_type_of((MergeType){.same = true}, (BlockType)type, 256, true, false))->name);
+      log_notice("%lld adapted tensors are %s in the base, which is not written; they become %s", (long long)counts[type],
+                 block_traits((BlockType)type)->name, block_traits(quantization_same_type((BlockType)type))->name);
 }
 
 // ---- Metadata ----
 
+static bool has_blocks(const Plan *plan) {
+  for (int64_t i = 0; i < plan->count; i++)
+    if (block_traits((BlockType)plan->entries[i].type)->elements > 1) return true;
+  return false;
+}
+
 static void put_carried(GgufWriter *writer, const Plan *plan, int file_type, bool changed) {
   const Gguf *gguf = &plan->model->gguf;
-  const char *template = plan->chat_template;
-  bool put = false;
+  const char *template = plan->options.chat_template;
   for (int64_t i = 0; i < gguf->value_count; i++) {
     bool is_file_type = strcmp(gguf->values[i].key, "general.file_type") == 0;
     if (template && strcmp(gguf->values[i].key, "tokenizer.chat_template") == 0) continue;
-    if (is_file_type && changed) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+    if (is_file_type && (changed || plan->options.type)) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
     else gguf_put_value(writer, &gguf->values[i]);
-    put |= is_file_type;
   }
-  if (!put) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+  if (!gguf_find(gguf, "general.file_type")) gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
+  if (has_blocks(plan) && !gguf_find(gguf, "general.quantization_version")) gguf_put_uint32(writer, "general.quantization_version", 2);
   if (template) gguf_put_string(writer, "tokenizer.chat_template", template, strlen(template));
 }
 
@@ -319,7 +336,7 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
   config_to_gguf(writer, &model->config, model->family);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, model->config.vocabulary, plan->chat_template));
+  TRY(tokenizer_put_gguf(writer, model->path, model->config.vocabulary, plan->options.chat_template));
   for (int64_t i = 0; i < plan->exact_count; i++) {
     char key[128];
     snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", plan->exact[i].name);
@@ -328,21 +345,44 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
   return carried_to_gguf(writer, &model->safetensors, architecture);
 }
 
-static Status fill_entry(char *block, const Plan *plan, const Entry *entry) {
-  if (entry->linear) return merge_matrix(block, (BlockType)entry->type, entry->linear, plan->model, true);
+static int64_t matrix_base_bytes(const Model *model, const Matrix *weight) {
+  return weight->rows * block_row_bytes(merge_base_type(model, weight), weight->columns);
+}
+
+// Of the base's tensor, in the base's type: that which stands for it where GGUF does not know it.
+static int64_t base_bytes(const Plan *plan, const Entry *entry) {
+  return matrix_of(entry) ? entry->shape[2] * matrix_base_bytes(plan->model, matrix_of(entry)) : (int64_t)entry->bytes;
+}
+
+// *importance: of expert e of an entry's matrices, NULL where none is known.
+static Status find_importance(const float **importance, bool *missing, const Plan *plan, const Entry *entry, int64_t e) {
+  const ImportanceMatrix *matrix = plan->options.importance;
+  *importance = NULL;
+  if (!matrix) return STATUS_OK;
+  TRY(imatrix_find(importance, matrix, entry->name, entry->shape[0], e));
+  *missing |= !*importance && block_traits((BlockType)entry->type)->elements > 1;
+  return STATUS_OK;
+}
+
+static Status fill_entry(char *block, bool *missing, const Plan *plan, const Entry *entry) {
   int64_t bytes = (int64_t)entry->bytes / entry->shape[2];
   for (int64_t e = 0; e < entry->shape[2]; e++) {
-    Linear expert = {.weight = entry->experts[e], .name = entry->name};
-    TRY(merge_matrix(block + e * bytes, (BlockType)entry->type, &expert, plan->model, true));
+    const float *importance;
+    Linear expert = {.name = entry->name};
+    if (entry->experts) expert.weight = entry->experts[e];
+    TRY(find_importance(&importance, missing, plan, entry, e));
+    TRY(merge_matrix(block + e * bytes, (BlockType)entry->type, importance, entry->linear ? entry->linear : &expert, plan->model, true));
   }
   return STATUS_OK;
 }
 
-static Status write_entry(GgufWriter *writer, const Plan *plan, const Entry *entry) {
+static Status write_entry(GgufWriter *writer, MergeReport *report, const Plan *plan, const Entry *entry) {
   if (!entry->linear && !entry->experts) return gguf_write_tensor(writer, entry->data, entry->bytes);
   void *block;
+  bool missing = false;
   TRY(memory_try(&block, entry->bytes, entry->name));
-  Status status = fill_entry(block, plan, entry);
+  Status status = fill_entry(block, &missing, plan, entry);
+  report->without_importance += missing;
   if (status == STATUS_OK) status = gguf_write_tensor(writer, block, entry->bytes);
   free(block);
   return status;
@@ -352,7 +392,7 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
   const Model *model = plan->model;
   bool changed;
   *report = (MergeReport){.tensors = plan->count, .main_type = main_type(plan, &changed)};
-  int file_type = block_traits(report->main_type)->file_type;
+  int file_type = plan->options.type ? plan->options.type->file_type : block_traits(report->main_type)->file_type;
   GgufWriter writer;
   gguf_writer_new(&writer);
   Status status = STATUS_OK;
@@ -363,9 +403,12 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
   TRY_DONE(gguf_writer_open(&writer, path));
   for (int64_t i = 0; i < plan->count; i++) {
     progress_show(i, plan->count, "%s", plan->entries[i].name);
-    TRY_DONE(write_entry(&writer, plan, &plan->entries[i]));
-    report->bytes += (int64_t)plan->entries[i].bytes;
-    report->adapted += plan->entries[i].linear && plan->entries[i].linear->adapter;
+    const Entry *entry = &plan->entries[i];
+    TRY_DONE(write_entry(&writer, report, plan, entry));
+    report->bytes += (int64_t)entry->bytes;
+    report->base_bytes += base_bytes(plan, entry);
+    report->weights += entry->shape[0] * entry->shape[1] * entry->shape[2] * entry->shape[3];
+    report->adapted += entry->linear && entry->linear->adapter;
   }
   status = gguf_writer_commit(&writer);
 done:
@@ -376,14 +419,13 @@ done:
 
 Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   TRY(merge_check_output(model, path));
-  Plan plan = {.model = model,
-               .wanted = options.type,
-               .chat_template = options.chat_template,
-               .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
+  Plan plan = {
+      .model = model, .options = options, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
   Status status = STATUS_OK;
   if (model->is_gguf) status = plan_from_gguf(&plan);
   else plan_from_folder(&plan);
   if (status == STATUS_OK) {
+    choose_types(&plan);
     tell_substitutes(&plan);
     status = write_plan(report, &plan, path);
   }

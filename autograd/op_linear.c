@@ -58,11 +58,18 @@ static void low_forward(const Node *node, Tape *tape) {
   if (!dropped) tape->backend->kernels->linear_forward(projections, count, tensor_rows(x), x->rows, tape->backend);
 }
 
+static void show_input(const LinearAttributes *a, const Tensor *x, const Tape *tape) {
+  const Matrix *weights[LINEAR_PROJECTIONS];
+  for (int i = 0; i < a->count; i++) weights[i] = a->parts[i].weight;
+  tape->observer->linear(tape->observer, weights, a->count, x);
+}
+
 static void linear_forward(Node *node, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LINEAR_X], *residual = node->inputs[LINEAR_RESIDUAL], *h = node->outputs[LINEAR_H];
   if (h) low_forward(node, tape);
   if (!node->outputs[0]->data) return;
+  if (tape->observer) show_input(a, x, tape);
   Projection projections[LINEAR_PROJECTIONS];
   for (int i = 0; i < a->count; i++) {
     const LinearPart *part = &a->parts[i];

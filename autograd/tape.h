@@ -72,6 +72,11 @@ enum { LOSS_ROWS = 512 };
 
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
 
+// For statistics of activations: sees x [rows, columns] of each linear operation before it is multiplied with the weights, on the device.
+typedef struct TapeObserver {
+  void (*linear)(struct TapeObserver *observer, const Matrix *const *weights, int count, const Tensor *x);
+} TapeObserver;
+
 struct Tape {
   Backend *backend;
   TapeMode mode;
@@ -80,6 +85,7 @@ struct Tape {
   int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
   int64_t int8_rows;  // generation: products of so many rows or fewer may see them in 8 bits (linear_forward_int8); 0: none
   double flop;  // of products, by all passes so far
+  TapeObserver *observer;  // NULL: none
   Profile *profile;  // where times are added up; NULL: nowhere
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number
   // private

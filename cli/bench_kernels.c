@@ -64,7 +64,7 @@ Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns)
   w.data = blocks;
   if (traits->elements == 1) {  // plain floats
     Arena scratch = {0};
-    traits->quantize(blocks, floats(&scratch, count), count);
+    traits->quantize(blocks, floats(&scratch, count), NULL, count);
     arena_release(&scratch);
     return w;
   }

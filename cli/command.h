@@ -11,12 +11,14 @@ Status command_bench(int argc, char **argv);
 Status command_chat(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_export(int argc, char **argv);
+Status command_imatrix(int argc, char **argv);
 Status command_inspect(int argc, char **argv);
 Status command_merge(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_template(int argc, char **argv);
 Status command_perplexity(int argc, char **argv);
 Status command_preprocess(int argc, char **argv);
+Status command_quantize(int argc, char **argv);
 Status command_train(int argc, char **argv);
 Status command_validate(int argc, char **argv);
 

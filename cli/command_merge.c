@@ -1,12 +1,14 @@
 // `lora merge`: adapters into their base's weights, and how far the written file is from what was merged.
 #include <stdlib.h>
 
+#include "adapters/quantization.h"
 #include "cli/command.h"
 #include "cli/merge_job.h"
 #include "cli/model_options.h"
 
 Status command_merge(int argc, char **argv) {
   MergeJob job = {.type_name = "same", .max_kl = -1};
+  char *names = quantization_names(), *type_help = memory_format("%s: the base's own (default)", names);
   const Option options[] = {
       model_option(&job.model),
       adapter_option(&job.adapters),
@@ -15,11 +17,7 @@ Status command_merge(int argc, char **argv) {
        .value = &job.output,
        .argument = "OUT",
        .help = "a file that ends in .gguf, else a Hugging Face folder"},
-      {.name = "type",
-       .kind = OPTION_STRING,
-       .value = &job.type_name,
-       .argument = "T",
-       .help = "q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32, or same: the base's own (default)"},
+      {.name = "type", .kind = OPTION_STRING, .value = &job.type_name, .argument = "T", .help = type_help},
       {.name = "text",
        .kind = OPTION_STRING,
        .value = &job.text,
@@ -54,6 +52,8 @@ Status command_merge(int argc, char **argv) {
     else status = merge_job_run(&job);
   }
   free(job.adapters.items);
+  free(type_help);
+  free(names);
   arguments_release(&arguments);
   return status;
 }

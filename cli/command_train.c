@@ -23,8 +23,8 @@ static void catch_signal(int number) {
 // The types of `export`, before hours are spent on what cannot be written.
 static Status check_export(const Recipe *recipe) {
   for (int i = 0; i < recipe->export_gguf.count; i++) {
-    MergeType type;
-    if (merge_type_parse(&type, recipe->export_gguf.items[i]) != STATUS_OK)
+    const Quantization *type;
+    if (quantization_parse(&type, recipe->export_gguf.items[i]) != STATUS_OK)
       return recipe_fail(recipe, STATUS_USAGE, "export", "%s", status_message());
   }
   return STATUS_OK;

@@ -102,7 +102,7 @@ Status merge_job_run(const MergeJob *given) {
   Measured measured;
   MergeOptions options = {0};
   Status status;
-  TRY(status_context(merge_type_parse(&options.type, job->type_name), "--type"));
+  TRY(status_context(quantization_parse(&options.type, job->type_name), "--type"));
   TRY(backend_new(&backend, job->arguments->device, (int)job->arguments->threads));
   TRY_DONE(hub_argument_path(&path, "--model", given->model, HUB_MODEL));
   found.model = path;

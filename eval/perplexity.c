@@ -73,7 +73,7 @@ static double chunk_nll(ChunkPass *pass, const int32_t *ids, int32_t bos) {
   return sum;
 }
 
-static Status check(const Model *model, const int32_t *ids, int64_t count, int64_t context) {
+Status perplexity_check(const Model *model, const int32_t *ids, int64_t count, int64_t context) {
   if (count < context)
     return status_fail(STATUS_USAGE,
                        "the text has %" PRId64 " tokens, which make no whole chunk of %" PRId64 "; give more text or a smaller --context",
@@ -88,7 +88,7 @@ static Status check(const Model *model, const int32_t *ids, int64_t count, int64
 
 Status perplexity_measure(Perplexity *out, const Model *model, const int32_t *ids, int64_t count, int64_t context, int32_t bos) {
   *out = (Perplexity){0};
-  TRY(check(model, ids, count, context));
+  TRY(perplexity_check(model, ids, count, context));
   ChunkPass pass;
   Status status = pass_new(&pass, model, context);
   int64_t chunks = count / context;

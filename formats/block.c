@@ -56,7 +56,10 @@ uint16_t bfloat16_from_float(float value) {
 }
 
 static void f32_dequantize(float *out, const void *blocks, int64_t n) { memcpy(out, blocks, (size_t)n * sizeof *out); }
-static void f32_quantize(void *blocks, const float *in, int64_t n) { memcpy(blocks, in, (size_t)n * sizeof *in); }
+static void f32_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  (void)importance;
+  memcpy(blocks, in, (size_t)n * sizeof *in);
+}
 
 static uint16_t load_uint16(const void *values, int64_t i) {
   uint16_t value;
@@ -68,7 +71,8 @@ static void f16_dequantize(float *out, const void *blocks, int64_t n) {
   for (int64_t i = 0; i < n; i++) out[i] = half_to_float(load_uint16(blocks, i));
 }
 
-static void f16_quantize(void *blocks, const float *in, int64_t n) {
+static void f16_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  (void)importance;
   for (int64_t i = 0; i < n; i++) store_half((uint8_t *)blocks + 2 * i, in[i]);
 }
 
@@ -76,7 +80,8 @@ static void bf16_dequantize(float *out, const void *blocks, int64_t n) {
   for (int64_t i = 0; i < n; i++) out[i] = bfloat16_to_float(load_uint16(blocks, i));
 }
 
-static void bf16_quantize(void *blocks, const float *in, int64_t n) {
+static void bf16_quantize(void *blocks, const float *in, const float *importance, int64_t n) {
+  (void)importance;
   for (int64_t i = 0; i < n; i++) {
     uint16_t value = bfloat16_from_float(in[i]);
     memcpy((uint8_t *)blocks + 2 * i, &value, sizeof value);
@@ -92,14 +97,14 @@ static const BlockTraits traits[] = {
     {BLOCK_Q5_0, "q5_0", 32, 2 + 4 + 16, 8, q5_0_dequantize, q5_0_quantize},
     {BLOCK_Q5_1, "q5_1", 32, 2 + 2 + 4 + 16, 9, q5_1_dequantize, q5_1_quantize},
     {BLOCK_Q8_0, "q8_0", 32, 2 + 32, 7, q8_0_dequantize, q8_0_quantize},
-    {BLOCK_Q2_K, "q2_k", BLOCK_K_ELEMENTS, 16 + 64 + 2 + 2, 10, q2_k_dequantize, NULL},
-    {BLOCK_Q3_K, "q3_k", BLOCK_K_ELEMENTS, 32 + 64 + 12 + 2, 12, q3_k_dequantize, NULL},
-    {BLOCK_Q4_K, "q4_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 128, 15, q4_k_dequantize, NULL},
-    {BLOCK_Q5_K, "q5_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 32 + 128, 17, q5_k_dequantize, NULL},
-    {BLOCK_Q6_K, "q6_k", BLOCK_K_ELEMENTS, 128 + 64 + 16 + 2, 18, q6_k_dequantize, NULL},
+    {BLOCK_Q2_K, "q2_k", BLOCK_K_ELEMENTS, 16 + 64 + 2 + 2, 10, q2_k_dequantize, q2_k_quantize},
+    {BLOCK_Q3_K, "q3_k", BLOCK_K_ELEMENTS, 32 + 64 + 12 + 2, 12, q3_k_dequantize, q3_k_quantize},
+    {BLOCK_Q4_K, "q4_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 128, 15, q4_k_dequantize, q4_k_quantize},
+    {BLOCK_Q5_K, "q5_k", BLOCK_K_ELEMENTS, 2 + 2 + 12 + 32 + 128, 17, q5_k_dequantize, q5_k_quantize},
+    {BLOCK_Q6_K, "q6_k", BLOCK_K_ELEMENTS, 128 + 64 + 16 + 2, 18, q6_k_dequantize, q6_k_quantize},
     {BLOCK_Q8_K, "q8_k", BLOCK_K_ELEMENTS, 4 + 256 + 32, -1, q8_k_dequantize, NULL},
-    {BLOCK_IQ4_NL, "iq4_nl", 32, 2 + 16, 25, iq4_nl_dequantize, NULL},
-    {BLOCK_IQ4_XS, "iq4_xs", BLOCK_K_ELEMENTS, 2 + 2 + 4 + 128, 30, iq4_xs_dequantize, NULL},
+    {BLOCK_IQ4_NL, "iq4_nl", 32, 2 + 16, 25, iq4_nl_dequantize, iq4_nl_quantize},
+    {BLOCK_IQ4_XS, "iq4_xs", BLOCK_K_ELEMENTS, 2 + 2 + 4 + 128, 30, iq4_xs_dequantize, iq4_xs_quantize},
     {BLOCK_MXFP4, "mxfp4", 32, 1 + 16, 38, mxfp4_dequantize, NULL},
     {BLOCK_TQ1_0, "tq1_0", BLOCK_K_ELEMENTS, 48 + 4 + 2, 36, tq1_0_dequantize, NULL},
     {BLOCK_TQ2_0, "tq2_0", BLOCK_K_ELEMENTS, 64 + 2, 37, tq2_0_dequantize, NULL},

@@ -41,7 +41,9 @@ typedef struct BlockTraits {
   int bytes;  // of a block
   int file_type;  // general.file_type of a GGUF whose matrices are mostly of this type; -1: none
   void (*dequantize)(float *out, const void *blocks, int64_t n);  // n a multiple of `elements`
-  void (*quantize)(void *blocks, const float *in, int64_t n);  // NULL where we do not write the type
+  // NULL where we do not write the type. importance[n]: how much each value's error counts, the mean squared activation of its column;
+  // NULL: all alike. `in` is a row, or several without importance.
+  void (*quantize)(void *blocks, const float *in, const float *importance, int64_t n);
 } BlockTraits;
 
 const BlockTraits *block_traits(BlockType type);  // NULL when the type is not supported

@@ -89,7 +89,7 @@ static void assert_same_logits(const Bench *bench, const char *path, const float
 
 static Status write_merged(MergeReport *report, const Model *model, const char *path, const char *type) {
   MergeOptions options = {0};
-  TRY(merge_type_parse(&options.type, type));
+  TRY(quantization_parse(&options.type, type));
   return strstr(path, ".gguf") ? merge_write_gguf(report, model, path, options) : merge_write_folder(report, model, path, options);
 }
 
@@ -264,7 +264,7 @@ static void a_chat_template_takes_the_place_of_the_base_s(void **state) {
     char *path = path_join(((const Bench *)*state)->folder, outputs[i % 2]);
     MergeReport report;
     MergeOptions options = {.chat_template = template};
-    assert_ok(merge_type_parse(&options.type, "f32"));
+    assert_ok(quantization_parse(&options.type, "f32"));
     assert_ok(i % 2 ? merge_write_folder(&report, model, path, options) : merge_write_gguf(&report, model, path, options));
     Tokenizer *tokenizer;
     assert_ok(tokenizer_open(&tokenizer, path));
@@ -402,27 +402,6 @@ static void adapters_keep_their_values_between_peft_and_gguf(void **state) {
   free(gguf);
 }
 
-static void types_that_cannot_be_written_are_replaced_as_llama_cpp_does(void **state) {
-  (void)state;
-  MergeType same = {.same = true}, q4 = {.type = BLOCK_Q4_0};
-  assert_int_equal(merge_type_of(same, BLOCK_Q4_K, 256, true, false), BLOCK_Q5_0);
-  assert_int_equal(merge_type_of(same, BLOCK_Q5_K, 256, true, false), BLOCK_Q5_1);
-  assert_int_equal(merge_type_of(same, BLOCK_Q6_K, 256, true, false), BLOCK_Q8_0);
-  assert_int_equal(merge_type_of(same, BLOCK_Q6_K, 256, false, false), BLOCK_Q6_K);
-  assert_int_equal(merge_type_of(q4, BLOCK_Q4_1, 256, true, false), BLOCK_Q4_0);
-  assert_int_equal(merge_type_of(q4, BLOCK_BF16, 40, true, false), BLOCK_F16);
-  assert_int_equal(merge_type_of(q4, BLOCK_Q6_K, 256, false, true), BLOCK_Q6_K);
-  assert_int_equal(merge_type_of(q4, BLOCK_BF16, 256, false, true), BLOCK_Q8_0);
-  for (int type = 0; type < BLOCK_GGUF_END; type++) {
-    if (!block_traits((BlockType)type)) continue;
-    assert_non_null(block_traits(merge_type_of(same, (BlockType)type, 256, true, false))->quantize);
-    assert_int_equal(merge_type_of(same, (BlockType)type, 256, false, false), type);
-  }
-  MergeType parsed;
-  assert_fails(STATUS_USAGE, merge_type_parse(&parsed, "q4_k"), "q4_k", "q5_0");
-  assert_fails(STATUS_USAGE, merge_type_parse(&parsed, "int3"), "int3", "same");
-}
-
 static void outputs_that_would_destroy_something_are_refused(void **state) {
   const Bench *bench = *state;
   char *path = convert(bench, tiny_gguf, "precious.gguf", "f32");
@@ -434,7 +413,7 @@ static void outputs_that_would_destroy_something_are_refused(void **state) {
   assert_ok(file_write_whole(file, "dear", 4));
   assert_fails(STATUS_USAGE, write_merged(&report, model, folder, "f32"), "diary.txt");
   assert_true(file_exists(file));
-  assert_fails(STATUS_USAGE, merge_write_folder(&report, model, folder, (MergeOptions){.type = {.type = BLOCK_Q8_0}}), "f16");
+  assert_fails(STATUS_USAGE, write_merged(&report, model, folder, "q8_0"), "f16");
   model_close(model);
   free(folder);
   free(file);
@@ -521,7 +500,6 @@ int main(void) {
       cmocka_unit_test(llama3_rope_scaling_survives_gguf_and_the_way_back),
       cmocka_unit_test(a_pre_tokenizer_that_gguf_cannot_name_is_refused_with_the_remedy),
       cmocka_unit_test(adapters_keep_their_values_between_peft_and_gguf),
-      cmocka_unit_test(types_that_cannot_be_written_are_replaced_as_llama_cpp_does),
       cmocka_unit_test(outputs_that_would_destroy_something_are_refused),
       cmocka_unit_test(an_earlier_folder_is_replaced),
       cmocka_unit_test(divergence_is_zero_for_the_same_model),

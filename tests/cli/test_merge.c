@@ -157,7 +157,7 @@ static void mistakes_have_their_exit_codes(void **state) {
   Buffer output = {0};
   assert_int_equal(run_program(&output, "merge --model %s --adapter %s/run", tiny_gguf, folder), 2);
   assert_says(&output, "--output is missing");
-  assert_int_equal(run_program(&output, "merge --model %s --adapter %s/run --output %s/k.gguf --type q4_k", tiny_gguf, folder, folder), 2);
+  assert_int_equal(run_program(&output, "merge --model %s --adapter %s/run --output %s/k.gguf --type q9_k", tiny_gguf, folder, folder), 2);
   assert_int_equal(run_program(&output, "merge --model %s --adapter %s/run --output %s/k --type q4_0", tiny_gguf, folder, folder), 2);
   assert_int_equal(run_program(&output, "merge --model %s --adapter %s/nowhere --output %s/k.gguf", tiny_gguf, folder, folder), 3);
   assert_says(&output, "there is no such file or folder");

@@ -39,7 +39,7 @@ static Matrix matrix_new(Arena *arena, Rng *rng, BlockType type, int64_t rows, i
   if (type == BLOCK_F32) return matrix_f32(from, rows, columns);
   uint8_t *blocks = arena_new(arena, (size_t)(rows * block_row_bytes(type, columns)) + 1, 1);
   const BlockTraits *traits = block_traits(type);
-  if (traits->elements == 1) traits->quantize(blocks, from, rows * columns);
+  if (traits->elements == 1) traits->quantize(blocks, from, NULL, rows * columns);
   else randomize_blocks(blocks, type, rows * columns / traits->elements, rng);
   return (Matrix){.type = type, .rows = rows, .columns = columns, .data = blocks};
 }

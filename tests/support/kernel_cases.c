@@ -156,7 +156,7 @@ static void put_grouped(KernelCase *c, Arena *arena, Rng *rng, int64_t rows, int
   int64_t scale_bytes = count * block_traits(grouped->scale_type)->bytes;
   float *values = normals(arena, rng, count, 0.01);
   void *scales = arena_new(arena, (size_t)scale_bytes, 1);
-  block_traits(grouped->scale_type)->quantize(scales, values, count);
+  block_traits(grouped->scale_type)->quantize(scales, values, NULL, count);
   int16_t *zeros = arena_new(arena, (size_t)count, sizeof *zeros);
   for (int64_t i = 0; i < count; i++) zeros[i] = (int16_t)((int)rng_below(rng, 24) - 4);
   if (rng_below(rng, 3) == 0) {  // columns in an order of their own
