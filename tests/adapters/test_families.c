@@ -267,7 +267,7 @@ static void checkpointed_and_plain_backward_give_the_same_bits(void **state) {
 
 static Status write_model(const Model *model, const char *path, bool is_gguf) {
   MergeReport report;
-  MergeOptions options = {.type = {.same = true}};
+  MergeOptions options = {0};
   return (is_gguf ? merge_write_gguf : merge_write_folder)(&report, model, path, options);
 }
 

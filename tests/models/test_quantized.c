@@ -4,6 +4,7 @@
 
 #include "adapters/adapter.h"
 #include "adapters/merge.h"
+#include "adapters/quantization.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "kernels/matrix.h"
@@ -327,12 +328,14 @@ static void a_quantised_folder_is_the_model_of_its_floats_and_merges_to_them(voi
   assert_ok(model_open(&model, quantized, (ModelOptions){0}, backend));
   assert_true(model_mapped_bytes(model) > 3 * (2 * 128 * 128 + 2 * 64 * 128 + 3 * 128 * 256));
   MergeReport report;
-  assert_ok(merge_write_folder(&report, model, merged, (MergeOptions){.type = {.type = BLOCK_F32}}));
+  const Quantization *f32;
+  assert_ok(quantization_parse(&f32, "f32"));
+  assert_ok(merge_write_folder(&report, model, merged, (MergeOptions){.type = f32}));
   actual = logits_of(merged, (ModelOptions){0}, backend);
   assert_close(actual, expected, TOKENS * 768, 1e-4);
   free(actual);
   Buffer text = {0};
-  assert_ok(merge_write_folder(&report, model, merged, (MergeOptions){.type = {.same = true}}));
+  assert_ok(merge_write_folder(&report, model, merged, (MergeOptions){0}));
   assert_int_equal(report.main_type, BLOCK_BF16);
   assert_ok(file_read(&text, config, 1 << 20));
   assert_null(strstr(text.data, "quantization_config"));
