@@ -99,12 +99,15 @@ void rope_to_gguf(GgufWriter *writer, const Rope *rope, const Rope *local, const
   }
   if (rope->scaling != ROPE_SCALING_LINEAR) put_context(writer, architecture, rope);
   if (rope->scaling == ROPE_SCALING_LLAMA3) return;  // the rest is rope_freqs.weight
+  if (rope->scaling == ROPE_SCALING_LONGROPE) {  // its tensors say that it is; llama.cpp would divide by a factor as well
+    put(writer, architecture, "scaling.attn_factor", rope_magnitude(rope));
+    return;
+  }
   char name[128];
   snprintf(name, sizeof name, "%s.rope.scaling.type", architecture);
   const char *type = rope_scaling_names[rope->scaling];
   gguf_put_string(writer, name, type, strlen(type));
   put(writer, architecture, "scaling.factor", rope->factor);
-  if (rope->scaling == ROPE_SCALING_LONGROPE) put(writer, architecture, "scaling.attn_factor", rope_magnitude(rope));
   if (rope->scaling != ROPE_SCALING_YARN) return;
   put(writer, architecture, "scaling.yarn_beta_fast", rope->beta_fast);
   put(writer, architecture, "scaling.yarn_beta_slow", rope->beta_slow);
