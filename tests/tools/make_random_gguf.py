@@ -4,9 +4,11 @@
 Shape: Llama-2-7B's (32 layers, hidden 4096, 32 heads over --kv-heads KV heads, feed-forward 11008, vocabulary 32000). Types: those of
 llama.cpp's Q4_K_M: Q4_K; Q6_K for the output layer and, in half of the layers, for attn_v and ffn_down; F32 norms of ones. 3.8 GiB.
 Block scales are chosen so that weights have mean 0 and a standard deviation near 0.02, which keeps losses finite. There is no vocabulary:
-rows for it are token ids, and the rows.jsonl that is written beside it has --rows of them, --length ids each, every one trained.
+rows for it are token ids. Beside random-7b.Q4_K_M.gguf come rows.jsonl, --rows rows of --length ids, every one trained, and recipe.yml, two
+steps of LoRA on all linear layers within 6.5 GiB.
 
     python3 tests/tools/make_random_gguf.py FOLDER [--kv-heads 8] [--layers 4] [--rows 4] [--length 512]     (needs numpy, gguf)
+    lora train FOLDER/recipe.yml --profile
 """
 import argparse
 import json
@@ -85,6 +87,34 @@ def write_model(path, layers, kv_heads, rng):
     writer.close()
 
 
+RECIPE = """base_model: {folder}/random-7b.Q4_K_M.gguf
+adapter: qlora
+load_in_4bit: true
+lora_r: 16
+lora_alpha: 32
+lora_target_linear: true
+datasets: [{{path: {folder}/rows.jsonl}}]
+dataset_prepared_path: {folder}/prepared
+sequence_len: {length}
+micro_batch_size: 1
+gradient_accumulation_steps: 1
+max_steps: 2
+learning_rate: 2e-4
+lr_scheduler: cosine
+optimizer: adamw_torch
+save_strategy: "no"
+max_memory: 6.5GiB
+output_dir: {folder}/out
+"""
+
+
+def write_rows(path, count, length, rng):
+    with open(path, "w", encoding="utf-8") as rows:
+        for _ in range(count):
+            ids = rng.integers(3, VOCABULARY, length).tolist()
+            rows.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
@@ -96,10 +126,9 @@ def main():
     options.folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     write_model(options.folder / "random-7b.Q4_K_M.gguf", options.layers, options.kv_heads, rng)
-    with open(options.folder / "rows.jsonl", "w", encoding="utf-8") as rows:
-        for _ in range(options.rows):
-            ids = rng.integers(3, VOCABULARY, options.length).tolist()
-            rows.write(json.dumps({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids}) + "\n")
+    write_rows(options.folder / "rows.jsonl", options.rows, options.length, rng)
+    recipe = RECIPE.format(folder=options.folder.resolve(), length=options.length)
+    (options.folder / "recipe.yml").write_text(recipe, encoding="utf-8")
 
 
 if __name__ == "__main__":
