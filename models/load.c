@@ -246,6 +246,7 @@ void model_close(Model *model) {
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
   quantized_folder_close(model);
+  if (model->balance) model->backend->release(model->balance, model->backend);
   arena_release(&model->arena);
   free(model->path);
   free(model);

@@ -47,6 +47,8 @@ typedef struct Model {
   struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h
   BlockType quantized_float_type;  // the folder's floats: what its weights are written as where nobody says otherwise
   int64_t quantized_mapped_bytes;  // of quantised layers that are used where the folder's files are mapped
+  float *balance, *balance_read;  // [balance_floats]: every ExpertLayer.totals, on the device, and read from there; models/balance.h
+  int64_t balance_floats;
 } Model;
 
 typedef struct ModelOptions {

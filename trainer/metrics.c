@@ -91,6 +91,7 @@ Status metrics_write_step(MetricsWriter *writer, const StepMetrics *metrics) {
   buffer_format(&line, "{\"step\": %lld", (long long)metrics->step);
   put_real(&line, "epoch", metrics->epoch);
   put_real(&line, "loss", metrics->loss);
+  if (metrics->has_experts) put_real(&line, "load_balancing_loss", metrics->load_balancing_loss);
   put_real(&line, "grad_norm", metrics->grad_norm);
   put_real(&line, "learning_rate", metrics->learning_rate);
   put_integer(&line, "tokens", metrics->tokens);

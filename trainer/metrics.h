@@ -1,12 +1,14 @@
 // metrics.jsonl in output_dir: one JSON object a line, in the file as soon as it is written.
 //   a step:        {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens",
-//                   "tokens_per_second", "peak_share", "peak_memory_bytes"}
+//                   "tokens_per_second", "peak_share", "peak_memory_bytes"}, and of a model with routed experts
+//                   "load_balancing_loss" behind "loss"
 // peak_share: the step's flop a second by what peak_flops measured at the start, which a loop of nothing but multiply-adds reaches.
 //   an evaluation: {"step", "eval_loss", "eval_perplexity"}
 // A number that is NaN or infinite (a skipped step) is null. Others are the shortest text that reads back as the same bits.
 #ifndef TRAINER_METRICS_H
 #define TRAINER_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/status.h"
@@ -15,6 +17,8 @@ typedef struct StepMetrics {
   int64_t step;  // 1 for the first
   double epoch;
   double loss;  // over the labelled tokens of the whole step
+  bool has_experts;
+  double load_balancing_loss;  // of the model's routers over the whole step (models/balance.h)
   double grad_norm;  // before clipping
   double learning_rate;
   int64_t tokens, trained_tokens;  // of this step

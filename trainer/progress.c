@@ -20,22 +20,23 @@ static const char *time_left(char text[32], const TrainProgress *progress, int64
 }
 
 void train_progress_step(TrainProgress *progress, const StepMetrics *metrics) {
-  char left[32], memory[32];
+  char left[32], memory[32], balance[32] = "";
+  if (metrics->has_experts) snprintf(balance, sizeof balance, "  load balance %.3f", metrics->load_balancing_loss);
   if (isfinite(metrics->loss)) {
     progress->loss = progress->has_loss ? 0.9 * progress->loss + 0.1 * metrics->loss : metrics->loss;
     progress->has_loss = true;
   }
   const char *remaining = time_left(left, progress, metrics->step), *bytes = format_bytes(memory, (double)metrics->peak_memory_bytes);
   if (isatty(STDERR_FILENO)) {
-    progress_show(metrics->step, progress->steps, "loss %.4f  %.0f tok/s  %s  %s left", progress->loss, metrics->tokens_per_second, bytes,
-                  remaining);
+    progress_show(metrics->step, progress->steps, "loss %.4f%s  %.0f tok/s  %s  %s left", progress->loss, balance,
+                  metrics->tokens_per_second, bytes, remaining);
     return;
   }
   bool edge = metrics->step == progress->first_step + 1 || metrics->step == progress->steps;
   if (!edge && metrics->step % progress->logging_steps != 0) return;
-  log_info("step %lld/%lld  epoch %.2f  loss %.4f  grad_norm %.4g  lr %.3g  %.0f tok/s (%.0f%% of peak)  %s  %s left",
-           (long long)metrics->step, (long long)progress->steps, metrics->epoch, metrics->loss, metrics->grad_norm, metrics->learning_rate,
-           metrics->tokens_per_second, 100 * metrics->peak_share, bytes, remaining);
+  log_info("step %lld/%lld  epoch %.2f  loss %.4f%s  grad_norm %.4g  lr %.3g  %.0f tok/s (%.0f%% of peak)  %s  %s left",
+           (long long)metrics->step, (long long)progress->steps, metrics->epoch, metrics->loss, balance, metrics->grad_norm,
+           metrics->learning_rate, metrics->tokens_per_second, 100 * metrics->peak_share, bytes, remaining);
 }
 
 void train_progress_evaluation(const TrainProgress *progress, int64_t step, double loss) {

@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "data/prepared.h"
 #include "kernels/peak.h"
+#include "models/balance.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
   int32_t largest = row_set_largest_id(rows);
@@ -208,6 +209,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
   TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
+  TRY(model_balance_open(run->model));
   int64_t before = memory_private_bytes();
   TRY(open_rows(run));
   run->rows_bytes = memory_private_bytes() - before;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core/log.h"
+#include "models/balance.h"
 #include "trainer/metrics.h"
 #include "trainer/memory_use.h"
 #include "trainer/progress.h"
@@ -57,6 +58,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   double start = time_seconds(), sum = 0, flop = run->step.tape.flop;
   int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
+  model_balance_clear(run->model);
   float scale = trained ? (float)(1.0 / (double)trained) : 0;
   for (int64_t i = 0; i < count; i++) {
     double nll;
@@ -81,6 +83,8 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   *metrics = (StepMetrics){.step = loop->state.step,
                            .epoch = run->stream ? (double)dataset_stream_pass(run->stream) : (double)loop->state.epoch + epoch_share,
                            .loss = loop->loss,
+                           .has_experts = run->model->balance != NULL,
+                           .load_balancing_loss = model_balance_loss(run->model),
                            .grad_norm = report.gradient_norm,
                            .learning_rate = rate,
                            .tokens = tokens,

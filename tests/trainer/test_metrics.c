@@ -129,6 +129,27 @@ static void nan_and_infinity_become_null(void **state) {
   buffer_release(&text);
 }
 
+static void only_a_model_with_experts_reports_its_load_balancing_loss(void **state) {
+  (void)state;
+  MetricsWriter writer;
+  assert_ok(metrics_open(&writer, output_dir, -1));
+  StepMetrics metrics = step_metrics(1);
+  metrics.load_balancing_loss = 2.125;
+  assert_ok(metrics_write_step(&writer, &metrics));
+  Buffer text = read_lines();
+  assert_null(strstr(text.data, "load_balancing_loss"));
+  buffer_release(&text);
+  metrics.has_experts = true;
+  assert_ok(metrics_write_step(&writer, &metrics));
+  metrics.load_balancing_loss = NAN;
+  assert_ok(metrics_write_step(&writer, &metrics));
+  metrics_close(&writer);
+  text = read_lines();
+  assert_non_null(strstr(text.data, ", \"load_balancing_loss\": 2.125, \"grad_norm\": "));
+  assert_non_null(strstr(text.data, ", \"load_balancing_loss\": null, \"grad_norm\": "));
+  buffer_release(&text);
+}
+
 static void resuming_cuts_back_to_the_step_and_gives_the_file_of_one_run(void **state) {
   (void)state;
   write_steps(1, 9, -1);
@@ -245,6 +266,7 @@ int main(void) {
       TEST(each_line_is_json_with_the_names_of_the_contract_and_the_same_bits),
       TEST(a_line_is_in_the_file_as_soon_as_it_is_written),
       TEST(nan_and_infinity_become_null),
+      TEST(only_a_model_with_experts_reports_its_load_balancing_loss),
       TEST(resuming_cuts_back_to_the_step_and_gives_the_file_of_one_run),
       TEST(a_new_run_starts_an_empty_file),
       TEST(a_line_that_does_not_fit_on_the_disk_is_taken_back),
