@@ -44,11 +44,23 @@ def shapes(config):
             yield from ((f"{name}.w1", FEED_FORWARD, HIDDEN), (f"{name}.w3", FEED_FORWARD, HIDDEN), (f"{name}.w2", HIDDEN, FEED_FORWARD))
 
 
-def logits_of(config, weights, **options):
+def logits_of(config, weights, expected=None):
+    """By transformers, with its own dequantisation of quantised weights, which must have the values `expected` of the modules."""
+    quantization = config.get("quantization_config", {})
+    method = quantization.get("quant_method")
+    if method == "fp8":
+        config = {**config, "quantization_config": quantization | {"dequantize": True}}
     with tempfile.TemporaryDirectory() as folder:
         save_file({k: v.contiguous() for k, v in weights.items()}, folder + "/model.safetensors", metadata={"format": "pt"})
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager",
+                                                     dtype=torch.bfloat16 if method == "compressed-tensors" else torch.float32)
+        if method == "compressed-tensors":  # it computes in the type that scales are loaded as: bfloat16
+            for name, value in model.state_dict().items():
+                assert name not in expected or "_proj" not in name or torch.equal(value.float(), expected[name]), name
+            return None
+        if method == "bitsandbytes":
+            model = model.dequantize(dtype=torch.float32).float()
         with torch.no_grad():
             return model(IDS).logits[0].float()
 
@@ -69,9 +81,8 @@ def add(name, config, quantization, quantize, loads=False):
     logits = logits_of(config, floats | {k: v.float() for k, v in embedding.items()})
     full = {**config, "quantization_config": quantization}
     if loads:
-        own = logits_of({**full, "quantization_config": quantization | ({"dequantize": True} if quantization["quant_method"] == "fp8" else {})},
-                        quantized | embedding)
-        print(f"{name}: transformers' own loading differs by {(own - logits).abs().max():.2e} of {logits.abs().max():.2f}")
+        own = logits_of(full, quantized | embedding, floats)
+        assert own is None or torch.equal(own, logits), name
     tensors[f"{name}/config"] = torch.tensor(list(json.dumps(full).encode()), dtype=torch.uint8)
     tensors[f"{name}/logits"] = logits
     for key, value in quantized.items():
@@ -92,7 +103,7 @@ add("awq", LLAMA, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_poi
 add("fp8", LLAMA, fp8_settings, lambda w: layers.fp8(w, (32, 32)), True)
 add("bitsandbytes_4bit", LLAMA, {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4",
                                  "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": "float32"}, layers.nf4, True)
-add("bitsandbytes_8bit", LLAMA, {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}, layers.int8)
+add("bitsandbytes_8bit", LLAMA, {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}, layers.int8, True)
 add("compressed_tensors", LLAMA, {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
                                   "config_groups": {"group_0": {"targets": ["Linear"], "weights": group_4}}, "ignore": ["lm_head"]},
     lambda w: layers.compressed(w, group_4), True)
