@@ -1,7 +1,7 @@
 // GPTQ (Frantar et al. 2022) and AWQ (Lin et al. 2023): 32-bit words whose packing runs along the other axis than ours, so codes,
 // scales and zeros are copied once, in the order of rows.
 //   GPTQ: qweight [in * bits / 32, out], dense along in; qzeros [groups, out * bits / 32], dense along out; scales [groups, out];
-//         g_idx [in], the group of each input. w = scales * (q - zero) in the scales' type; its first version stores zero - 1, modulo
+//         g_idx [in], the group of each input: used as it is, as the layers do, which never look at desc_act. w = scales * (q - zero) in the scales' type; its first version stores zero - 1, modulo
 //         2^bits (AutoGPTQ's and GPTQModel's own PyTorch layers).
 //   AWQ:  qweight [in, out / 8], qzeros [groups, out / 8], both with columns 0, 2, 4, 6, 1, 3, 5, 7 of eight from the low nibble up;
 //         scales [groups, out]. w = (q - zero) * scales in the scales' type (AutoAWQ's GEMM layer).
@@ -92,10 +92,7 @@ Status quant_read_packed(Matrix *out, const QuantModule *module) {
   grouped.rounding = grouped.scale_type;
   if (!is_awq && (config->is_activation_ordered || quant_find(module, "g_idx"))) {
     TRY(quant_need(&index, module, "g_idx", ST_I32, columns, 0));
-    TRY(quant_read_index(&grouped.group_of, module, index, "g_idx", groups, group));
-    if (grouped.group_of && !config->is_activation_ordered)
-      return quant_fail(module, "g_idx", "does not name groups of %lld columns in order, and config.json says desc_act false",
-                        (long long)group);
+    TRY(quant_read_index(&grouped.group_of, module, index, "g_idx", groups, group));  // what it says holds, whatever desc_act says
   }
   Repack job = {.weight = weight->data,
                 .zeros = zeros->data,

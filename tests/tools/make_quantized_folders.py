@@ -4,20 +4,19 @@ documented packing writes it, and the floats that its reference makes of it.
 
 For each case NAME: NAME/config (config.json as bytes), NAME/TENSOR for every tensor of the module, and NAME/expected in the type of the reference.
 
-bitsandbytes (on the CPU) and compressed-tensors are the libraries themselves. GPTQ, AWQ and FP8 need devices that tests do not have:
-their packing is written here from their documentation, and the floats by the formulas of their PyTorch layers
-(GPTQ: scales * (q - zero) in float16; AWQ: (q - zero) * scales in float16; FP8: float32(q) * scale).
+Most cases are made by the libraries (quantized_layers.py). What these do not write on the CPU is packed here from the documentation, with the
+floats by the formulas of their PyTorch layers: GPTQ's second version, scales in bfloat16 and zeros of 0 (scales * (q - zero) in the scales'
+type), FP8 with blocks that run over the edge, one scale for all or one a row (float32(q) * scale), compressed-tensors with weight_g_idx.
 
-    python3 tests/tools/make_quantized_folders.py [FILE]     (needs torch, bitsandbytes, compressed-tensors, safetensors)
+    python3 tests/tools/make_quantized_folders.py [FILE]
+        (needs torch, transformers, bitsandbytes, compressed-tensors, safetensors, AutoGPTQ's and AutoAWQ's layers)
 """
 import json
 import pathlib
 import sys
 
-import bitsandbytes as bnb
+import quantized_layers as layers
 import torch
-from bitsandbytes import functional as F
-from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
 from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import dequantize
 from safetensors.torch import save_file
@@ -45,17 +44,11 @@ def weights():
 for kind in ("nf4", "fp4"):
     for nested in (False, True):
         for block in (64, 128):
-            packed, state = F.quantize_4bit(weights(), blocksize=block, compress_statistics=nested, quant_type=kind)
-            expected = F.dequantize_4bit(packed, state)
-            parts = {"weight": packed}
-            for key, value in state.as_dict(packed=True).items():
-                parts["weight." + key] = value
+            parts, expected = layers.nf4(weights(), kind, nested, block)
             quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": kind,
                             "bnb_4bit_use_double_quant": nested}
             add(f"bnb_{kind}_{'nested' if nested else 'plain'}_{block}", quantization, parts, expected, "bfloat16")
-values, scales, _ = F.int8_vectorwise_quant(weights().half())
-add("bnb_int8", {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True},
-    {"weight": values, "SCB": scales, "weight_format": torch.tensor(0, dtype=torch.uint8)}, F.int8_vectorwise_dequant(values, scales))
+add("bnb_int8", {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}, *layers.int8(weights()))
 
 
 # ---- GPTQ ----
@@ -67,7 +60,7 @@ def pack_dense(values, bits):
     return torch.where(words >= 2**31, words - 2**32, words).int()
 
 
-def gptq(name, bits, group, order, symmetric, version, keep_index=True, scale_type=torch.float16):
+def gptq_by_formula(name, bits, group, order, symmetric, version, keep_index=True, scale_type=torch.float16):
     size = group if group > 0 else COLUMNS
     groups = (COLUMNS + size - 1) // size
     index = torch.arange(COLUMNS) // size
@@ -87,36 +80,30 @@ def gptq(name, bits, group, order, symmetric, version, keep_index=True, scale_ty
     add(name, quantization, parts, expected)
 
 
-gptq("gptq_2bit", 2, 32, False, False, 1)
-gptq("gptq_3bit", 3, 32, True, False, 1)
-gptq("gptq_4bit", 4, 32, False, True, 1)
-gptq("gptq_4bit_asym", 4, 32, False, False, 1)
-gptq("gptq_4bit_order", 4, 32, True, False, 1)
-gptq("gptq_4bit_row_v2", 4, -1, False, False, 2, keep_index=False)
-gptq("gptq_4bit_bf16", 4, 16, True, False, 2, scale_type=torch.bfloat16)
-gptq("gptq_4bit_short_group", 4, 64, False, False, 1)
-gptq("gptq_8bit", 8, 32, True, False, 1)
+def gptq(name, bits, group, order, symmetric, says_order=None):
+    add(name, {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": order if says_order is None else says_order,
+               "sym": symmetric}, *layers.gptq(weights(), bits, group, order, symmetric))
+
+
+gptq("gptq_2bit", 2, 32, False, False)
+gptq("gptq_3bit", 3, 32, True, False)
+gptq("gptq_4bit", 4, 32, False, True)
+gptq("gptq_4bit_asym", 4, 32, False, False)
+gptq("gptq_4bit_order", 4, 32, True, False)
+gptq("gptq_4bit_silent_order", 4, 32, True, False, says_order=False)
+gptq("gptq_4bit_short_group", 4, 64, False, False)
+gptq("gptq_8bit", 8, 32, True, False)
+gptq_by_formula("gptq_4bit_zero_0", 4, 32, False, False, 1)
+gptq_by_formula("gptq_4bit_row_v2", 4, -1, False, False, 2, keep_index=False)
+gptq_by_formula("gptq_4bit_bf16", 4, 16, True, False, 2, scale_type=torch.bfloat16)
 
 # ---- AWQ ----
-ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
-
-
-def pack_awq(values):
-    n, m = values.shape
-    eights = values.long().reshape(n, m // 8, 8)[:, :, ORDER]
-    words = (eights << (4 * torch.arange(8))).sum(2)
-    return torch.where(words >= 2**31, words - 2**32, words).int()
-
-
 for group in (32, -1):
-    size = group if group > 0 else COLUMNS
-    q, zeros = torch.randint(0, 16, (COLUMNS, ROWS)), torch.randint(0, 16, (COLUMNS // size, ROWS))
-    scales = (torch.rand(COLUMNS // size, ROWS) * 0.01 + 0.001).half()
-    index = torch.arange(COLUMNS) // size
-    add(f"awq_{size}", {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"},
-        {"qweight": pack_awq(q), "qzeros": pack_awq(zeros), "scales": scales}, ((q - zeros[index]).half() * scales[index]).t())
+    add(f"awq_{group if group > 0 else COLUMNS}", {"quant_method": "awq", "bits": 4, "group_size": group, "zero_point": True, "version": "gemm"},
+        *layers.awq(weights(), group))
 
 # ---- FP8 ----
+add("fp8_block_even", {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [32, 48]}, *layers.fp8(weights(), (32, 48)), "bfloat16")
 fp8 = (torch.randn(ROWS, COLUMNS) * 100).to(torch.float8_e4m3fn)
 fp8.view(-1)[:16] = torch.tensor([0, 128, 1, 7, 8, 127 - 1, 254, 129] * 2, dtype=torch.uint8).view(torch.float8_e4m3fn)
 block = [48, 64]
@@ -131,24 +118,19 @@ add("fp8_fbgemm", {"quant_method": "fbgemm_fp8"}, {"weight": fp8, "weight_scale"
 
 # ---- compressed-tensors ----
 def compressed(name, format, arguments, scales, q, zeros=None, index=None):
-    args = QuantizationArgs(**arguments)
-    expected = dequantize(q, scales, zeros, args) if index is None else (
-        (q.to(scales.dtype) - (0 if zeros is None else zeros.to(scales.dtype)[:, index])) * scales[:, index])
     quantization = {"quant_method": "compressed-tensors", "format": format,
                     "config_groups": {"group_0": {"targets": ["Linear"], "weights": arguments}}, "ignore": ["lm_head"]}
+    expected = dequantize(q, scales, zeros, QuantizationArgs(**arguments))
     parts = {"weight_scale": scales}
     if format == "pack-quantized":
-        parts["weight_packed"] = pack_to_int32(q, arguments["num_bits"])
-        parts["weight_shape"] = torch.tensor([ROWS, COLUMNS])
-        assert torch.equal(unpack_from_int32(parts["weight_packed"], arguments["num_bits"], q.shape), q)
-        if zeros is not None:
-            parts["weight_zero_point"] = pack_to_int32(zeros, arguments["num_bits"], packed_dim=0)
+        parts, expected = layers.packed_parts(q, arguments, scales, zeros)
     else:
         parts["weight"] = q
         if zeros is not None:
             parts["weight_zero_point"] = zeros
     if index is not None:
         parts["weight_g_idx"] = index.int()
+        expected = (q.to(scales.dtype) - zeros.to(scales.dtype)[:, index]) * scales[:, index]
     add(name, quantization, parts, expected, "bfloat16")
 
 
