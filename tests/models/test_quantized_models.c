@@ -5,6 +5,7 @@
 
 #include "adapters/adapter.h"
 #include "adapters/merge.h"
+#include "adapters/quantization.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "tests/support/golden.h"
@@ -80,12 +81,14 @@ static void assert_logits(const Case *c, const char *path, ModelOptions options,
   free(logits);
 }
 
-static BlockType merge(const Case *c, const char *from, const char *to, MergeType type) {
+static BlockType merge(const Case *c, const char *from, const char *to, const char *type) {
   Model *model;
   MergeReport report;
+  MergeOptions options = {0};
+  assert_ok(quantization_parse(&options.type, type));
   assert_ok(model_open(&model, from, (ModelOptions){0}, c->backend));
-  if (text_ends_with(to, ".gguf")) assert_ok(merge_write_gguf(&report, model, to, (MergeOptions){.type = type}));
-  else assert_ok(merge_write_folder(&report, model, to, (MergeOptions){.type = type}));
+  if (text_ends_with(to, ".gguf")) assert_ok(merge_write_gguf(&report, model, to, options));
+  else assert_ok(merge_write_folder(&report, model, to, options));
   model_close(model);
   return report.main_type;
 }
@@ -108,7 +111,7 @@ static void for_each_case(Check *check) {
     assert_ok(backend_new(&c.backend, NULL, 2));
     assert_ok(directory_create(c.folder));
     write_folder(c.folder, &all, c.name);
-    merge(&c, c.folder, c.floats, (MergeType){.type = BLOCK_F32});
+    merge(&c, c.folder, c.floats, "f32");
     check(&c);
     backend_free(c.backend);
     assert_ok(directory_remove(c.parent));
@@ -220,17 +223,17 @@ static void a_training_step_has_the_loss_and_gradients_of_the_floats(void **stat
 static void check_merges(const Case *c) {
   const struct {
     const char *file, *of_floats;
-    MergeType type;
+    const char *type;
     BlockType main_type;
     double tolerance;  // from the reference; 0: none
   } merges[] = {
-      {"f16.gguf", "floats_f16.gguf", {.type = BLOCK_F16}, BLOCK_F16, 2e-3},
-      {"q8_0.gguf", "floats_q8_0.gguf", {.type = BLOCK_Q8_0}, BLOCK_Q8_0, 0},
-      {"same", "floats_f16", {.same = true}, BLOCK_F16, 2e-3},
+      {"f16.gguf", "floats_f16.gguf", "f16", BLOCK_F16, 2e-3},
+      {"q8_0.gguf", "floats_q8_0.gguf", "q8_0", BLOCK_Q8_0, 0},
+      {"same", "floats_f16", "same", BLOCK_F16, 2e-3},
   };
   for (size_t i = 0; i < sizeof merges / sizeof *merges; i++) {
     char *path = path_join(c->parent, merges[i].file), *of_floats = path_join(c->parent, merges[i].of_floats);
-    MergeType type = merges[i].type.same ? (MergeType){.type = merges[i].main_type} : merges[i].type;
+    const char *type = block_traits(merges[i].main_type)->name;
     assert_int_equal(merge(c, c->folder, path, merges[i].type), merges[i].main_type);
     merge(c, c->floats, of_floats, type);
     float *actual = logits_of(c, path, (ModelOptions){0}), *expected = logits_of(c, of_floats, (ModelOptions){0});
