@@ -14,19 +14,21 @@ enum { ROWS = 64, COLUMNS = 96 };
 static volatile float sink;  // keeps the reads
 
 static Status read_module(Model *model, const uint8_t *data, size_t size, const uint8_t *end) {
-  static QuantizedFolder folder;
+  QuantizedFolder folder = {0};
   Matrix matrix;
   bool is_quantized;
   TRY(quant_config_parse(&folder.config, &is_quantized, (const char *)data, (size_t)(end - data), "fuzz.json", &model->arena));
   if (!is_quantized) return STATUS_OK;
-  model->quantized = &folder;
   TRY(safetensors_parse(&model->safetensors, "fuzz.safetensors", end + 1, size - (size_t)(end + 1 - data)));
+  model->quantized = &folder;
   Status status = quantized_folder_matrix(&matrix, &is_quantized, model, "m", ROWS, COLUMNS);
   for (int64_t row = 0; status == STATUS_OK && is_quantized && row < ROWS; row++) {
     float values[COLUMNS];
     matrix_dequantize(values, &matrix, row, 0, COLUMNS);
     sink = values[row % COLUMNS];
   }
+  quantized_folder_close(model);
+  model->quantized = NULL;
   safetensors_close(&model->safetensors);
   return status;
 }

@@ -104,6 +104,7 @@ static Status open_module(Opened *out, const Safetensors *all, const char *name,
 }
 
 static void close_module(Opened *opened) {
+  quantized_folder_close(&opened->model);
   safetensors_close(&opened->model.safetensors);
   backend_free(opened->model.backend);
   arena_release(&opened->model.arena);
