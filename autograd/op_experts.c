@@ -34,6 +34,7 @@ static void experts_forward(Node *node, Tape *tape) {
   int32_t *chosen = (int32_t *)(void *)places[EXPERTS_CHOSEN];
   kernels->router_forward(chosen, places[EXPERTS_WEIGHTS], node->is_again ? NULL : layer->totals, places[EXPERTS_LOGITS], &layer->settings,
                           x->rows, tape->backend);
+  if (tape->observer && tape->observer->experts) tape->observer->experts(tape->observer, &layer->matrices, chosen, x);
   if (!y->data) return;
   int64_t count = y->rows * y->columns;
   if (residual) kernels->copy(y->data, residual->data, count, tape->backend);

@@ -72,9 +72,11 @@ enum { LOSS_ROWS = 512 };
 
 typedef enum TapeMode { TAPE_FORWARD, TAPE_TRAIN } TapeMode;
 
-// For statistics of activations: sees x [rows, columns] of each linear operation before it is multiplied with the weights, on the device.
+// For statistics of activations: sees x [rows, columns] of each linear operation before it is multiplied with the weights, and of each layer
+// of routed experts with the experts that its rows have chosen [rows, used], on the device.
 typedef struct TapeObserver {
   void (*linear)(struct TapeObserver *observer, const Matrix *const *weights, int count, const Tensor *x);
+  void (*experts)(struct TapeObserver *observer, const ExpertMatrices *experts, const int32_t *chosen, const Tensor *x);  // or NULL
 } TapeObserver;
 
 struct Tape {

@@ -7,7 +7,8 @@
 #include "models/model.h"
 
 typedef struct Importance {
-  ImatrixEntry *entries;  // one for each of the model's linear layers, by its name in GGUF; the output layer is left out, as there
+  ImatrixEntry *
+      entries;  // one for each of the model's linear layers and kinds of routed experts, by its name in GGUF; the output layer is left out, as there
   int64_t count;
   int64_t chunks;  // that were run
   Arena arena;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/parts.h"
 #include "core/text.h"
 #include "data/tokenizer/tokenizer.h"
 #include "inspect/parts.h"
@@ -70,7 +71,8 @@ static void read_name(char name[80], const Gguf *gguf, const char *key) {
 }
 
 static void check_keys(Report *report, const Gguf *gguf, const char *architecture) {
-  static const char *const known[] = {"general.", "tokenizer.", "adapter.", "imatrix.", "quantize.", "split.", "training.", NULL};
+  static const char *const known[] = {"general.", "tokenizer.", "adapter.",      "imatrix.", "quantize.",
+                                      "split.",   "training.",  MERGE_EXACT_KEY, NULL};
   size_t length = strlen(architecture);
   for (int64_t i = 0; i < gguf->value_count; i++) {
     const char *key = gguf->values[i].key;

@@ -6,9 +6,10 @@
 #include "core/text.h"
 #include "inspect/parts.h"
 
-static const char *const gguf_names[] = {"token_embd.weight", "output_norm.weight",       "output.weight",
-                                         "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
-static const char *const folder_names[] = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"};
+static const char *const gguf_names[] = {"token_embd.weight",        "output_norm.weight", "output.weight",
+                                         "output_norm.bias",         "rope_freqs.weight",  "rope_factors_long.weight",
+                                         "rope_factors_short.weight"};
+static const char *const folder_names[] = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.norm.bias"};
 enum { NEEDED = 2 };  // of each list, the first so many; the head is not there where it is tied
 
 typedef struct Names {

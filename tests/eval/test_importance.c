@@ -53,6 +53,86 @@ static void sums_are_those_of_transformers(void **state) {
   backend_free(backend);
 }
 
+// Adds up by hand what gate and down of each expert see in one pass.
+typedef struct ByHand {
+  TapeObserver observer;  // first
+  const ExpertMatrices *experts;  // of the layer that is looked at
+  double *gate, *down;  // [experts, hidden], [experts, width]
+  double counts[16];
+} ByHand;
+
+static void ignore(TapeObserver *observer, const Matrix *const *weights, int count, const Tensor *x) {
+  (void)observer, (void)weights, (void)count, (void)x;
+}
+
+static double dot(const Matrix *w, int64_t row, const float *x) {
+  float values[128];
+  double sum = 0;
+  matrix_dequantize(values, w, row, 0, w->columns);
+  for (int64_t c = 0; c < w->columns; c++) sum += (double)values[c] * x[c];
+  return sum;
+}
+
+static void add_by_hand(TapeObserver *observer, const ExpertMatrices *experts, const int32_t *chosen, const Tensor *x) {
+  ByHand *sums = (ByHand *)observer;
+  if (experts != sums->experts) return;
+  for (int64_t i = 0; i < x->rows * experts->used; i++) {
+    const float *row = (const float *)x->data + i / experts->used * x->columns;
+    int64_t e = chosen[i];
+    sums->counts[e]++;
+    for (int64_t c = 0; c < experts->hidden; c++) sums->gate[e * experts->hidden + c] += (double)row[c] * row[c];
+    for (int64_t r = 0; r < experts->width; r++) {
+      double gate = dot(&experts->gate[e], r, row), inner = gate / (1 + exp(-gate)) * dot(&experts->up[e], r, row);
+      sums->down[e * experts->width + r] += inner * inner;
+    }
+  }
+}
+
+static void check_entry(const ImatrixEntry *entry, const char *name, const double *sums, const double *counts) {
+  assert_string_equal(entry->name, name);
+  for (int64_t e = 0; e < entry->experts; e++) {
+    assert_true(entry->counts[e] == counts[e]);
+    for (int64_t c = e * entry->columns; c < (e + 1) * entry->columns; c++)
+      if (!(fabs(entry->sums[c] - sums[c]) <= 1e-4 * sums[c] + 1e-9)) fail_msg("%s: %g, not %g", name, (double)entry->sums[c], sums[c]);
+  }
+}
+
+static void rows_of_routed_experts_are_summed_by_expert(void **state) {
+  (void)state;
+  char *path = shared_path("golden/families/mixtral");
+  if (!path) skip_test("no reference models");
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, "cpu", 2));
+  assert_ok(model_open(&model, path, (ModelOptions){0}, backend));
+  int32_t ids[CONTEXT], positions[CONTEXT];
+  for (int i = 0; i < CONTEXT; i++) ids[i] = (37 * i + 11) % 320, positions[i] = i;
+  Importance found;
+  assert_ok(importance_measure(&found, model, ids, CONTEXT, CONTEXT, 0, -1));
+  const ExpertMatrices *experts = &model->layers[1].experts.matrices;
+  ByHand sums = {.observer = {ignore, add_by_hand}, .experts = experts};
+  sums.gate = memory_new((size_t)(experts->experts * experts->hidden), sizeof *sums.gate);
+  sums.down = memory_new((size_t)(experts->experts * experts->width), sizeof *sums.down);
+  AttentionSpan span = {0, CONTEXT, 0, CONTEXT};
+  Tape tape;
+  tape_new(&tape, backend);
+  tape.observer = &sums.observer;
+  tape_begin(&tape, TAPE_FORWARD);
+  decoder_hidden(&tape, model, &(DecoderInput){.ids = ids, .positions = positions, .tokens = CONTEXT, .spans = &span, .span_count = 1});
+  tape_plan(&tape, 0);
+  assert_ok(tape_reserve(&tape));
+  tape_forward(&tape);
+  tape_free(&tape);
+  const ImatrixEntry *layer = &found.entries[model->linear_count + 3];
+  check_entry(&layer[0], "blk.1.ffn_gate_exps.weight", sums.gate, sums.counts);
+  check_entry(&layer[1], "blk.1.ffn_up_exps.weight", sums.gate, sums.counts);
+  check_entry(&layer[2], "blk.1.ffn_down_exps.weight", sums.down, sums.counts);
+  free(sums.gate), free(sums.down), free(path);
+  importance_release(&found);
+  model_close(model);
+  backend_free(backend);
+}
+
 static void chunks_and_ids_are_checked(void **state) {
   (void)state;
   Backend *backend;
@@ -134,7 +214,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(sums_are_those_of_transformers), cmocka_unit_test(chunks_and_ids_are_checked),
       cmocka_unit_test(both_formats_say_the_same),      cmocka_unit_test(what_is_written_is_read_again),
-      cmocka_unit_test(other_files_are_refused),
+      cmocka_unit_test(other_files_are_refused),        cmocka_unit_test(rows_of_routed_experts_are_summed_by_expert),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
