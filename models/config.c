@@ -70,7 +70,7 @@ static Status check_experts(const ModelConfig *c, const char *path) {
     return status_fail(STATUS_BAD_INPUT, "%s: %lld of %lld experts of size %lld for each token are not sane", path,
                        (long long)c->experts_used, (long long)c->experts, (long long)c->expert_feed_forward);
   if (c->groups <= 1) return STATUS_OK;
-  if (c->groups > c->experts || c->experts % c->groups || c->groups_used < 1 || c->groups_used > c->groups ||
+  if (c->groups > 256 || c->groups > c->experts || c->experts % c->groups || c->groups_used < 1 || c->groups_used > c->groups ||
       c->experts_used > c->experts / c->groups * c->groups_used || (c->is_sigmoid_routed && c->experts / c->groups < 2))
     return status_fail(STATUS_BAD_INPUT, "%s: %lld experts in %lld of %lld groups are not sane", path, (long long)c->experts,
                        (long long)c->groups_used, (long long)c->groups);
