@@ -57,9 +57,9 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 
 char **golden_families(void) {
   char *shared = shared_path("golden/families"), **families = memory_new(1, sizeof *families);
-  const char *parents[] = {shared, getenv("LORA_FAMILIES")};
+  const char *parents[] = {TESTS_DIR "/adapters/data/families", shared, getenv("LORA_FAMILIES")};
   int64_t count = 0;
-  for (int p = 0; p < 2; p++) {
+  for (int p = 0; p < 3; p++) {
     DIR *folder = parents[p] ? opendir(parents[p]) : NULL;
     for (struct dirent *entry; folder && (entry = readdir(folder));) {
       char *path = path_join(parents[p], entry->d_name), *golden = path_join(path, "golden.safetensors");

@@ -18,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 LENGTH = 48
+KEPT = "gemma2_scalar,gemma3_mixed,phi3_partial,mixtral_window,deepseek_v3_groups,smollm3_nope,starcoder2_window"
 SMALL = dict(vocab_size=288, hidden_size=60, intermediate_size=88, num_hidden_layers=3, max_position_embeddings=128, bos_token_id=1,
              eos_token_id=2, pad_token_id=0, attention_dropout=0.0)
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -143,7 +144,7 @@ def make(name, config, targets, is_old, folder, seed):
         age(folder)
     ids = torch.randint(3, config.vocab_size, (2, LENGTH))
     labels = ids.clone()
-    labels[0, :9] = labels[1, :21] = labels[1, 40:] = -100
+    labels[0, : LENGTH // 5] = labels[1, : LENGTH // 3] = labels[1, -LENGTH // 6 :] = -100
     golden = dict(input_ids=ids, labels=labels, logits=model(input_ids=ids).logits.detach())
     model = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"))
     with torch.no_grad():
@@ -176,7 +177,12 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
+    parser.add_argument("--small", action="store_true", help="the models that the repository keeps, in tests/adapters/data/families")
     arguments = parser.parse_args()
+    if arguments.small:
+        LENGTH = 20
+        SMALL |= dict(vocab_size=40, intermediate_size=20)
+        arguments.only = arguments.only or KEPT
     for name, (config, targets, is_old) in variants().items():
         if not arguments.only or name in arguments.only.split(","):
             make(name, config, targets, is_old, os.path.join(arguments.folder, name), arguments.seed)
