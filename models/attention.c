@@ -9,18 +9,20 @@ typedef struct Heads {
   Tensor *q, *k, *v;
 } Heads;
 
-static const Rope *layer_rope(const Model *model, const Layer *layer) {
-  const ModelConfig *c = &model->config;
-  return layer->kind->is_windowed && c->local_rope.base != 0 ? &c->local_rope : &c->rope;
-}
-
 // Turns the `rotary` dimensions of each head from `begin` on.
-static Tensor *rotate(Tape *tape, const Positions *positions, const Rope *rope, Tensor *x, int64_t head_size, int64_t begin,
-                      RopeLayout layout) {
-  RopeSettings settings = {
-      .head_size = head_size, .begin = begin, .rotary = rope->rotary, .layout = layout, .magnitude = (float)rope_magnitude(rope)};
-  positions_frequencies(&settings, tape, positions, rope);
-  return op_rope(tape, x, positions->input, settings);
+static Tensor *rotate(Tape *tape, const Positions *positions, const ModelConfig *config, const Layer *layer, Tensor *x, int64_t head_size,
+                      int64_t begin) {
+  bool is_local = layer->kind->is_windowed && config->local_rope.base != 0;
+  const Rope *rope = is_local ? &config->local_rope : &config->rope;
+  const Turns *turns = is_local ? &positions->local_turns : &positions->turns;
+  return op_rope(tape, x, positions->input,
+                 (RopeSettings){.rows = turns->rows,
+                                .count = turns->count,
+                                .head_size = head_size,
+                                .begin = begin,
+                                .rotary = rope->rotary,
+                                .layout = config->rope_layout,
+                                .magnitude = (float)rope_magnitude(rope)});
 }
 
 // The parts of x that queries are made of, and keys and values of all of it.
@@ -50,9 +52,8 @@ static Heads plain_heads(Tape *tape, const Model *model, const Layer *layer, Ten
   if (layer->q_norm.weight) heads.q = op_norm(tape, heads.q, &layer->q_norm, NULL);
   if (layer->k_norm.weight) heads.k = op_norm(tape, heads.k, &layer->k_norm, NULL);
   if (!layer->kind->has_rope) return heads;
-  const Rope *rope = layer_rope(model, layer);
-  heads.q = rotate(tape, &queries->positions, rope, heads.q, c->head_size, 0, c->rope_layout);
-  heads.k = rotate(tape, keys, rope, heads.k, c->head_size, 0, c->rope_layout);
+  heads.q = rotate(tape, &queries->positions, c, layer, heads.q, c->head_size, 0);
+  heads.k = rotate(tape, keys, c, layer, heads.k, c->head_size, 0);
   return heads;
 }
 
@@ -66,9 +67,9 @@ static Heads latent_heads(Tape *tape, const Model *model, const Layer *layer, Te
   } else {
     q = linear_apply(tape, &layer->q, x_q, NULL);
   }
-  q = rotate(tape, &queries->positions, &c->rope, q, c->head_size, fixed, c->rope_layout);
+  q = rotate(tape, &queries->positions, c, layer, q, c->head_size, fixed);
   Tensor *packed = linear_apply(tape, &layer->kv_a, x, NULL);
-  packed = rotate(tape, keys, &c->rope, packed, packed->columns, c->kv_latent, c->rope_layout);
+  packed = rotate(tape, keys, c, layer, packed, packed->columns, c->kv_latent);
   Tensor *kv = linear_apply(tape, &layer->kv_b, op_norm_columns(tape, packed, 0, &layer->kv_a_norm), NULL);
   const HeadPart key[] = {{.x = kv, .head_step = unpacked, .width = fixed}, {.x = packed, .begin = c->kv_latent, .width = c->rope_size}};
   const HeadPart value[] = {{.x = kv, .begin = fixed, .head_step = unpacked, .width = c->value_size}};

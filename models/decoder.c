@@ -9,23 +9,26 @@ Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSet
   return op_norm(tape, linear_apply(tape, linear, x, NULL), post_norm, h);
 }
 
-void positions_frequencies(RopeSettings *settings, Tape *tape, const Positions *positions, const Rope *rope) {
-  int64_t pairs = rope->rotary / 2;
+static Turns turns_new(Tape *tape, const Positions *positions, const Rope *rope, int64_t context) {
   bool is_one = !rope_depends_on_length(rope) || positions->length > 0;
   int64_t count = is_one ? 1 : positions->span_count;
   RopeRows *rows = arena_new(&tape->arena, (size_t)count, sizeof *rows);
   for (int64_t i = 0; i < count; i++) {
     const AttentionSpan *span = &positions->spans[i];
-    float *frequencies = arena_new(&tape->arena, (size_t)pairs, sizeof *frequencies);
-    rope_frequencies(frequencies, rope, is_one ? positions->length : span->key_end - span->key_begin, positions->context);
+    float *frequencies = arena_new(&tape->arena, (size_t)(rope->rotary / 2), sizeof *frequencies);
+    rope_frequencies(frequencies, rope, is_one ? positions->length : span->key_end - span->key_begin, context);
     rows[i] = is_one ? (RopeRows){frequencies, 0, positions->rows} : (RopeRows){frequencies, span->query_begin, span->query_end};
   }
-  settings->rows = rows;
-  settings->count = count;
+  return (Turns){rows, count};
+}
+
+static void set_turns(Positions *positions, Tape *tape, const ModelConfig *config) {
+  positions->turns = turns_new(tape, positions, &config->rope, config->context_length);
+  if (config->local_rope.base != 0) positions->local_turns = turns_new(tape, positions, &config->local_rope, config->context_length);
 }
 
 // The wanted rows as queries of their documents.
-static Queries wanted_queries(Tape *tape, const DecoderInput *input, Tensor *rows, const Positions *all) {
+static Queries wanted_queries(Tape *tape, const ModelConfig *config, const DecoderInput *input, Tensor *rows, const Positions *all) {
   int32_t *positions = arena_new(&tape->arena, (size_t)input->row_count, sizeof *positions);
   int32_t *ends = arena_new(&tape->arena, (size_t)input->row_count, sizeof *ends);
   AttentionSpan *spans = arena_new(&tape->arena, (size_t)input->span_count, sizeof *spans);
@@ -43,6 +46,7 @@ static Queries wanted_queries(Tape *tape, const DecoderInput *input, Tensor *row
   queries.positions.input = tape_input(tape, positions, input->row_count, 1);
   queries.positions.spans = spans;
   queries.positions.rows = input->row_count;
+  set_turns(&queries.positions, tape, config);
   queries.ends = tape_input(tape, ends, input->row_count, 1);
   return queries;
 }
@@ -50,18 +54,18 @@ static Queries wanted_queries(Tape *tape, const DecoderInput *input, Tensor *row
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input) {
   const ModelConfig *c = &model->config;
   Tensor *ids = tape_input(tape, input->ids, input->tokens, 1);
-  const Positions positions = {.input = tape_input(tape, input->positions, input->tokens, 1),
-                               .spans = input->spans,
-                               .span_count = input->span_count,
-                               .rows = input->tokens,
-                               .length = input->cache ? input->context : 0,
-                               .context = c->context_length};
+  Positions positions = {.input = tape_input(tape, input->positions, input->tokens, 1),
+                         .spans = input->spans,
+                         .span_count = input->span_count,
+                         .rows = input->tokens,
+                         .length = input->cache ? input->context : 0};
+  set_turns(&positions, tape, c);
   const Queries all = {.positions = positions, .spans = input->spans, .span_count = input->span_count};
   Queries last = all;
   // In generation one graph serves many passes, whose spans move on: there the rows are taken at the end.
   bool takes_rows = input->rows && input->row_count < input->tokens;
   Tensor *rows = takes_rows ? tape_input(tape, input->rows, input->row_count, 1) : NULL;
-  if (rows && !input->cache) last = wanted_queries(tape, input, rows, &positions);
+  if (rows && !input->cache) last = wanted_queries(tape, c, input, rows, &positions);
   Tensor *h = op_embedding(tape, ids, &model->embedding, model->family->scales_embedding ? (float)sqrt((double)c->hidden) : 1);
   for (int i = 0; i < c->layers; i++) {
     tape_segment(tape);

@@ -4,13 +4,19 @@
 
 #include "models/model.h"
 
+// Frequencies of rotary positions: one array for all rows, or one for each document where they depend on its length.
+typedef struct Turns {
+  const RopeRows *rows;
+  int64_t count;
+} Turns;
+
 // Where tokens stand in their documents.
 typedef struct Positions {
   Tensor *input;  // int32 [n, 1]
   const AttentionSpan *spans;  // whose query_begin .. query_end are the rows
   int64_t span_count, rows;
   int64_t length;  // of every document, for RoPE; 0: the span's own keys
-  int64_t context;  // the model's
+  Turns turns, local_turns;  // by the model's RoPE, and by that of windowed layers where they have their own
 } Positions;
 
 // The rows that a layer's queries, output projection and MLP are computed for.
@@ -21,9 +27,6 @@ typedef struct Queries {
   const AttentionSpan *spans;
   int64_t span_count;
 } Queries;
-
-// Sets the frequencies of `settings`: one array, or one for each document where they depend on its length.
-void positions_frequencies(RopeSettings *settings, Tape *tape, const Positions *positions, const Rope *rope);
 
 // h + linear(x), or h + norm(linear(x)) where the family has a norm there.
 Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSettings *post_norm, Tensor *h);
