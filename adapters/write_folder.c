@@ -114,14 +114,10 @@ static void add_experts(Pieces *pieces, int layer) {
     add_vector(pieces, arena_format(&pieces->arena, "%s%s", prefix, names->bias), experts->settings.bias, experts->settings.experts);
     pieces->items[pieces->count - 1].type = ST_F32;
   }
-  const struct {
-    const char *name;
-    const Matrix *matrices;
-  } kinds[] = {{names->gate, experts->matrices.gate}, {names->up, experts->matrices.up}, {names->down, experts->matrices.down}};
   for (int e = 0; e < experts->matrices.experts; e++)
-    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
-      add_expert_matrix(pieces, arena_format(&pieces->arena, "%s%s", prefix, family_expert_name(&pieces->arena, kinds[k].name, e)),
-                        &kinds[k].matrices[e]);
+    for (int kind = 0; kind < EXPERT_KINDS; kind++)
+      add_expert_matrix(pieces, arena_format(&pieces->arena, "%s%s", prefix, family_expert_name(&pieces->arena, names->matrices[kind], e)),
+                        &expert_matrices(&experts->matrices, kind)[e]);
 }
 
 static void add_layer(Pieces *pieces, int index) {

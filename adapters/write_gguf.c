@@ -78,13 +78,6 @@ static void plan_other(Plan *plan, const GgufTensor *tensor) {
   memcpy(entry->shape, tensor->shape, sizeof entry->shape);
 }
 
-static const char *const expert_kinds[] = {"gate", "up", "down"};
-enum { EXPERT_KINDS = sizeof expert_kinds / sizeof *expert_kinds };
-
-static const Matrix *experts_of(const ExpertMatrices *matrices, int kind) {
-  return kind == 0 ? matrices->gate : kind == 1 ? matrices->up : matrices->down;
-}
-
 // What the model made of the base's tensors, by their names.
 typedef struct Names {
   Map linears, experts;  // experts: layer * EXPERT_KINDS + kind
@@ -96,7 +89,7 @@ static void collect_names(Names *names, Plan *plan) {
     map_set_string(&names->linears, arena_format(&plan->arena, "%s.weight", model->linears[i]->gguf_name), i);
   for (int layer = 0; layer < model->config.layers; layer++)
     for (int kind = 0; kind < EXPERT_KINDS && model->layers[layer].kind->is_sparse; kind++)
-      map_set_string(&names->experts, arena_format(&plan->arena, "blk.%d.ffn_%s_exps.weight", layer, expert_kinds[kind]),
+      map_set_string(&names->experts, arena_format(&plan->arena, "blk.%d.%s.weight", layer, expert_gguf_names[kind]),
                      layer * EXPERT_KINDS + kind);
 }
 
@@ -132,7 +125,7 @@ static Status plan_from_gguf(Plan *plan) {
     int64_t index;
     if (linear) plan_matrix(plan, tensor->name, linear);
     else if (map_get_string(&names.experts, tensor->name, &index))
-      plan_experts(plan, tensor->name, experts_of(&model->layers[index / EXPERT_KINDS].experts.matrices, (int)(index % EXPERT_KINDS)));
+      plan_experts(plan, tensor->name, expert_matrices(&model->layers[index / EXPERT_KINDS].experts.matrices, (int)(index % EXPERT_KINDS)));
     else plan_other(plan, tensor);
   }
   map_release(&names.linears);
@@ -200,8 +193,8 @@ static void plan_layer_experts(Plan *plan, int index) {
   if (experts->settings.bias)
     plan_vector(plan, arena_format(&plan->arena, "blk.%d.exp_probs_b.bias", index), experts->settings.bias, experts->settings.experts);
   for (int kind = 0; kind < EXPERT_KINDS; kind++)
-    plan_experts(plan, arena_format(&plan->arena, "blk.%d.ffn_%s_exps.weight", index, expert_kinds[kind]),
-                 experts_of(&experts->matrices, kind));
+    plan_experts(plan, arena_format(&plan->arena, "blk.%d.%s.weight", index, expert_gguf_names[kind]),
+                 expert_matrices(&experts->matrices, kind));
 }
 
 static void plan_layer(Plan *plan, int index) {

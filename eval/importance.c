@@ -96,12 +96,11 @@ static int64_t entry_new(Collector *collector, const char *name, int64_t columns
 
 static void experts_new(Collector *collector, int layer) {
   const ExpertMatrices *experts = &collector->model->layers[layer].experts.matrices;
-  static const char *const kinds[] = {"gate", "up", "down"};
   int64_t first = collector->importance->count;
-  for (int kind = 0; kind < 3; kind++) {
+  for (int kind = 0; kind < EXPERT_KINDS; kind++) {
     char name[64];
-    snprintf(name, sizeof name, "blk.%d.ffn_%s_exps", layer, kinds[kind]);
-    entry_new(collector, name, kind == 2 ? experts->width : experts->hidden, experts->experts);
+    snprintf(name, sizeof name, "blk.%d.%s", layer, expert_gguf_names[kind]);
+    entry_new(collector, name, kind == EXPERT_DOWN ? experts->width : experts->hidden, experts->experts);
   }
   map_set(&collector->layers, &experts, sizeof experts, first);
 }

@@ -50,13 +50,11 @@ static void know_experts(Names *names, const Family *family, const ModelConfig *
            : own->bias    ? own->bias
                           : "");
   if (own->bias) know(names, bias, false, type);
-  static const char *const stacked[] = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
-  const char *const single[] = {own->gate, own->up, own->down};
-  for (int kind = 0; kind < 3; kind++) {
-    if (names->is_gguf) know_layer(names, stacked[kind], layer, false, type);
+  for (int kind = 0; kind < EXPERT_KINDS; kind++) {
+    if (names->is_gguf) know_layer(names, expert_gguf_names[kind], layer, false, type);
     Arena arena = {0};
     for (int e = 0; !names->is_gguf && e < config->experts; e++)
-      know_layer(names, family_expert_name(&arena, single[kind], e), layer, false, type);
+      know_layer(names, family_expert_name(&arena, own->matrices[kind], e), layer, false, type);
     arena_release(&arena);
   }
 }

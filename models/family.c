@@ -49,12 +49,15 @@
   NORM(q_a_norm, "self_attn.q_a_layernorm", "attn_q_a_norm", Q_LATENT, WITH_Q_LATENT),      \
   NORM(kv_a_norm, "self_attn.kv_a_layernorm", "attn_kv_a_norm", KV_LATENT, IN_ALL)
 
-#define EXPERTS(router_bias)                                                                                \
-  {                                                                                                         \
-    .router = "mlp.gate", .bias = router_bias, .gate = "mlp.experts.%d.gate_proj", .up = "mlp.experts.%d.up_proj", \
-    .down = "mlp.experts.%d.down_proj"                                                                      \
+#define EXPERTS(router_bias)                                                      \
+  {                                                                               \
+    .router = "mlp.gate", .bias = router_bias, .matrices = {                      \
+      "mlp.experts.%d.gate_proj", "mlp.experts.%d.up_proj", "mlp.experts.%d.down_proj" \
+    }                                                                             \
   }
 // clang-format on
+
+const char *const expert_gguf_names[EXPERT_KINDS] = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
 
 static const Family families[] = {
     {.bit = FAMILY_LLAMA,
@@ -81,9 +84,7 @@ static const Family families[] = {
      .linears = {SEPARATE_PROJECTIONS},
      .norms = {NORMS_BEFORE},
      .experts = {.router = "block_sparse_moe.gate",
-                 .gate = "block_sparse_moe.experts.%d.w1",
-                 .up = "block_sparse_moe.experts.%d.w3",
-                 .down = "block_sparse_moe.experts.%d.w2"}},
+                 .matrices = {"block_sparse_moe.experts.%d.w1", "block_sparse_moe.experts.%d.w3", "block_sparse_moe.experts.%d.w2"}}},
     {.bit = FAMILY_QWEN2,
      .model_type = "qwen2",
      .architecture = "Qwen2ForCausalLM",

@@ -49,10 +49,14 @@ typedef struct NormName {
   Presence presence;
 } NormName;
 
-// Of routed experts; expert names have one %d. In GGUF they are ffn_gate_inp, exp_probs_b, and ffn_{gate,up,down}_exps with all experts.
+// The matrices of an expert, in the order of ExpertMatrices.
+enum { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_KINDS };
+extern const char *const expert_gguf_names[EXPERT_KINDS];  // "ffn_gate_exps", ...: of all experts in one tensor
+
+// Of routed experts in a folder; the matrices' names have one %d. The router is ffn_gate_inp in GGUF, its bias exp_probs_b.
 typedef struct ExpertNames {
   const char *router, *bias;  // bias NULL: none
-  const char *gate, *up, *down;
+  const char *matrices[EXPERT_KINDS];
 } ExpertNames;
 
 enum { FAMILY_LINEARS = 12, FAMILY_NORMS = 8 };
@@ -109,5 +113,9 @@ const Family *family_at(int index);  // NULL past the last
 int family_linear_count(const Family *family);
 int family_norm_count(const Family *family);
 const char *family_expert_name(Arena *arena, const char *format, int expert);  // "mlp.experts.3.up_proj"
+// The matrices of one kind, [experts].
+static inline const Matrix *expert_matrices(const ExpertMatrices *experts, int kind) {
+  return kind == EXPERT_GATE ? experts->gate : kind == EXPERT_UP ? experts->up : experts->down;
+}
 
 #endif

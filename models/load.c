@@ -64,8 +64,8 @@ static Status load_linear(Linear *linear, Model *model, const LinearName *names,
 }
 
 // The matrices of one kind of all experts: one tensor in GGUF, one each in a folder.
-static Status load_expert_matrices(const Matrix **out, Model *model, int layer, const char *name, const char *gguf, int64_t rows,
-                                   int64_t columns) {
+static Status load_expert_matrices(const Matrix **out, Model *model, int layer, int kind, int64_t rows, int64_t columns) {
+  const char *name = model->family->experts.matrices[kind], *gguf = expert_gguf_names[kind];
   int64_t count = model->config.experts;
   Matrix *matrices = arena_new(&model->arena, (size_t)count, sizeof *matrices);
   *out = matrices;
@@ -100,9 +100,9 @@ static Status load_experts(ExpertLayer *experts, Model *model, int layer) {
                                .hidden = c->hidden,
                                .width = c->expert_feed_forward,
                                .activation = model->family->activation};
-  TRY(load_expert_matrices(&matrices->gate, model, layer, names->gate, "ffn_gate_exps", matrices->width, c->hidden));
-  TRY(load_expert_matrices(&matrices->up, model, layer, names->up, "ffn_up_exps", matrices->width, c->hidden));
-  return load_expert_matrices(&matrices->down, model, layer, names->down, "ffn_down_exps", c->hidden, matrices->width);
+  TRY(load_expert_matrices(&matrices->gate, model, layer, EXPERT_GATE, matrices->width, c->hidden));
+  TRY(load_expert_matrices(&matrices->up, model, layer, EXPERT_UP, matrices->width, c->hidden));
+  return load_expert_matrices(&matrices->down, model, layer, EXPERT_DOWN, c->hidden, matrices->width);
 }
 
 static Status load_layer(Model *model, int index) {
