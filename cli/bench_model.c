@@ -143,7 +143,7 @@ static Status open_trainee(Trainee *trainee, const int32_t *ids, int64_t length)
   TRY(optimizer_new(&trainee->optimizer, method, optimizer, trainee->adapter->size, &group, 1, model->backend));
   double flops;
   FloatType fastest = peak_fastest(&flops, model->backend);
-  step_new(&trainee->step, model, fastest, CHECKPOINT_AUTO, (int64_t)(0.8 * (double)memory_available_bytes()));
+  step_new(&trainee->step, model, fastest, CHECKPOINT_AUTO, (int64_t)(0.8 * (double)model->backend->available_bytes(model->backend)));
   return step_reserve(&trainee->step, &trainee->batch, TAPE_TRAIN);
 }
 

@@ -30,6 +30,7 @@ typedef enum BlockType {
   BLOCK_MXFP4 = 39,
   BLOCK_NF4 = 1000,  // bitsandbytes NF4, double-quantised; its scales live apart: formats/nf4.h
   BLOCK_GROUPED = 1001,  // codes in groups of columns, the form of quantised Hugging Face folders: formats/grouped.h
+  BLOCK_DEVICE = 1002,  // a quantised matrix in the form that a device with a memory of its own gave it: Backend.upload_matrix
 } BlockType;
 
 enum { BLOCK_GGUF_END = BLOCK_MXFP4 + 1 };  // GGUF's own numbers, of the types above, are below

@@ -1,5 +1,5 @@
 // The CPU as a backend: the process's own memory, a thread pool, scratch, and the table of kernels that the
-// processor (CPUID) or LORA_CPU chooses.
+// processor (CPUID) or LORA_CPU chooses. Other devices come from libraries of their own (cuda_library.c).
 #include "kernels/backend.h"
 
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 #endif
 
 #include "core/memory.h"
+#include "kernels/cuda_library.h"
 
 typedef struct CpuState {
   char *scratch;  // [threads][KERNEL_SCRATCH_BYTES]; not zeroed, so that pages nobody uses cost nothing
@@ -95,12 +96,6 @@ static Status choose_kernels(const Kernels **out) {
                      names);
 }
 
-static Status check_device(const char *device) {
-  if (!device || strcmp(device, "cpu") == 0) return STATUS_OK;
-  if (strncmp(device, "cuda", 4) == 0) return status_fail(STATUS_USAGE, "device %s: this build has no CUDA backend; use cpu", device);
-  return status_fail(STATUS_USAGE, "device %s: no device is called that; use cpu", device);
-}
-
 static Status cpu_allocate(void **block, int64_t bytes, const char *purpose, Backend *backend) {
   (void)backend;
   return memory_try(block, (size_t)bytes, purpose);
@@ -116,41 +111,79 @@ static void cpu_copy(void *to, const void *from, int64_t bytes, Backend *backend
   if (bytes > 0) memcpy(to, from, (size_t)bytes);
 }
 
-Status backend_new(Backend **out, const char *device, int threads) {
-  *out = NULL;
+static Status cpu_check(Backend *backend) {
+  (void)backend;
+  return STATUS_OK;
+}
+
+static int64_t cpu_available_bytes(Backend *backend) {
+  (void)backend;
+  return memory_available_bytes();
+}
+
+static int64_t cpu_peak_bytes(Backend *backend) {
+  (void)backend;
+  return memory_peak_bytes();
+}
+
+static int64_t cpu_workspace_bytes(const Backend *backend) {
+  const CpuState *state = backend->state;
+  return (int64_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES + state->shared_bytes;
+}
+
+static void cpu_close(Backend *backend) {
+  CpuState *state = backend->state;
+  free(state->shared_block);
+  free(state->scratch);
+  free(state);
+}
+
+static Status cpu_open(Backend *backend) {
   const Kernels *kernels;
-  TRY(check_device(device));
   TRY(choose_kernels(&kernels));
-  ThreadPool *pool = pool_new(threads);
-  size_t bytes = (size_t)pool_threads(pool) * KERNEL_SCRATCH_BYTES;
+  size_t bytes = (size_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES;
   char *scratch = memory_pages(bytes);
-  if (!scratch) {
-    pool_free(pool);
-    return status_fail(STATUS_NO_SPACE, "out of memory: %zu bytes for the threads' scratch; use fewer --threads", bytes);
-  }
+  if (!scratch) return status_fail(STATUS_NO_SPACE, "out of memory: %zu bytes for the threads' scratch; use fewer --threads", bytes);
   CpuState *state = memory_new(1, sizeof *state);
   state->scratch = scratch;
-  Backend *backend = memory_new(1, sizeof *backend);
   *backend = (Backend){
       .kernels = kernels,
-      .pool = pool,
+      .pool = backend->pool,
       .allocate = cpu_allocate,
       .release = cpu_release,
       .upload = cpu_copy,
       .download = cpu_copy,
+      .check = cpu_check,
+      .available_bytes = cpu_available_bytes,
+      .peak_bytes = cpu_peak_bytes,
+      .workspace_bytes = cpu_workspace_bytes,
+      .close = cpu_close,
       .state = state,
   };
-  *out = backend;
   return STATUS_OK;
+}
+
+Status backend_new(Backend **out, const char *device, int threads) {
+  *out = NULL;
+  bool is_cpu = !device || strcmp(device, "cpu") == 0;
+  if (!is_cpu && strncmp(device, "cuda", 4) != 0)
+    return status_fail(STATUS_USAGE, "device %s: no device is called that; use cpu, cuda or cuda:N", device);
+  Backend *backend = memory_new(1, sizeof *backend);
+  backend->pool = pool_new(threads);
+  Status status = is_cpu ? cpu_open(backend) : cuda_library_open(backend, device);
+  if (status == STATUS_OK) {
+    *out = backend;
+  } else {
+    pool_free(backend->pool);
+    free(backend);
+  }
+  return status;
 }
 
 void backend_free(Backend *backend) {
   if (!backend) return;
-  CpuState *state = backend->state;
+  backend->close(backend);
   pool_free(backend->pool);
-  free(state->shared_block);
-  free(state->scratch);
-  free(state);
   free(backend);
 }
 
@@ -168,9 +201,4 @@ void *backend_shared_scratch(Backend *backend, int64_t bytes) {
     state->shared_bytes = bytes;
   }
   return state->shared_block;
-}
-
-int64_t backend_workspace_bytes(const Backend *backend) {
-  const CpuState *state = backend->state;
-  return (int64_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES + state->shared_bytes;
 }

@@ -132,17 +132,27 @@ typedef struct Kernels {
 
 struct Backend {
   const Kernels *kernels;
-  ThreadPool *pool;
+  ThreadPool *pool;  // of the CPU, for what the host computes
   // Device memory. On the CPU these are the process's own.
   Status (*allocate)(void **block, int64_t bytes, const char *purpose, Backend *backend);
   void (*release)(void *block, Backend *backend);
-  void (*upload)(void *device, const void *host, int64_t bytes, Backend *backend);
+  void (*upload)(void *device, const void *host, int64_t bytes, Backend *backend);  // `host` may be written to as soon as it returns
   void (*download)(void *host, const void *device, int64_t bytes, Backend *backend);  // waits
+  // NULL where the device reads the process's own memory. Else: makes a frozen matrix of the host's one that kernels can read (plain floats
+  // keep their type, what is quantised becomes BLOCK_DEVICE); STATUS_NO_SPACE. And gives such a matrix's memory back.
+  Status (*upload_matrix)(Matrix *matrix, Backend *backend);
+  void (*release_matrix)(Matrix *matrix, Backend *backend);
+  Status (*check)(Backend *backend);  // STATUS_FAILED when the device has failed since it was opened, with its words; waits
+  int64_t (*available_bytes)(Backend *backend);  // of the device's memory
+  int64_t (*peak_bytes)(Backend *backend);  // the most that was in use so far: of the device, or of the process on the CPU
+  int64_t (*workspace_bytes)(const Backend *backend);  // of all scratch
+  void (*close)(Backend *backend);  // frees the implementation's own
   void *state;  // the implementation's own: per-thread scratch of the CPU
 };
 
-// `device`: "cpu" (NULL is the same). `threads` <= 0: one a processor. The CPU's instruction set is the best that
-// this processor has, or what the environment variable LORA_CPU (scalar, avx2, avx512, amx) forces; STATUS_USAGE when it cannot.
+// `device`: "cpu" (NULL is the same), "cuda" or "cuda:N" (kernels/cuda_library.h). `threads` <= 0: one a processor. The CPU's instruction
+// set is the best that this processor has, or what the environment variable LORA_CPU (scalar, avx2, avx512, amx) forces; STATUS_USAGE when
+// it cannot.
 Status backend_new(Backend **out, const char *device, int threads);
 void backend_free(Backend *backend);
 
@@ -166,6 +176,5 @@ enum { KERNEL_SCRATCH_BYTES = 4 << 20, KERNEL_SHARED_BYTES = 20 << 20 };
 void *backend_scratch(Backend *backend, int thread);  // KERNEL_SCRATCH_BYTES, 64-byte aligned
 // One block shared by all threads of a kernel, grown to at least `bytes` when a larger one is first asked for.
 void *backend_shared_scratch(Backend *backend, int64_t bytes);
-int64_t backend_workspace_bytes(const Backend *backend);  // of all scratch
 
 #endif

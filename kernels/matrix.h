@@ -13,9 +13,9 @@
 typedef struct Matrix {
   BlockType type;
   int64_t rows, columns;
-  const void *data;  // [rows, columns] in blocks along columns; unused for BLOCK_NF4 and BLOCK_GROUPED
+  const void *data;  // [rows, columns] in blocks along columns; unused for BLOCK_NF4 and BLOCK_GROUPED, the device's own for BLOCK_DEVICE
   Nf4 nf4;  // BLOCK_NF4 only
-  int64_t first_row;  // BLOCK_NF4 and BLOCK_GROUPED, which are of a whole matrix: the rows of it before this one's
+  int64_t first_row;  // from BLOCK_NF4 on, which are of a whole matrix: the rows of it before this one's
   const Grouped *grouped;  // BLOCK_GROUPED only
 } Matrix;
 

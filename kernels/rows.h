@@ -1,13 +1,14 @@
 // Rows of activations or gradients as kernels see them: float32, or bfloat16 where a run keeps them so (the residual
-// stream, the loss and everything trainable stay float32 in any case).
+// stream, the loss and everything trainable stay float32 in any case). float16 is for CUDA devices that lack bfloat16: no table of the CPU
+// has it.
 #ifndef KERNELS_ROWS_H
 #define KERNELS_ROWS_H
 
 #include <stdint.h>
 
-typedef enum FloatType { FLOAT_32, FLOAT_BF16 } FloatType;
+typedef enum FloatType { FLOAT_32, FLOAT_BF16, FLOAT_F16 } FloatType;
 
-static inline int64_t float_bytes(FloatType type) { return type == FLOAT_BF16 ? 2 : 4; }
+static inline int64_t float_bytes(FloatType type) { return type == FLOAT_32 ? 4 : 2; }
 
 // Row i begins at element i * step.
 typedef struct Rows {

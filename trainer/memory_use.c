@@ -17,7 +17,7 @@ int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
       {"adapter's gradients", values},
       {"optimiser", values * run->optimizer->method->state_count},
       {"activations and their gradients", run->step.tape.block_bytes},
-      {"kernels' workspace", backend_workspace_bytes(run->backend)},
+      {"kernels' workspace", run->backend->workspace_bytes(run->backend)},
       {"rows and vocabulary", run->rows_bytes},
       {"program and libraries", run->program_bytes},
   };

@@ -168,7 +168,7 @@ static FloatType choose_activations(Run *run) {
 // counted whole, though few of their pages have been touched by now.
 static int64_t activation_budget(const Run *run) {
   enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
-  if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)memory_available_bytes());
+  if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend));
   int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - scratch - PROGRAM_BYTES;
 }

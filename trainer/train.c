@@ -91,7 +91,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
                            .trained_tokens = trained,
                            .tokens_per_second = (double)tokens / seconds,
                            .peak_share = (run->step.tape.flop - flop) / seconds / run->peak_flops,
-                           .peak_memory_bytes = memory_peak_bytes()};
+                           .peak_memory_bytes = run->backend->peak_bytes(run->backend)};
   return STATUS_OK;
 }
 

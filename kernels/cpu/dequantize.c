@@ -271,7 +271,8 @@ typedef struct RowFunctions {
 static RowFunctions row_functions(BlockType type) {
   switch (type) {
     FOR_TYPES(ROW_FUNCTIONS)
-    case BLOCK_F32: break;
+    case BLOCK_F32:
+    case BLOCK_DEVICE: break;
   }
   return (RowFunctions){0};
 }

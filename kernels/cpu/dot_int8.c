@@ -216,6 +216,7 @@ Int8Dot int8_dot(BlockType type) {
     // NF4's levels, and a group's, are no integers: rounded to 8 bits they would be off by almost as much as x, and always in the same way.
     case BLOCK_NF4:
     case BLOCK_GROUPED:
+    case BLOCK_DEVICE:
     case BLOCK_F32:
     case BLOCK_F16:
     case BLOCK_BF16: break;

@@ -61,6 +61,7 @@ double cpu_peak_flops(FloatType arithmetic, Backend *backend) {
 #else
     case FLOAT_BF16: return 0;
 #endif
+    case FLOAT_F16: return 0;
   }
   return 0;
 }

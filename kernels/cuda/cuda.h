@@ -1,0 +1,126 @@
+// What the files of this backend share on the host's side: the device, its memory, and how an entry of the kernel table (backend.h) starts
+// its kernels. A file here is a family of entries with the kernels that they start. Entries only put work into device->stream and return;
+// pointers of activations and weights are the device's, structs and spans the host's. Nothing here waits, but for download and
+// sum_of_squares.
+#ifndef KERNELS_CUDA_CUDA_H
+#define KERNELS_CUDA_CUDA_H
+
+#include "kernels/cuda/device.h"
+
+#define _Noreturn [[noreturn]]
+extern "C" {
+#include "core/memory.h"
+#include "kernels/backend.h"
+#include "kernels/loss.h"
+}
+
+// Memory that grows to the largest that was asked for, one block a purpose: kernels in one stream use it one after another.
+enum Workspace {
+  WORKSPACE_WEIGHTS,  // a panel of dequantised weights
+  WORKSPACE_ROWS,  // rows of an operand in another type
+  WORKSPACE_PARTS,  // parts of sums, added up in one order by a second kernel
+  WORKSPACE_BLAS,  // cuBLASLt's own
+  WORKSPACE_RESULT,  // a few numbers for the host
+  WORKSPACE_COUNT
+};
+
+struct Device {
+  int number;
+  int capability;  // 80 is sm_80
+  int processors;  // streaming multiprocessors
+  int64_t shared_bytes;  // that a block may ask for
+  cudaStream_t stream;  // all work of a step, in order
+  cudaStream_t side;  // what may run beside it: the next panel of weights, offloaded activations
+  cublasLtHandle_t blas;
+  cudaError_t error;  // the first that a call gave, cudaSuccess while all is well
+  char where[160];  // and the call
+  struct Pool *pool;
+  void *workspaces[WORKSPACE_COUNT];
+  int64_t workspace_bytes[WORKSPACE_COUNT];
+  struct Staging *staging;
+  struct Thresholds {
+    int64_t fused_rows;  // products of at most so many rows dequantise within the product
+    int64_t gemv_rows;
+  } thresholds;
+};
+
+static inline Device *device_of(Backend *backend) { return static_cast<Device *>(backend->state); }
+
+// Remembers the first error and where it was: CHECK(device, cudaMemcpyAsync(...)). backend_check tells it.
+void device_check(Device *device, cudaError_t error, const char *what);
+#define CHECK(device, call) device_check(device, call, #call)
+// Starts a kernel in the device's stream.
+#define LAUNCH(device, kernel, grid, block, shared, ...) \
+  device_check(device, launch(kernel, grid, block, shared, (device)->stream, __VA_ARGS__), #kernel)
+
+void *device_workspace(Device *device, Workspace purpose, int64_t bytes);  // NULL (and an error remembered) when there is no memory
+// A copy on the device of `bytes` that the host holds now, for kernels that are started next (in device->stream); it need not be given
+// back. The same bytes as of late are not sent again.
+const void *device_stage(Device *device, const void *host, int64_t bytes);
+
+static inline unsigned blocks_for(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
+
+// use(T()) for the element type T that `type` is: with_type(type, [&](auto element) { using T = decltype(element); ... });
+template <typename Use>
+void with_type(FloatType type, Use use) {
+  switch (type) {
+    case FLOAT_32: use(float()); break;
+    case FLOAT_BF16: use(bf16()); break;
+    case FLOAT_F16: use(fp16()); break;
+  }
+}
+
+// Whether all of the addresses are multiples of 16, where packets can be moved.
+template <typename... Pointers>
+bool is_aligned(Pointers... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+// The entries, by family. Contracts: kernels/backend.h.
+extern "C" {
+void cuda_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cuda_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
+void cuda_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
+void cuda_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
+void cuda_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
+void cuda_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
+void cuda_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
+void cuda_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
+               int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
+void cuda_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend);
+void cuda_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                             const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                             const int32_t *query_ends, AttentionShape shape, Backend *backend);
+void cuda_gated_forward(void *y, const void *gate, const void *up, FloatType type, int64_t count, Activation f, Backend *backend);
+void cuda_gated_backward(void *dgate, void *dup, const void *dy, const void *gate, const void *up, FloatType type, int64_t count,
+                         Activation f, Backend *backend);
+void cuda_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
+                        int64_t n, int64_t vocabulary, float softcap, Backend *backend);
+void cuda_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
+                               int64_t n, float *scratch, float softcap, Backend *backend);
+void cuda_softcap(float *y, int64_t count, float cap, Backend *backend);
+void cuda_router_forward(int32_t *chosen, float *weights, float *totals, const float *logits, const RouterSettings *router, int64_t n,
+                         Backend *backend);
+void cuda_router_backward(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen, const RouterSettings *router,
+                          int64_t n, Backend *backend);
+void cuda_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
+                          bool in_int8, float *scratch, Backend *backend);
+void cuda_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
+                           const float *weights, int64_t n, bool accumulate, float *scratch, Backend *backend);
+void cuda_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, int64_t heads, int64_t width, int64_t n, bool accumulate,
+                     Backend *backend);
+void cuda_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
+                  Backend *backend);
+void cuda_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cuda_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
+void cuda_fill(float *y, float value, int64_t count, Backend *backend);
+void cuda_copy(float *y, const float *x, int64_t count, Backend *backend);
+void cuda_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
+void cuda_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
+double cuda_peak_flops(FloatType arithmetic, Backend *backend);
+}
+
+#endif

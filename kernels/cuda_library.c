@@ -1,0 +1,70 @@
+#include "kernels/cuda_library.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+
+static const char library_name[] = "liblora_cuda.so";
+
+// The path of the library beside the program, or NULL when there is none; the caller frees it.
+static char *beside_program(void) {
+  char program[4096];
+  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) return NULL;
+  program[length] = 0;
+  *strrchr(program, '/') = 0;
+  const char *const folders[] = {"", "/../lib/lora"};
+  for (int i = 0; i < 2; i++) {
+    char *path = memory_format("%s%s/%s", program, folders[i], library_name);
+    if (file_exists(path)) return path;
+    free(path);
+  }
+  return NULL;
+}
+
+// Opened once and never closed: a driver's threads may outlive the backend.
+static Status library_open(void **out) {
+  static void *library;
+  if (!library) {
+    const char *wanted = getenv("LORA_CUDA_LIBRARY");
+    char *own = wanted && *wanted ? memory_copy_string(wanted) : beside_program();
+    library = dlopen(own ? own : library_name, RTLD_NOW | RTLD_LOCAL);
+    free(own);
+  }
+  *out = library;
+  if (library) return STATUS_OK;
+  return status_fail(STATUS_USAGE,
+                     "the CUDA backend cannot be opened (%s): build with the CUDA toolkit (LORA_CUDA=ON) where the driver is "
+                     "installed, or use the device cpu",
+                     dlerror());
+}
+
+static Status library_find(void *function, size_t size, const char *name) {
+  void *library;
+  TRY(library_open(&library));
+  void *symbol = dlsym(library, name);
+  if (!symbol) return status_fail(STATUS_USAGE, "the CUDA backend has no %s: it belongs to another version of this program; build again", name);
+  memcpy(function, &symbol, size);  // C has no conversion from an object's pointer to a function's
+  return STATUS_OK;
+}
+
+Status cuda_library_open(Backend *backend, const char *device) {
+  char *end = NULL;
+  const char *number = device[4] == ':' ? device + 5 : "0";
+  long index = strtol(number, &end, 10);
+  if ((device[4] && device[4] != ':') || end == number || *end || index < 0 || index > 1023)
+    return status_fail(STATUS_USAGE, "device %s: no device is called that; use cpu, cuda or cuda:N", device);
+  CudaBackendOpen *open_backend;
+  TRY(status_context(library_find(&open_backend, sizeof open_backend, CUDA_BACKEND_OPEN), "device %s", device));
+  return status_context(open_backend(backend, (int)index), "device %s", device);
+}
+
+Status cuda_library_describe(Buffer *text, int *count) {
+  CudaDescribe *describe;
+  TRY(library_find(&describe, sizeof describe, CUDA_DESCRIBE));
+  return describe(text, count);
+}
