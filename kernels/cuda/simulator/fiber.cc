@@ -64,7 +64,6 @@ void fiber_prepare(Fiber *fiber, int number, void (*entry)()) {
   // At a function's entry the stack pointer is 8 above a multiple of 16: below the return address, which is 0 here.
   void **top = reinterpret_cast<void **>(fiber->stack + STACK_BYTES - number % COLOURS * COLOUR_BYTES);
   *--top = nullptr;
-  *--top = nullptr;
   *--top = reinterpret_cast<void *>(entry);
   for (int i = 0; i < 6; i++) *--top = nullptr;
   fiber->saved = top;
