@@ -2,7 +2,7 @@
 #   LORA_CUDA=AUTO  where nvcc is found, for two targets: sm_75, and sm_80 with code that the driver translates for every later card
 #   LORA_CUDA=ON    for all targets; without nvcc this is an error
 #   LORA_CUDA=OFF   not at all
-# The same sources are compiled for the simulated device in any case (simulator.cmake).
+# The same sources are compiled for the simulated device in any case (simulator/CMakeLists.txt).
 set(LORA_CUDA AUTO CACHE STRING "the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE LORA_CUDA PROPERTY STRINGS AUTO ON OFF)
 
