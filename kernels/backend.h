@@ -130,6 +130,8 @@ typedef struct Kernels {
   double (*peak_flops)(FloatType arithmetic, Backend *backend);
 } Kernels;
 
+enum { BACKEND_TUNINGS = 8 };
+
 struct Backend {
   const Kernels *kernels;
   ThreadPool *pool;  // of the CPU, for what the host computes
@@ -147,6 +149,9 @@ struct Backend {
   int64_t (*peak_bytes)(Backend *backend);  // the most that was in use so far: of the device, or of the process on the CPU
   int64_t (*workspace_bytes)(const Backend *backend);  // of all scratch
   void (*close)(Backend *backend);  // frees the implementation's own
+  // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.
+  int64_t *tuning;
+  int tuning_count;  // at most BACKEND_TUNINGS
   void *state;  // the implementation's own: per-thread scratch of the CPU
 };
 
