@@ -40,7 +40,7 @@ struct Device {
   void *workspaces[WORKSPACE_COUNT];
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
-  cudaEvent_t panel_events[4];  // between the two streams; made when they are first used (products_close)
+  cudaEvent_t panel_events[5];  // between the two streams; made when they are first used (products_close)
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
