@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "models/quantized_folder.h"
 #include "models/tensors.h"
+#include "models/upload.h"
 
 static NormSettings norm_settings(const Model *model, int64_t columns) {
   return (NormSettings){.columns = columns,
@@ -222,6 +223,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   }
   TRY_DONE(load_weights(model));
   if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
+  TRY_DONE(model_upload(model));
 done:
   if (status != STATUS_OK) {
     model_close(model);
@@ -243,6 +245,7 @@ int64_t model_mapped_bytes(const Model *model) {
 
 void model_close(Model *model) {
   if (!model) return;
+  model_release_uploads(model);
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
   quantized_folder_close(model);
