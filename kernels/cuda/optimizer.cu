@@ -1,0 +1,98 @@
+// AdamW (Loshchilov and Hutter 2019) in the order of torch.optim.AdamW, with g the gradient times gradient_scale:
+//   m <- m + (1 - beta1) (g - m),  v <- v + (1 - beta2) (g^2 - v)
+//   p <- p - (rate weight_decay p + rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon))
+// in float32, of factors that are computed in double: what is taken off p is small beside it, and rounded before it is taken off.
+// And the sum of squares of float32, in double and always in one order.
+#include "kernels/cuda/elements.h"
+
+enum { SUM_BLOCKS = 512 };
+
+struct AdamwFactors {
+  float gradient_scale, decay, one_minus_beta1, one_minus_beta2, step_size, correction, epsilon;
+};
+
+static AdamwFactors adamw_factors(AdamwSettings settings) {
+  double step = static_cast<double>(settings.step);
+  return {static_cast<float>(settings.gradient_scale),
+          static_cast<float>(settings.learning_rate * settings.weight_decay),
+          static_cast<float>(1 - settings.beta1),
+          static_cast<float>(1 - settings.beta2),
+          static_cast<float>(settings.learning_rate / (1 - pow(settings.beta1, step))),
+          static_cast<float>(1 / sqrt(1 - pow(settings.beta2, step))),
+          static_cast<float>(settings.epsilon)};
+}
+
+__device__ __forceinline__ void update(float &p, float &m, float &v, float gradient, const AdamwFactors &with) {
+  float g = gradient * with.gradient_scale;
+  m = fmaf(with.one_minus_beta1, g - m, m);
+  v = fmaf(with.one_minus_beta2, fmaf(g, g, -v), v);
+  p -= fmaf(with.decay, p, with.step_size * m / fmaf(sqrtf(v), with.correction, with.epsilon));
+}
+
+__global__ void __launch_bounds__(THREADS)
+    adamw_kernel(float *p, float *m, float *v, const float *g, int64_t count, AdamwFactors with, bool is_packed) {
+  constexpr int N = PACKET<float>;
+  for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
+    float values[N], first[N], second[N], gradients[N];
+    load_floats<N>(values, p + i, count - i, is_packed);
+    load_floats<N>(first, m + i, count - i, is_packed);
+    load_floats<N>(second, v + i, count - i, is_packed);
+    load_floats<N>(gradients, g + i, count - i, is_packed);
+#pragma unroll
+    for (int k = 0; k < N; k++) update(values[k], first[k], second[k], gradients[k], with);
+    store_floats<N>(p + i, values, count - i, is_packed);
+    store_floats<N>(m + i, first, count - i, is_packed);
+    store_floats<N>(v + i, second, count - i, is_packed);
+  }
+}
+
+void cuda_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend) {
+  Device *device = device_of(backend);
+  if (count == 0) return;
+  LAUNCH(device, adamw_kernel, loop_blocks(device, count, PACKET<float>), THREADS, 0, p, m, v, g, count, adamw_factors(settings),
+         is_aligned(p, m, v, g));
+}
+
+// The sum over a block of THREADS, in thread 0.
+__device__ __forceinline__ double sum_doubles(double x, double *room) {
+  room[threadIdx.x] = x;
+  for (unsigned half = THREADS / 2; half; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
+  }
+  return room[0];
+}
+
+__global__ void __launch_bounds__(THREADS) squares_kernel(double *parts, const float *x, int64_t count, bool is_packed) {
+  SHARED(double, room, [THREADS]);
+  constexpr int N = PACKET<float>;
+  double sum = 0;
+  for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
+    float values[N];
+    load_floats<N>(values, x + i, count - i, is_packed);
+#pragma unroll
+    for (int k = 0; k < N; k++) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+  }
+  sum = sum_doubles(sum, room);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(THREADS) squares_total_kernel(double *total, const double *parts, int count) {
+  SHARED(double, room, [THREADS]);
+  double sum = 0;
+  for (int i = threadIdx.x; i < count; i += THREADS) sum += parts[i];
+  sum = sum_doubles(sum, room);
+  if (threadIdx.x == 0) *total = sum;
+}
+
+double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend) {
+  Device *device = device_of(backend);
+  double *numbers = static_cast<double *>(device_workspace(device, WORKSPACE_RESULT, (SUM_BLOCKS + 1) * sizeof(double))), result = 0;
+  if (count == 0 || !numbers) return 0;
+  int64_t each = THREADS * PACKET<float>;
+  int blocks = static_cast<int>(count < SUM_BLOCKS * each ? (count + each - 1) / each : int64_t(SUM_BLOCKS));
+  LAUNCH(device, squares_kernel, blocks, THREADS, 0, numbers + 1, x, count, is_aligned(x));
+  LAUNCH(device, squares_total_kernel, 1, THREADS, 0, numbers, numbers + 1, blocks);
+  backend->download(&result, numbers, sizeof result, backend);
+  return result;
+}
