@@ -28,6 +28,9 @@ void weights_dequantize(void *out, FloatType type, int64_t step, float alpha, co
 void weights_gather(void *out, FloatType type, int64_t step, float alpha, const Matrix *w, const int32_t *ids, int64_t rows, Device *device,
                     cudaStream_t stream);
 
+// Whether the type that the file had is one of evenly spaced levels (matrix_has_integer_levels), whose products take x in 8 bits.
+bool weights_have_integer_levels(const Matrix *w);
+
 // A projection of few rows x[n, w->columns], whole, with all of its terms (kernels/linear.h), where the weights are dequantised within the
 // product and only once. Any n is computed; the choice is the caller's, by device->thresholds.
 void fused_forward(const Projection *projection, Rows x, int64_t n, Device *device);
