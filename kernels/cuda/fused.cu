@@ -119,23 +119,11 @@ __device__ __forceinline__ void load_scales(Scale *out, const Weights &w, const 
   }
 }
 
-// An octet of a row: plain floats come from global memory.
-template <Form F, int TILES>
-__device__ __forceinline__ void octet_values(float out[OCTET], const UnitCodes &unit, const Scale *scales, const Weights &w,
-                                             const float *book, int64_t row, int column, int octet) {
-  if constexpr (form_traits[F].scales == SCALES_NONE) {
-#pragma unroll
-    for (int j = 0; j < OCTET; j++) out[j] = 0;
-    if (column < w.columns) weights_octet<F>(out, w, book, row, column);
-  } else {
-    values_of<F>(out, octet_of<F>(unit, octet), scales[octet / Shape<F, TILES>::SCALE_OCTETS], w, book, row, column);
-  }
-}
-
 // sums += the warp's 16 rows of w times x, of a slab.
 template <Form F, typename T, int TILES>
 __device__ __forceinline__ void multiply_slab(float sums[TILES][4], const uint8_t *stage, const Product &p, const float *book,
                                               const Scale (*scales)[Shape<F, TILES>::SCALES], const int64_t rows[2], int slab) {
+  typedef Shape<F, TILES> S;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4, column = slab * SLAB + t * UNIT;
   UnitCodes units[2] = {load_unit<F, TILES>(stage, warp * 16 + g, t), load_unit<F, TILES>(stage, warp * 16 + g + 8, t)};
 #pragma unroll
@@ -144,7 +132,8 @@ __device__ __forceinline__ void multiply_slab(float sums[TILES][4], const uint8_
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       float values[OCTET];
-      octet_values<F, TILES>(values, units[half], scales[half], p.w, book, rows[half], column + octet * OCTET, octet);
+      values_of<F>(values, octet_of<F>(units[half], octet), scales[half][octet / S::SCALE_OCTETS], p.w, book, rows[half],
+                   column + octet * OCTET);
 #pragma unroll
       for (int step = 0; step < 2; step++) {
         a[step][half] = pack_two<T>(values[4 * step], values[4 * step + 1]);
@@ -255,13 +244,17 @@ template <int TILES>
 static void start(const Product &p, Device *device) {
   with_type(p.x.type, [&](auto element) {
     using T = decltype(element);
-    if constexpr (sizeof(T) == 2) with_form(p.w.form, [&](auto form) { start_kernel<decltype(form)::value, T, TILES>(p, device); });
+    if constexpr (sizeof(T) == 2)
+      with_form(p.w.form, [&](auto form) {
+        if constexpr (decltype(form)::value > FORM_BF16) start_kernel<decltype(form)::value, T, TILES>(p, device);
+      });
   });
 }
 
 void fused_forward(const Projection *projection, Rows x, int64_t n, Device *device) {
   if (n <= 0 || projection->w->rows <= 0) return;
-  if (x.type == FLOAT_32 || n <= device->thresholds.gemv_rows) {
+  // Plain floats gain nothing from being read here: they come as they are, or to cuBLASLt.
+  if (x.type == FLOAT_32 || projection->w->type != BLOCK_DEVICE || n <= device->thresholds.gemv_rows) {
     gemv_forward(projection, x, n, device);
     return;
   }
