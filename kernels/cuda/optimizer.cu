@@ -38,8 +38,7 @@ __global__ void __launch_bounds__(THREADS)
     load_floats<N>(first, m + i, count - i, is_packed);
     load_floats<N>(second, v + i, count - i, is_packed);
     load_floats<N>(gradients, g + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) update(values[k], first[k], second[k], gradients[k], with);
+    UNROLL for (int k = 0; k < N; k++) update(values[k], first[k], second[k], gradients[k], with);
     store_floats<N>(p + i, values, count - i, is_packed);
     store_floats<N>(m + i, first, count - i, is_packed);
     store_floats<N>(v + i, second, count - i, is_packed);
@@ -70,8 +69,7 @@ __global__ void __launch_bounds__(THREADS) squares_kernel(double *parts, const f
   for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
     float values[N];
     load_floats<N>(values, x + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+    UNROLL for (int k = 0; k < N; k++) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
   }
   sum = sum_doubles(sum, room);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
