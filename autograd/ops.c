@@ -31,10 +31,11 @@ static void rope_rotate(void *x, const Node *node, bool inverse, Tape *tape) {
   const RopeSettings *settings = node->attributes;
   const Tensor *y = node->outputs[0];
   const int32_t *positions = node->inputs[1]->data;
+  const float *frequencies = node->inputs[2]->data;
   for (int64_t i = 0; i < settings->count; i++) {
     const RopeRows *rows = &settings->rows[i];
     char *first = (char *)x + (rows->first * y->columns + settings->begin) * float_bytes(y->type);
-    tape->backend->kernels->rope(first, y->type, positions + rows->first, rows->frequencies, rows->end - rows->first,
+    tape->backend->kernels->rope(first, y->type, positions + rows->first, frequencies + i * settings->rotary / 2, rows->end - rows->first,
                                  y->columns / settings->head_size, settings->head_size, settings->rotary, settings->layout,
                                  settings->magnitude, inverse, tape->backend);
   }
@@ -45,7 +46,7 @@ static void rope_forward(Node *node, Tape *tape) { rope_rotate(node->outputs[0]-
 // Nothing else reads x: the gradient, too, turns in its place.
 static void rope_backward(Node *node, Tape *tape) { rope_rotate(node->inputs[0]->gradient, node, true, tape); }
 
-// Positions are read by the backward pass, too; as an input of the tape they stay in any case.
+// Positions and frequencies are read by the backward pass, too; as inputs of the tape they stay in any case.
 static const Op rope_op = {.name = "rope", .forward = rope_forward, .backward = rope_backward, .aliased_input = 1, .is_in_place = true};
 
 Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings) {
@@ -54,6 +55,7 @@ Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings)
   Node *node = tape_node(tape, &rope_op, attributes);
   node->inputs[0] = x;
   node->inputs[1] = positions;
+  node->inputs[2] = settings.frequencies;
   node->outputs[0] = tape_tensor(tape, x->rows, x->columns, x->type);
   node_finish(node, false);
   return node->outputs[0];

@@ -45,14 +45,14 @@ Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
 
 // Rows of x whose heads turn by the same frequencies.
 typedef struct RopeRows {
-  const float *frequencies;  // [rotary / 2] on the device
   int64_t first, end;
 } RopeRows;
 
 // Rotary positions, in x's place: nothing else may read x. positions: int32 input tensor [n, 1]. Of each head the dimensions
 // begin .. begin + rotary - 1 turn. `rows` must stay until the pass has run.
 typedef struct RopeSettings {
-  const RopeRows *rows;
+  Tensor *frequencies;  // input tensor [count, rotary / 2]
+  const RopeRows *rows;  // [count]
   int64_t count;
   int64_t head_size, begin, rotary;
   RopeLayout layout;

@@ -58,13 +58,13 @@ Status cuda_library_open(Backend *backend, const char *device) {
   long index = strtol(number, &end, 10);
   if ((device[4] && device[4] != ':') || end == number || *end || index < 0 || index > 1023)
     return status_fail(STATUS_USAGE, "device %s: no device is called that; use cpu, cuda or cuda:N", device);
-  CudaBackendOpen *open_backend;
+  CudaBackendOpen *open_backend = NULL;
   TRY(status_context(library_find(&open_backend, sizeof open_backend, CUDA_BACKEND_OPEN), "device %s", device));
   return status_context(open_backend(backend, (int)index), "device %s", device);
 }
 
 Status cuda_library_describe(Buffer *text, int *count) {
-  CudaDescribe *describe;
+  CudaDescribe *describe = NULL;
   TRY(library_find(&describe, sizeof describe, CUDA_DESCRIBE));
   return describe(text, count);
 }

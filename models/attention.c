@@ -16,7 +16,8 @@ static Tensor *rotate(Tape *tape, const Positions *positions, const ModelConfig 
   const Rope *rope = is_local ? &config->local_rope : &config->rope;
   const Turns *turns = is_local ? &positions->local_turns : &positions->turns;
   return op_rope(tape, x, positions->input,
-                 (RopeSettings){.rows = turns->rows,
+                 (RopeSettings){.frequencies = turns->frequencies,
+                                .rows = turns->rows,
                                 .count = turns->count,
                                 .head_size = head_size,
                                 .begin = begin,

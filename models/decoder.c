@@ -12,14 +12,15 @@ Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSet
 static Turns turns_new(Tape *tape, const Positions *positions, const Rope *rope, int64_t context) {
   bool is_one = !rope_depends_on_length(rope) || positions->length > 0;
   int64_t count = is_one ? 1 : positions->span_count;
+  int64_t pairs = rope->rotary / 2;
   RopeRows *rows = arena_new(&tape->arena, (size_t)count, sizeof *rows);
+  float *frequencies = arena_new(&tape->arena, (size_t)(count * pairs), sizeof *frequencies);
   for (int64_t i = 0; i < count; i++) {
     const AttentionSpan *span = &positions->spans[i];
-    float *frequencies = arena_new(&tape->arena, (size_t)(rope->rotary / 2), sizeof *frequencies);
-    rope_frequencies(frequencies, rope, is_one ? positions->length : span->key_end - span->key_begin, context);
-    rows[i] = is_one ? (RopeRows){frequencies, 0, positions->rows} : (RopeRows){frequencies, span->query_begin, span->query_end};
+    rope_frequencies(frequencies + i * pairs, rope, is_one ? positions->length : span->key_end - span->key_begin, context);
+    rows[i] = is_one ? (RopeRows){0, positions->rows} : (RopeRows){span->query_begin, span->query_end};
   }
-  return (Turns){rows, count};
+  return (Turns){tape_input(tape, frequencies, count, pairs), rows, count};
 }
 
 static void set_turns(Positions *positions, Tape *tape, const ModelConfig *config) {

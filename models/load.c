@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "models/quantized_folder.h"
 #include "models/tensors.h"
+#include "models/upload.h"
 
 static NormSettings norm_settings(const Model *model, int64_t columns) {
   return (NormSettings){.columns = columns,
@@ -192,6 +193,23 @@ static Status quantize_matrices(Model *model) {
   return STATUS_OK;
 }
 
+// Types and shapes of all linear layers, and the first bytes of each: enough to tell models apart without reading them.
+static void hash_weights(Model *model) {
+  enum { SAMPLE = 256 };
+  Buffer bytes = {0};
+  for (int i = 0; i < model->linear_count; i++) {
+    const Matrix *w = &model->linears[i]->weight;
+    buffer_format(&bytes, "%s %d %lld %lld ", model->linears[i]->name, w->type, (long long)w->rows, (long long)w->columns);
+    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->type == BLOCK_GROUPED ? w->grouped->codes : w->data;
+    int64_t size = w->type == BLOCK_NF4       ? w->rows * w->columns / 2
+                   : w->type == BLOCK_GROUPED ? grouped_code_bytes(w->grouped, w->rows)
+                                              : block_row_bytes(w->type, w->columns) * w->rows;
+    buffer_append(&bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
+  }
+  sha256_bytes(model->hash, bytes.data ? bytes.data : "", bytes.length);
+  buffer_release(&bytes);
+}
+
 static Status check_path(const char *path) {
   bool folder = directory_exists(path);
   if (!folder && !file_exists(path))
@@ -222,6 +240,8 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   }
   TRY_DONE(load_weights(model));
   if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
+  hash_weights(model);
+  TRY_DONE(model_upload(model));
 done:
   if (status != STATUS_OK) {
     model_close(model);
@@ -243,6 +263,7 @@ int64_t model_mapped_bytes(const Model *model) {
 
 void model_close(Model *model) {
   if (!model) return;
+  model_release_uploads(model);
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
   quantized_folder_close(model);

@@ -6,6 +6,7 @@
 
 // Frequencies of rotary positions: one array for all rows, or one for each document where they depend on its length.
 typedef struct Turns {
+  Tensor *frequencies;  // [count, rotary / 2]
   const RopeRows *rows;
   int64_t count;
 } Turns;

@@ -37,23 +37,6 @@ static void hash_data(char hex[65], const RowSet *rows) {
   buffer_release(&bytes);
 }
 
-// Types and shapes of all linear layers, and the first bytes of each: enough to tell models apart without reading them.
-static void hash_model(char hex[65], const Model *model) {
-  enum { SAMPLE = 256 };
-  Buffer bytes = {0};
-  for (int i = 0; i < model->linear_count; i++) {
-    const Matrix *w = &model->linears[i]->weight;
-    buffer_format(&bytes, "%s %d %lld %lld ", model->linears[i]->name, w->type, (long long)w->rows, (long long)w->columns);
-    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->type == BLOCK_GROUPED ? w->grouped->codes : w->data;
-    int64_t size = w->type == BLOCK_NF4       ? w->rows * w->columns / 2
-                   : w->type == BLOCK_GROUPED ? grouped_code_bytes(w->grouped, w->rows)
-                                              : block_row_bytes(w->type, w->columns) * w->rows;
-    buffer_append(&bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
-  }
-  sha256_bytes(hex, bytes.data, bytes.length);
-  buffer_release(&bytes);
-}
-
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run) {
   int count = 0;
   arrays[count++] = (CheckpointArray){"parameters", run->adapter->data, run->adapter->size};
@@ -79,7 +62,7 @@ Status run_resume(TrainerState *state, Run *run) {
   *state = (TrainerState){.seed = run->recipe->seed, .best_step = -1};
   hash_recipe(state->fingerprint.recipe, run);
   hash_data(state->fingerprint.data, &run->train_rows);
-  hash_model(state->fingerprint.model, run->model);
+  memcpy(state->fingerprint.model, run->model->hash, sizeof run->model->hash);
   TRY(directory_create(run->recipe->output_dir));
   char *folder;
   TRY(find_checkpoint(&folder, run));

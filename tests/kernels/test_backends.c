@@ -1,15 +1,11 @@
-// Every entry of every compiled table of kernels against float64, on random and edge shapes and all weight types.
-// Activations are float32, then bfloat16. An output may be off by at most twice what a plain float32 version is off, whose
-// output is rounded to its type (both in the max norm), and never less
-// is asked than four units in the last place. Outputs are guarded on both sides, hold NaN before where they are set,
-// and inputs must come back unchanged. A table of another device joins by an entry in `tables`.
+// Every entry of every compiled table of the CPU's kernels against float64, on random and edge shapes and all weight types
+// (tests/support/kernel_compare.c has the rules). Activations are float32, then bfloat16. test_cuda.c does the same on a CUDA device.
 #include <float.h>
 #include <math.h>
 
-#include "tests/support/kernel_cases.h"
+#include "tests/support/kernel_compare.h"
 
-enum { GUARD = 32, SEED = 1, MAX_TABLES = 8 };
-static const uint32_t GUARD_BITS = 0x7fc0dead;  // a NaN, so that reading a guard shows, too
+enum { SEED = CASES_SEED, MAX_TABLES = 8 };
 
 typedef struct Table {
   const Kernels *kernels;
@@ -33,157 +29,11 @@ static Backend *open_backend(const Table *table, int threads) {
   return backend;
 }
 
-// The output's place in its guarded block is moved by a float in every other case: no kernel may rely on alignment.
-static int64_t guard_before(const KernelCase *c) { return c->n % 2 ? GUARD : GUARD - 1; }
-
-// What the kernel reads or writes for `count` values of the case, in a block of its own.
-static void *to_own_type(const void *values, int64_t count, FloatType type) {
-  const float *from = values;
-  uint16_t *rounded = memory_new((size_t)count + 1, sizeof(float));
-  if (type == FLOAT_32) return memcpy(rounded, values, (size_t)count * sizeof(float));
-  for (int64_t i = 0; i < count; i++) rounded[i] = bfloat16_from_float(from[i]);
-  return rounded;
-}
-
-static void *guarded_new(const KernelCase *c, int output, Backend *backend) {
-  FloatType type = case_type(c, output, true);
-  int64_t size = float_bytes(type), total = c->counts[output] + 2 * GUARD;
-  char *host = memory_new((size_t)total, (size_t)size);
-  for (int64_t i = 0; i < total; i++) memcpy(host + i * size, (const char *)&GUARD_BITS + 4 - size, (size_t)size);
-  if (c->initial[output]) {
-    void *own = to_own_type(c->initial[output], c->counts[output], type);
-    memcpy(host + guard_before(c) * size, own, (size_t)(c->counts[output] * size));
-    free(own);
-  }
-  void *device;
-  assert_ok(backend->allocate(&device, total * size, "a test", backend));
-  backend->upload(device, host, total * size, backend);
-  free(host);
-  return device;
-}
-
-static void guarded_read(float *out, const void *device, const KernelCase *c, int output, Backend *backend) {
-  FloatType type = case_type(c, output, true);
-  int64_t size = float_bytes(type), total = c->counts[output] + 2 * GUARD, before = guard_before(c);
-  char *host = memory_new((size_t)total, (size_t)size);
-  backend->download(host, device, total * size, backend);
-  for (int64_t i = 0; i < total; i++) {
-    if (i >= before && i < before + c->counts[output]) continue;
-    if (memcmp(host + i * size, (const char *)&GUARD_BITS + 4 - size, (size_t)size) == 0) continue;
-    fail_msg("%s: output %d: written outside, at %lld of %lld: %s", kernel_ops[c->op].name, output, (long long)(i - before),
-             (long long)c->counts[output], c->description);
-  }
-  for (int64_t i = 0; i < c->counts[output]; i++) {
-    if (type == FLOAT_32) memcpy(&out[i], host + (before + i) * size, sizeof *out);
-    else out[i] = bfloat16_to_float(((const uint16_t *)(const void *)host)[before + i]);
-  }
-  free(host);
-}
-
-static int64_t own_bytes(const KernelCase *c, int input) {
-  return case_type(c, input, false) == FLOAT_BF16 ? c->input_bytes[input] / 2 : c->input_bytes[input];
-}
-
-static void *input_new(const KernelCase *c, int input) {
-  if (case_type(c, input, false) == FLOAT_BF16) return to_own_type(c->inputs[input], c->input_bytes[input] / 4, FLOAT_BF16);
-  return memcpy(memory_new((size_t)c->input_bytes[input] + 1, 1), c->inputs[input], (size_t)c->input_bytes[input]);
-}
-
-static void check_input(const void *device, const KernelCase *c, int input, Backend *backend) {
-  void *host = memory_new((size_t)own_bytes(c, input) + 1, 1), *before = input_new(c, input);
-  backend->download(host, device, own_bytes(c, input), backend);
-  if (memcmp(host, before, (size_t)own_bytes(c, input)) != 0)
-    fail_msg("%s: input %d was written to: %s", kernel_ops[c->op].name, input, c->description);
-  free(host);
-  free(before);
-}
-
-static void run_case(float *out[CASE_OUTPUTS], const KernelCase *c, Backend *backend) {
-  void *in[CASE_INPUTS] = {0};
-  char *blocks[CASE_OUTPUTS] = {0};
-  float *places[CASE_OUTPUTS] = {0};
-  for (int i = 0; i < CASE_INPUTS; i++) {
-    if (!c->inputs[i]) continue;
-    void *own = input_new(c, i);
-    assert_ok(backend->allocate(&in[i], own_bytes(c, i), "a test", backend));
-    backend->upload(in[i], own, own_bytes(c, i), backend);
-    free(own);
-  }
-  for (int i = 0; i < CASE_OUTPUTS; i++) {
-    if (c->counts[i] == 0) continue;
-    blocks[i] = guarded_new(c, i, backend);
-    places[i] = (float *)(void *)(blocks[i] + guard_before(c) * float_bytes(case_type(c, i, true)));
-  }
-  kernel_ops[c->op].run(c, backend->kernels, backend, (const void *const *)in, places);
-  for (int i = 0; i < CASE_OUTPUTS; i++) {
-    if (blocks[i]) guarded_read(out[i], blocks[i], c, i, backend);
-    if (blocks[i]) backend->release(blocks[i], backend);
-  }
-  for (int i = 0; i < CASE_INPUTS; i++) {
-    if (in[i]) check_input(in[i], c, i, backend);
-    if (in[i]) backend->release(in[i], backend);
-  }
-}
-
-static void outputs_new(float *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c) {
-  for (int i = 0; i < CASE_OUTPUTS; i++) {
-    out[i] = arena_new(arena, (size_t)c->counts[i], sizeof **out);
-    if (c->initial[i]) memcpy(out[i], c->initial[i], (size_t)c->counts[i] * sizeof **out);
-  }
-}
-
-// The larger of the errors of the plain float32 versions, by output.
-static void plain_errors(double errors[CASE_OUTPUTS], double *const *truth, const KernelCase *exact, Arena *arena) {
-  KernelCase rounded = *exact, *c = &rounded;
-  if (c->type == FLOAT_BF16 && c->weights) {  // weights may be rounded, too
-    c->weights = memcpy(arena_new(arena, (size_t)(c->rows * c->columns), sizeof *c->weights), exact->weights,
-                        (size_t)(c->rows * c->columns) * sizeof *c->weights);
-    for (int64_t i = 0; i < c->rows * c->columns; i++)
-      c->weights[i] = bfloat16_to_float(bfloat16_from_float(c->alpha * c->weights[i])) / c->alpha;
-  }
-  for (int order = 0; order < PLAIN_ORDERS; order++) {
-    float *plain[CASE_OUTPUTS];
-    outputs_new(plain, arena, c);
-    kernel_ops[c->op].plain_float[order](plain, c);
-    for (int i = 0; i < CASE_OUTPUTS; i++) {
-      if (case_type(c, i, true) == FLOAT_BF16) round_to_bfloat16(plain[i], c->counts[i]);
-      double error = relative_error(plain[i], truth[i], c->counts[i], c->scale[i]);
-      assert_true(isfinite(error));
-      errors[i] = order == 0 ? error : fmax(errors[i], error);
-    }
-  }
-}
-
-static void compare_case(const KernelCase *c, Backend *backend, Arena *arena) {
-  double *truth[CASE_OUTPUTS], expected[CASE_OUTPUTS];
-  float *actual[CASE_OUTPUTS];
-  case_evaluate(truth, arena, c);
-  plain_errors(expected, truth, c, arena);
-  outputs_new(actual, arena, c);
-  run_case(actual, c, backend);
-  for (int i = 0; i < CASE_OUTPUTS; i++) {
-    double error = relative_error(actual[i], truth[i], c->counts[i], c->scale[i]);
-    // One unit of bfloat16 where values are rounded to it: few of them may be lucky in the plain version.
-    double least = case_type(c, i, true) == FLOAT_BF16 ? 0x1p-7 : 4 * FLT_EPSILON;
-    if (!(error <= fmax(2 * expected[i], least)))
-      fail_msg("%s %s: output %d is off by %.3g, plain float32 by %.3g: %s (seed %d)", backend->kernels->name, kernel_ops[c->op].name, i,
-               error, expected[i], c->description, SEED);
-  }
-}
-
 static void compare_op(KernelOp op) {
-  for (int t = 0; t < 2 * table_count; t++) {
-    Backend *backend = open_backend(&tables[t / 2], 2);
-    Rng rng = rng_new(SEED, RNG_STREAM_TEST);
-    for (int index = 0;; index++) {
-      Arena arena = {0};
-      KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
-      if (c && (t % 2 == 0 || case_round(c))) compare_case(c, backend, &arena);
-      arena_release(&arena);
-      if (c) continue;
-      assert_true(index > 0);
-      break;
-    }
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    cases_compare(op, FLOAT_32, 0, backend);
+    cases_compare(op, FLOAT_BF16, 0, backend);
     backend_free(backend);
   }
 }
@@ -217,8 +67,8 @@ static const int thread_counts[THREAD_COUNTS] = {1, 2, 3, 5};
 static void check_threads(const KernelCase *c, Backend *const backends[THREAD_COUNTS], Arena *arena) {
   float *out[THREAD_COUNTS][CASE_OUTPUTS];
   for (int i = 0; i < THREAD_COUNTS; i++) {
-    outputs_new(out[i], arena, c);
-    run_case(out[i], c, backends[i]);
+    case_outputs_new(out[i], arena, c);
+    case_run(out[i], c, backends[i]);
     for (int output = 0; output < CASE_OUTPUTS; output++)
       if (memcmp(out[0][output], out[i][output], (size_t)c->counts[output] * sizeof(float)) != 0)
         fail_msg("%s %s: output %d differs between 1 and %d threads: type %d, %s", backends[i]->kernels->name, kernel_ops[c->op].name,
@@ -238,7 +88,7 @@ static void number_of_threads_changes_no_bit(void **state) {
         Arena arena = {0};
         KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
         if (c) check_threads(c, backends, &arena);
-        if (c && case_round(c)) check_threads(c, backends, &arena);
+        if (c && case_round(c, FLOAT_BF16)) check_threads(c, backends, &arena);
         arena_release(&arena);
         if (!c) break;
       }
@@ -347,8 +197,8 @@ static void zero_rows_and_zero_counts_write_nothing(void **state) {
       c->n = 0, c->span_count = 0;
       for (int i = 0; i < CASE_OUTPUTS; i++)
         if (c->counts[i] > 0 && !c->initial[i]) c->initial[i] = arena_new(&arena, (size_t)c->counts[i], sizeof(float));
-      outputs_new(out, &arena, c);
-      run_case(out, c, backend);
+      case_outputs_new(out, &arena, c);
+      case_run(out, c, backend);
       for (int i = 0; i < CASE_OUTPUTS; i++)
         if (c->counts[i] > 0) assert_memory_equal(out[i], c->initial[i], (size_t)c->counts[i] * sizeof(float));
       arena_release(&arena);

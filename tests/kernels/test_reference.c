@@ -467,7 +467,9 @@ static void adamw_moves_by_the_learning_rate_at_first(void **state) {
 static void backend_refuses_devices_and_instruction_sets_that_are_not_there(void **state) {
   (void)state;
   Backend *backend;
-  assert_fails(STATUS_USAGE, backend_new(&backend, "cuda:0", 1), "cuda:0", "no CUDA backend");
+  setenv("LORA_CUDA_LIBRARY", "/nowhere/liblora_cuda.so", 1);
+  assert_fails(STATUS_USAGE, backend_new(&backend, "cuda:0", 1), "cuda:0", "CUDA backend cannot be opened");
+  assert_fails(STATUS_USAGE, backend_new(&backend, "cuda:x", 1), "cuda:x", "no device is called that");
   assert_fails(STATUS_USAGE, backend_new(&backend, "tpu", 1), "tpu", "cpu");
   setenv("LORA_CPU", "mmx", 1);
   assert_fails(STATUS_USAGE, backend_new(&backend, NULL, 1), "LORA_CPU=mmx", "scalar");

@@ -23,22 +23,38 @@ void case_evaluate(double *out[CASE_OUTPUTS], Arena *arena, const KernelCase *c)
   kernel_ops[c->op].plain_double(out, c);
 }
 
-void round_to_bfloat16(float *values, int64_t count) {
-  for (int64_t i = 0; i < count; i++) values[i] = bfloat16_to_float(bfloat16_from_float(values[i]));
+float float_rounded(float value, FloatType type) {
+  switch (type) {
+    case FLOAT_32: return value;
+    case FLOAT_BF16: return bfloat16_to_float(bfloat16_from_float(value));
+    case FLOAT_F16: return half_to_float(half_from_float(value));
+  }
+  return value;
 }
 
-bool case_round(KernelCase *c) {
+void round_to_type(float *values, int64_t count, FloatType type) {
+  for (int64_t i = 0; type != FLOAT_32 && i < count; i++) values[i] = float_rounded(values[i], type);
+}
+
+double case_flop(const KernelCase *c) {
+  double attention = (double)c->queries * (double)c->keys * (double)c->shape.heads * (double)(c->shape.head_size + c->shape.value_size);
+  double experts = (double)c->n * (double)c->experts.used * (double)c->experts.width * (double)c->experts.hidden * 3;
+  double product = (double)(c->n ? c->n : 1) * (double)(c->rows ? c->rows : 1) * (double)(c->columns ? c->columns : 1);
+  return 2 * fmax(attention, fmax(experts, product));
+}
+
+bool case_round(KernelCase *c, FloatType type) {
   bool any = false;
   for (int i = 0; i < CASE_INPUTS; i++) {
     if (!c->inputs[i] || !case_is_activation(c, i, false)) continue;
-    round_to_bfloat16((float *)(uintptr_t)c->inputs[i], c->input_bytes[i] / (int64_t)sizeof(float));
+    round_to_type((float *)(uintptr_t)c->inputs[i], c->input_bytes[i] / (int64_t)sizeof(float), type);
     any = true;
   }
   for (int i = 0; i < CASE_OUTPUTS; i++) {
     any |= c->counts[i] > 0 && case_is_activation(c, i, true);
-    if (c->initial[i] && case_is_activation(c, i, true)) round_to_bfloat16(c->initial[i], c->counts[i]);
+    if (c->initial[i] && case_is_activation(c, i, true)) round_to_type(c->initial[i], c->counts[i], type);
   }
-  c->type = FLOAT_BF16;
+  c->type = type;
   return any;
 }
 
@@ -49,13 +65,18 @@ Rows random_rows(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type
   fill_normal(values, n * step, 1, rng);
   if (type == FLOAT_32) return rows_f32(values, step);
   uint16_t *rounded = arena_new(arena, (size_t)(n * step), sizeof *rounded);
-  for (int64_t i = 0; i < n * step; i++) rounded[i] = bfloat16_from_float(values[i]);
+  for (int64_t i = 0; i < n * step; i++) rounded[i] = type == FLOAT_BF16 ? bfloat16_from_float(values[i]) : half_from_float(values[i]);
   return (Rows){rounded, step, type};
 }
 
 double rows_element(Rows rows, int64_t i, int64_t column) {
   int64_t at = i * rows.step + column;
-  return rows.type == FLOAT_BF16 ? bfloat16_to_float(((const uint16_t *)rows.data)[at]) : ((const float *)rows.data)[at];
+  switch (rows.type) {
+    case FLOAT_32: return ((const float *)rows.data)[at];
+    case FLOAT_BF16: return bfloat16_to_float(((const uint16_t *)rows.data)[at]);
+    case FLOAT_F16: return half_to_float(((const uint16_t *)rows.data)[at]);
+  }
+  return NAN;
 }
 
 // Building blocks of cases.

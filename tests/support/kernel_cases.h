@@ -116,9 +116,13 @@ KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool ac
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output);
 FloatType case_type(const KernelCase *c, int index, bool is_output);
-// Turns a case into one of bfloat16 activations: their values are rounded. False for an op that has none.
-bool case_round(KernelCase *c);
-void round_to_bfloat16(float *values, int64_t count);
+// Turns a case into one of activations of 16 bits: their values are rounded. False for an op that has none.
+bool case_round(KernelCase *c, FloatType type);
+float float_rounded(float value, FloatType type);
+void round_to_type(float *values, int64_t count, FloatType type);
+double case_flop(const KernelCase *c);  // about
+// After `run`: gives back the matrices that it sent to a device with a memory of its own.
+void case_release_matrices(Backend *backend);
 
 // Rows of normal values, `step` apart and whole; and one of their elements.
 Rows random_rows(Arena *arena, Rng *rng, int64_t n, int64_t step, FloatType type);

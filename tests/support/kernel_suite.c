@@ -42,18 +42,43 @@ static void round_to_int8(float *levels, float *scales, const float *x, int64_t 
 
 #define RUN(op) static void run_##op(const KernelCase *c, const Kernels *k, Backend *backend, const void *const *in, float *const *out)
 
-static Matrix matrix_at(const KernelCase *c, const void *const *in) {
+// The matrices of the case that runs, where they were sent to a device.
+static struct {
+  Matrix *matrices;
+  int64_t count, capacity;
+} sent;
+
+static void send_matrix(Matrix *matrix, Backend *backend) {
+  if (!backend->upload_matrix) return;
+  assert_ok(backend->upload_matrix(matrix, backend));
+  ARRAY_PUSH(sent.matrices, sent.count, sent.capacity) = *matrix;
+}
+
+void case_release_matrices(Backend *backend) {
+  for (int64_t i = 0; i < sent.count; i++) backend->release_matrix(&sent.matrices[i], backend);
+  free(sent.matrices);
+  memset(&sent, 0, sizeof sent);
+}
+
+static Matrix matrix_at(const KernelCase *c, const void *const *in, Backend *backend) {
   static Grouped grouped;  // of the case that runs
   Matrix matrix = c->matrix;
+  if (backend->upload_matrix) in = c->inputs;  // from where the host has it
   if (matrix.type == BLOCK_GROUPED) {
     grouped = *matrix.grouped;
     grouped.codes = in[1], grouped.scales = in[2], grouped.zeros = in[3];
     matrix.grouped = &grouped;
-    return matrix;
-  }
-  if (matrix.type == BLOCK_NF4)
+  } else if (matrix.type == BLOCK_NF4) {
     matrix.nf4 = (Nf4){(uint8_t *)(uintptr_t)in[1], (uint8_t *)(uintptr_t)in[2], (float *)(uintptr_t)in[3], matrix.nf4.offset};
-  else matrix.data = in[1];
+  } else {
+    matrix.data = in[1];
+  }
+  return matrix;
+}
+
+static Matrix sent_matrix(const KernelCase *c, const void *const *in, Backend *backend) {
+  Matrix matrix = matrix_at(c, in, backend);
+  send_matrix(&matrix, backend);
   return matrix;
 }
 
@@ -62,7 +87,7 @@ static Rows typed_rows(const KernelCase *c, const void *data, int64_t step) { re
 typedef void LinearForward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 
 static void run_forward(LinearForward *forward, const KernelCase *c, Backend *backend, const void *const *in, float *y) {
-  Matrix w = matrix_at(c, in);
+  Matrix w = sent_matrix(c, in, backend);
   Rows rows = {y, c->rows, c->type}, none = {0};
   Projection p = {.w = &w, .alpha = c->alpha, .y = rows, .residual = c->accumulate ? rows : none};
   forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
@@ -70,7 +95,7 @@ static void run_forward(LinearForward *forward, const KernelCase *c, Backend *ba
 RUN(linear_forward) { run_forward(k->linear_forward, c, backend, in, out[0]); }
 RUN(linear_forward_int8) { run_forward(k->linear_forward_int8, c, backend, in, out[0]); }
 RUN(linear_backward) {
-  Matrix w = matrix_at(c, in);
+  Matrix w = sent_matrix(c, in, backend);
   Projection p = {.w = &w, .alpha = c->alpha, .y = typed_rows(c, in[0], c->rows)};
   k->linear_backward((Rows){out[0], c->columns, c->type}, &p, 1, c->n, c->accumulate, backend);
 }
@@ -86,7 +111,7 @@ RUN(low_rank_backward) {
   k->low_rank_backward(&g, 1, c->n, backend);
 }
 RUN(embedding_forward) {
-  Matrix w = matrix_at(c, in);
+  Matrix w = sent_matrix(c, in, backend);
   k->embedding_forward(out[0], in[0], &w, c->n, c->alpha, backend);
 }
 static Rows input_rows(const KernelCase *c, const void *const *in, int index, int64_t step) {
@@ -143,9 +168,12 @@ typedef struct ExpertCall {
 static ExpertCall expert_call(const KernelCase *c, Backend *backend, const void *const *in) {
   int64_t count = c->experts.experts, floats = experts_scratch_floats(c->n, &c->experts);
   ExpertCall call = {.experts = c->experts, .matrices = memory_new((size_t)(3 * count), sizeof(Matrix))};
-  Matrix all = matrix_at(c, in);
+  Matrix all = matrix_at(c, in, backend);
   for (int which = 0; which < 3; which++)
-    for (int64_t e = 0; e < count; e++) call.matrices[which * count + e] = case_expert_matrix(c, &all, which, e);
+    for (int64_t e = 0; e < count; e++) {
+      call.matrices[which * count + e] = case_expert_matrix(c, &all, which, e);
+      send_matrix(&call.matrices[which * count + e], backend);
+    }
   call.experts.gate = call.matrices, call.experts.up = call.matrices + count, call.experts.down = call.matrices + 2 * count;
   assert_ok(backend->allocate(&call.scratch, (floats + 1) * (int64_t)sizeof(float), "a test", backend));
   return call;
@@ -168,13 +196,13 @@ RUN(experts_backward) {
 }
 RUN(rope) { k->rope(out[0], c->type, in[0], in[1], c->n, c->heads, c->head_size, c->rotary, c->layout, c->alpha, c->inverse, backend); }
 RUN(attention_forward) {
-  k->attention_forward(out[0], out[1], in[0], in[1], in[2], c->type, in[3], c->span_count, in[4], c->shape, backend);
+  k->attention_forward(out[0], out[1], in[0], in[1], in[2], c->type, c->inputs[3], c->span_count, in[4], c->shape, backend);
 }
 RUN(attention_backward) {
   void *scratch;
   int64_t floats = attention_scratch_floats(c->queries, &c->shape, c->type);
   assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
-  k->attention_backward(out[0], out[1], out[2], scratch, in[0], in[1], in[2], in[3], in[4], in[5], c->type, in[6], c->span_count, in[7],
+  k->attention_backward(out[0], out[1], out[2], scratch, in[0], in[1], in[2], in[3], in[4], in[5], c->type, c->inputs[6], c->span_count, in[7],
                         c->shape, backend);
   k->copy(out[3], scratch, c->span_count ? c->counts[3] : 0, backend);
   backend->release(scratch, backend);
@@ -186,7 +214,7 @@ RUN(gated_backward) {
 }
 RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, c->softcap, backend); }
 RUN(linear_cross_entropy) {
-  Matrix head = matrix_at(c, in);
+  Matrix head = sent_matrix(c, in, backend);
   void *scratch;
   int64_t floats = linear_cross_entropy_floats(c->n, c->rows, c->columns);
   assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));

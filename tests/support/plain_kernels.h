@@ -354,7 +354,7 @@ static void NAME(gated_backward)(REAL *const *out, const KernelCase *c) {
 
 // What lies between the products of an expert is rounded to the type of activations; the truth is not.
 static REAL NAME(between)(REAL value, const KernelCase *c) {
-  return sizeof(REAL) == sizeof(float) && c->type == FLOAT_BF16 ? (REAL)bfloat16_to_float(bfloat16_from_float((float)value)) : value;
+  return sizeof(REAL) == sizeof(float) ? (REAL)float_rounded((float)value, c->type) : value;
 }
 
 // gate and up of row i in expert e

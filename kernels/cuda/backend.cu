@@ -1,0 +1,160 @@
+// A CUDA device as a backend: what the program gets when it opens this library (kernels/cuda_library.h). Memory from a pool that counts it,
+// one stream for all work of a step, and pinned memory through which what the host holds is sent without waiting.
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/weights.h"
+
+extern "C" {
+#include "kernels/cuda_library.h"
+extern const Kernels kernels_cuda;
+CudaBackendOpen cuda_backend_open;
+CudaDescribe cuda_describe;
+}
+
+void device_check(Device *device, cudaError_t error, const char *what) {
+  if (error == cudaSuccess || device->error != cudaSuccess) return;
+  device->error = error;
+  snprintf(device->where, sizeof device->where, "%s", what);
+}
+
+static Status backend_check(Backend *backend) {
+  Device *device = device_of(backend);
+  CHECK(device, cudaStreamSynchronize(device->stream));
+  CHECK(device, cudaStreamSynchronize(device->side));
+  if (device->error == cudaSuccess) return STATUS_OK;
+  if (device->error == cudaErrorMemoryAllocation)
+    return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory (%s): a smaller micro_batch_size or sequence_len needs less", device->number,
+                       device->where);
+  return status_fail(STATUS_FAILED, "cuda:%d: %s (%s)", device->number, cudaGetErrorString(device->error), device->where);
+}
+
+static Status backend_allocate(void **block, int64_t bytes, const char *purpose, Backend *backend) {
+  Device *device = device_of(backend);
+  *block = pool_take(device->pool, bytes, device);
+  if (*block) {
+    CHECK(device, cudaMemsetAsync(*block, 0, static_cast<size_t>(bytes), device->stream));
+    return STATUS_OK;
+  }
+  char need[32], have[32];
+  format_bytes(need, static_cast<double>(bytes));
+  format_bytes(have, static_cast<double>(pool_available(device->pool)));
+  return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory: %s of %s are needed, and %s are free", device->number, need, purpose, have);
+}
+
+static void backend_release(void *block, Backend *backend) { pool_give(device_of(backend)->pool, block); }
+
+static void backend_upload(void *to, const void *host, int64_t bytes, Backend *backend) {
+  Device *device = device_of(backend);
+  staging_send(device->staging, to, host, bytes, device);
+}
+
+static void backend_download(void *host, const void *from, int64_t bytes, Backend *backend) {
+  Device *device = device_of(backend);
+  if (bytes > 0) CHECK(device, cudaMemcpyAsync(host, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device->stream));
+  CHECK(device, cudaStreamSynchronize(device->stream));
+}
+
+static int64_t backend_available_bytes(Backend *backend) { return pool_available(device_of(backend)->pool); }
+static int64_t backend_peak_bytes(Backend *backend) { return pool_peak(device_of(backend)->pool); }
+
+static int64_t backend_workspace_bytes(const Backend *backend) {
+  const Device *device = static_cast<const Device *>(backend->state);
+  int64_t bytes = 0;
+  for (int i = 0; i < WORKSPACE_COUNT; i++) bytes += device->workspace_bytes[i];
+  return bytes;
+}
+
+void *device_workspace(Device *device, Workspace purpose, int64_t bytes) {
+  if (bytes <= device->workspace_bytes[purpose]) return device->workspaces[purpose];
+  // Kernels that are under way may read the old block: the pool gives it to later work of the same stream only.
+  pool_give(device->pool, device->workspaces[purpose]);
+  device->workspaces[purpose] = pool_take(device->pool, bytes, device);
+  device->workspace_bytes[purpose] = device->workspaces[purpose] ? bytes : 0;
+  if (!device->workspaces[purpose]) device_check(device, cudaErrorMemoryAllocation, "workspace of kernels");
+  return device->workspaces[purpose];
+}
+
+const void *device_stage(Device *device, const void *host, int64_t bytes) { return staging_copy(device->staging, host, bytes, device); }
+
+static void backend_close(Backend *backend) {
+  Device *device = device_of(backend);
+  cudaDeviceSynchronize();
+  for (int i = 0; i < WORKSPACE_COUNT; i++) pool_give(device->pool, device->workspaces[i]);
+  if (device->staging) staging_free(device->staging);
+  if (device->pool) pool_free_all(device->pool);
+  if (device->blas) cublasLtDestroy(device->blas);
+  if (device->side) cudaStreamDestroy(device->side);
+  if (device->stream) cudaStreamDestroy(device->stream);
+  free(device);
+}
+
+// The figures are those of docs/cuda.md until `lora doctor` has measured on this card.
+static Device::Thresholds default_thresholds(const cudaDeviceProp *properties) {
+  bool is_large = properties->major >= 9;  // the more a card multiplies for each byte it reads, the sooner a pass of its own pays
+  Device::Thresholds thresholds = {};
+  thresholds.fused_rows = is_large ? 64 : properties->major == 8 && properties->minor == 0 ? 128 : 256;
+  thresholds.gemv_rows = 4;
+  return thresholds;
+}
+
+static Status open_device(Device *device, int number) {
+  int count = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) return status_fail(STATUS_USAGE, "the CUDA driver says: %s; use the device cpu", cudaGetErrorString(error));
+  if (number >= count) return status_fail(STATUS_USAGE, "this machine has %d CUDA devices, counted from 0", count);
+  cudaDeviceProp properties;
+  device->number = number;
+  CHECK(device, cudaSetDevice(number));
+  CHECK(device, cudaGetDeviceProperties(&properties, number));
+  if (device->error != cudaSuccess) return status_fail(STATUS_FAILED, "%s (%s)", cudaGetErrorString(device->error), device->where);
+  device->capability = properties.major * 10 + properties.minor;
+  if (device->capability < 75)
+    return status_fail(STATUS_USAGE, "%s is of compute capability %d.%d; 7.5 (Turing) is the least that this program has kernels for",
+                       properties.name, properties.major, properties.minor);
+  device->processors = properties.multiProcessorCount;
+  device->shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
+  device->thresholds = default_thresholds(&properties);
+  CHECK(device, cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking));
+  CHECK(device, cudaStreamCreateWithFlags(&device->side, cudaStreamNonBlocking));
+  if (cublasLtCreate(&device->blas) != CUBLAS_STATUS_SUCCESS) return status_fail(STATUS_FAILED, "cuBLASLt could not be opened");
+  device->pool = pool_new_device();
+  device->staging = staging_new(device);
+  if (device->error == cudaSuccess) return STATUS_OK;
+  return status_fail(STATUS_FAILED, "%s (%s)", cudaGetErrorString(device->error), device->where);
+}
+
+Status cuda_backend_open(Backend *backend, int number) {
+  Device *device = static_cast<Device *>(memory_new(1, sizeof *device));
+  ThreadPool *pool = backend->pool;
+  *backend = Backend();
+  backend->kernels = &kernels_cuda;
+  backend->pool = pool;
+  backend->allocate = backend_allocate;
+  backend->release = backend_release;
+  backend->upload = backend_upload;
+  backend->download = backend_download;
+  backend->upload_matrix = weights_upload;
+  backend->release_matrix = weights_release;
+  backend->check = backend_check;
+  backend->available_bytes = backend_available_bytes;
+  backend->peak_bytes = backend_peak_bytes;
+  backend->workspace_bytes = backend_workspace_bytes;
+  backend->close = backend_close;
+  backend->state = device;
+  Status status = open_device(device, number);
+  if (status != STATUS_OK) backend_close(backend);
+  return status;
+}
+
+Status cuda_describe(Buffer *text, int *count) {
+  cudaError_t error = cudaGetDeviceCount(count);
+  if (error != cudaSuccess) return status_fail(STATUS_FAILED, "%s", cudaGetErrorString(error));
+  for (int i = 0; i < *count; i++) {
+    cudaDeviceProp properties;
+    error = cudaGetDeviceProperties(&properties, i);
+    if (error != cudaSuccess) return status_fail(STATUS_FAILED, "cuda:%d: %s", i, cudaGetErrorString(error));
+    char bytes[32];
+    buffer_format(text, "cuda:%d: %s, compute capability %d.%d, %s, %d multiprocessors\n", i, properties.name, properties.major,
+                  properties.minor, format_bytes(bytes, static_cast<double>(properties.totalGlobalMem)), properties.multiProcessorCount);
+  }
+  return STATUS_OK;
+}

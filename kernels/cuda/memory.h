@@ -1,0 +1,30 @@
+// The device's memory, and the way into it.
+#ifndef KERNELS_CUDA_MEMORY_H
+#define KERNELS_CUDA_MEMORY_H
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "kernels/cuda/cuda.h"
+
+extern "C" {
+#include "core/log.h"
+}
+
+// Blocks that were given back are kept for the next request of about their size, for the driver's own calls wait for the device. Blocks
+// are used by work of one stream, so that one may be taken while kernels that read its old contents are still to run.
+struct Pool *pool_new_device(void);
+void pool_free_all(struct Pool *pool);
+void *pool_take(struct Pool *pool, int64_t bytes, Device *device);  // 256-byte aligned; NULL when there is no memory
+void pool_give(struct Pool *pool, void *block);  // NULL is nothing
+int64_t pool_available(struct Pool *pool);  // what the driver has free, and what is kept here
+int64_t pool_peak(const struct Pool *pool);  // the most that was in use at once
+
+// Pinned memory as a ring: a copy to the device is under way while the host goes on, and a piece of the ring is written to again only after
+// its copy has run.
+struct Staging *staging_new(Device *device);
+void staging_free(struct Staging *staging);
+void staging_send(struct Staging *staging, void *to, const void *host, int64_t bytes, Device *device);
+const void *staging_copy(struct Staging *staging, const void *host, int64_t bytes, Device *device);  // device_stage
+
+#endif

@@ -1,0 +1,38 @@
+# The CUDA backend as a shared object beside the program, by NVIDIA's toolkit:
+#   LORA_CUDA=AUTO  where nvcc is found, for two targets: sm_75, and sm_80 with code that the driver translates for every later card
+#   LORA_CUDA=ON    for all targets; without nvcc this is an error
+#   LORA_CUDA=OFF   not at all
+# The same sources are compiled for the simulated device in any case (simulator/CMakeLists.txt).
+set(LORA_CUDA AUTO CACHE STRING "the CUDA backend: AUTO, ON or OFF")
+set_property(CACHE LORA_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+if(LORA_CUDA STREQUAL "AUTO" AND (LORA_SANITIZE OR LORA_FUZZ))
+  message(STATUS "CUDA: no library in builds under sanitizers")
+elseif(LORA_CUDA)
+  if(NOT DEFINED ENV{CUDACXX} AND EXISTS /usr/local/cuda/bin/nvcc)
+    set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc CACHE FILEPATH "nvcc")
+  endif()
+  if(LORA_CUDA STREQUAL "AUTO")
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.cu)
+    add_library(lora_cuda SHARED ${cuda_sources})
+    target_include_directories(lora_cuda PRIVATE ${CMAKE_SOURCE_DIR})
+    target_compile_features(lora_cuda PRIVATE cuda_std_17)
+    target_compile_options(lora_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers -lineinfo)
+    target_link_libraries(lora_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
+    set_target_properties(lora_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+    install(TARGETS lora_cuda LIBRARY DESTINATION lib/lora)
+  elseif(LORA_CUDA STREQUAL "AUTO")
+    message(STATUS "CUDA: nvcc was not found; the program is built without a CUDA library")
+  else()
+    message(FATAL_ERROR "LORA_CUDA=ON, and nvcc was not found: install the CUDA toolkit, or configure with LORA_CUDA=OFF")
+  endif()
+endif()

@@ -1,0 +1,174 @@
+// The CUDA table against float64, by the cases and rules of every other table (tests/support/kernel_compare.h), in float32, bfloat16 and
+// float16. On the simulated device unless LORA_CUDA_LIBRARY names another library: scripts/gpu-check runs this very program on a card.
+//   test_cuda FAMILY    one family of kernels; without it, all
+// LORA_TEST_FLOP: the largest case, in multiply-adds and additions; for builds under sanitizers.
+#include <stdlib.h>
+
+#include "tests/support/kernel_compare.h"
+
+static Backend *backend;
+static int64_t most_flop;
+
+static int open_device(void **state) {
+  (void)state;
+  const char *limit = getenv("LORA_TEST_FLOP");
+  most_flop = limit ? atoll(limit) : 0;
+  assert_ok(backend_new(&backend, "cuda", 2));
+  return 0;
+}
+
+static int close_device(void **state) {
+  (void)state;
+  backend_free(backend);
+  return 0;
+}
+
+static void compare_types(KernelOp op) {
+  cases_compare(op, FLOAT_32, most_flop, backend);
+  cases_compare(op, FLOAT_BF16, most_flop, backend);
+  cases_compare(op, FLOAT_F16, most_flop, backend);
+}
+
+#define KERNEL_OP_TEST(op)                               \
+  static void op##_on_cuda_matches_float64(void **state) { \
+    (void)state;                                         \
+    compare_types(OP_##op);                              \
+  }
+KERNEL_OPS(KERNEL_OP_TEST)
+
+static void a_repeated_call_gives_the_same_bits(KernelOp op) {
+  Rng rng = rng_new(CASES_SEED + 1, RNG_STREAM_TEST);
+  for (int index = 0; index < 40; index++) {
+    Arena arena = {0};
+    KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
+    if (c && index % 2) (void)case_round(c, FLOAT_BF16);
+    float *out[2][CASE_OUTPUTS];
+    for (int i = 0; c && i < 2; i++) {
+      case_outputs_new(out[i], &arena, c);
+      case_run(out[i], c, backend);
+    }
+    for (int i = 0; c && i < CASE_OUTPUTS; i++)
+      if (memcmp(out[0][i], out[1][i], (size_t)c->counts[i] * sizeof(float)) != 0)
+        fail_msg("%s: output %d differs when it is computed again: %s", kernel_ops[op].name, i, c->description);
+    arena_release(&arena);
+    if (!c) break;
+  }
+}
+
+static void repeated_products_give_the_same_bits(void **state) {
+  (void)state;
+  a_repeated_call_gives_the_same_bits(OP_linear_forward);
+  a_repeated_call_gives_the_same_bits(OP_linear_backward);
+  a_repeated_call_gives_the_same_bits(OP_weight_backward);
+  a_repeated_call_gives_the_same_bits(OP_low_rank_backward);
+}
+
+static void repeated_attention_gives_the_same_bits(void **state) {
+  (void)state;
+  a_repeated_call_gives_the_same_bits(OP_attention_forward);
+  a_repeated_call_gives_the_same_bits(OP_attention_backward);
+}
+
+static void sum_of_squares_lets_nan_and_infinity_through(void **state) {
+  (void)state;
+  float host[1000] = {0};
+  void *device;
+  assert_ok(backend->allocate(&device, sizeof host, "a test", backend));
+  for (int place = 0; place < 1000; place += 333) {
+    memset(host, 0, sizeof host);
+    host[place] = NAN;
+    backend->upload(device, host, sizeof host, backend);
+    assert_true(isnan(backend->kernels->sum_of_squares(device, 1000, backend)));
+    host[place] = -INFINITY;
+    backend->upload(device, host, sizeof host, backend);
+    assert_true(isinf(backend->kernels->sum_of_squares(device, 1000, backend)));
+  }
+  backend->release(device, backend);
+}
+
+static void no_rows_and_no_counts_write_nothing(void **state) {
+  (void)state;
+  for (int op = 0; op < OP_COUNT; op++) {
+    if (op == OP_sum_of_squares) continue;
+    Arena arena = {0};
+    Rng rng = rng_new(CASES_SEED, RNG_STREAM_TEST);
+    KernelCase *c = kernel_ops[op].make(&arena, &rng, 1);
+    float *out[CASE_OUTPUTS];
+    c->n = 0, c->span_count = 0;
+    for (int i = 0; i < CASE_OUTPUTS; i++)
+      if (c->counts[i] > 0 && !c->initial[i]) c->initial[i] = arena_new(&arena, (size_t)c->counts[i], sizeof(float));
+    case_outputs_new(out, &arena, c);
+    case_run(out, c, backend);
+    for (int i = 0; i < CASE_OUTPUTS; i++)
+      if (c->counts[i] > 0) assert_memory_equal(out[i], c->initial[i], (size_t)c->counts[i] * sizeof(float));
+    arena_release(&arena);
+  }
+  assert_true(backend->kernels->sum_of_squares(NULL, 0, backend) == 0);
+}
+
+static void peak_is_a_rate(void **state) {
+  (void)state;
+  double rate = backend->kernels->peak_flops(FLOAT_32, backend), half = backend->kernels->peak_flops(FLOAT_F16, backend);
+  assert_true(isfinite(rate) && rate > 1e6);
+  assert_true(isfinite(half) && half > 1e6);
+}
+
+static void the_table_has_no_hole(void **state) {
+  (void)state;
+  for (size_t at = offsetof(Kernels, linear_forward); at < sizeof(Kernels); at += sizeof(void (*)(void))) {
+    void (*entry)(void);
+    memcpy(&entry, (const char *)backend->kernels + at, sizeof entry);
+    if (!entry) fail_msg("the entry at byte %zu is NULL", at);
+  }
+}
+
+static void memory_is_counted_and_its_lack_is_told(void **state) {
+  (void)state;
+  void *block, *too_much;
+  int64_t before = backend->available_bytes(backend);
+  assert_ok(backend->allocate(&block, 3 << 20, "a test", backend));
+  assert_true(before - backend->available_bytes(backend) >= 3 << 20);
+  assert_true(backend->peak_bytes(backend) >= 3 << 20);
+  assert_fails(STATUS_NO_SPACE, backend->allocate(&too_much, INT64_C(1) << 50, "the test's wish", backend), "the test's wish", "cuda:0");
+  backend->release(block, backend);
+  assert_true(backend->available_bytes(backend) >= before);
+}
+
+#define OP(op) {#op, op##_on_cuda_matches_float64, NULL, NULL, NULL}
+typedef struct Family {
+  const char *name;
+  struct CMUnitTest tests[8];
+} Family;
+
+static const Family families[] = {
+    {"linear", {OP(linear_forward), OP(linear_forward_int8), OP(linear_backward)}},
+    {"low_rank", {OP(weight_backward), OP(low_rank_backward), cmocka_unit_test(repeated_products_give_the_same_bits)}},
+    {"rows", {OP(embedding_forward), OP(gather_rows), OP(scatter_rows), OP(copy_heads)}},
+    {"norm", {OP(norm_forward), OP(norm_backward)}},
+    {"attention", {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits)}},
+    {"elementwise", {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(fill), OP(copy), OP(add)}},
+    {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
+    {"experts", {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward)}},
+    {"optimizer", {OP(adamw), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
+    {"device",
+     {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),
+      cmocka_unit_test(no_rows_and_no_counts_write_nothing), cmocka_unit_test(peak_is_a_rate)}},
+};
+
+static int run_family(const Family *family) {
+  size_t count = 0;
+  while (count < sizeof family->tests / sizeof *family->tests && family->tests[count].test_func) count++;
+  return _cmocka_run_group_tests(family->name, family->tests, count, open_device, close_device);
+}
+
+int main(int argc, char **argv) {
+  setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
+  int failed = 0, ran = 0;
+  for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+    if (argc > 1 && strcmp(argv[1], families[i].name) != 0) continue;
+    failed += run_family(&families[i]);
+    ran++;
+  }
+  if (!ran) fprintf(stderr, "test_cuda: no family is called %s\n", argv[1]);
+  return failed || !ran;
+}

@@ -1,0 +1,245 @@
+// Whole training steps on a CUDA device beside the CPU: the reference models of every family and the tiny one, packed documents, every
+// gradient, five optimiser steps, recomputation, dropout, NF4; and generation. On the simulated device unless LORA_CUDA_LIBRARY names another
+// library.
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/file.h"
+#include "core/log.h"
+#include "optim/optimizer.h"
+#include "runtime/session.h"
+#include "tests/support/golden.h"
+#include "trainer/step.h"
+
+static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
+
+typedef struct Setting {
+  FloatType type;
+  bool nf4;
+  Checkpointing checkpointing;
+  double dropout;
+} Setting;
+
+// A model on one device, ready to train.
+typedef struct Side {
+  Backend *backend;
+  Model *model;
+  Adapter *adapter;
+  Optimizer *optimizer;
+  Step step;
+  float *values;  // [adapter->size]: gradients or parameters as they were read last
+} Side;
+
+static void open_adapter(Side *side, const char *path, double dropout) {
+  char *folder = path_join(path, "adapter");
+  if (directory_exists(folder)) {
+    assert_ok(adapter_open(&side->adapter, side->model, (const char *const[]){folder}, NULL, 1, true));
+    adapter_set_dropout(side->adapter, dropout);
+  } else {
+    AdapterSettings settings = {.rank = 4, .alpha = 8, .dropout = dropout, .all_linear = true, .seed = 7};
+    assert_ok(adapter_create(&side->adapter, side->model, &settings));
+  }
+  free(folder);
+}
+
+static void open_side(Side *side, const char *path, const char *device, const Setting *setting) {
+  *side = (Side){0};
+  assert_ok(backend_new(&side->backend, device, 2));
+  assert_ok(model_open(&side->model, path, (ModelOptions){.quantize_nf4 = setting->nf4}, side->backend));
+  open_adapter(side, path, setting->dropout);
+  const OptimizerMethod *method;
+  assert_ok(optimizer_find(&method, NULL, NULL));
+  OptimizerSettings adam = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
+  ParameterGroup group = {.end = side->adapter->size, .weight_decay = 0.01, .rate_multiplier = 1};
+  assert_ok(optimizer_new(&side->optimizer, method, adam, side->adapter->size, &group, 1, side->backend));
+  step_new(&side->step, side->model, setting->type, setting->checkpointing, (int64_t)1 << 30);
+  side->values = memory_new((size_t)side->adapter->size, sizeof *side->values);
+}
+
+static void close_side(Side *side) {
+  step_free(&side->step);
+  optimizer_free(side->optimizer);
+  adapter_close(side->adapter);
+  model_close(side->model);
+  backend_free(side->backend);
+  free(side->values);
+}
+
+static void read_values(Side *side, const float *device) {
+  side->backend->download(side->values, device, side->adapter->size * (int64_t)sizeof(float), side->backend);
+}
+
+// Documents of different lengths in one row, some of whose tokens are trained on.
+static void fill(Batch *batch, const Model *model) {
+  static const int64_t lengths[] = {19, 1, 33, 8};
+  enum { DOCUMENTS = sizeof lengths / sizeof *lengths, MOST = 64 };
+  Rng rng = rng_new(11, RNG_STREAM_TEST);
+  RowSet rows = {0};
+  for (int d = 0; d < DOCUMENTS; d++) {
+    int32_t ids[MOST], labels[MOST];
+    for (int64_t i = 0; i < lengths[d]; i++) {
+      ids[i] = (int32_t)rng_below(&rng, (uint64_t)model->config.vocabulary);
+      labels[i] = i % 3 ? ids[i] : -100;
+    }
+    row_set_add(&rows, ids, labels, lengths[d], "");
+  }
+  BatchOptions options = {
+      .packing = true, .sequence_len = MOST, .group_size = 100, .bin_size = 100, .micro_batch_size = 1, .in_order = true};
+  BatchPlan plan;
+  assert_ok(batch_plan_create(&plan, &rows, &options, 0));
+  batch_reserve(batch, &plan);
+  batch_fill(batch, &plan, 0);
+  batch_plan_release(&plan);
+  row_set_release(&rows);
+}
+
+static double run_step(Side *side, const Batch *batch, uint64_t number) {
+  double nll;
+  side->backend->kernels->fill(side->adapter->gradient, 0, side->adapter->size, side->backend);
+  assert_ok(step_run(&nll, &side->step, batch, TAPE_TRAIN, 1.0f / (float)batch->trained_tokens, 3, number));
+  return nll / (double)batch->trained_tokens;
+}
+
+static void update(Side *side, double loss) {
+  OptimizerReport report;
+  assert_ok(optimizer_step(side->optimizer, side->adapter->data, side->adapter->gradient, 1e-3, loss, &report));
+  assert_false(report.skipped);
+}
+
+// The root mean square of the difference of each trainable matrix, by that of its values.
+static void compare_values(const Side *sides, const char *what, const char *path, double tolerance) {
+  for (int i = 0; i < sides[0].adapter->count; i++) {
+    const Parameter *parts[2][2];
+    for (int s = 0; s < 2; s++) parts[s][0] = &sides[s].adapter->pairs[i].a, parts[s][1] = &sides[s].adapter->pairs[i].b;
+    for (int j = 0; j < 2; j++) {
+      int64_t at = parts[0][j]->data - sides[0].adapter->data, count = parts[0][j]->rows * parts[0][j]->columns;
+      double difference = 0, size = 0;
+      for (int64_t k = 0; k < count; k++) {
+        double a = sides[1].values[at + k], e = sides[0].values[at + k];
+        difference += (a - e) * (a - e), size += e * e;
+      }
+      if (!(sqrt(difference) <= tolerance * sqrt(size) + 1e-12))
+        fail_msg("%s: %s of %s %c is off by %.3g of %.3g", path, what, sides[0].adapter->linears[i]->name, "AB"[j], sqrt(difference),
+                 sqrt(size));
+    }
+  }
+}
+
+static void compare_losses(double actual, double expected, const char *path, double tolerance) {
+  if (!(fabs(actual - expected) <= tolerance * fabs(expected))) fail_msg("%s: the loss is %.9g, on the CPU %.9g", path, actual, expected);
+}
+
+static void compare_training(const char *path, const Setting *setting) {
+  enum { STEPS = 5 };
+  double tolerance = setting->type == FLOAT_32 ? 1e-4 : 2e-2;
+  Side sides[2];
+  Batch batch = {0};
+  open_side(&sides[0], path, "cpu", setting);
+  open_side(&sides[1], path, "cuda", setting);
+  fill(&batch, sides[0].model);
+  for (int step = 0; step < STEPS; step++) {
+    double losses[2];
+    for (int s = 0; s < 2; s++) {
+      losses[s] = run_step(&sides[s], &batch, (uint64_t)step);
+      read_values(&sides[s], sides[s].adapter->gradient);
+    }
+    compare_losses(losses[1], losses[0], path, tolerance);
+    if (step == 0) compare_values(sides, "the gradient", path, tolerance);
+    for (int s = 0; s < 2; s++) update(&sides[s], losses[s]);
+  }
+  batch_release(&batch);
+  for (int s = 0; s < 2; s++) close_side(&sides[s]);
+}
+
+static void for_each_model(const Setting *setting) {
+  compare_training(tiny, setting);
+  char **families = golden_families();
+  for (char **family = families; *family; family++) compare_training(*family, setting);
+  golden_families_free(families);
+}
+
+static void steps_in_float32_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_32});
+}
+
+static void steps_in_bfloat16_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_BF16});
+}
+
+static void recomputed_steps_with_dropout_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_32, .checkpointing = CHECKPOINT_ALL, .dropout = 0.2});
+}
+
+static void steps_on_nf4_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_32, .nf4 = true});
+}
+
+static void steps_on_nf4_in_bfloat16_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_BF16, .nf4 = true});
+}
+
+static void a_repeated_step_gives_the_same_bits(void **state) {
+  (void)state;
+  Side side;
+  Batch batch = {0};
+  open_side(&side, tiny, "cuda", &(Setting){.type = FLOAT_BF16, .dropout = 0.1});
+  fill(&batch, side.model);
+  double loss = run_step(&side, &batch, 1);
+  read_values(&side, side.adapter->gradient);
+  float *before = memory_new((size_t)side.adapter->size, sizeof *before);
+  memcpy(before, side.values, (size_t)side.adapter->size * sizeof *before);
+  assert_true(run_step(&side, &batch, 1) == loss);
+  read_values(&side, side.adapter->gradient);
+  assert_memory_equal(before, side.values, (size_t)side.adapter->size * sizeof *before);
+  free(before);
+  batch_release(&batch);
+  close_side(&side);
+}
+
+// A prompt in pieces, then token by token.
+static void generation_matches_the_cpu(void **state) {
+  (void)state;
+  enum { TOKENS = 24, PROMPT = 17 };
+  char **families = golden_families();
+  for (char **family = families; *family; family++) {
+    Side sides[2];
+    Session *sessions[2];
+    Rng rng = rng_new(5, RNG_STREAM_TEST);
+    int32_t ids[TOKENS];
+    for (int s = 0; s < 2; s++) {
+      open_side(&sides[s], *family, s ? "cuda" : "cpu", &(Setting){.type = FLOAT_32});
+      assert_ok(session_new(&sessions[s], sides[s].model, (SessionOptions){.capacity = TOKENS, .chunk = 7, .is_exact = true}));
+    }
+    int64_t vocabulary = sides[0].model->config.vocabulary;
+    for (int i = 0; i < TOKENS; i++) ids[i] = (int32_t)rng_below(&rng, (uint64_t)vocabulary);
+    for (int i = 0; i < TOKENS; i += i ? 1 : PROMPT) {
+      for (int s = 0; s < 2; s++) assert_ok(session_feed(sessions[s], ids + i, i ? 1 : PROMPT));
+      assert_close(session_logits(sessions[1]), session_logits(sessions[0]), vocabulary, 1e-4);
+    }
+    for (int s = 0; s < 2; s++) {
+      session_free(sessions[s]);
+      close_side(&sides[s]);
+    }
+  }
+  golden_families_free(families);
+}
+
+int main(void) {
+  setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(steps_in_float32_match_the_cpu),
+      cmocka_unit_test(steps_in_bfloat16_match_the_cpu),
+      cmocka_unit_test(recomputed_steps_with_dropout_match_the_cpu),
+      cmocka_unit_test(steps_on_nf4_match_the_cpu),
+      cmocka_unit_test(steps_on_nf4_in_bfloat16_match_the_cpu),
+      cmocka_unit_test(a_repeated_step_gives_the_same_bits),
+      cmocka_unit_test(generation_matches_the_cpu),
+  };
+  log_set_quiet(true);
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
