@@ -124,6 +124,8 @@ void cuda_fill(float *y, float value, int64_t count, Backend *backend);
 void cuda_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cuda_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 void cuda_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+void cuda_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                     AdamwSettings settings, Backend *backend);
 double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cuda_peak_flops(FloatType arithmetic, Backend *backend);
 }
