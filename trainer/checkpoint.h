@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "formats/hdf5.h"
 #include "kernels/backend.h"
 
 // SHA-256, in hexadecimal, of what must be the same in a run that goes on from a checkpoint.
@@ -28,6 +29,9 @@ typedef struct TrainerState {
   int64_t seed;
   int64_t rng_index[TRAINER_RNG_STREAMS];  // Rng.index of each stream, by its RNG_STREAM number
   int64_t updates, skipped, skipped_in_row;  // the Optimizer's
+  double loss_scale;  // and its LossScale's
+  int64_t loss_scale_steps;
+  int64_t tuning[BACKEND_TUNINGS];  // the Backend's
   int64_t tokens, trained_tokens;  // seen since the run began
   double seconds;  // trained since the run began
   double best_metric;
@@ -35,11 +39,12 @@ typedef struct TrainerState {
   RunFingerprint fingerprint;
 } TrainerState;
 
-// A flat buffer of the device, float32, under the name that it has in state.h5.
+// A flat buffer of the device under the name that it has in state.h5.
 typedef struct CheckpointArray {
   const char *name;
-  float *data;
-  int64_t count;
+  void *data;
+  int64_t count;  // of elements
+  Hdf5Type type;  // HDF5_F32, which is 0, or HDF5_U8
 } CheckpointArray;
 
 // Writes the files of a PEFT adapter into `folder`. NULL: none.

@@ -2,6 +2,7 @@
 // float16. On the simulated device unless LORA_CUDA_LIBRARY names another library: scripts/gpu-check runs this very program on a card.
 //   test_cuda FAMILY    one family of kernels; without it, all
 // LORA_TEST_FLOP: the largest case, in multiply-adds and additions; for builds under sanitizers.
+#include <math.h>
 #include <stdlib.h>
 
 #include "tests/support/kernel_compare.h"
@@ -149,7 +150,7 @@ static const Family families[] = {
     {"elementwise", {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(fill), OP(copy), OP(add)}},
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
     {"experts", {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward)}},
-    {"optimizer", {OP(adamw), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
+    {"optimizer", {OP(adamw), OP(adamw_8bit), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
     {"device",
      {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),
       cmocka_unit_test(no_rows_and_no_counts_write_nothing), cmocka_unit_test(peak_is_a_rate)}},
