@@ -29,7 +29,7 @@ struct Backward {
 // What a block owns, and what passes by. Steps: of a block that owns keys, the tiles of queries that see them, for each head.
 template <typename T>
 struct BackwardBlock {
-  AttentionSpan span;
+  const AttentionSpan &span;  // read when needed: registers are dear
   int first, count;  // own rows
   int head, kv_head;  // head: of queries that are owned, or the first of the group
   int first_tile, tiles, steps;
@@ -66,10 +66,10 @@ struct BackwardBlock {
 
 template <typename T>
 __device__ __forceinline__ BackwardBlock<T> backward_block(const Backward<T> &b, bool owns_keys, int rows, int others) {
-  BackwardBlock<T> block;
   int groups = owns_keys ? b.kv_heads : b.heads, group = b.heads / b.kv_heads;
   const AttentionTile &tile = b.tiles[blockIdx.x / groups];
-  block.b = &b, block.owns_keys = owns_keys, block.span = tile.span, block.first = static_cast<int>(tile.first);
+  BackwardBlock<T> block = {tile.span};
+  block.b = &b, block.owns_keys = owns_keys, block.first = static_cast<int>(tile.first);
   block.count = min(rows, (owns_keys ? block.keys() : block.queries()) - block.first);
   block.head = static_cast<int>(blockIdx.x % groups) * (owns_keys ? group : 1);
   block.kv_head = block.head / group;

@@ -73,7 +73,7 @@ struct Forward {
 // What a block owns: rows of a span, and which tiles of keys.
 template <typename T>
 struct ForwardBlock {
-  AttentionSpan span;
+  const AttentionSpan &span;  // read when needed: registers are dear
   HeadRows<const T> q, k, v;
   int first;  // row
   int head;  // the first, if several
@@ -86,8 +86,8 @@ template <typename T>
 __device__ __forceinline__ ForwardBlock<T> forward_block(const Forward<T> &f, int rows, int keys) {
   int head_groups = f.heads / f.pack;
   const AttentionTile &tile = f.tiles[blockIdx.x / head_groups];
-  ForwardBlock<T> b;
-  b.span = tile.span, b.first = static_cast<int>(tile.first), b.pack = f.pack;
+  ForwardBlock<T> b = {tile.span};
+  b.first = static_cast<int>(tile.first), b.pack = f.pack;
   b.head = static_cast<int>(blockIdx.x % head_groups) * f.pack;
   int kv_head = b.head / (f.heads / f.kv_heads);
   b.q = head_rows(f.q, b.span.query_begin, b.span.query_end, f.heads, b.head, f.pack, f.head_size);
@@ -167,6 +167,7 @@ __global__ void __launch_bounds__(WARPS *WARP) attention_forward_tiles(Forward<T
         }
         maximum[block][half] = largest;
         total[block][half] = total[block][half] * faded + sum;
+        if (faded == 1) continue;  // soon the rule
         UNROLL for (int n = 0; n < VALUE / 8; n++) UNROLL for (int c = 2 * half; c < 2 * half + 2; c++) sums[block][n][c] *= faded;
       }
     }
