@@ -108,6 +108,8 @@ __device__ __forceinline__ int64_t part_row(int rows, int row) {
 // 16-bit elements. A warp owns 16 BLOCKS rows and all KEYS of a tile, so that rows are reduced within four lanes. Shared memory: the rows
 // of Q, then a tile of K, then one of V, each laid out as attention.h says. While the scores are computed V is under way, and while they
 // are applied to V the next K is: each tile needs one place only.
+// evidence: threads WARPS * WARP, shared sizeof(T) * (WARPS * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE))
+// evidence: threads WARPS / 2 * WARP, shared sizeof(T) * (WARPS / 2 * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE))
 template <typename T, int HEAD, int VALUE, int BLOCKS, int KEYS, int WARPS>
 __global__ void __launch_bounds__(WARPS *WARP) attention_forward_tiles(Forward<T> f) {
   DYNAMIC_SHARED(T, memory);
@@ -264,6 +266,7 @@ __global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forw
 }
 
 // A row of `rows` of a block of the above, whose keys were shared out in `parts`: block (x, y) puts row y of block x together.
+// evidence: threads 64
 template <typename T>
 __global__ void attention_combine(Forward<T> f, int rows, int parts) {
   int head_groups = f.heads / f.pack;
