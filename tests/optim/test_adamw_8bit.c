@@ -131,6 +131,38 @@ static void only_zero_itself_becomes_zero_on_the_sides_that_matter(void **state)
   assert_int_equal(code_of(1e-30f, MOMENT_SECOND), 1);
 }
 
+// With beta1 and beta2 zero and a gradient of 1 in each block, m becomes the gradient, v its square, and every scale 1.
+static void every_table_finds_the_codes_around_all_bounds(void **state) {
+  (void)state;
+  enum { BESIDE = 5, PARAMETERS = 2 * MOMENT_LEVELS * BESIDE, ALL_BLOCKS = PARAMETERS / MOMENT_BLOCK };
+  static float g[PARAMETERS];
+  for (int k = 0, i = 0; k < MOMENT_COUNT; k++) {
+    float bounds[MOMENT_LEVELS];
+    moment_bounds(bounds, k);
+    for (int code = 0; code < MOMENT_LEVELS; code++) {
+      float x = code < MOMENT_LEVELS - 1 ? bounds[code] : 1;
+      if (k == MOMENT_SECOND) x = sqrtf(x);
+      g[i++] = x, g[i++] = nextafterf(x, -1), g[i++] = nextafterf(x, 1), g[i++] = x / 3, g[i++] = -0.75f * x;
+    }
+  }
+  for (int block = 0; block < ALL_BLOCKS; block++) g[block * MOMENT_BLOCK + 17] = 1;
+  for (int table = 0; backend_cpu_kernels(table); table++) {
+    Backend *backend = table_backend(backend_cpu_kernels(table));
+    static float p[PARAMETERS], scales[MOMENT_COUNT][ALL_BLOCKS];
+    static uint8_t codes[MOMENT_COUNT][PARAMETERS];
+    memset(scales, 0, sizeof scales);
+    memset(codes, 0, sizeof codes);
+    AdamwSettings settings = {.learning_rate = 0.1, .epsilon = 1e-8, .step = 1, .gradient_scale = 1};
+    backend->kernels->adamw_8bit(p, codes[0], scales[0], codes[1], scales[1], g, PARAMETERS, settings, backend);
+    for (int i = 0; i < PARAMETERS; i++) {
+      assert_true(scales[0][i / MOMENT_BLOCK] == 1 && scales[1][i / MOMENT_BLOCK] == 1);
+      assert_int_equal(codes[0][i], code_of(g[i], MOMENT_FIRST));
+      assert_int_equal(codes[1][i], code_of((float)((double)g[i] * g[i]), MOMENT_SECOND));
+    }
+    backend_free(backend);
+  }
+}
+
 static void check_codes(const Optimizer *optimizer) {
   for (int k = 0; k < MOMENT_COUNT; k++) {
     const uint8_t *codes = optimizer->state[2 * k];
@@ -220,6 +252,7 @@ int main(void) {
       cmocka_unit_test(levels_are_the_dynamic_maps_of_bitsandbytes),
       cmocka_unit_test(a_level_is_its_own_code_and_ties_go_where_bitsandbytes_sends_them),
       cmocka_unit_test(only_zero_itself_becomes_zero_on_the_sides_that_matter),
+      cmocka_unit_test(every_table_finds_the_codes_around_all_bounds),
       cmocka_unit_test(twenty_steps_are_those_of_bitsandbytes_with_every_table),
       cmocka_unit_test(small_gradients_beside_large_ones_stay_near_float32),
       cmocka_unit_test(state_is_two_bytes_a_parameter_and_two_scales_a_block_and_begins_at_zero),
