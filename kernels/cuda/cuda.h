@@ -30,7 +30,7 @@ struct Device {
   int processors;  // streaming multiprocessors
   int64_t shared_bytes;  // that a block may ask for
   cudaStream_t stream;  // all work of a step, in order
-  cudaStream_t side;  // what may run beside it: the next panel of weights, offloaded activations
+  cudaStream_t side;  // what may run beside it: the next panel of weights
   cublasLtHandle_t blas;
   cudaError_t error;  // the first that a call gave, cudaSuccess while all is well
   char where[160];  // and the call
@@ -38,6 +38,7 @@ struct Device {
   void *workspaces[WORKSPACE_COUNT];
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
+  struct Copies *copies;  // of offloaded activations
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
