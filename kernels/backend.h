@@ -123,12 +123,18 @@ typedef struct Kernels {
 
   // Decoupled weight decay (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it. m and v are updated.
   void (*adamw)(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+  // The same with moments in 8 bits, by the blocks of 256 that kernels/adamw_8bit.h has, with what a code stands for: m and v [count] codes,
+  // m_scales and v_scales one a block. Blocks begin at p; the last may be short. Gradients are finite.
+  void (*adamw_8bit)(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                     AdamwSettings settings, Backend *backend);
   double (*sum_of_squares)(const float *x, int64_t count, Backend *backend);  // waits for the device; NaN and Inf come through
 
   // Flop/s (a multiply-add is two) of multiply-adds on registers alone, on the whole device, measured now in at most 0.3 s;
   // 0 for an arithmetic that the device has no instructions for.
   double (*peak_flops)(FloatType arithmetic, Backend *backend);
 } Kernels;
+
+enum { BACKEND_TUNINGS = 8 };
 
 struct Backend {
   const Kernels *kernels;
@@ -155,6 +161,9 @@ struct Backend {
   int64_t (*peak_bytes)(Backend *backend);  // the most that was in use so far: of the device, or of the process on the CPU
   int64_t (*workspace_bytes)(const Backend *backend);  // of all scratch
   void (*close)(Backend *backend);  // frees the implementation's own
+  // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.
+  int64_t *tuning;
+  int tuning_count;  // at most BACKEND_TUNINGS
   void *state;  // the implementation's own: per-thread scratch of the CPU
 };
 

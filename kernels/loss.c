@@ -18,7 +18,7 @@ void linear_cross_entropy_by_parts(const Kernels *kernels, float *nll, Rows dx, 
     kernels->cross_entropy(nll + row, scratch, step, targets + row, dx.data ? gradient_scale + row : NULL, x.type, rows, head->rows,
                            softcap, backend);
     if (!dx.data) continue;
-    if (x.type == FLOAT_BF16) logits.y = (Rows){scratch, 2 * step, FLOAT_BF16};
+    if (x.type != FLOAT_32) logits.y = (Rows){scratch, 2 * step, x.type};
     kernels->linear_backward(rows_from(dx, row * dx.step), &logits, 1, rows, false, backend);
   }
 }

@@ -45,6 +45,8 @@ double peak_measure(PeakLoop loop, double flop_per_round, Backend *backend) {
 
 FloatType peak_fastest(double *flops, Backend *backend) {
   double floats = backend->kernels->peak_flops(FLOAT_32, backend), halves = backend->kernels->peak_flops(FLOAT_BF16, backend);
+  FloatType half = FLOAT_BF16;
+  if (halves == 0) halves = backend->kernels->peak_flops(half = FLOAT_F16, backend);
   *flops = halves > floats ? halves : floats;
-  return halves > floats ? FLOAT_BF16 : FLOAT_32;
+  return halves > floats ? half : FLOAT_32;
 }

@@ -65,6 +65,7 @@ Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSe
                      const ParameterGroup *groups, int group_count, Backend *backend) {
   Optimizer *optimizer = memory_new(1, sizeof *optimizer);
   *optimizer = (Optimizer){.method = method, .settings = settings, .count = count, .group_count = group_count, .backend = backend};
+  optimizer->loss_scale = loss_scale_new(false);
   if (settings.skip_limit <= 0) optimizer->settings.skip_limit = OPTIMIZER_SKIP_LIMIT;
   optimizer->groups = memory_new((size_t)group_count, sizeof *groups);
   memcpy(optimizer->groups, groups, (size_t)group_count * sizeof *groups);
@@ -105,18 +106,21 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
                       OptimizerReport *report) {
   const double largest_square_root = 1.8e19;  // beyond it a second moment would overflow float32, and stay infinite
   Backend *backend = optimizer->backend;
-  double norm = sqrt(backend->kernels->sum_of_squares(gradients, optimizer->count, backend));
+  double factor = 1 / optimizer->loss_scale.value;
+  double norm = factor * sqrt(backend->kernels->sum_of_squares(gradients, optimizer->count, backend));
   double limit = optimizer->settings.max_grad_norm, scale = 1;
   if (limit > 0 && limit / (norm + 1e-6) < 1) scale = limit / (norm + 1e-6);
   *report = (OptimizerReport){.gradient_norm = norm, .gradient_scale = scale};
   report->skipped = !isfinite(loss) || !(norm * scale < largest_square_root);
+  report->overflowed = loss_scale_update(&optimizer->loss_scale, !report->skipped) && isfinite(loss);
+  if (report->overflowed) return STATUS_OK;
   if (report->skipped) return step_skip(optimizer, loss, norm);
   optimizer->skipped_in_row = 0;
   optimizer->updates++;
   for (int i = 0; i < optimizer->group_count; i++) {
     const ParameterGroup *group = &optimizer->groups[i];
     if (group->begin == group->end) continue;
-    optimizer->method->step(optimizer, parameters, gradients, group, learning_rate * group->rate_multiplier, scale);
+    optimizer->method->step(optimizer, parameters, gradients, group, learning_rate * group->rate_multiplier, scale * factor);
   }
   return STATUS_OK;
 }

@@ -11,6 +11,7 @@
 
 #include "core/status.h"
 #include "kernels/backend.h"
+#include "optim/loss_scale.h"
 
 // Elements begin .. end-1 of the flat buffers.
 typedef struct ParameterGroup {
@@ -47,6 +48,7 @@ struct Optimizer {
   float *state[OPTIMIZER_STATE_LIMIT];  // [count] f32 each, the device's
   Backend *backend;
   // What a checkpoint keeps beside the buffers:
+  LossScale loss_scale;  // the gradients' factor, which a step takes off; 1 unless the run sets another
   int64_t updates;  // steps applied, which skipped ones are not
   int64_t skipped;  // in the whole run
   int64_t skipped_in_row;  // just now
@@ -54,9 +56,10 @@ struct Optimizer {
 
 // What a step did.
 typedef struct OptimizerReport {
-  double gradient_norm;  // before clipping; NaN or infinite when that is why the step was skipped
+  double gradient_norm;  // before clipping, without the loss's factor; NaN or infinite when that is why the step was skipped
   double gradient_scale;  // 1 when nothing was clipped
   bool skipped;
+  bool overflowed;  // skipped for a factor of the loss that was too large, and is smaller now; not counted
 } OptimizerReport;
 
 // The method that a recipe's `optimizer` names; NULL is adamw_torch_fused. `notice` (may be NULL) gets a sentence for the

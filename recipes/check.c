@@ -149,6 +149,8 @@ static void check_precision(Loader *loader) {
   const Recipe *recipe = loader->recipe;
   bool bf16 = is_word(recipe->bf16, "true") || is_word(recipe->bf16, "full");
   if (bf16 && recipe->fp16) FAIL_KEY(loader, "fp16", "bf16 and fp16 exclude each other; keep one");
+  if (recipe->fp16 && !(recipe->device && text_starts_with(recipe->device, "cuda")))
+    NOTICE_KEY(loader, "fp16", "the CPU has no products in float16: activations are float32, or bfloat16 where that is faster");
 }
 
 static void check_chat(Loader *loader) {

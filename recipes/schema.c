@@ -152,7 +152,8 @@ static const SchemaKey recipe_keys[] = {
   FIELD(Recipe, KEY_WORKS, bf16, .kind = VALUE_WORD, .words = WORDS("auto", "true", "false", "full"), .fallback = "auto",
         .doc = "activations in bfloat16: auto where the device multiplies it faster than float32, false: float32; adapters, the residual "
                "stream and sums are float32 in any case"),
-  IDLE_KEY(fp16, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = FLOATS),
+  FIELD(Recipe, KEY_WORKS, fp16, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch,
+        .doc = "activations in float16 on a CUDA device, the loss scaled as gradients allow; the CPU has no such products"),
   IDLE_KEY(tf32, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = "products are summed in float32"),
   WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),
       "true: recompute every layer; offload: and what is kept of layers lies in the host's pinned memory meanwhile (on cuda; unsloth and "

@@ -28,6 +28,9 @@ typedef struct TrainerState {
   int64_t seed;
   int64_t rng_index[TRAINER_RNG_STREAMS];  // Rng.index of each stream, by its RNG_STREAM number
   int64_t updates, skipped, skipped_in_row;  // the Optimizer's
+  double loss_scale;  // and its LossScale's
+  int64_t loss_scale_steps;
+  int64_t tuning[BACKEND_TUNINGS];  // the Backend's
   int64_t tokens, trained_tokens;  // seen since the run began
   double seconds;  // trained since the run began
   double best_metric;

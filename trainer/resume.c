@@ -74,6 +74,10 @@ Status run_resume(TrainerState *state, Run *run) {
     run->optimizer->updates = state->updates;
     run->optimizer->skipped = state->skipped;
     run->optimizer->skipped_in_row = state->skipped_in_row;
+    run->optimizer->loss_scale.value = state->loss_scale;
+    run->optimizer->loss_scale.good_steps = state->loss_scale_steps;
+    for (int i = 0; i < run->backend->tuning_count; i++)
+      if (state->tuning[i]) run->backend->tuning[i] = state->tuning[i];  // none are those of a run on another device
     log_info("resuming from %s", folder);
   }
   free(folder);

@@ -155,28 +155,39 @@ static Checkpointing checkpointing(const Run *run) {
   return strcmp(value, "true") == 0 || !run->backend->upload_matrix ? CHECKPOINT_ALL : CHECKPOINT_OFFLOAD;
 }
 
-// bf16: auto takes bfloat16 where products are faster in it, which some tens of milliseconds tell.
-static FloatType choose_activations(Run *run) {
-  const char *wanted = run->recipe->bf16;
-  if (strcmp(wanted, "false") == 0) {
-    run->peak_flops = run->backend->kernels->peak_flops(FLOAT_32, run->backend);
-    return FLOAT_32;
-  }
-  FloatType fastest = peak_fastest(&run->peak_flops, run->backend);
-  return strcmp(wanted, "auto") == 0 ? fastest : FLOAT_BF16;
+// bf16: auto takes the type in which products are fastest, which some tens of milliseconds tell: bfloat16, or float16 where the device
+// has only that, or float32.
+static Status choose_activations(FloatType *out, Run *run) {
+  const Recipe *recipe = run->recipe;
+  FloatType fastest = peak_fastest(&run->peak_flops, run->backend), type = FLOAT_BF16;
+  bool is_auto = strcmp(recipe->bf16, "auto") == 0, has_half = run->backend->kernels->peak_flops(FLOAT_F16, run->backend) > 0;
+  if (recipe->fp16 && has_half) type = FLOAT_F16;
+  else if (is_auto) type = fastest;
+  else if (strcmp(recipe->bf16, "false") == 0) type = FLOAT_32;
+  if (type != fastest) run->peak_flops = run->backend->kernels->peak_flops(type, run->backend);
+  *out = type;
+  if (run->peak_flops > 0 || !run->backend->upload_matrix) return STATUS_OK;
+  return status_fail(STATUS_USAGE, "bf16: this device has no instructions for bfloat16; leave bf16 out, or set fp16: true");
 }
 
 // What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
 // counted whole, though few of their pages have been touched by now.
 static int64_t activation_budget(const Run *run) {
   enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
+  Backend *backend = run->backend;
+  if (backend->upload_matrix) {  // what lies on the device by now stays
+    enum { WORKSPACE_BYTES = 128 << 20 };
+    int64_t most = backend->available_bytes(backend), limit = run->recipe->max_memory - backend->peak_bytes(backend);
+    return (run->recipe->max_memory > 0 && limit < most ? limit : most) - WORKSPACE_BYTES;
+  }
   if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend));
   int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - scratch - PROGRAM_BYTES;
 }
 
 static void describe(const Run *run) {
-  char base[32], adapter[32], activations[32], offloaded[32];
+  static const char *const float_names[] = {[FLOAT_32] = "float32", [FLOAT_BF16] = "bfloat16", [FLOAT_F16] = "float16"};
+  char base[32], adapter[32], activations[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
   log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
@@ -188,8 +199,7 @@ static void describe(const Run *run) {
   format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
   format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
-  log_info("activations in %s; products at most %.0f GFLOP/s here", run->step.tape.activations == FLOAT_BF16 ? "bfloat16" : "float32",
-           run->peak_flops / 1e9);
+  log_info("activations in %s; products at most %.0f GFLOP/s here", float_names[run->step.tape.activations], run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
   int64_t host = run->step.tape.host_block_bytes;
@@ -223,7 +233,10 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(open_optimizer(run));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
-  step_new(&run->step, run->model, choose_activations(run), checkpointing(run), activation_budget(run));
+  FloatType activations;
+  TRY(choose_activations(&activations, run));
+  run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
+  step_new(&run->step, run->model, activations, checkpointing(run), activation_budget(run));
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));

@@ -113,7 +113,7 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
 static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   enum { FAST_LOSS_ROWS = 4 * LOSS_ROWS };
   Tape *tape = &step->tape;
-  bool is_fast = mode == TAPE_TRAIN && tape->activations == FLOAT_BF16 && !recomputes_all(step);
+  bool is_fast = mode == TAPE_TRAIN && tape->activations != FLOAT_32 && !recomputes_all(step);
   if (is_fast) {
     tape->loss_rows = FAST_LOSS_ROWS;
     tape->keeps_cheap = true;

@@ -59,7 +59,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
   model_balance_clear(run->model);
-  float scale = trained ? (float)(1.0 / (double)trained) : 0;
+  float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
   for (int64_t i = 0; i < count; i++) {
     double nll;
     uint64_t number = (uint64_t)(loop->state.step * run->recipe->gradient_accumulation_steps + i);
@@ -70,7 +70,10 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
-  if (report.skipped)
+  if (report.overflowed)
+    log_info("step %lld: a gradient overflowed float16; left out, and the loss is scaled by %g from here on", (long long)loop->state.step + 1,
+             run->optimizer->loss_scale.value);
+  else if (report.skipped)
     log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
   double epoch_share = (double)(loop->state.micro_batch + count) / (double)loop->plan.batch_count;
   loop->state.step++;
@@ -106,6 +109,9 @@ static Status save_checkpoint(Loop *loop) {
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;
+  loop->state.loss_scale = run->optimizer->loss_scale.value;
+  loop->state.loss_scale_steps = run->optimizer->loss_scale.good_steps;
+  for (int i = 0; i < run->backend->tuning_count; i++) loop->state.tuning[i] = run->backend->tuning[i];
   CheckpointArray arrays[RUN_ARRAYS];
   int count = recipe->save_only_model ? 0 : run_checkpoint_arrays(arrays, run);
   TRY(checkpoint_write(recipe->output_dir, &loop->state, arrays, count, run->backend, write_adapter, run));

@@ -2,12 +2,15 @@
 //   p <- p (1 - rate * weight_decay)
 //   m <- m + (1 - beta1) (g - m),  v <- beta2 v + (1 - beta2) g^2
 //   p <- p - rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
+// With moments in 8 bits (kernels/adamw_8bit.h), a thread takes whole blocks of them and does the same on what their codes stand for.
 #include <math.h>
+#include <string.h>
 
+#include "kernels/adamw_8bit.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
-enum { GRAIN = 16384 };
+enum { GRAIN = 16384, BLOCK_GRAIN = 32 };
 
 typedef struct Update {
   float *p, *m, *v;
@@ -40,12 +43,10 @@ static void update_range(void *argument, int64_t begin, int64_t end, int thread)
   }
 }
 
-void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend) {
+static Update update_new(float *p, const float *g, AdamwSettings settings) {
   double beta1 = settings.beta1, beta2 = settings.beta2, rate = settings.learning_rate;
-  Update update = {
+  return (Update){
       .p = p,
-      .m = m,
-      .v = v,
       .g = g,
       .gradient_scale = settings.gradient_scale,
       .decay = 1 - rate * settings.weight_decay,
@@ -56,5 +57,61 @@ void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, Adam
       .correction = sqrt(1 - pow(beta2, (double)settings.step)),
       .epsilon = settings.epsilon,
   };
+}
+
+void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend) {
+  Update update = update_new(p, g, settings);
+  update.m = m, update.v = v;
   run_ranges(backend, count, GRAIN, update_range, &update);
+}
+
+typedef struct Coded {
+  Update update;
+  int64_t count;
+  uint8_t *codes[MOMENT_COUNT];
+  float *scales[MOMENT_COUNT];
+  const float *levels[MOMENT_COUNT];
+  float bounds[MOMENT_COUNT][MOMENT_LEVELS];
+} Coded;
+
+// Of x[MOMENT_BLOCK], zeros from n on; returns the scale.
+static float moments_store(uint8_t *codes, const float *x, int64_t n, const float *bounds) {
+  int32_t whole[MOMENT_BLOCK];
+  Vec largest = vec_zero();
+  for (int i = 0; i < MOMENT_BLOCK; i += VL) largest = vec_max(largest, vec_abs(vec_load(x + i)));
+  float scale = vec_largest(largest);
+  for (int i = 0; i < MOMENT_BLOCK; i += VL) {
+    Vec value = vec_load(x + i) / vec_set(scale > 0 ? scale : 1);
+    VecI code = vec_set_int(0);
+    for (int step = MOMENT_LEVELS / 2; scale > 0 && step > 0; step /= 2) code -= (vec_gather(bounds + step - 1, code) < value) * step;
+    memcpy(whole + i, &code, sizeof code);
+  }
+  for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)whole[i];
+  return scale;
+}
+
+static void update_blocks(void *argument, int64_t begin, int64_t end, int thread) {
+  const Coded *coded = argument;
+  float values[MOMENT_COUNT][MOMENT_BLOCK];
+  for (int64_t block = begin; block < end; block++) {
+    int64_t first = block * MOMENT_BLOCK, n = smaller(coded->count - first, MOMENT_BLOCK);
+    if (n < MOMENT_BLOCK) memset(values, 0, sizeof values);
+    for (int k = 0; k < MOMENT_COUNT; k++)
+      for (int64_t i = 0; i < n; i++) values[k][i] = coded->levels[k][coded->codes[k][first + i]] * coded->scales[k][block];
+    Update update = coded->update;
+    update.p += first, update.g += first;
+    update.m = values[MOMENT_FIRST], update.v = values[MOMENT_SECOND];
+    update_range(&update, 0, n, thread);
+    for (int k = 0; k < MOMENT_COUNT; k++) coded->scales[k][block] = moments_store(coded->codes[k] + first, values[k], n, coded->bounds[k]);
+  }
+}
+
+void cpu_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                    AdamwSettings settings, Backend *backend) {
+  Coded coded = {.update = update_new(p, g, settings), .count = count, .codes = {m, v}, .scales = {m_scales, v_scales}};
+  for (int k = 0; k < MOMENT_COUNT; k++) {
+    coded.levels[k] = moment_levels(k);
+    moment_bounds(coded.bounds[k], k);
+  }
+  run_ranges(backend, moment_blocks(count), BLOCK_GRAIN, update_blocks, &coded);
 }

@@ -55,6 +55,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_copy ISA_NAME(cpu_copy)
 #define cpu_add ISA_NAME(cpu_add)
 #define cpu_adamw ISA_NAME(cpu_adamw)
+#define cpu_adamw_8bit ISA_NAME(cpu_adamw_8bit)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
@@ -99,6 +100,8 @@ void cpu_fill(float *y, float value, int64_t count, Backend *backend);
 void cpu_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+void cpu_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                    AdamwSettings settings, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 

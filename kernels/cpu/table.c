@@ -35,6 +35,7 @@ const Kernels ISA_NAME(kernels) = {
     .copy = cpu_copy,
     .add = cpu_add,
     .adamw = cpu_adamw,
+    .adamw_8bit = cpu_adamw_8bit,
     .sum_of_squares = cpu_sum_of_squares,
     .peak_flops = cpu_peak_flops,
 };

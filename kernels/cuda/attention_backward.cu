@@ -87,19 +87,21 @@ __device__ __forceinline__ BackwardBlock<T> backward_block(const Backward<T> &b,
   return block;
 }
 
-// delta of the rows of a tile, for one head: a warp has one row at a time.
+// delta of the rows of a tile, for one head. For 16-bit elements a warp has one row at a time. In float32 a thread has, and adds up in the
+// order in which multiply_rows_float does: dP - delta, which may cancel to nothing, then does so in the rounding errors, too.
 template <typename T>
 __global__ void attention_delta(Backward<T> b, int rows) {
+  constexpr int LANES = sizeof(T) == 2 ? WARP : 1;
   const AttentionTile &tile = b.tiles[blockIdx.x / b.heads];
   int64_t head = blockIdx.x % b.heads, first = tile.span.query_begin + tile.first;
   int64_t end = first + rows < tile.span.query_end ? first + rows : tile.span.query_end;
-  for (int64_t query = first + threadIdx.x / WARP; query < end; query += blockDim.x / WARP) {
+  for (int64_t query = first + threadIdx.x / LANES; query < end; query += blockDim.x / LANES) {
     int64_t row = query * b.heads + head;
     float sum = 0;
-    for (int column = threadIdx.x % WARP; column < b.value_size; column += WARP)
+    for (int column = threadIdx.x % LANES; column < b.value_size; column += LANES)
       sum = fmaf(to_float(b.go[row * b.value_size + column]), to_float(b.o[row * b.value_size + column]), sum);
-    sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0) b.delta[row] = sum;
+    if (LANES == WARP) sum = warp_sum(sum);
+    if (threadIdx.x % LANES == 0) b.delta[row] = sum;
   }
 }
 
@@ -298,11 +300,12 @@ static void start_backward(void (*kernel)(Backward<T>), Backward<T> b, const Cal
 template <typename T>
 static void start_delta(Backward<T> b, const Call &call) {
   enum { ROWS = 64, THREADS = 256 };
+  int threads = sizeof(T) == 2 ? THREADS : ROWS;
   int64_t count;
   b.tiles = attention_tiles(&count, call.device, call.spans, call.span_count, ROWS, 1, false, call.shape.window);
   if (!b.tiles) return;
   auto kernel = attention_delta<T>;
-  LAUNCH(call.device, kernel, dim3(static_cast<unsigned>(count * b.heads)), dim3(THREADS), 0, b, ROWS);
+  LAUNCH(call.device, kernel, dim3(static_cast<unsigned>(count * b.heads)), dim3(threads), 0, b, ROWS);
 }
 
 // As many warps, and so own rows, and stages as shared memory has room for; no more rows than the largest span has.

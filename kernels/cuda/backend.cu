@@ -147,6 +147,8 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->workspace_bytes = backend_workspace_bytes;
   backend->close = backend_close;
   backend->state = device;
+  backend->tuning = &device->thresholds.fused_rows;
+  backend->tuning_count = sizeof device->thresholds / sizeof device->thresholds.fused_rows;
   Status status = open_device(device, number);
   if (status != STATUS_OK) backend_close(backend);
   return status;

@@ -17,7 +17,9 @@ extern "C" {
 // Memory that grows to the largest that was asked for, one block a purpose: kernels in one stream use it one after another.
 enum Workspace {
   WORKSPACE_WEIGHTS,  // a panel of dequantised weights
-  WORKSPACE_ROWS,  // rows of an operand in another type
+  WORKSPACE_ROWS,  // operands of a product in another type
+  WORKSPACE_INPUT,  // rows that several products read, in another type
+  WORKSPACE_SUMS,  // the sum of several products in float32
   WORKSPACE_PARTS,  // parts of sums, added up in one order by a second kernel
   WORKSPACE_BLAS,  // cuBLASLt's own
   WORKSPACE_RESULT,  // a few numbers for the host
@@ -39,9 +41,12 @@ struct Device {
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
   struct Copies *copies;  // of offloaded activations
+  cudaEvent_t panel_events[5];  // between the two streams; made when they are first used (products_close)
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
+    int64_t panel_bytes;  // of dequantised weights that a product has at a time; 0: what suits the device
+    bool own_products;  // never cuBLASLt
   } thresholds;
 };
 
@@ -120,6 +125,8 @@ void cuda_fill(float *y, float value, int64_t count, Backend *backend);
 void cuda_copy(float *y, const float *x, int64_t count, Backend *backend);
 void cuda_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 void cuda_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+void cuda_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                     AdamwSettings settings, Backend *backend);
 double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cuda_peak_flops(FloatType arithmetic, Backend *backend);
 }

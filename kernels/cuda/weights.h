@@ -28,11 +28,12 @@ void weights_dequantize(void *out, FloatType type, int64_t step, float alpha, co
 void weights_gather(void *out, FloatType type, int64_t step, float alpha, const Matrix *w, const int32_t *ids, int64_t rows, Device *device,
                     cudaStream_t stream);
 
+// Whether the type that the file had is one of evenly spaced levels (matrix_has_integer_levels), whose products take x in 8 bits.
+bool weights_have_integer_levels(const Matrix *w);
+
 // A projection of few rows x[n, w->columns], whole, with all of its terms (kernels/linear.h), where the weights are dequantised within the
 // product and only once. Any n is computed; the choice is the caller's, by device->thresholds.
 void fused_forward(const Projection *projection, Rows x, int64_t n, Device *device);
-// The same for the very fewest rows, with float32 sums whatever the types are.
-void gemv_forward(const Projection *projection, Rows x, int64_t n, Device *device);
 
 enum Form {
   FORM_F32,
@@ -193,52 +194,42 @@ struct Codes {
   uint32_t even, odd;
 };
 
-// Where a row's planes are, in global memory or (in part) in shared.
-struct RowPlanes {
-  const uint8_t *codes, *pairs, *bits;
-};
-__device__ __forceinline__ RowPlanes row_planes(const Weights &w, int64_t row) {
-  return {w.codes + row * w.code_step, w.pairs + row * w.pair_step, w.bits + row * w.bit_step};
-}
-
-template <typename T, bool IS_GLOBAL>
-__device__ __forceinline__ T load_plane(const void *from, int index) {
-  if constexpr (IS_GLOBAL) return load_as<T>(from, index);
-  return static_cast<const T *>(from)[index];
-}
-
-template <Form F, bool IS_GLOBAL = true>
-__device__ __forceinline__ Codes load_codes(const RowPlanes &row, int octet) {
+// Octet `octet` of a unit, of the words of the planes that it is in; a form that has no such plane passes over the word. `first` is the
+// nibbles' word, or that of the even bytes, and `second` that of the odd ones.
+template <Form F>
+__device__ __forceinline__ Codes codes_of(uint32_t first, uint32_t second, uint32_t pairs, uint32_t bits, int octet) {
   constexpr FormTraits form = form_traits[F];
+  constexpr int above = form.nibbles ? 4 : 0, above_pairs = form.nibbles ? 4 : 2;
   Codes codes = {0, 0};
-  if constexpr (form.nibbles) {
-    uint32_t word = load_plane<uint32_t, IS_GLOBAL>(row.codes, octet);
-    codes.even = word & 0x0F0F0F0Fu, codes.odd = word >> 4 & 0x0F0F0F0Fu;
-  }
-  if constexpr (form.bytes) {
-    uint2 words = load_plane<uint2, IS_GLOBAL>(row.codes, octet);
-    codes.even = words.x, codes.odd = words.y;
-  }
+  if constexpr (form.nibbles) codes.even = first & 0x0F0F0F0Fu, codes.odd = first >> 4 & 0x0F0F0F0Fu;
+  if constexpr (form.bytes) codes.even = first, codes.odd = second;
   if constexpr (form.pairs) {
-    constexpr int above = form.nibbles ? 4 : 0;
-    uint32_t word = load_plane<uint32_t, IS_GLOBAL>(row.pairs, octet / 2) >> (octet & 1) * 4;
-    codes.even |= (word & 0x03030303u) << above, codes.odd |= (word >> 2 & 0x03030303u) << above;
+    pairs >>= (octet & 1) * 4;
+    codes.even |= (pairs & 0x03030303u) << above, codes.odd |= (pairs >> 2 & 0x03030303u) << above;
   }
   if constexpr (form.bits) {
-    constexpr int above = form.nibbles ? 4 : 2;
-    uint32_t word = load_plane<uint32_t, IS_GLOBAL>(row.bits, octet / 4) >> (octet & 3) * 2;
-    codes.even |= (word & 0x01010101u) << above, codes.odd |= (word >> 1 & 0x01010101u) << above;
+    bits >>= (octet & 3) * 2;
+    codes.even |= (bits & 0x01010101u) << above_pairs, codes.odd |= (bits >> 1 & 0x01010101u) << above_pairs;
   }
   return codes;
 }
 
+// Octet `octet` of a row in global memory.
+template <Form F>
+__device__ __forceinline__ Codes load_codes(const Weights &w, int64_t row, int octet) {
+  constexpr FormTraits form = form_traits[F];
+  uint2 words = {0, 0};
+  uint32_t pairs = 0, bits = 0;
+  if constexpr (form.nibbles) words.x = load_as<uint32_t>(w.codes + row * w.code_step, octet);
+  if constexpr (form.bytes) words = load_as<uint2>(w.codes + row * w.code_step, octet);
+  if constexpr (form.pairs) pairs = load_as<uint32_t>(w.pairs + row * w.pair_step, octet / 2);
+  if constexpr (form.bits) bits = load_as<uint32_t>(w.bits + row * w.bit_step, octet / 4);
+  return codes_of<F>(words.x, words.y, pairs, bits, octet);
+}
+
 // 2^23 and byte `index` of four, as a float.
 __device__ __forceinline__ float byte_above_2_23(uint32_t bytes, int index) {
-#ifdef __CUDACC__
   return __uint_as_float(__byte_perm(bytes, 0x4B000000u, 0x7440u | static_cast<unsigned>(index)));
-#else
-  return __uint_as_float(0x4B000000u | (bytes >> 8 * index & 255u));
-#endif
 }
 
 template <Form F>
@@ -388,7 +379,7 @@ __device__ __forceinline__ void weights_octet(float out[OCTET], const Weights &w
   if constexpr (F == FORM_F32) plain_octet<float>(out, w, row, column);
   else if constexpr (F == FORM_F16) plain_octet<fp16>(out, w, row, column);
   else if constexpr (F == FORM_BF16) plain_octet<bf16>(out, w, row, column);
-  else values_of<F>(out, load_codes<F>(row_planes(w, row), column / OCTET), scale_of<F>(w, book, row, column), w, book, row, column);
+  else values_of<F>(out, load_codes<F>(w, row, column / OCTET), scale_of<F>(w, book, row, column), w, book, row, column);
 }
 
 #endif

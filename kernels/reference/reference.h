@@ -80,6 +80,8 @@ void reference_copy(float *y, const float *x, int64_t count, Backend *backend);
 void reference_add(float *y, const float *x, float alpha, int64_t count, Backend *backend);
 
 void reference_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
+void reference_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
+                          AdamwSettings settings, Backend *backend);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double reference_peak_flops(FloatType arithmetic, Backend *backend);
 

@@ -32,6 +32,7 @@ const Kernels kernels_scalar = {
     .copy = reference_copy,
     .add = reference_add,
     .adamw = reference_adamw,
+    .adamw_8bit = reference_adamw_8bit,
     .sum_of_squares = reference_sum_of_squares,
     .peak_flops = reference_peak_flops,
 };

@@ -2,6 +2,7 @@
 // float16. On the simulated device unless LORA_CUDA_LIBRARY names another library: scripts/gpu-check runs this very program on a card.
 //   test_cuda FAMILY    one family of kernels; without it, all
 // LORA_TEST_FLOP: the largest case, in multiply-adds and additions; for builds under sanitizers.
+#include <math.h>
 #include <stdlib.h>
 
 #include "tests/support/kernel_compare.h"

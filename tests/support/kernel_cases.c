@@ -1,6 +1,8 @@
 // Builds, runs and evaluates the cases of tests/support/kernel_cases.h.
 #include "tests/support/kernel_cases.h"
 
+#include "kernels/adamw_8bit.h"
+
 #include <float.h>
 #include <math.h>
 
@@ -577,5 +579,31 @@ KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step) {
   put_output(c, 2, count, normals(arena, rng, count, step > 1 ? 0.3 : 0));
   for (int64_t i = 0; i < count; i++) c->initial[2][i] *= c->initial[2][i];
   snprintf(c->description, sizeof c->description, "count=%lld step=%lld", (long long)count, (long long)step);
+  return c;
+}
+
+// Codes of all levels for old moments; but where v is to stay small m is as small and the gradient, too, or the step would be huge. Old
+// blocks are of one size, and the first of a few is as new.
+KernelCase *case_adamw_8bit(Arena *arena, Rng *rng, int64_t count, int64_t step) {
+  KernelCase *c = case_adamw(arena, rng, count, step);
+  int64_t blocks = moment_blocks(count);
+  float *g = normals(arena, rng, count, 1), *scales = arena_new(arena, (size_t)(2 * blocks), sizeof *scales);
+  uint8_t *m = arena_new(arena, (size_t)count, 1), *v = arena_new(arena, (size_t)count, 1);
+  for (int64_t i = 0; i < count; i++) {
+    bool is_small = i % 5 == 3, is_new = step == 1 || i / MOMENT_BLOCK % 4 == 1;
+    if (is_small) g[i] *= (float)pow(10, -1 - 5 * rng_uniform(rng));
+    if (i % 97 == 5) g[i] = 0;
+    m[i] = (uint8_t)(is_new ? 0 : is_small ? 120 + rng_below(rng, 15) : rng_below(rng, MOMENT_LEVELS));
+    v[i] = (uint8_t)(is_new ? 0 : is_small ? rng_below(rng, 40) : 80 + rng_below(rng, MOMENT_LEVELS - 80));
+    if (!is_new) scales[i / MOMENT_BLOCK] = 0.3f, scales[blocks + i / MOMENT_BLOCK] = 0.2f;
+  }
+  c->op = OP_adamw_8bit;
+  put_input(c, 0, g, count * (int64_t)sizeof *g);
+  put_input(c, 1, m, count);
+  put_input(c, 2, v, count);
+  put_input(c, 3, scales, 2 * blocks * (int64_t)sizeof *scales);
+  put_output(c, 1, count, NULL);
+  put_output(c, 2, count, NULL);
+  put_output(c, 3, 2 * blocks, NULL);
   return c;
 }

@@ -28,7 +28,7 @@
   X(router_backward)      \
   X(experts_forward)      \
   X(experts_backward)     \
-  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(sum_of_squares)
+  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(sum_of_squares)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -112,6 +112,10 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
                       int64_t columns);  // embedding (of `type`), gather and scatter (n <= rows)
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, softcap, sum_of_squares
 KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
+// Inputs are g, the codes of m, those of v, and the scales of m and then of v. Outputs: p, for m and for v where the true value lies on the
+// ruler of codes, moved into the cell of the code that was taken, and each scale in terms of the true one. So a code may be another than
+// that of float64 where the value lies between the two, and no further from it than any other output may be from the truth.
+KernelCase *case_adamw_8bit(Arena *arena, Rng *rng, int64_t count, int64_t step);
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output);

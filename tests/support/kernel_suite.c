@@ -1,6 +1,7 @@
 // The table of all kernels under test: how each is called, its plain versions, and the shapes that it is tried on.
 #include "tests/support/kernel_cases.h"
 
+#include "kernels/adamw_8bit.h"
 #include "kernels/loss.h"
 
 #include <tgmath.h>
@@ -16,6 +17,29 @@ static void round_to_int8(float *levels, float *scales, const float *x, int64_t 
     scales[first / 32] = largest / 127;
     for (int64_t j = first; j < first + 32; j++) levels[j] = largest > 0 ? rintf(x[j] * (127 / largest)) : 0;
   }
+}
+
+static void plain_double_new_moments(double *out, const KernelCase *c, Moment moment);
+
+// How 8-bit moments are compared; kernel_cases.h says what the numbers are. A cell is what lies between two bounds.
+static void place_moments(double *places, double *ratios, const uint8_t *codes, const double *scales, const KernelCase *c, Moment moment) {
+  int64_t blocks = moment_blocks(c->n);
+  double *truth = memory_new((size_t)c->n + 1, sizeof *truth), *largest = memory_new((size_t)blocks + 1, sizeof *largest);
+  float bounds[MOMENT_LEVELS];
+  moment_bounds(bounds, moment);
+  plain_double_new_moments(truth, c, moment);
+  for (int64_t i = 0; i < c->n; i++) largest[i / MOMENT_BLOCK] = fmax(largest[i / MOMENT_BLOCK], fabs(truth[i]));
+  for (int64_t i = 0; i < c->n; i++) {
+    double scale = largest[i / MOMENT_BLOCK], x = scale > 0 ? truth[i] / scale : moment == MOMENT_FIRST ? -1 : 0;
+    int cell = 0;
+    while (bounds[cell] < x) cell++;
+    double begin = cell > 0 ? bounds[cell - 1] : moment == MOMENT_FIRST ? -1 : 0, end = cell < MOMENT_LEVELS - 1 ? bounds[cell] : 1;
+    double place = cell + (x - begin) / (end - begin);
+    places[i] = fmin(fmax(place, codes[i]), codes[i] + 1);
+  }
+  for (int64_t i = 0; i < blocks; i++) ratios[i] = largest[i] > 0 ? scales[i] / largest[i] : 1 + scales[i];
+  free(truth);
+  free(largest);
 }
 
 #define REAL float
@@ -232,6 +256,54 @@ RUN(fill) {
 RUN(copy) { k->copy(out[0], in[0], c->n, backend); }
 RUN(add) { k->add(out[0], in[0], c->alpha, c->n, backend); }
 RUN(adamw) { k->adamw(out[0], out[1], out[2], in[0], c->n, c->adamw, backend); }
+
+// A device's copy of `bytes`, `shift` from the beginning of a block that is one byte's value before and behind it.
+enum { MARGIN = 64, MARGIN_BYTE = 0xa5 };
+static uint8_t *marked_new(const void *host, int64_t bytes, int64_t shift, Backend *backend) {
+  uint8_t *marked = memory_new((size_t)bytes + 2 * MARGIN, 1);
+  void *device;
+  memset(marked, MARGIN_BYTE, (size_t)bytes + 2 * MARGIN);
+  memcpy(marked + shift, host, (size_t)bytes);
+  assert_ok(backend->allocate(&device, bytes + 2 * MARGIN, "a test", backend));
+  backend->upload(device, marked, bytes + 2 * MARGIN, backend);
+  free(marked);
+  return device;
+}
+static void marked_end(void *host, uint8_t *device, int64_t bytes, int64_t shift, Backend *backend) {
+  uint8_t *marked = memory_new((size_t)bytes + 2 * MARGIN, 1);
+  backend->download(marked, device, bytes + 2 * MARGIN, backend);
+  backend->release(device, backend);
+  for (int64_t i = 0; i < bytes + 2 * MARGIN; i++)
+    if ((i < shift || i >= shift + bytes) && marked[i] != MARGIN_BYTE)
+      fail_msg("written outside, at %lld of %lld", (long long)(i - shift), (long long)bytes);
+  memcpy(host, marked + shift, (size_t)bytes);
+  free(marked);
+}
+RUN(adamw_8bit) {
+  int64_t n = c->n, blocks = moment_blocks(n), scale_bytes = blocks * (int64_t)sizeof(float);
+  int64_t shift = n % 2 ? MARGIN - 3 : MARGIN, scale_shift = n % 2 ? MARGIN - 4 : MARGIN;
+  uint8_t *codes[MOMENT_COUNT], *scales[MOMENT_COUNT], *taken = memory_new((size_t)n + 1, 1);
+  float *single = memory_new((size_t)(n + blocks) + 1, sizeof *single);
+  double *wide = memory_new((size_t)(n + 2 * blocks) + 1, sizeof *wide);
+  for (int i = 0; i < MOMENT_COUNT; i++) {
+    codes[i] = marked_new(c->inputs[1 + i], n, shift, backend);
+    scales[i] = marked_new((const float *)c->inputs[3] + i * blocks, scale_bytes, scale_shift, backend);
+  }
+  k->adamw_8bit(out[0], codes[0] + shift, (float *)(void *)(scales[0] + scale_shift), codes[1] + shift,
+                (float *)(void *)(scales[1] + scale_shift), in[0], n, c->adamw, backend);
+  for (int i = 0; i < MOMENT_COUNT; i++) {
+    marked_end(taken, codes[i], n, shift, backend);
+    marked_end(single, scales[i], scale_bytes, scale_shift, backend);
+    for (int64_t j = 0; j < blocks; j++) wide[n + blocks + j] = single[j];
+    place_moments(wide, wide + n, taken, wide + n + blocks, c, i);
+    for (int64_t j = 0; j < n + blocks; j++) single[j] = (float)wide[j];
+    backend->upload(out[1 + i], single, n * (int64_t)sizeof(float), backend);
+    backend->upload(out[3] + i * blocks, single + n, scale_bytes, backend);
+  }
+  free(taken);
+  free(single);
+  free(wide);
+}
 RUN(sum_of_squares) {
   float sum = (float)k->sum_of_squares(in[0], c->n, backend);
   backend->upload(out[0], &sum, sizeof sum, backend);
@@ -480,6 +552,11 @@ MAKE(copy) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_co
 MAKE(softcap) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_softcap, sizes[index]) : NULL; }
 MAKE(add) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_add, sizes[index]) : NULL; }
 MAKE(adamw) { return index < 2 * COUNT_OF(sizes) ? case_adamw(arena, rng, sizes[index / 2], index % 2 ? 1000 : 1) : NULL; }
+
+MAKE(adamw_8bit) {
+  static const int64_t counts[] = {1, 7, 255, 256, 257, 1031, 2048, 20001};
+  return index < 2 * COUNT_OF(counts) ? case_adamw_8bit(arena, rng, counts[index / 2], index % 2 ? 1000 : 1) : NULL;
+}
 
 MAKE(sum_of_squares) {
   if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);

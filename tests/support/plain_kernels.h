@@ -501,4 +501,53 @@ static void NAME(adamw)(REAL *const *out, const KernelCase *c) {
   }
 }
 
+// The new m or v of every parameter, before it is rounded.
+static void NAME(new_moments)(REAL *out, const KernelCase *c, Moment moment) {
+  const float *scales = (const float *)c->inputs[3] + moment * moment_blocks(c->n), *levels = moment_levels(moment);
+  REAL beta = moment == MOMENT_FIRST ? c->adamw.beta1 : c->adamw.beta2;
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL g = (REAL)c->adamw.gradient_scale * ((const float *)c->inputs[0])[i];
+    REAL old = (REAL)scales[i / MOMENT_BLOCK] * levels[((const uint8_t *)c->inputs[1 + moment])[i]];
+    out[i] = beta * old + (1 - beta) * (moment == MOMENT_FIRST ? g : g * g);
+  }
+}
+
+// The level nearest to x, looked for among all of them.
+static uint8_t NAME(moment_code)(REAL x, const float *levels) {
+  int nearest = 0;
+  for (int i = 1; i < MOMENT_LEVELS; i++)
+    if (fabs(x - levels[i]) < fabs(x - levels[nearest])) nearest = i;
+  return (uint8_t)(x < 0 && levels[nearest] == 0 ? nearest - 1 : nearest);
+}
+
+static void NAME(adamw_8bit)(REAL *const *out, const KernelCase *c) {
+  int64_t blocks = moment_blocks(c->n);
+  REAL *moments[MOMENT_COUNT];
+  uint8_t *codes = memory_new((size_t)c->n + 1, 1);
+  for (int k = 0; k < MOMENT_COUNT; k++) {
+    REAL *x = moments[k] = memory_new((size_t)c->n + 1, sizeof *x);
+    double *scales = memory_new((size_t)blocks + 1, sizeof *scales);
+    NAME(new_moments)(x, c, k);
+    for (int64_t i = 0; i < c->n; i++) scales[i / MOMENT_BLOCK] = fmax(scales[i / MOMENT_BLOCK], (double)fabs(x[i]));
+    for (int64_t i = 0; i < c->n; i++) {
+      REAL scale = (REAL)scales[i / MOMENT_BLOCK];
+      codes[i] = scale > 0 ? NAME(moment_code)(x[i] / scale, moment_levels(k)) : 0;
+    }
+    double *places = memory_new((size_t)(c->n + blocks) + 1, sizeof *places);
+    place_moments(places, places + c->n, codes, scales, c, k);
+    for (int64_t i = 0; i < c->n; i++) out[1 + k][i] = (REAL)places[i];
+    for (int64_t i = 0; i < blocks; i++) out[3][k * blocks + i] = (REAL)places[c->n + i];
+    free(places);
+    free(scales);
+  }
+  const AdamwSettings *s = &c->adamw;
+  REAL rate = s->learning_rate, beta1 = s->beta1, beta2 = s->beta2;
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL m_hat = moments[0][i] / (1 - pow(beta1, (REAL)s->step)), v_hat = moments[1][i] / (1 - pow(beta2, (REAL)s->step));
+    out[0][i] = out[0][i] - rate * s->weight_decay * out[0][i] - rate * m_hat / (sqrt(v_hat) + s->epsilon);
+  }
+  for (int k = 0; k < MOMENT_COUNT; k++) free(moments[k]);
+  free(codes);
+}
+
 static void NAME(sum_of_squares)(REAL *const *out, const KernelCase *c) { out[0][0] = NAME(dot)(c->inputs[0], 1, c->inputs[0], 1, c->n); }

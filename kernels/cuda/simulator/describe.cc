@@ -15,13 +15,15 @@ void describe_address(const void *code, char *text, size_t size) {
   if (information.dli_sname) snprintf(text, size, "%s", information.dli_sname);
   else snprintf(text, size, "%s+0x%lx", information.dli_fname, offset);
   char command[1024];
-  snprintf(command, sizeof command, "addr2line -Cfpse '%s' 0x%lx 2>/dev/null", information.dli_fname, offset);
+  snprintf(command, sizeof command, "addr2line -Cfpsie '%s' 0x%lx 2>/dev/null", information.dli_fname, offset);
   FILE *pipe = popen(command, "r");
   if (!pipe) return;
+  // What was inlined comes first, then where it was.
   char line[512];
-  if (fgets(line, sizeof line, pipe) && line[0] != '?') {
+  for (size_t length = 0; fgets(line, sizeof line, pipe) && line[0] != '?' && length + 1 < size;) {
     line[strcspn(line, "\n")] = 0;
-    snprintf(text, size, "%s", line);
+    int added = snprintf(text + length, size - length, "%s%s", length ? ", " : "", line + strspn(line, " "));
+    length += static_cast<size_t>(added);
   }
   pclose(pipe);
 }
