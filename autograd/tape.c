@@ -257,7 +257,10 @@ static void plan_recomputed_nodes(TapePlan *plan, const Tape *tape, int first, i
 }
 
 // Whether x is placed before y: the larger one or, to be the same each time, the earlier in the schedule.
-static bool comes_first(const Lifetime *x, const Lifetime *y) { return x->bytes != y->bytes ? x->bytes > y->bytes : x < y; }
+static bool comes_first(const Lifetime *x, const Lifetime *y) {
+  if (x->bytes != y->bytes) return x->bytes > y->bytes;
+  return x->first != y->first ? x->first < y->first : x < y;
+}
 
 // Heap sort (Williams 1964), for the C library's qsort allocates.
 static void sift_down(Lifetime **heap, int i, int count) {

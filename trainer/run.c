@@ -187,7 +187,7 @@ static int64_t activation_budget(const Run *run) {
 
 static void describe(const Run *run) {
   static const char *const float_names[] = {[FLOAT_32] = "float32", [FLOAT_BF16] = "bfloat16", [FLOAT_F16] = "float16"};
-  char base[32], adapter[32], activations[32];
+  char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
   log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
