@@ -124,7 +124,7 @@ static const SchemaKey recipe_keys[] = {
   INTEGER(eval_batch_size, NULL, 1, 1 << 20, "sequences in one pass of evaluation (default: micro_batch_size)"),
   NUMBER(num_epochs, "1", 1e-9, 1e9, "passes over the data"),
   INTEGER(max_steps, NULL, -1, BIG, "optimiser steps; wins over num_epochs"),
-  WORD(optimizer, "adamw_torch_fused", optimizer_words, "every spelling of AdamW keeps its state in float32 here"),
+  WORD(optimizer, "adamw_torch_fused", optimizer_words, "AdamW keeps its moments in 8 bits where the name says 8bit, else in float32"),
   {.names = "optim_args", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "mapping, or text", .offset = offsetof(Recipe, optim_args), .read = read_arguments,
    .doc = "further arguments of the optimiser: a mapping, or name=value, name=value"},
   NUMBER(learning_rate, NULL, 0, 1e3, "required; 2e-5 is a number"),

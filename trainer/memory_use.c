@@ -15,7 +15,7 @@ int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
       {"base weights", model_mapped_bytes(run->model) + run->model->nf4_bytes},
       {"adapter", values},
       {"adapter's gradients", values},
-      {"optimiser", values * run->optimizer->method->state_count},
+      {"optimiser", optimizer_state_bytes(run->optimizer)},
       {"activations and their gradients", run->step.tape.block_bytes},
       {"activations offloaded to the host", run->step.tape.host_block_bytes},
       {"kernels' workspace", run->backend->workspace_bytes(run->backend)},

@@ -195,9 +195,9 @@ static void describe(const Run *run) {
   log_info("%s%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", run->stream ? "streaming; the first chunk: " : "",
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
-  int64_t arrays = 2 + run->optimizer->method->state_count;  // values and gradients, and the optimiser's
+  int64_t values = 2 * run->adapter->size * (int64_t)sizeof(float);  // and gradients
   format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
-  format_bytes(adapter, (double)(run->adapter->size * arrays * (int64_t)sizeof(float)));
+  format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_names[run->step.tape.activations], run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,

@@ -5,9 +5,6 @@
 
 #include "kernels/cuda/weights.h"
 
-// For the very fewest rows, and for activations of float32: sums in float32 of unrounded weights.
-void gemv_forward(const Projection *projection, Rows x, int64_t n, Device *device);
-
 struct Terms {
   float alpha;
   Rows y, h, residual;

@@ -108,7 +108,7 @@ static __device__ __forceinline__ void store_lines(const TileArguments &p, const
 static __device__ __forceinline__ void place_tile(const TileArguments &p, int64_t *row, int64_t *column) {
   enum { GROUP = 8 };
   int64_t index = blockIdx.x, per_group = GROUP * p.column_tiles, first = index / per_group * GROUP;
-  int64_t rows = p.row_tiles - first < GROUP ? p.row_tiles - first : GROUP;
+  int64_t left = p.row_tiles - first, rows = left < GROUP ? left : static_cast<int64_t>(GROUP);
   *row = first + index % per_group % rows;
   *column = index % per_group / rows;
 }

@@ -42,8 +42,7 @@ __global__ void __launch_bounds__(THREADS) rope_kernel(T *x, const int32_t *posi
     float a[N], b[N];
     load_floats<N>(a, at, N, is_packed);
     if (HALVES) load_floats<N>(b, at + half, N, is_packed);
-#pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
+    UNROLL for (int k = 0; k < PAIRS; k++) {
       if (HALVES) turn(a[k], b[k], factors[i + k]);
       else turn(a[2 * k], a[2 * k + 1], factors[i + k]);
     }

@@ -228,6 +228,10 @@ void weights_release(Matrix *matrix, Backend *backend) {
   matrix->data = NULL;
 }
 
+bool weights_have_integer_levels(const Matrix *w) {
+  return w->type == BLOCK_DEVICE && form_is_blocks(static_cast<const DeviceMatrix *>(w->data)->weights.form);
+}
+
 static Weights plain_weights(const Matrix *w) {
   Weights weights = {};
   weights.form = w->type == BLOCK_F32 ? FORM_F32 : w->type == BLOCK_F16 ? FORM_F16 : FORM_BF16;
