@@ -29,7 +29,7 @@ static Status export_adapter(const char *path, const ArgumentList *adapters, con
   char *found = NULL, *template = NULL;
   Status status;
   bool gguf = text_ends_with(output, ".gguf");
-  TRY(backend_new(&backend, arguments->device, (int)arguments->threads));
+  TRY(backend_new(&backend, NULL, (int)arguments->threads));
   TRY_DONE(hub_argument_path(&found, "--model", path, HUB_MODEL));
   TRY_DONE(model_open(&model, found, (ModelOptions){0}, backend));
   TRY_DONE(adapter_arguments_open(&adapter, &template, model, adapters));

@@ -5,7 +5,7 @@
 
 static Status run(const char *path, InspectOptions options, const Arguments *arguments) {
   Backend *backend;
-  TRY(backend_new(&backend, arguments->device, (int)arguments->threads));
+  TRY(backend_new(&backend, NULL, (int)arguments->threads));
   Status status = inspect(path, options, backend);
   backend_free(backend);
   return status;

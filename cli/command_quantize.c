@@ -45,7 +45,7 @@ static Status quantize(const QuantizeCommand *command, const char *path, MergeOp
   Backend *backend;
   Model *model = NULL;
   MergeReport report;
-  TRY(backend_new(&backend, arguments->device, (int)arguments->threads));
+  TRY(backend_new(&backend, NULL, (int)arguments->threads));
   double start = time_seconds();
   Status status = model_open(&model, path, (ModelOptions){0}, backend);
   if (status == STATUS_OK) status = tell_source(model, options.type);

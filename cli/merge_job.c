@@ -103,7 +103,7 @@ Status merge_job_run(const MergeJob *given) {
   MergeOptions options = {0};
   Status status;
   TRY(status_context(quantization_parse(&options.type, job->type_name), "--type"));
-  TRY(backend_new(&backend, job->arguments->device, (int)job->arguments->threads));
+  TRY(backend_new(&backend, NULL, (int)job->arguments->threads));  // weights are read, changed and written by the host
   TRY_DONE(hub_argument_path(&path, "--model", given->model, HUB_MODEL));
   found.model = path;
   TRY_DONE(model_open(&model, job->model, (ModelOptions){0}, backend));
