@@ -202,6 +202,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t matm
                               const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t *, void *workspace, size_t workspace_size, cudaStream_t stream) {
   if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
+  simulator::Lock lock;
   simulator::Product p = {*matmul, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d, 0, 0};
   memcpy(&p.alpha, alpha, sizeof p.alpha), memcpy(&p.beta, beta, sizeof p.beta);
   if (!p.matmul.has_bias_type) p.matmul.bias_type = p.d_layout.type;

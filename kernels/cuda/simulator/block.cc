@@ -271,6 +271,7 @@ static void run_block() {
 void run_kernel(const Call &call) {
   running = &call;
   current_kernel = call.kernel;
+  outside = {};  // this thread of the program may be another than the last time
   gridDim = call.grid, blockDim = call.block;
   block.size = call.block.x * call.block.y * call.block.z;
   race_launch(call);

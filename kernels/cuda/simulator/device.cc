@@ -3,6 +3,7 @@
 #include "kernels/cuda/simulator/internal.h"
 
 #include <map>
+#include <mutex>
 
 namespace simulator {
 
@@ -19,6 +20,13 @@ static std::map<const char *, Allocation> &allocations() {
 }
 static size_t used_bytes;
 static cudaError_t last_error;
+
+static std::recursive_mutex &mutex() {
+  static auto *one = new std::recursive_mutex;
+  return *one;
+}
+Lock::Lock() { mutex().lock(); }
+Lock::~Lock() { mutex().unlock(); }
 
 cudaError_t remember(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
@@ -49,14 +57,14 @@ MemoryKind memory_find(const void *address, const char **start, size_t *size) {
 }
 
 bool is_on_device(const void *address, size_t size) {
-  static const char *start;  // of the allocation that was found last, and its size: most are asked for again
-  static size_t bytes;
-  static MemoryKind kind;
-  kind = memory_find(address, &start, &bytes);
+  const char *start;
+  size_t bytes;
+  MemoryKind kind = memory_find(address, &start, &bytes);
   return kind == MEMORY_DEVICE && static_cast<const char *>(address) + size <= start + bytes;
 }
 
 static cudaError_t allocate(void **pointer, size_t size, MemoryKind kind) {
+  Lock lock;
   *pointer = nullptr;
   if (size == 0) return cudaSuccess;
   if (kind == MEMORY_DEVICE && (size > device_limits().memory_bytes || used_bytes > device_limits().memory_bytes - size))
@@ -70,6 +78,7 @@ static cudaError_t allocate(void **pointer, size_t size, MemoryKind kind) {
 
 static cudaError_t release(void *pointer, MemoryKind kind, bool is_owned) {
   if (!pointer) return cudaSuccess;
+  Lock lock;
   finish_all_streams();
   auto found = allocations().find(static_cast<char *>(pointer));
   if (found == allocations().end() || found->second.kind != kind || found->second.is_owned != is_owned) return remember(cudaErrorInvalidValue);
@@ -90,6 +99,7 @@ cudaError_t cudaMallocHost(void **pointer, size_t size) { return simulator::allo
 cudaError_t cudaHostAlloc(void **pointer, size_t size, unsigned) { return cudaMallocHost(pointer, size); }
 cudaError_t cudaFreeHost(void *pointer) { return simulator::release(pointer, simulator::MEMORY_PINNED, true); }
 cudaError_t cudaHostRegister(void *pointer, size_t size, unsigned) {
+  simulator::Lock lock;
   simulator::allocations()[static_cast<char *>(pointer)] = {size, simulator::MEMORY_PINNED, false};
   return cudaSuccess;
 }

@@ -75,7 +75,12 @@ void describe_address(const void *code, char *text, size_t size);  // the functi
 typedef void LaneWork(void *const lanes[LANES], unsigned mask);
 void warp_operation(const char *what, unsigned mask, void *left, LaneWork *work, Site site);
 
-// memory.cc: what is allocated.
+// device.cc: what is allocated. Threads of the program call the runtime at any time: each call holds the lock, and runs what it runs in its
+// own thread.
+struct Lock {
+  Lock();
+  ~Lock();
+};
 enum MemoryKind { MEMORY_PAGEABLE, MEMORY_PINNED, MEMORY_DEVICE };
 // The allocation that holds the address; MEMORY_PAGEABLE when none does.
 MemoryKind memory_find(const void *address, const char **start, size_t *size);

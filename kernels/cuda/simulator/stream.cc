@@ -118,9 +118,13 @@ static cudaError_t put(cudaStream_t handle, Work work) {
   return cudaSuccess;
 }
 
-void schedule_work(cudaStream_t stream, void (*run)(void *), void *work) { put(stream, {[=] { run(work); }, nullptr, 0, false}); }
+void schedule_work(cudaStream_t stream, void (*run)(void *), void *work) {
+  Lock lock;
+  put(stream, {[=] { run(work); }, nullptr, 0, false});
+}
 
 cudaError_t launch_call(const Call &call, cudaStream_t stream) {
+  Lock lock;
   uint64_t count = static_cast<uint64_t>(call.block.x) * call.block.y * call.block.z;
   bool is_valid = count && count <= MAX_THREADS && call.block.z <= 64 && call.grid.x && call.grid.y && call.grid.z &&
                   call.grid.x <= 0x7fffffffu && call.grid.y <= 65535 && call.grid.z <= 65535 && call.shared <= device_limits().shared_bytes;
@@ -177,20 +181,24 @@ using simulator::remember;
 using simulator::stream_of;
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
+  simulator::Lock lock;
   return simulator::copy(to, from, size, kind, stream);
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind kind) {
+  simulator::Lock lock;
   simulator::finish_blocking_streams();
   cudaError_t error = simulator::copy(to, from, size, kind, nullptr);
   simulator::finish_blocking_streams();
   return error;
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t stream) {
+  simulator::Lock lock;
   if (size == 0) return cudaSuccess;
   if (!simulator::is_side_valid(to, size, true)) return remember(cudaErrorInvalidValue);
   return simulator::put(stream, {[=] { memset(to, value, size); }, nullptr, 0, false});
 }
 cudaError_t cudaMemset(void *to, int value, size_t size) {
+  simulator::Lock lock;
   simulator::finish_blocking_streams();
   cudaError_t error = cudaMemsetAsync(to, value, size, nullptr);
   simulator::finish_blocking_streams();
@@ -198,12 +206,14 @@ cudaError_t cudaMemset(void *to, int value, size_t size) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+  simulator::Lock lock;
   *stream = new CUstream_st{{}, !(flags & cudaStreamNonBlocking)};
   simulator::streams().push_back(*stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  simulator::Lock lock;
   if (!stream || !stream_of(stream)) return remember(cudaErrorInvalidResourceHandle);
   simulator::finish(stream);
   auto &all = simulator::streams();
@@ -212,47 +222,56 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  simulator::Lock lock;
   if (!stream_of(stream)) return remember(cudaErrorInvalidResourceHandle);
   if (stream) simulator::finish(stream);
   else simulator::finish_blocking_streams();
   return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  simulator::Lock lock;
   if (!stream_of(stream)) return remember(cudaErrorInvalidResourceHandle);
   simulator::finish(stream_of(stream));  // who asks again and again must get on
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+  simulator::Lock lock;
   simulator::finish_all_streams();
   return cudaSuccess;
 }
 cudaError_t cudaDeviceReset() { return cudaDeviceSynchronize(); }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+  simulator::Lock lock;
   *event = new CUevent_st{std::make_shared<simulator::EventState>()};
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  simulator::Lock lock;
   if (!event) return remember(cudaErrorInvalidResourceHandle);
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  simulator::Lock lock;
   if (!event) return remember(cudaErrorInvalidResourceHandle);
   return simulator::put(stream, {nullptr, event->state, ++event->state->recorded, true});
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  simulator::Lock lock;
   if (!event) return remember(cudaErrorInvalidResourceHandle);
   return simulator::put(stream, {nullptr, event->state, event->state->recorded, false});
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  simulator::Lock lock;
   if (!event) return remember(cudaErrorInvalidResourceHandle);
   simulator::reach(event->state, event->state->recorded);
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  simulator::Lock lock;
   if (!start || !end || !start->state->recorded || !end->state->recorded) return remember(cudaErrorInvalidResourceHandle);
   if (start->state->done < start->state->recorded || end->state->done < end->state->recorded) return remember(cudaErrorNotReady);
   const timespec &from = start->state->time, &to = end->state->time;

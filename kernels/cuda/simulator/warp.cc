@@ -132,8 +132,17 @@ static void do_mma(void *const lanes[LANES], unsigned) {
         if (i < 2) d[g + 8 * i][2 * t + j] = left->d[2 * i + j];
       }
   }
-  for (int i = 0; i < 16; i++)
-    for (int k = 0; k < 16; k++) d[i] += a[i][k] * b[k];
+  for (int half = 0; half < 16; half += 8) {  // eight sums in registers
+    Row sums[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) sums[i] = d[half + i];
+    for (int k = 0; k < 16; k++) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; i++) sums[i] += a[half + i][k] * b[k];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) d[half + i] = sums[i];
+  }
   for (int lane = 0; lane < LANES; lane++)
     for (int i = 0; i < 4; i++) static_cast<const FragmentLane *>(lanes[lane])->d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
