@@ -2,9 +2,8 @@
 // p <- p - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon),  t the number of updates, 1 for the first.
 #include "optim/adamw.h"
 
-static void adamw_step(Optimizer *optimizer, float *parameters, const float *gradients, const ParameterGroup *group, double learning_rate,
-                       double gradient_scale) {
-  AdamwSettings settings = {
+static AdamwSettings step_settings(const Optimizer *optimizer, const ParameterGroup *group, double learning_rate, double gradient_scale) {
+  return (AdamwSettings){
       .learning_rate = learning_rate,
       .beta1 = optimizer->settings.beta1,
       .beta2 = optimizer->settings.beta2,
@@ -13,9 +12,30 @@ static void adamw_step(Optimizer *optimizer, float *parameters, const float *gra
       .step = optimizer->updates,
       .gradient_scale = gradient_scale,
   };
-  int64_t begin = group->begin;
-  optimizer->backend->kernels->adamw(parameters + begin, optimizer->state[0] + begin, optimizer->state[1] + begin, gradients + begin,
-                                     group->end - begin, settings, optimizer->backend);
 }
 
-const OptimizerMethod optimizer_adamw = {.name = "adamw", .state_count = 2, .state_names = {"m", "v"}, .step = adamw_step};
+static void adamw_step(Optimizer *optimizer, float *parameters, const float *gradients, const ParameterGroup *group, double learning_rate,
+                       double gradient_scale) {
+  float *m = optimizer->state[0], *v = optimizer->state[1];
+  int64_t begin = group->begin;
+  optimizer->backend->kernels->adamw(parameters + begin, m + begin, v + begin, gradients + begin, group->end - begin,
+                                     step_settings(optimizer, group, learning_rate, gradient_scale), optimizer->backend);
+}
+
+static void adamw_8bit_step(Optimizer *optimizer, float *parameters, const float *gradients, const ParameterGroup *group,
+                            double learning_rate, double gradient_scale) {
+  uint8_t *m = optimizer->state[0], *v = optimizer->state[2];
+  float *m_scales = optimizer->state[1], *v_scales = optimizer->state[3];
+  int64_t begin = group->begin, block = optimizer_first_block(optimizer, group);
+  optimizer->backend->kernels->adamw_8bit(parameters + begin, m + begin, m_scales + block, v + begin, v_scales + block, gradients + begin,
+                                          group->end - begin, step_settings(optimizer, group, learning_rate, gradient_scale),
+                                          optimizer->backend);
+}
+
+const OptimizerMethod optimizer_adamw = {
+    .name = "adamw", .state_count = 2, .states = {{"m", STATE_FLOATS}, {"v", STATE_FLOATS}}, .step = adamw_step};
+const OptimizerMethod optimizer_adamw_8bit = {
+    .name = "adamw_8bit",
+    .state_count = 4,
+    .states = {{"m_codes", STATE_CODES}, {"m_scales", STATE_SCALES}, {"v_codes", STATE_CODES}, {"v_scales", STATE_SCALES}},
+    .step = adamw_8bit_step};

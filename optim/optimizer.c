@@ -8,9 +8,11 @@
 
 #include "core/memory.h"
 #include "core/text.h"
+#include "kernels/adamw_8bit.h"
 #include "optim/adamw.h"
 
-static const char float_state[] = "moments are kept in float32 here, not in 8 or 4 bits: a little more memory, no rounding";
+static const char float_state[] =
+    "moments are kept in float32 here, neither in 4 bits nor in fp8; optimizer: adamw_8bit keeps them in 8 bits";
 static const char unpaged_state[] = "moments are not paged here: they stay in the device's memory";
 
 // Every spelling that recipes use: transformers' OptimizerNames and Axolotl's own.
@@ -27,15 +29,17 @@ static const struct {
     {"adamw_anyprecision", &optimizer_adamw, NULL},
     {"adamw_hf", &optimizer_adamw, NULL},
     {"optimi_adamw", &optimizer_adamw, NULL},
-    {"adamw_bnb_8bit", &optimizer_adamw, float_state},
-    {"adamw_8bit", &optimizer_adamw, float_state},
-    {"adamw_torch_8bit", &optimizer_adamw, float_state},
+    {"paged_adamw", &optimizer_adamw, unpaged_state},
+    {"paged_adamw_32bit", &optimizer_adamw, unpaged_state},
+    {"adamw_bnb_8bit", &optimizer_adamw_8bit, NULL},
+    {"adamw_8bit", &optimizer_adamw_8bit, NULL},
+    {"adamw_torch_8bit", &optimizer_adamw_8bit, NULL},
+    {"ao_adamw_8bit", &optimizer_adamw_8bit, NULL},
+    {"paged_adamw_8bit", &optimizer_adamw_8bit, unpaged_state},
     {"adamw_torch_4bit", &optimizer_adamw, float_state},
-    {"ao_adamw_8bit", &optimizer_adamw, float_state},
     {"ao_adamw_4bit", &optimizer_adamw, float_state},
     {"ao_adamw_fp8", &optimizer_adamw, float_state},
-    {"paged_adamw_8bit", &optimizer_adamw, float_state},
-    {"paged_adamw_32bit", &optimizer_adamw, unpaged_state},
+    {"flash_adamw", &optimizer_adamw, float_state},
 };
 enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
 
@@ -61,6 +65,37 @@ static inline bool groups_cover(const Optimizer *optimizer) {
   return end == optimizer->count;
 }
 
+int64_t optimizer_first_block(const Optimizer *optimizer, const ParameterGroup *group) {
+  int64_t blocks = 0;
+  for (const ParameterGroup *g = optimizer->groups; g != group; g++) blocks += moment_blocks(g->end - g->begin);
+  return blocks;
+}
+
+int64_t optimizer_state_length(const Optimizer *optimizer, int index) {
+  bool is_each = optimizer->method->states[index].kind != STATE_SCALES;
+  return is_each ? optimizer->count : optimizer_first_block(optimizer, optimizer->groups + optimizer->group_count);
+}
+
+static int64_t state_bytes(const Optimizer *optimizer, int index) {
+  int64_t size = optimizer->method->states[index].kind == STATE_CODES ? 1 : (int64_t)sizeof(float);
+  return optimizer_state_length(optimizer, index) * size;
+}
+
+int64_t optimizer_state_bytes(const Optimizer *optimizer) {
+  int64_t bytes = 0;
+  for (int i = 0; i < optimizer->method->state_count; i++) bytes += state_bytes(optimizer, i);
+  return bytes;
+}
+
+// Codes are filled as floats, so that a buffer is as long as whole ones.
+static Status state_new(Optimizer *optimizer, int index) {
+  Backend *backend = optimizer->backend;
+  int64_t floats = (state_bytes(optimizer, index) + (int64_t)sizeof(float) - 1) / (int64_t)sizeof(float);
+  TRY(backend->allocate(&optimizer->state[index], floats * (int64_t)sizeof(float), "the optimiser's state", backend));
+  backend->kernels->fill(optimizer->state[index], 0, floats, backend);
+  return STATUS_OK;
+}
+
 Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, int64_t count,
                      const ParameterGroup *groups, int group_count, Backend *backend) {
   Optimizer *optimizer = memory_new(1, sizeof *optimizer);
@@ -71,14 +106,11 @@ Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSe
   memcpy(optimizer->groups, groups, (size_t)group_count * sizeof *groups);
   assert(groups_cover(optimizer));
   for (int i = 0; i < method->state_count; i++) {
-    void *state = NULL;
-    Status status = backend->allocate(&state, count * (int64_t)sizeof(float), "the optimiser's state", backend);
+    Status status = state_new(optimizer, i);
     if (status != STATUS_OK) {
       optimizer_free(optimizer);
       return status;
     }
-    optimizer->state[i] = state;
-    backend->kernels->fill(state, 0, count, backend);
   }
   *out = optimizer;
   return STATUS_OK;

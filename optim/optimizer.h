@@ -26,15 +26,26 @@ typedef struct OptimizerSettings {
   int skip_limit;  // so many skipped steps in a row stop the run; 0: OPTIMIZER_SKIP_LIMIT
 } OptimizerSettings;
 
-enum { OPTIMIZER_SKIP_LIMIT = 10, OPTIMIZER_STATE_LIMIT = 3 };
+enum { OPTIMIZER_SKIP_LIMIT = 10, OPTIMIZER_STATE_LIMIT = 4 };
 
 typedef struct Optimizer Optimizer;
 
-// A method is its state, buffers as long as the parameters that start at zero, and its update of one group.
+typedef enum OptimizerStateKind {
+  STATE_FLOATS,  // float32, one a parameter
+  STATE_CODES,  // bytes, one a parameter
+  STATE_SCALES,  // float32, one for every MOMENT_BLOCK parameters (kernels/adamw_8bit.h); each group begins a block of its own
+} OptimizerStateKind;
+
+typedef struct OptimizerState {
+  const char *name;  // as a checkpoint calls it
+  OptimizerStateKind kind;
+} OptimizerState;
+
+// A method is its state, buffers that start as zero bytes, and its update of one group.
 typedef struct OptimizerMethod {
   const char *name;
   int state_count;
-  const char *state_names[OPTIMIZER_STATE_LIMIT];  // as a checkpoint calls them
+  OptimizerState states[OPTIMIZER_STATE_LIMIT];
   void (*step)(Optimizer *optimizer, float *parameters, const float *gradients, const ParameterGroup *group, double learning_rate,
                double gradient_scale);
 } OptimizerMethod;
@@ -45,7 +56,7 @@ struct Optimizer {
   int64_t count;  // of parameters
   ParameterGroup *groups;
   int group_count;
-  float *state[OPTIMIZER_STATE_LIMIT];  // [count] f32 each, the device's
+  void *state[OPTIMIZER_STATE_LIMIT];  // [optimizer_state_length], the device's
   Backend *backend;
   // What a checkpoint keeps beside the buffers:
   LossScale loss_scale;  // the gradients' factor, which a step takes off; 1 unless the run sets another
@@ -71,6 +82,11 @@ Status optimizer_find(const OptimizerMethod **method, const char **notice, const
 Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, int64_t count,
                      const ParameterGroup *groups, int group_count, Backend *backend);
 void optimizer_free(Optimizer *optimizer);
+
+int64_t optimizer_state_length(const Optimizer *optimizer, int index);  // in elements of its kind
+int64_t optimizer_state_bytes(const Optimizer *optimizer);  // of all
+int64_t optimizer_first_block(const Optimizer *optimizer,
+                              const ParameterGroup *group);  // of one of the optimiser's groups, in STATE_SCALES
 
 // One step on the device's parameters [count] f32 with gradients [count] f32, which are left as they are. `loss` is
 // that of the step and only looked at for NaN and Inf. STATUS_GUARD when this was the skip_limit-th skipped step in a row.

@@ -124,7 +124,7 @@ static const SchemaKey recipe_keys[] = {
   INTEGER(eval_batch_size, NULL, 1, 1 << 20, "sequences in one pass of evaluation (default: micro_batch_size)"),
   NUMBER(num_epochs, "1", 1e-9, 1e9, "passes over the data"),
   INTEGER(max_steps, NULL, -1, BIG, "optimiser steps; wins over num_epochs"),
-  WORD(optimizer, "adamw_torch_fused", optimizer_words, "every spelling of AdamW keeps its state in float32 here"),
+  WORD(optimizer, "adamw_torch_fused", optimizer_words, "AdamW keeps its moments in 8 bits where the name says 8bit, else in float32"),
   {.names = "optim_args", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "mapping, or text", .offset = offsetof(Recipe, optim_args), .read = read_arguments,
    .doc = "further arguments of the optimiser: a mapping, or name=value, name=value"},
   NUMBER(learning_rate, NULL, 0, 1e3, "required; 2e-5 is a number"),
@@ -156,7 +156,8 @@ static const SchemaKey recipe_keys[] = {
         .doc = "activations in float16 on a CUDA device, the loss scaled as gradients allow; the CPU has no such products"),
   IDLE_KEY(tf32, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = "products are summed in float32"),
   WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),
-      "true, and every other way that Axolotl has for it: recompute every layer; false: none; absent: as memory asks"),
+      "true: recompute every layer; offload: and what is kept of layers lies in the host's pinned memory meanwhile (on cuda; unsloth and "
+      "offload_disk do the same); false: none; absent: as memory asks"),
   SPECIAL("max_memory", KEY_WORKS, "size, or mapping", read_max_memory, "most memory to use, in bytes or as 6GiB (default: what is free); not of Axolotl"),
   SPECIAL("device", KEY_WORKS, "name", read_device, "cpu, cuda or cuda:N (default: cpu)"),
   SECTION("Log, evaluation, saving"),

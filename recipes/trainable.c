@@ -7,13 +7,13 @@
 #include "core/text.h"
 #include "recipes/schema.h"
 
-// Every AdamW keeps its state in float32: a notice is due where the recipe asks for less.
+// AdamW keeps its state in float32 or in 8 bits: a notice is due where the recipe asks for less.
 bool optimizer_is_built(const char *optimizer, bool *low_precision) {
-  static const char *const plain[] = {"adamw_torch",           "adamw_torch_fused", "adamw_hf",    "adamw_apex_fused",
-                                      "adamw_anyprecision",    "paged_adamw_32bit", "paged_adamw", "adamw_torch_xla",
-                                      "adamw_torch_npu_fused", "optimi_adamw",      NULL};
-  static const char *const low[] = {"adamw_bnb_8bit", "adamw_8bit",    "adamw_torch_8bit", "adamw_torch_4bit", "paged_adamw_8bit",
-                                    "ao_adamw_4bit",  "ao_adamw_8bit", "ao_adamw_fp8",     "flash_adamw",      NULL};
+  static const char *const plain[] = {"adamw_torch",           "adamw_torch_fused", "adamw_hf",       "adamw_apex_fused",
+                                      "adamw_anyprecision",    "paged_adamw_32bit", "paged_adamw",    "adamw_torch_xla",
+                                      "adamw_torch_npu_fused", "optimi_adamw",      "adamw_bnb_8bit", "adamw_8bit",
+                                      "adamw_torch_8bit",      "paged_adamw_8bit",  "ao_adamw_8bit",  NULL};
+  static const char *const low[] = {"adamw_torch_4bit", "ao_adamw_4bit", "ao_adamw_fp8", "flash_adamw", NULL};
   *low_precision = word_is_in(low, optimizer);
   return *low_precision || word_is_in(plain, optimizer);
 }

@@ -14,7 +14,7 @@
 #include "formats/hdf5.h"
 #include "trainer/manifest.h"
 
-enum { PIECE = 1 << 18 };  // floats moved at a time between the device and the file
+enum { PIECE = 1 << 20 };  // bytes moved at a time between the device and the file
 
 typedef enum FieldKind { FIELD_INTEGER, FIELD_REAL, FIELD_HASH } FieldKind;
 
@@ -85,30 +85,38 @@ static Status fields_read(TrainerState *state, const Hdf5File *file) {
   return STATUS_OK;
 }
 
-static int64_t piece_length(int64_t count, int64_t offset) { return count - offset < PIECE ? count - offset : PIECE; }
+static int64_t element_bytes(const CheckpointArray *array) { return array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float); }
 
-static void array_write(Hdf5File *file, const CheckpointArray *array, float *piece, Backend *backend) {
+// How many elements from `offset` on are moved next.
+static int64_t piece_length(const CheckpointArray *array, int64_t offset) {
+  int64_t most = PIECE / element_bytes(array), left = array->count - offset;
+  return left < most ? left : most;
+}
+
+static char *element_place(const CheckpointArray *array, int64_t offset) { return (char *)array->data + offset * element_bytes(array); }
+
+static void array_write(Hdf5File *file, const CheckpointArray *array, void *piece, Backend *backend) {
   Hdf5Array target;
-  hdf5_array_create(&target, file, array->name, HDF5_F32, array->count);
-  for (int64_t offset = 0; offset < array->count; offset += PIECE) {
-    int64_t length = piece_length(array->count, offset);
-    backend->download(piece, array->data + offset, length * (int64_t)sizeof(float), backend);
+  hdf5_array_create(&target, file, array->name, array->type, array->count);
+  for (int64_t offset = 0, length; offset < array->count; offset += length) {
+    length = piece_length(array, offset);
+    backend->download(piece, element_place(array, offset), length * element_bytes(array), backend);
     hdf5_array_write(&target, offset, piece, length);
   }
   hdf5_array_close(&target);
 }
 
-static Status array_read(const CheckpointArray *array, Hdf5File *file, float *piece, Backend *backend) {
+static Status array_read(const CheckpointArray *array, Hdf5File *file, void *piece, Backend *backend) {
   Hdf5Array source;
-  TRY(hdf5_array_open(&source, file, array->name, HDF5_F32));
+  TRY(hdf5_array_open(&source, file, array->name, array->type));
   Status status = STATUS_OK;
   if (source.count != array->count)
     status = status_fail(STATUS_BAD_INPUT, "%s: '%s' has %lld values where this run has %lld: the adapter's rank or targets differ",
                          file->path, array->name, (long long)source.count, (long long)array->count);
-  for (int64_t offset = 0; status == STATUS_OK && offset < array->count; offset += PIECE) {
-    int64_t length = piece_length(array->count, offset);
+  for (int64_t offset = 0, length; status == STATUS_OK && offset < array->count; offset += length) {
+    length = piece_length(array, offset);
     status = hdf5_array_read(piece, &source, offset, length);
-    if (status == STATUS_OK) backend->upload(array->data + offset, piece, length * (int64_t)sizeof(float), backend);
+    if (status == STATUS_OK) backend->upload(element_place(array, offset), piece, length * element_bytes(array), backend);
   }
   hdf5_array_close(&source);
   return status;
@@ -120,7 +128,7 @@ static Status state_write(const char *folder, const TrainerState *state, const C
   Status status = hdf5_create(&file, path);
   free(path);
   if (status != STATUS_OK) return status;
-  float *piece = memory_new(PIECE, sizeof *piece);
+  void *piece = memory_new(PIECE, 1);
   fields_write(&file, state);
   for (int i = 0; i < array_count; i++) array_write(&file, &arrays[i], piece, backend);
   free(piece);
@@ -187,7 +195,7 @@ static Status state_read(Hdf5File *file, const char *folder, const RunFingerprin
                          const CheckpointArray *arrays, int array_count, Backend *backend) {
   TRY(fields_read(state, file));
   if (expected) TRY(fingerprint_compare(&state->fingerprint, expected, folder));
-  float *piece = memory_new(PIECE, sizeof *piece);
+  void *piece = memory_new(PIECE, 1);
   Status status = STATUS_OK;
   for (int i = 0; status == STATUS_OK && i < array_count; i++) status = array_read(&arrays[i], file, piece, backend);
   free(piece);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "formats/hdf5.h"
 #include "kernels/backend.h"
 
 // SHA-256, in hexadecimal, of what must be the same in a run that goes on from a checkpoint.
@@ -38,11 +39,12 @@ typedef struct TrainerState {
   RunFingerprint fingerprint;
 } TrainerState;
 
-// A flat buffer of the device, float32, under the name that it has in state.h5.
+// A flat buffer of the device under the name that it has in state.h5.
 typedef struct CheckpointArray {
   const char *name;
-  float *data;
-  int64_t count;
+  void *data;
+  int64_t count;  // of elements
+  Hdf5Type type;  // HDF5_F32, which is 0, or HDF5_U8
 } CheckpointArray;
 
 // Writes the files of a PEFT adapter into `folder`. NULL: none.

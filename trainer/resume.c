@@ -39,9 +39,13 @@ static void hash_data(char hex[65], const RowSet *rows) {
 
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run) {
   int count = 0;
-  arrays[count++] = (CheckpointArray){"parameters", run->adapter->data, run->adapter->size};
-  for (int i = 0; i < run->optimizer->method->state_count; i++)
-    arrays[count++] = (CheckpointArray){run->optimizer->method->state_names[i], run->optimizer->state[i], run->adapter->size};
+  const Optimizer *optimizer = run->optimizer;
+  arrays[count++] = (CheckpointArray){"parameters", run->adapter->data, run->adapter->size, HDF5_F32};
+  for (int i = 0; i < optimizer->method->state_count; i++) {
+    const OptimizerState *state = &optimizer->method->states[i];
+    Hdf5Type type = state->kind == STATE_CODES ? HDF5_U8 : HDF5_F32;
+    arrays[count++] = (CheckpointArray){state->name, optimizer->state[i], optimizer_state_length(optimizer, i), type};
+  }
   return count;
 }
 

@@ -5,6 +5,13 @@
 
 #include "kernels/cuda/cuda.h"
 
+// Loops over packets are unrolled whole, so that their elements lie in registers.
+#ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
+
 enum { THREADS = 256, BLOCKS_A_PROCESSOR = 16 };
 
 constexpr size_t widest_of(size_t a, size_t b = 0, size_t c = 0) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
@@ -27,26 +34,21 @@ template <int N, typename T>
 __device__ __forceinline__ void load_floats(float (&out)[N], const T *from, int64_t count, bool is_packed) {
   if (is_packed && count >= N) {
     Elements<T, N> elements = load_elements<N>(from);
-#pragma unroll
-    for (int i = 0; i < N; i++) out[i] = to_float(elements.at[i]);
+    UNROLL for (int i = 0; i < N; i++) out[i] = to_float(elements.at[i]);
     return;
   }
-#pragma unroll
-  for (int i = 0; i < N; i++) out[i] = i < count ? to_float(from[i]) : 0.0f;
+  UNROLL for (int i = 0; i < N; i++) out[i] = i < count ? to_float(from[i]) : 0.0f;
 }
 
 template <int N, typename T>
 __device__ __forceinline__ void store_floats(T *to, const float (&values)[N], int64_t count, bool is_packed) {
   if (is_packed && count >= N) {
     Elements<T, N> elements;
-#pragma unroll
-    for (int i = 0; i < N; i++) elements.at[i] = from_float<T>(values[i]);
+    UNROLL for (int i = 0; i < N; i++) elements.at[i] = from_float<T>(values[i]);
     *reinterpret_cast<Elements<T, N> *>(to) = elements;
     return;
   }
-#pragma unroll
-  for (int i = 0; i < N; i++)
-    if (i < count) to[i] = from_float<T>(values[i]);
+  UNROLL for (int i = 0; i < N; i++) if (i < count) to[i] = from_float<T>(values[i]);
 }
 
 // Where a thread begins in a loop over packets of N elements, and how far it goes on each time.

@@ -5,8 +5,7 @@
 __global__ void __launch_bounds__(THREADS) fill_kernel(float *y, float value, int64_t count, bool is_packed) {
   constexpr int N = PACKET<float>;
   float values[N];
-#pragma unroll
-  for (int k = 0; k < N; k++) values[k] = value;
+  UNROLL for (int k = 0; k < N; k++) values[k] = value;
   for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) store_floats<N>(y + i, values, count - i, is_packed);
 }
 
@@ -27,8 +26,7 @@ __global__ void __launch_bounds__(THREADS) add_kernel(float *y, const float *x, 
     float sums[N], added[N];
     load_floats<N>(sums, y + i, count - i, is_packed);
     load_floats<N>(added, x + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) sums[k] = fmaf(alpha, added[k], sums[k]);
+    UNROLL for (int k = 0; k < N; k++) sums[k] = fmaf(alpha, added[k], sums[k]);
     store_floats<N>(y + i, sums, count - i, is_packed);
   }
 }
@@ -43,8 +41,7 @@ __global__ void __launch_bounds__(THREADS) softcap_kernel(float *y, int64_t coun
   for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
     float values[N];
     load_floats<N>(values, y + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) values[k] = cap * tanhf(values[k] / cap);
+    UNROLL for (int k = 0; k < N; k++) values[k] = cap * tanhf(values[k] / cap);
     store_floats<N>(y + i, values, count - i, is_packed);
   }
 }
@@ -58,8 +55,7 @@ void cuda_softcap(float *y, int64_t count, float cap, Backend *backend) {
 __device__ __forceinline__ void random_words(uint32_t (&out)[4], uint64_t seed, uint64_t stream, uint64_t index) {
   uint32_t c0 = static_cast<uint32_t>(index), c1 = static_cast<uint32_t>(index >> 32), c2 = static_cast<uint32_t>(stream),
            c3 = static_cast<uint32_t>(stream >> 32), k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; round++) {
+  UNROLL for (int round = 0; round < 10; round++) {
     uint64_t p0 = static_cast<uint64_t>(0xD2511F53u) * c0, p1 = static_cast<uint64_t>(0xCD9E8D57u) * c2;
     uint32_t n0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0, n2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
     c1 = static_cast<uint32_t>(p1), c3 = static_cast<uint32_t>(p0);
@@ -78,12 +74,10 @@ __global__ void __launch_bounds__(THREADS) dropout_kernel(T *y, const T *x, int6
     float values[N], sums[N];
     load_floats<N>(values, x + i, count - i, is_packed);
     if (accumulate) load_floats<N>(sums, y + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k += 4) {
+    UNROLL for (int k = 0; k < N; k += 4) {
       uint32_t words[4];
       random_words(words, seed, stream, static_cast<uint64_t>(i + k) / 4);
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
+      UNROLL for (int j = 0; j < 4; j++) {
         float value = words[j] >= limit ? values[k + j] * scale : 0.0f;
         values[k + j] = accumulate ? sums[k + j] + value : value;
       }
@@ -137,8 +131,7 @@ __global__ void __launch_bounds__(THREADS) scatter_kernel(T *y, const T *x, cons
     float sums[N], added[N];
     load_floats<N>(sums, to + c, columns - c, is_packed);
     load_floats<N>(added, from + c, columns - c, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) sums[k] += added[k];
+    UNROLL for (int k = 0; k < N; k++) sums[k] += added[k];
     store_floats<N>(to + c, sums, columns - c, is_packed);
   }
 }
@@ -173,14 +166,12 @@ __global__ void __launch_bounds__(THREADS)
     for (int source = 1; source < sources; source++) {
       float added[N];
       load_floats<N>(added, from + source * steps.x_head, left, is_packed);
-#pragma unroll
-      for (int k = 0; k < N; k++) sums[k] += added[k];
+      UNROLL for (int k = 0; k < N; k++) sums[k] += added[k];
     }
     if (accumulate) {
       float before[N];
       load_floats<N>(before, to, left, is_packed);
-#pragma unroll
-      for (int k = 0; k < N; k++) sums[k] += before[k];
+      UNROLL for (int k = 0; k < N; k++) sums[k] += before[k];
     }
     store_floats<N>(to, sums, left, is_packed);
   }

@@ -81,8 +81,7 @@ __global__ void __launch_bounds__(THREADS) add_tokens_kernel(float *y, int64_t s
     float values[N], added[N];
     load_floats<N>(values, to + c, columns - c, is_packed);
     load_floats<N>(added, sums + row * columns + c, columns - c, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) values[k] = fmaf(weight, added[k], values[k]);
+    UNROLL for (int k = 0; k < N; k++) values[k] = fmaf(weight, added[k], values[k]);
     store_floats<N>(to + c, values, columns - c, is_packed);
   }
 }
@@ -108,8 +107,7 @@ __global__ void __launch_bounds__(THREADS) weigh_rows_kernel(T *dh, float *dweig
     float ts[N], hs[N];
     load_floats<N>(ts, t + first + j, width - j, is_packed);
     load_floats<N>(hs, h + first + j, width - j, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) {
+    UNROLL for (int k = 0; k < N; k++) {
       sum = fmaf(ts[k], hs[k], sum);
       ts[k] *= weight;
     }

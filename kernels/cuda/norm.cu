@@ -51,7 +51,7 @@ struct Team {
   float *room;
   __device__ int64_t row() const { return IS_WARP ? static_cast<int64_t>(blockIdx.x) * ROWS_A_BLOCK + threadIdx.x / WARP : blockIdx.x; }
   __device__ int index() const { return static_cast<int>(IS_WARP ? threadIdx.x % WARP : threadIdx.x); }
-  __device__ int size() const { return static_cast<int>(IS_WARP ? WARP : blockDim.x); }
+  __device__ int size() const { return IS_WARP ? int(WARP) : static_cast<int>(blockDim.x); }
   __device__ float sum(float x) const { return IS_WARP ? warp_sum(x) : block_sum(x, room); }
 };
 
@@ -77,9 +77,7 @@ struct HeldRow {
     if constexpr (COUNT == 0) {
       for (int64_t c = first; c < columns; c += step) use(c, 0);
     } else {
-#pragma unroll
-      for (int k = 0; k < COUNT; k++)
-        if (first + k * step < columns) use(first + k * step, k);
+      UNROLL for (int k = 0; k < COUNT; k++) if (first + k * step < columns) use(first + k * step, k);
     }
   }
   __device__ typename Source::Held at(int64_t c, int k) const { return COUNT ? packets[k] : source.load(row, c); }
@@ -95,15 +93,13 @@ __device__ __forceinline__ Moments row_moments(const Row &x, const Sums &team, c
   if (norm.is_centered) {
     x.each([&](int64_t c, int k) {
       auto packet = x.at(c, k);
-#pragma unroll
-      for (int i = 0; i < Row::N; i++) sum += packet.get(i);
+      UNROLL for (int i = 0; i < Row::N; i++) sum += packet.get(i);
     });
     mean = team.sum(sum) / columns;
   }
   x.each([&](int64_t c, int k) {
     auto packet = x.at(c, k);
-#pragma unroll
-    for (int i = 0; i < Row::N; i++) {
+    UNROLL for (int i = 0; i < Row::N; i++) {
       float distance = packet.get(i) - mean;
       squares = fmaf(distance, distance, squares);
     }
@@ -125,17 +121,14 @@ __global__ void __launch_bounds__(MOST_THREADS)
     auto packet = held.at(c, k);
     Elements<float, N> weights = load_elements<N>(norm.weight + c);
     float values[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) values[i] = (packet.get(i) - moments.mean) * moments.r * (norm.offset + weights.at[i]);
+    UNROLL for (int i = 0; i < N; i++) values[i] = (packet.get(i) - moments.mean) * moments.r * (norm.offset + weights.at[i]);
     if (norm.bias) {
       Elements<float, N> biases = load_elements<N>(norm.bias + c);
-#pragma unroll
-      for (int i = 0; i < N; i++) values[i] += biases.at[i];
+      UNROLL for (int i = 0; i < N; i++) values[i] += biases.at[i];
     }
     if (has_residual) {
       auto added = residual.load(row, c);
-#pragma unroll
-      for (int i = 0; i < N; i++) values[i] += added.get(i);
+      UNROLL for (int i = 0; i < N; i++) values[i] += added.get(i);
     }
     y.store(row, c, values);
   });
@@ -157,8 +150,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
     auto packet = held.at(c, k);
     auto gradient = gradients.at(c, k);
     Elements<float, N> weights = load_elements<N>(norm.weight + c);
-#pragma unroll
-    for (int i = 0; i < N; i++) {
+    UNROLL for (int i = 0; i < N; i++) {
       float g = gradient.get(i) * (norm.offset + weights.at[i]);
       sum_g += g;
       sum_gz = fmaf(g, (packet.get(i) - moments.mean) * moments.r, sum_gz);
@@ -170,15 +162,13 @@ __global__ void __launch_bounds__(MOST_THREADS)
     auto gradient = gradients.at(c, k);
     Elements<float, N> weights = load_elements<N>(norm.weight + c);
     float values[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) {
+    UNROLL for (int i = 0; i < N; i++) {
       float g = gradient.get(i) * (norm.offset + weights.at[i]), z = (packet.get(i) - moments.mean) * moments.r;
       values[i] = moments.r * (g - mean_g - z * mean_gz);
     }
     if (accumulate) {
       auto before = dx.load(row, c);
-#pragma unroll
-      for (int i = 0; i < N; i++) values[i] += before.get(i);
+      UNROLL for (int i = 0; i < N; i++) values[i] += before.get(i);
     }
     dx.store(row, c, values);
   });

@@ -1,33 +1,8 @@
-// AdamW (Loshchilov and Hutter 2019) in the order of torch.optim.AdamW, with g the gradient times gradient_scale:
-//   m <- m + (1 - beta1) (g - m),  v <- v + (1 - beta2) (g^2 - v)
-//   p <- p - (rate weight_decay p + rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon))
-// in float32, of factors that are computed in double: what is taken off p is small beside it, and rounded before it is taken off.
-// And the sum of squares of float32, in double and always in one order.
+// AdamW over whole arrays (kernels/cuda/adamw.h), and the sum of squares of float32, in double and always in one order.
+#include "kernels/cuda/adamw.h"
 #include "kernels/cuda/elements.h"
 
 enum { SUM_BLOCKS = 512 };
-
-struct AdamwFactors {
-  float gradient_scale, decay, one_minus_beta1, one_minus_beta2, step_size, correction, epsilon;
-};
-
-static AdamwFactors adamw_factors(AdamwSettings settings) {
-  double step = static_cast<double>(settings.step);
-  return {static_cast<float>(settings.gradient_scale),
-          static_cast<float>(settings.learning_rate * settings.weight_decay),
-          static_cast<float>(1 - settings.beta1),
-          static_cast<float>(1 - settings.beta2),
-          static_cast<float>(settings.learning_rate / (1 - pow(settings.beta1, step))),
-          static_cast<float>(1 / sqrt(1 - pow(settings.beta2, step))),
-          static_cast<float>(settings.epsilon)};
-}
-
-__device__ __forceinline__ void update(float &p, float &m, float &v, float gradient, const AdamwFactors &with) {
-  float g = gradient * with.gradient_scale;
-  m = fmaf(with.one_minus_beta1, g - m, m);
-  v = fmaf(with.one_minus_beta2, fmaf(g, g, -v), v);
-  p -= fmaf(with.decay, p, with.step_size * m / fmaf(sqrtf(v), with.correction, with.epsilon));
-}
 
 __global__ void __launch_bounds__(THREADS)
     adamw_kernel(float *p, float *m, float *v, const float *g, int64_t count, AdamwFactors with, bool is_packed) {
@@ -38,8 +13,7 @@ __global__ void __launch_bounds__(THREADS)
     load_floats<N>(first, m + i, count - i, is_packed);
     load_floats<N>(second, v + i, count - i, is_packed);
     load_floats<N>(gradients, g + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) update(values[k], first[k], second[k], gradients[k], with);
+    UNROLL for (int k = 0; k < N; k++) adamw_update(values[k], first[k], second[k], gradients[k], with);
     store_floats<N>(p + i, values, count - i, is_packed);
     store_floats<N>(m + i, first, count - i, is_packed);
     store_floats<N>(v + i, second, count - i, is_packed);
@@ -70,8 +44,7 @@ __global__ void __launch_bounds__(THREADS) squares_kernel(double *parts, const f
   for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
     float values[N];
     load_floats<N>(values, x + i, count - i, is_packed);
-#pragma unroll
-    for (int k = 0; k < N; k++) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
+    UNROLL for (int k = 0; k < N; k++) sum += static_cast<double>(values[k]) * static_cast<double>(values[k]);
   }
   sum = sum_doubles(sum, room);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;

@@ -26,6 +26,7 @@ __device__ __forceinline__ void turn(float &a, float &b, float2 factors) {
 }
 
 // HALVES: pairs (i, i + rotary / 2), N at a time; else pairs (2i, 2i + 1), of which a packet of N elements (2 at least) has half as many.
+// evidence: threads THREADS, shared 64 * 8
 template <typename T, int N, bool HALVES>
 __global__ void __launch_bounds__(THREADS) rope_kernel(T *x, const int32_t *positions, const float *frequencies, int heads, int head_size,
                                                        int rotary, float magnitude, bool inverse, bool is_packed) {
@@ -42,8 +43,7 @@ __global__ void __launch_bounds__(THREADS) rope_kernel(T *x, const int32_t *posi
     float a[N], b[N];
     load_floats<N>(a, at, N, is_packed);
     if (HALVES) load_floats<N>(b, at + half, N, is_packed);
-#pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
+    UNROLL for (int k = 0; k < PAIRS; k++) {
       if (HALVES) turn(a[k], b[k], factors[i + k]);
       else turn(a[2 * k], a[2 * k + 1], factors[i + k]);
     }

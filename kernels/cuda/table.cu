@@ -31,6 +31,7 @@ extern "C" const Kernels kernels_cuda = {
     .copy = cuda_copy,
     .add = cuda_add,
     .adamw = cuda_adamw,
+    .adamw_8bit = cuda_adamw_8bit,
     .sum_of_squares = cuda_sum_of_squares,
     .peak_flops = cuda_peak_flops,
 };

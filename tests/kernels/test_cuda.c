@@ -150,7 +150,7 @@ static const Family families[] = {
     {"elementwise", {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(fill), OP(copy), OP(add)}},
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
     {"experts", {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward)}},
-    {"optimizer", {OP(adamw), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
+    {"optimizer", {OP(adamw), OP(adamw_8bit), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
     {"device",
      {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),
       cmocka_unit_test(no_rows_and_no_counts_write_nothing), cmocka_unit_test(peak_is_a_rate)}},

@@ -161,7 +161,8 @@ static void a_gradient_whose_square_overflows_is_skipped_unless_clipped(void **s
     OptimizerReport report;
     assert_ok(optimizer_step(small.optimizer, small.parameters, small.gradients, 1e-3, 1, &report));
     assert_int_equal(report.skipped, !clipped);
-    for (int i = 0; i < 6; i++) assert_true(isfinite(small.parameters[i]) && isfinite(small.optimizer->state[1][i]));
+    const float *v = small.optimizer->state[1];
+    for (int i = 0; i < 6; i++) assert_true(isfinite(small.parameters[i]) && isfinite(v[i]));
     optimizer_free(small.optimizer);
   }
 }
@@ -184,19 +185,29 @@ static void skipped_steps_in_a_row_stop_the_run_at_the_limit(void **state) {
 
 static void every_spelling_of_adamw_is_known_and_others_are_refused(void **state) {
   (void)state;
-  const char *plain[] = {NULL, "adamw_torch", "adamw_torch_fused"};
-  const char *noticed[] = {"adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adamw_torch_8bit", "adamw_torch_4bit"};
+  const struct { const char *name, *method, *notice; } cases[] = {
+      {NULL, "adamw", NULL},
+      {"adamw_torch", "adamw", NULL},
+      {"adamw_torch_fused", "adamw", NULL},
+      {"paged_adamw", "adamw", "not paged"},
+      {"paged_adamw_32bit", "adamw", "not paged"},
+      {"adamw_torch_4bit", "adamw", "float32"},
+      {"ao_adamw_4bit", "adamw", "float32"},
+      {"ao_adamw_fp8", "adamw", "float32"},
+      {"flash_adamw", "adamw", "float32"},
+      {"adamw_bnb_8bit", "adamw_8bit", NULL},
+      {"adamw_8bit", "adamw_8bit", NULL},
+      {"adamw_torch_8bit", "adamw_8bit", NULL},
+      {"ao_adamw_8bit", "adamw_8bit", NULL},
+      {"paged_adamw_8bit", "adamw_8bit", "not paged"},
+  };
   const OptimizerMethod *method = NULL;
   const char *notice;
-  for (int i = 0; i < 3; i++) {
-    assert_ok(optimizer_find(&method, &notice, plain[i]));
-    assert_string_equal(method->name, "adamw");
-    assert_null(notice);
-  }
-  for (int i = 0; i < 6; i++) {
-    assert_ok(optimizer_find(&method, &notice, noticed[i]));
-    assert_string_equal(method->name, "adamw");
-    assert_non_null(notice);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    assert_ok(optimizer_find(&method, &notice, cases[i].name));
+    assert_string_equal(method->name, cases[i].method);
+    if (!cases[i].notice) assert_null(notice);
+    else assert_non_null(strstr(notice, cases[i].notice));
   }
   assert_fails(STATUS_USAGE, optimizer_find(&method, &notice, "adamw_torhc"), "adamw_torhc", "use adamw_torch");
   assert_fails(STATUS_USAGE, optimizer_find(&method, &notice, "muon"), "'muon' is not built", "use ");
