@@ -139,6 +139,22 @@ __device__ __forceinline__ uint32_t pack_two(float low, float high) {
   memcpy(&packed, pair, sizeof packed);
   return packed;
 }
+#ifdef __CUDACC__  // one instruction, which the compiler does not make of two conversions
+template <>
+__device__ __forceinline__ uint32_t pack_two<bf16>(float low, float high) {
+  __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  uint32_t packed;
+  memcpy(&packed, &pair, sizeof packed);
+  return packed;
+}
+template <>
+__device__ __forceinline__ uint32_t pack_two<fp16>(float low, float high) {
+  __half2 pair = __floats2half2_rn(low, high);
+  uint32_t packed;
+  memcpy(&packed, &pair, sizeof packed);
+  return packed;
+}
+#endif
 
 // 16 bytes of elements, moved at once; the address is a multiple of 16.
 template <typename T>

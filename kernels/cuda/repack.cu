@@ -198,30 +198,31 @@ void repack_steps(int64_t step[ARRAY_COUNT], Form form, int64_t columns) {
   step[ARRAY_UNIT_SCALES] = units * traits->unit_scale_bytes;
 }
 
-static void store_word(uint8_t *to, int index, uint32_t word) { memcpy(to + 4 * index, &word, 4); }
-
-// Word `index` of the bytes of 32 codes, `low` bits of each dropped and `count` kept.
-static uint32_t gather_bits(const uint8_t *codes, int octet, int parity, int low, int count) {
-  uint32_t word = 0;
-  for (int b = 0; b < 4; b++) word |= (uint32_t)(codes[8 * octet + 2 * b + parity] >> low & ((1 << count) - 1)) << 8 * b;
-  return word;
+// Of eight bytes in order, those at even places.
+static uint32_t even_bytes(uint64_t bytes) {
+  bytes &= UINT64_C(0x00FF00FF00FF00FF);
+  bytes = (bytes | bytes >> 8) & UINT64_C(0x0000FFFF0000FFFF);
+  return static_cast<uint32_t>(bytes | bytes >> 16);
 }
 
 // Unit `unit` of the planes, as weights.h has them.
-static void pack_unit(uint8_t *const out[ARRAY_COUNT], const uint8_t codes[UNIT], Form form, int64_t unit) {
-  const FormTraits *traits = &form_traits[form];
-  int low = traits->nibbles ? 4 : 0;
-  uint32_t pairs[2] = {0, 0}, bits = 0;
-  for (int octet = 0; octet < UNIT / OCTET; octet++)
-    for (int parity = 0; parity < 2; parity++) {
-      if (traits->bytes) store_word(out[ARRAY_CODES] + unit * 32, 2 * octet + parity, gather_bits(codes, octet, parity, 0, 8));
-      if (traits->pairs) pairs[octet / 2] |= gather_bits(codes, octet, parity, low, 2) << 2 * (2 * (octet % 2) + parity);
-      if (traits->bits) bits |= gather_bits(codes, octet, parity, low ? low : 2, 1) << (2 * octet + parity);
-    }
-  for (int octet = 0; traits->nibbles && octet < UNIT / OCTET; octet++)
-    store_word(out[ARRAY_CODES] + unit * 16, octet, gather_bits(codes, octet, 0, 0, 4) | gather_bits(codes, octet, 1, 0, 4) << 4);
-  if (traits->pairs) memcpy(out[ARRAY_PAIRS] + unit * 8, pairs, 8);
-  if (traits->bits) memcpy(out[ARRAY_BITS] + unit * 4, &bits, 4);
+static void pack_unit(uint8_t *const out[ARRAY_COUNT], const uint8_t codes[UNIT], const FormTraits *form, int64_t unit) {
+  const int above = form->nibbles ? 4 : 0, above_pairs = form->nibbles ? 4 : 2;
+  uint32_t nibbles[4], bytes[8], pairs[2] = {0, 0}, bits = 0;
+  for (int octet = 0; octet < UNIT / OCTET; octet++) {
+    uint64_t eight;
+    memcpy(&eight, codes + octet * OCTET, sizeof eight);
+    uint32_t even = even_bytes(eight), odd = even_bytes(eight >> 8);
+    bytes[2 * octet] = even;
+    bytes[2 * octet + 1] = odd;
+    nibbles[octet] = (even & 0x0F0F0F0Fu) | (odd & 0x0F0F0F0Fu) << 4;
+    pairs[octet / 2] |= ((even >> above & 0x03030303u) | (odd >> above & 0x03030303u) << 2) << 4 * (octet % 2);
+    bits |= ((even >> above_pairs & 0x01010101u) | (odd >> above_pairs & 0x01010101u) << 1) << 2 * octet;
+  }
+  if (form->nibbles) memcpy(out[ARRAY_CODES] + unit * 16, nibbles, sizeof nibbles);
+  if (form->bytes) memcpy(out[ARRAY_CODES] + unit * 32, bytes, sizeof bytes);
+  if (form->pairs) memcpy(out[ARRAY_PAIRS] + unit * 8, pairs, sizeof pairs);
+  if (form->bits) memcpy(out[ARRAY_BITS] + unit * 4, &bits, sizeof bits);
 }
 
 // Code `element` of a run of codes that has no gaps.
@@ -239,8 +240,16 @@ static void repack_run(uint8_t *const out[ARRAY_COUNT], const Matrix *w, Form fo
   for (int64_t column = 0; column < w->columns; column += UNIT) {
     uint8_t unit[UNIT] = {0};
     int count = w->columns - column < UNIT ? static_cast<int>(w->columns - column) : static_cast<int>(UNIT);
-    for (int j = 0; j < count; j++) unit[j] = code_at(codes, bits, high_first, first + column + j);
-    pack_unit(out, unit, form, column / UNIT);
+    if (bits == 4 && count == UNIT && first % 2 == 0) {  // bytes of two
+      const uint8_t *from = codes + (first + column) / 2;
+      for (int k = 0; k < UNIT / 2; k++) {
+        unit[2 * k] = high_first ? from[k] >> 4 : from[k] & 15;
+        unit[2 * k + 1] = high_first ? from[k] & 15 : from[k] >> 4;
+      }
+    } else {
+      for (int j = 0; j < count; j++) unit[j] = code_at(codes, bits, high_first, first + column + j);
+    }
+    pack_unit(out, unit, &form_traits[form], column / UNIT);
   }
 }
 
@@ -257,7 +266,7 @@ void repack_row(uint8_t *const out[ARRAY_COUNT], const Matrix *w, Form form, int
   for (int64_t i = 0; i < w->columns / traits->elements; i++, block += traits->bytes) {
     uint8_t codes[BLOCK_K_ELEMENTS];
     unpack(codes, out[ARRAY_SCALES] + i * own->scale_bytes, out[ARRAY_UNIT_SCALES] + i * units * own->unit_scale_bytes, block);
-    for (int unit = 0; unit < units; unit++) pack_unit(out, codes + UNIT * unit, form, i * units + unit);
+    for (int unit = 0; unit < units; unit++) pack_unit(out, codes + UNIT * unit, own, i * units + unit);
   }
   // The planes' rows end at multiples of 16 bytes.
   if (own->pairs) memset(out[ARRAY_PAIRS] + w->columns / UNIT * 8, 0, w->columns / UNIT % 2 * 8);
