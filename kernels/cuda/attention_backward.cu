@@ -36,7 +36,7 @@ struct BackwardBlock {
   bool owns_keys;
   const Backward<T> *b;
   __device__ __forceinline__ int head_of(int step) const { return owns_keys ? head + step / tiles : head; }
-  __device__ __forceinline__ int tile_of(int step) const { return first_tile + step % tiles; }
+  __device__ __forceinline__ int tile_of(int step) const { return first_tile + (owns_keys ? step % tiles : step); }
   __device__ __forceinline__ int queries() const { return static_cast<int>(span.query_end - span.query_begin); }
   __device__ __forceinline__ int keys() const { return static_cast<int>(span.key_end - span.key_begin); }
   template <typename E>

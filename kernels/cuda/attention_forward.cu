@@ -329,14 +329,15 @@ static void start_forward(void (*kernel)(Forward<T>), Forward<T> f, const Attent
 }
 
 // The shape of 16-bit tiles: for large heads a warp has 16 rows, for its sums have to fit into registers; else 32, which halves what is
-// read of shared memory. KEYS of 64, or 32, leave Q 64 to 128 rows within 64 KiB (sm_75), K and V beside it.
+// read of shared memory. Of 64 keys the scores would not fit beside the sums where the sizes are 128 or 256. All then fit into 64 KiB
+// (sm_75) with 64 to 128 rows of Q, and those of 128 twice into the 100 KiB of sm_86 and sm_89.
 template <typename T>
 static void forward_by_tiles(Forward<T> f, const AttentionSpan *spans, int64_t span_count, const AttentionShape &shape, Device *device) {
   AttentionSpan largest = largest_span(spans, span_count);
   int64_t group = shape.heads / shape.kv_heads;
   with_sizes(shape, [&](auto sizes) {
     constexpr int HEAD = decltype(sizes)::HEAD, VALUE = decltype(sizes)::VALUE;
-    constexpr int BLOCKS = HEAD <= 128 ? 2 : 1, KEYS = HEAD <= 192 ? 64 : 32, WARPS = HEAD <= 128 ? 4 : 8;
+    constexpr int BLOCKS = HEAD <= 128 ? 2 : 1, KEYS = HEAD == 128 || HEAD == 256 ? 32 : 64, WARPS = HEAD <= 128 ? 4 : 8;
     auto bytes = [&](int64_t warps) {
       return static_cast<int64_t>(sizeof(T)) * (warps * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE));
     };
