@@ -8,10 +8,21 @@
 // A stretch of the schedule during which one buffer must hold its contents.
 typedef struct Lifetime {
   int first, last;  // event numbers
+  int turn, back;  // of events that use it: the last of the forward pass, and the first of the backward pass (-1: none)
   int64_t bytes, offset;
   void **pointer;  // set to the buffer when event `first` begins
   int merged;  // >= 0: this is the same buffer as that lifetime (a shared gradient, or an output in its input's place)
+  bool is_shared;  // another is merged with it
 } Lifetime;
+
+// A buffer whose contents lie in the host's memory between its use by the forward and by the backward pass: two lifetimes on the device.
+typedef struct Offload {
+  int before, after;  // the lifetimes
+  int produced, released;  // events: copied out after the first of them, and gone before what follows the second begins
+  int fetched, needed;  // copied back from before the first of them on, and there before the second begins
+  int64_t bytes, offset;  // in the host's block
+  int64_t copy;  // the backend's number of the copy that is under way
+} Offload;
 
 typedef enum Phase { PHASE_FORWARD, PHASE_RECOMPUTE, PHASE_BACKWARD } Phase;
 
@@ -20,19 +31,23 @@ typedef struct Event {
   Phase phase;
   unsigned outputs;  // of a forward call: bit i, output i is wanted
   int start, starts;  // lifetimes beginning here: plan->order[start .. start+starts)
+  bool has_copies;  // of some Offload, before it or after it
 } Event;
 
 // Its arrays stay from one plan to the next, so that a warm step allocates nothing.
 typedef struct TapePlan {
   Event *events;
-  int event_count, event_capacity, forward_events;
+  int event_count, event_capacity;
+  int forward_events;  // 0 while the forward pass is planned
   Lifetime *lifetimes;
   int lifetime_count, lifetime_capacity;
   int *order;  // [lifetime_count]
   Lifetime **sorted, **placed;  // [lifetime_count] while they are placed
+  Offload *offloads;
+  int offload_count, offload_capacity;
   unsigned *again;  // [nodes]: the outputs that a segment's recomputation has to give
   int order_capacity, again_capacity;
-  int64_t bytes;
+  int64_t bytes, host_bytes;
   int checkpointed;
   bool keeps_cheap;
 } TapePlan;
@@ -44,6 +59,7 @@ static void plan_free(TapePlan *plan) {
   free(plan->order);
   free(plan->sorted);
   free(plan->placed);
+  free(plan->offloads);
   free(plan->again);
   free(plan);
 }
@@ -56,6 +72,7 @@ void tape_free(Tape *tape) {
   free(tape->nodes);
   free(tape->tensors);
   if (tape->block) tape->backend->release(tape->block, tape->backend);
+  if (tape->host_block) tape->backend->release_host(tape->host_block, tape->backend);
   *tape = (Tape){0};
 }
 
@@ -106,8 +123,8 @@ static int64_t tensor_bytes(const Tensor *tensor) { return tensor->rows * tensor
 
 static int lifetime_new(TapePlan *plan, int event, int64_t bytes, void **pointer) {
   int64_t rounded = (bytes + 63) / 64 * 64;
-  ARRAY_PUSH(plan->lifetimes, plan->lifetime_count, plan->lifetime_capacity) =
-      (Lifetime){.first = event, .last = event, .bytes = rounded ? rounded : 64, .pointer = pointer, .merged = -1};
+  ARRAY_PUSH(plan->lifetimes, plan->lifetime_count, plan->lifetime_capacity) = (Lifetime){
+      .first = event, .last = event, .turn = event, .back = -1, .bytes = rounded ? rounded : 64, .pointer = pointer, .merged = -1};
   return plan->lifetime_count - 1;
 }
 
@@ -120,6 +137,13 @@ static Lifetime *lifetime_root(TapePlan *plan, int index) {
 static void lifetime_extend(TapePlan *plan, int index, int event) {
   Lifetime *root = lifetime_root(plan, index);
   if (event > root->last) root->last = event;
+  if (!plan->forward_events) root->turn = event;
+  else if (root->back < 0) root->back = event;
+}
+
+static void lifetime_merge(TapePlan *plan, int index, int into) {
+  plan->lifetimes[index].merged = into;
+  lifetime_root(plan, into)->is_shared = true;
 }
 
 static bool is_checkpointed(const TapePlan *plan, int segment) { return segment < plan->checkpointed; }
@@ -160,7 +184,7 @@ static void plan_forward(TapePlan *plan, Node *node, Phase phase, unsigned outpu
     Tensor *tensor = node->outputs[i];
     if (!tensor || !(outputs >> i & 1)) continue;
     int life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->data);
-    if (node->op->is_in_place && i == 0) plan->lifetimes[life].merged = first_input;
+    if (node->op->is_in_place && i == 0) lifetime_merge(plan, life, first_input);
     if (phase == PHASE_RECOMPUTE) tensor->recomputed_life = life;
     else tensor->forward_life = life;
   }
@@ -187,10 +211,10 @@ static void plan_backward(TapePlan *plan, Node *node) {
     if (!node->accumulate[i]) {
       tensor->gradient_life = lifetime_new(plan, event, tensor_bytes(tensor), &tensor->gradient);
       if (node->op->aliased_input == i + 1) {  // the gradient passes through unchanged: one buffer serves both
-        plan->lifetimes[tensor->gradient_life].merged = node->outputs[0]->gradient_life;
+        lifetime_merge(plan, tensor->gradient_life, node->outputs[0]->gradient_life);
         node->shares_gradient = true;
       }
-      if (node->op->is_loss && i == 0) plan->lifetimes[tensor->gradient_life].merged = node->outputs[1]->forward_life;
+      if (node->op->is_loss && i == 0) lifetime_merge(plan, tensor->gradient_life, node->outputs[1]->forward_life);
     }
     lifetime_extend(plan, tensor->gradient_life, event);
   }
@@ -233,7 +257,10 @@ static void plan_recomputed_nodes(TapePlan *plan, const Tape *tape, int first, i
 }
 
 // Whether x is placed before y: the larger one or, to be the same each time, the earlier in the schedule.
-static bool comes_first(const Lifetime *x, const Lifetime *y) { return x->bytes != y->bytes ? x->bytes > y->bytes : x < y; }
+static bool comes_first(const Lifetime *x, const Lifetime *y) {
+  if (x->bytes != y->bytes) return x->bytes > y->bytes;
+  return x->first != y->first ? x->first < y->first : x < y;
+}
 
 // Heap sort (Williams 1964), for the C library's qsort allocates.
 static void sift_down(Lifetime **heap, int i, int count) {
@@ -331,11 +358,55 @@ static void plan_backward_pass(TapePlan *plan, Tape *tape) {
   }
 }
 
+// The last event of the forward pass, and the first of the backward pass, of the segment that an event of that pass belongs to.
+static int forward_end(const TapePlan *plan, int event) {
+  int segment = plan->events[event].node->segment;
+  while (event + 1 < plan->forward_events && plan->events[event + 1].node->segment == segment) event++;
+  return event;
+}
+static int backward_begin(const TapePlan *plan, int event) {
+  int segment = plan->events[event].node->segment;
+  while (event > plan->forward_events && plan->events[event - 1].node->segment == segment) event--;
+  return event;
+}
+
+// The copy out has the time of the segment that reads the buffer next. The copy back has that of the segment before (in backward order) the
+// one that needs it, so that two such buffers are there at once.
+static void plan_offload(TapePlan *plan, int index) {
+  Lifetime life = plan->lifetimes[index];
+  int begin = backward_begin(plan, life.back);
+  Offload offload = {.before = index,
+                     .produced = life.first,
+                     .released = forward_end(plan, life.turn),
+                     .fetched = begin > plan->forward_events ? backward_begin(plan, begin - 1) : begin,
+                     .needed = life.back,
+                     .bytes = life.bytes,
+                     .offset = plan->host_bytes};
+  if (offload.fetched - offload.released < 2) return;  // it would be back before anything else could take its place
+  offload.after = lifetime_new(plan, offload.fetched, life.bytes, life.pointer);
+  plan->lifetimes[offload.after].last = life.last;
+  plan->lifetimes[index].last = offload.released;
+  const int events[] = {offload.produced, offload.released + 1, offload.fetched, offload.needed};
+  for (int i = 0; i < 4; i++) plan->events[events[i]].has_copies = true;
+  ARRAY_PUSH(plan->offloads, plan->offload_count, plan->offload_capacity) = offload;
+  plan->host_bytes += life.bytes;  // all of them are there when the forward pass ends
+}
+
+// What the backward pass reads of a checkpointed segment's results, but for buffers that several tensors share.
+static void plan_offloads(TapePlan *plan, const Tape *tape) {
+  for (int i = 0; i < tape->tensor_count; i++) {
+    const Tensor *tensor = tape->tensors[i];
+    if (!tensor->producer || tensor->keep || !is_checkpointed(plan, tensor->producer->segment)) continue;
+    const Lifetime *life = &plan->lifetimes[tensor->forward_life];
+    if (life->back >= 0 && life->merged < 0 && !life->is_shared) plan_offload(plan, tensor->forward_life);
+  }
+}
+
 void tape_plan(Tape *tape, int checkpointed) {
   if (!tape->plan) tape->plan = memory_new(1, sizeof *tape->plan);
   TapePlan *plan = tape->plan;
-  plan->event_count = plan->forward_events = plan->lifetime_count = 0;
-  plan->bytes = 0;
+  plan->event_count = plan->forward_events = plan->lifetime_count = plan->offload_count = 0;
+  plan->bytes = plan->host_bytes = 0;
   plan->keeps_cheap = tape->keeps_cheap;
   plan->checkpointed = checkpointed < tape->segment_count - 1 ? checkpointed : tape->segment_count - 1;
   for (int i = 0; i < tape->tensor_count; i++) {
@@ -361,12 +432,25 @@ void tape_plan(Tape *tape, int checkpointed) {
     // Inputs are uploaded once, before the first event, and stay.
     if (tensor->keep || !tensor->producer) lifetime_extend(plan, tensor->forward_life, last);
   }
+  if (tape->offloads) plan_offloads(plan, tape);
   plan_place(plan);
 }
 
 int64_t tape_plan_bytes(const Tape *tape) { return tape->plan->bytes; }
+int64_t tape_host_bytes(const Tape *tape) { return tape->plan->host_bytes; }
+
+static Status reserve_host(Tape *tape) {
+  if (tape->plan->host_bytes <= tape->host_block_bytes) return STATUS_OK;
+  if (tape->host_block) tape->backend->release_host(tape->host_block, tape->backend);
+  tape->host_block = NULL;
+  tape->host_block_bytes = 0;
+  TRY(tape->backend->allocate_host(&tape->host_block, tape->plan->host_bytes, "offloaded activations", tape->backend));
+  tape->host_block_bytes = tape->plan->host_bytes;
+  return STATUS_OK;
+}
 
 Status tape_reserve(Tape *tape) {
+  TRY(reserve_host(tape));
   if (tape->plan->bytes <= tape->block_bytes) return STATUS_OK;
   if (tape->block) tape->backend->release(tape->block, tape->backend);
   tape->block = NULL;
@@ -386,11 +470,36 @@ static double event_bytes(const Event *event) {
   return (double)bytes;
 }
 
-static void event_run(Tape *tape, Event *event) {
+static char *buffer_of(const Tape *tape, int index) { return (char *)tape->block + lifetime_root(tape->plan, index)->offset; }
+
+// Before event e: waits for the copies whose buffers it reads or may write to, and begins those that may come next.
+static void copies_before(Tape *tape, int e) {
+  Backend *backend = tape->backend;
+  for (int i = 0; i < tape->plan->offload_count; i++) {
+    Offload *offload = &tape->plan->offloads[i];
+    void *host = (char *)tape->host_block + offload->offset;
+    if (e == offload->released + 1) backend->await_copy(offload->copy, backend);
+    if (e == offload->fetched) offload->copy = backend->fetch(buffer_of(tape, offload->after), host, offload->bytes, backend);
+    if (e == offload->needed) backend->await_copy(offload->copy, backend);
+  }
+}
+
+static void copies_after(Tape *tape, int e) {
+  Backend *backend = tape->backend;
+  for (int i = 0; i < tape->plan->offload_count; i++) {
+    Offload *offload = &tape->plan->offloads[i];
+    void *host = (char *)tape->host_block + offload->offset;
+    if (e == offload->produced) offload->copy = backend->offload(host, buffer_of(tape, offload->before), offload->bytes, backend);
+  }
+}
+
+static void event_run(Tape *tape, int e) {
   TapePlan *plan = tape->plan;
+  Event *event = &plan->events[e];
+  if (event->has_copies) copies_before(tape, e);
   for (int i = 0; i < event->starts; i++) {
     int index = plan->order[event->start + i];
-    *plan->lifetimes[index].pointer = (char *)tape->block + lifetime_root(plan, index)->offset;
+    *plan->lifetimes[index].pointer = buffer_of(tape, index);
   }
   for (int i = 0; i < NODE_OUTPUTS && event->phase == PHASE_RECOMPUTE; i++)
     if (event->node->outputs[i] && !(event->outputs >> i & 1)) event->node->outputs[i]->data = NULL;
@@ -400,6 +509,7 @@ static void event_run(Tape *tape, Event *event) {
   bool backward = event->phase == PHASE_BACKWARD;
   if (backward) node->op->backward(node, tape);
   else node->op->forward(node, tape);
+  if (event->has_copies) copies_after(tape, e);
   double flop = node->op->flop ? node->op->flop(node, backward) : 0;
   tape->flop += flop;
   if (!tape->profile) return;
@@ -412,17 +522,16 @@ void tape_forward(Tape *tape) {
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];
     if (tensor->producer) continue;
-    tensor->data = (char *)tape->block + plan->lifetimes[tensor->forward_life].offset;
+    tensor->data = buffer_of(tape, tensor->forward_life);
     tape->backend->upload(tensor->data, tensor->host, tensor_bytes(tensor), tape->backend);
   }
-  for (int e = 0; e < plan->forward_events; e++) event_run(tape, &plan->events[e]);
+  for (int e = 0; e < plan->forward_events; e++) event_run(tape, e);
 }
 
 void tape_backward(Tape *tape) {
-  for (int e = tape->plan->forward_events; e < tape->plan->event_count; e++) event_run(tape, &tape->plan->events[e]);
+  for (int e = tape->plan->forward_events; e < tape->plan->event_count; e++) event_run(tape, e);
 }
 
 void tape_read(void *host, const Tape *tape, const Tensor *tensor) {
-  const char *data = (const char *)tape->block + lifetime_root(tape->plan, tensor->forward_life)->offset;
-  tape->backend->download(host, data, tensor_bytes(tensor), tape->backend);
+  tape->backend->download(host, buffer_of(tape, tensor->forward_life), tensor_bytes(tensor), tape->backend);
 }

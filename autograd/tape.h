@@ -11,6 +11,9 @@
 // only what other segments read is kept; its inner tensors are computed once more just before its backward pass,
 // and only those nodes run again whose results that pass reads. Cheap ops (norms, activations) are treated so in
 // every segment, unless keeps_cheap is set: their outputs cost more memory than time.
+// Offloading: what is kept of checkpointed segments lies in the host's memory meanwhile. Each such tensor is copied out while the segment
+// that reads it first computes, and copied back, one segment ahead of its use, by the backward pass: so the device holds two of them, however
+// many layers there are.
 // A tensor's gradient is set by the first op in backward order that contributes to it and added to by the others;
 // the plan tells each op which it is. Nothing below the first trainable parameter has a gradient at all.
 #ifndef AUTOGRAD_TAPE_H
@@ -84,6 +87,7 @@ struct Tape {
   TapeMode mode;
   FloatType activations;  // the type of activations between linear layers; the residual stream is float32
   bool keeps_cheap;  // the results of cheap ops are kept for the backward pass, which saves a little time
+  bool offloads;  // what checkpointed segments keep for the backward pass is moved to the host's memory meanwhile
   int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
   int64_t int8_rows;  // generation: products of so many rows or fewer may see them in 8 bits (linear_forward_int8); 0: none
   double flop;  // of products, by all passes so far
@@ -100,6 +104,8 @@ struct Tape {
   struct TapePlan *plan;
   void *block;  // the step's memory, kept from one graph to the next
   int64_t block_bytes;
+  void *host_block;  // of offloaded tensors
+  int64_t host_block_bytes;
 };
 
 void tape_new(Tape *tape, Backend *backend);
@@ -117,9 +123,10 @@ void tape_keep(Tensor *tensor);  // its data can be read by tape_read after the 
 // Plans memory; the first `checkpointed` segments are recomputed (all when it is larger than their number; the last
 // segment, which holds the loss, never is: it would be run twice at once).
 void tape_plan(Tape *tape, int checkpointed);
-int64_t tape_plan_bytes(const Tape *tape);  // what the present plan needs
+int64_t tape_plan_bytes(const Tape *tape);  // what the present plan needs of the device's memory
+int64_t tape_host_bytes(const Tape *tape);  // and of the host's, for what it offloads
 int tape_segments(const Tape *tape);
-Status tape_reserve(Tape *tape);  // makes the block large enough; STATUS_NO_SPACE names the need
+Status tape_reserve(Tape *tape);  // makes the blocks large enough; STATUS_NO_SPACE names the need
 void tape_forward(Tape *tape);  // needs tape_reserve
 void tape_backward(Tape *tape);  // after tape_forward, in TAPE_TRAIN mode
 void tape_read(void *host, const Tape *tape, const Tensor *tensor);  // a kept tensor's data

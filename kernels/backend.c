@@ -111,6 +111,17 @@ static void cpu_copy(void *to, const void *from, int64_t bytes, Backend *backend
   if (bytes > 0) memcpy(to, from, (size_t)bytes);
 }
 
+// There is nothing beside which it could run: it is done at once.
+static int64_t cpu_copy_beside(void *to, const void *from, int64_t bytes, Backend *backend) {
+  cpu_copy(to, from, bytes, backend);
+  return 0;
+}
+
+static void cpu_await_copy(int64_t copy, Backend *backend) {
+  (void)copy;
+  (void)backend;
+}
+
 static Status cpu_check(Backend *backend) {
   (void)backend;
   return STATUS_OK;
@@ -153,6 +164,11 @@ static Status cpu_open(Backend *backend) {
       .release = cpu_release,
       .upload = cpu_copy,
       .download = cpu_copy,
+      .allocate_host = cpu_allocate,
+      .release_host = cpu_release,
+      .offload = cpu_copy_beside,
+      .fetch = cpu_copy_beside,
+      .await_copy = cpu_await_copy,
       .check = cpu_check,
       .available_bytes = cpu_available_bytes,
       .peak_bytes = cpu_peak_bytes,

@@ -144,6 +144,14 @@ struct Backend {
   void (*release)(void *block, Backend *backend);
   void (*upload)(void *device, const void *host, int64_t bytes, Backend *backend);  // `host` may be written to as soon as it returns
   void (*download)(void *host, const void *device, int64_t bytes, Backend *backend);  // waits
+  // Copies beside the kernels, to and from the host's memory of allocate_host. They run in their order, each after the kernels that were
+  // called before it; offload and fetch return its number at once. What is called after await_copy comes after that copy: until then no
+  // kernel may write to its source or use its target. The host waits for nothing but in release_host, and reads none of it.
+  Status (*allocate_host)(void **block, int64_t bytes, const char *purpose, Backend *backend);
+  void (*release_host)(void *block, Backend *backend);
+  int64_t (*offload)(void *host, const void *device, int64_t bytes, Backend *backend);
+  int64_t (*fetch)(void *device, const void *host, int64_t bytes, Backend *backend);
+  void (*await_copy)(int64_t copy, Backend *backend);
   // NULL where the device reads the process's own memory. Else: makes a frozen matrix of the host's one that kernels can read (plain floats
   // keep their type, what is quantised becomes BLOCK_DEVICE); STATUS_NO_SPACE. And gives such a matrix's memory back.
   Status (*upload_matrix)(Matrix *matrix, Backend *backend);

@@ -134,12 +134,19 @@ static void check_adapter(Loader *loader) {
     FAIL_KEY(loader, "tokens", "added tokens would never be trained; set lora_modules_to_save: [embed_tokens, lm_head]");
 }
 
+static void check_checkpointing(Loader *loader) {
+  const Recipe *recipe = loader->recipe;
+  const char *value = recipe->gradient_checkpointing;
+  if (!value || is_word(value, "true") || is_word(value, "false")) return;
+  if (!recipe->device || is_word(recipe->device, "cpu"))
+    NOTICE_KEY(loader, "gradient_checkpointing", "%s does what true does on the cpu, whose memory is the host's: nothing is moved away",
+               value);
+  else if (is_word(value, "offload_disk"))
+    NOTICE_KEY(loader, "gradient_checkpointing", "offload_disk does what offload does: the host's memory takes what is moved away");
+}
+
 static void check_precision(Loader *loader) {
   const Recipe *recipe = loader->recipe;
-  if (recipe->gradient_checkpointing && !is_word(recipe->gradient_checkpointing, "true") &&
-      !is_word(recipe->gradient_checkpointing, "false"))
-    NOTICE_KEY(loader, "gradient_checkpointing", "%s does what true does: layers are computed anew, and nothing is moved away",
-               recipe->gradient_checkpointing);
   bool bf16 = is_word(recipe->bf16, "true") || is_word(recipe->bf16, "full");
   if (bf16 && recipe->fp16) FAIL_KEY(loader, "fp16", "bf16 and fp16 exclude each other; keep one");
   if (recipe->fp16 && !(recipe->device && text_starts_with(recipe->device, "cuda")))
@@ -298,6 +305,7 @@ void recipe_check(Loader *loader) {
   check_companions(loader);
   check_batch(loader);
   check_adapter(loader);
+  check_checkpointing(loader);
   check_precision(loader);
   check_chat(loader);
   check_data(loader);

@@ -142,7 +142,7 @@ typedef struct Recipe {
   // Memory and precision
   char *bf16;  // "auto", "true", "false", "full"
   bool fp16, tf32;
-  char *gradient_checkpointing;  // NULL: chosen by memory; "true", "false", "offload", "offload_disk"
+  char *gradient_checkpointing;  // NULL: chosen by memory; "true", "false", "offload", "offload_disk", "unsloth"
   int64_t max_memory;  // bytes; 0: what the machine has free
   char *device;  // "cpu", "cuda:0"; NULL: cpu
 

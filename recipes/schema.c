@@ -156,7 +156,8 @@ static const SchemaKey recipe_keys[] = {
         .doc = "activations in float16 on a CUDA device, the loss scaled as gradients allow; the CPU has no such products"),
   IDLE_KEY(tf32, .kind = VALUE_SPECIAL, .form = "true, false, auto", .read = read_switch, .idle = "products are summed in float32"),
   WORD(gradient_checkpointing, NULL, WORDS("true", "false", "offload", "offload_disk", "unsloth"),
-      "true, and every other way that Axolotl has for it: recompute every layer; false: none; absent: as memory asks"),
+      "true: recompute every layer; offload: and what is kept of layers lies in the host's pinned memory meanwhile (on cuda; unsloth and "
+      "offload_disk do the same); false: none; absent: as memory asks"),
   SPECIAL("max_memory", KEY_WORKS, "size, or mapping", read_max_memory, "most memory to use, in bytes or as 6GiB (default: what is free); not of Axolotl"),
   SPECIAL("device", KEY_WORKS, "name", read_device, "cpu, cuda or cuda:N (default: cpu)"),
   SECTION("Log, evaluation, saving"),

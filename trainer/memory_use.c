@@ -17,6 +17,7 @@ int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
       {"adapter's gradients", values},
       {"optimiser", optimizer_state_bytes(run->optimizer)},
       {"activations and their gradients", run->step.tape.block_bytes},
+      {"activations offloaded to the host", run->step.tape.host_block_bytes},
       {"kernels' workspace", run->backend->workspace_bytes(run->backend)},
       {"rows and vocabulary", run->rows_bytes},
       {"program and libraries", run->program_bytes},
@@ -33,7 +34,7 @@ void memory_use_describe(Buffer *text, const Run *run) {
   MemoryPart parts[MEMORY_PURPOSES];
   char bytes[32];
   int64_t sum = memory_use(parts, run);
-  for (int i = 0; i < MEMORY_PURPOSES; i++)
+  for (int i = 0; i < MEMORY_PURPOSES && parts[i].bytes > 0; i++)
     buffer_format(text, "%-36s %12s %5.1f%%\n", parts[i].purpose, format_bytes(bytes, (double)parts[i].bytes),
                   100 * (double)parts[i].bytes / (double)sum);
   buffer_format(text, "%-36s %12s\n", "together", format_bytes(bytes, (double)sum));

@@ -5,7 +5,7 @@
 
 #include "trainer/run.h"
 
-enum { MEMORY_PURPOSES = 8 };
+enum { MEMORY_PURPOSES = 9 };
 
 typedef struct MemoryPart {
   const char *purpose;

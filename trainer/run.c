@@ -147,10 +147,12 @@ static void open_schedule(Run *run) {
   run->eval_every = run->eval_rows.count ? interval(recipe->eval_steps, recipe->evals_per_epoch, recipe->eval_strategy, "epoch", run) : 0;
 }
 
-static Checkpointing checkpointing(const Recipe *recipe) {
-  const char *value = recipe->gradient_checkpointing;
+// (Where the device's memory is the host's own, offloading would only copy.)
+static Checkpointing checkpointing(const Run *run) {
+  const char *value = run->recipe->gradient_checkpointing;
   if (!value) return CHECKPOINT_AUTO;
-  return strcmp(value, "false") == 0 ? CHECKPOINT_NONE : CHECKPOINT_ALL;
+  if (strcmp(value, "false") == 0) return CHECKPOINT_NONE;
+  return strcmp(value, "true") == 0 || !run->backend->upload_matrix ? CHECKPOINT_ALL : CHECKPOINT_OFFLOAD;
 }
 
 // bf16: auto takes the type in which products are fastest, which some tens of milliseconds tell: bfloat16, or float16 where the device
@@ -185,7 +187,7 @@ static int64_t activation_budget(const Run *run) {
 
 static void describe(const Run *run) {
   static const char *const float_names[] = {[FLOAT_32] = "float32", [FLOAT_BF16] = "bfloat16", [FLOAT_F16] = "float16"};
-  char base[32], adapter[32], activations[32];
+  char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
   log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
@@ -200,6 +202,10 @@ static void describe(const Run *run) {
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_names[run->step.tape.activations], run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
+  int64_t host = run->step.tape.host_block_bytes;
+  if (host > 0)
+    log_info("offloaded: the residual stream between layers, %s, waits for the backward pass in the host's memory",
+             format_bytes(offloaded, (double)host));
 }
 
 static Status reserve_evaluation(Run *run) {
@@ -230,7 +236,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   FloatType activations;
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
-  step_new(&run->step, run->model, activations, checkpointing(recipe), activation_budget(run));
+  step_new(&run->step, run->model, activations, checkpointing(run), activation_budget(run));
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));

@@ -8,6 +8,7 @@ void step_new(Step *step, Model *model, FloatType activations, Checkpointing che
   *step = (Step){.model = model, .checkpointing = checkpointing, .budget_bytes = budget_bytes};
   tape_new(&step->tape, model->backend);
   step->tape.activations = activations;
+  step->tape.offloads = checkpointing == CHECKPOINT_OFFLOAD;
 }
 
 void step_free(Step *step) {
@@ -54,6 +55,8 @@ static void plan(Step *step, int segments) {
   step->recomputed_layers = segments > 1 ? segments - 1 : 0;
 }
 
+static bool recomputes_all(const Step *step) { return step->checkpointing == CHECKPOINT_ALL || step->checkpointing == CHECKPOINT_OFFLOAD; }
+
 static Status no_room(const Step *step, const char *what, const char *how, const char *remedy) {
   char need[32], have[32];
   format_bytes(need, (double)tape_plan_bytes(&step->tape));
@@ -66,7 +69,7 @@ static Status no_room(const Step *step, const char *what, const char *how, const
 static Status plan_within_budget(Step *step) {
   Tape *tape = &step->tape;
   int low = 0, high = tape_segments(tape) - 1;  // low does not fit
-  if (step->checkpointing != CHECKPOINT_ALL) {
+  if (!recomputes_all(step)) {
     plan(step, 0);
     if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
     if (step->checkpointing == CHECKPOINT_NONE)
@@ -110,7 +113,7 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
 static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   enum { FAST_LOSS_ROWS = 4 * LOSS_ROWS };
   Tape *tape = &step->tape;
-  bool is_fast = mode == TAPE_TRAIN && tape->activations != FLOAT_32 && step->checkpointing != CHECKPOINT_ALL;
+  bool is_fast = mode == TAPE_TRAIN && tape->activations != FLOAT_32 && !recomputes_all(step);
   if (is_fast) {
     tape->loss_rows = FAST_LOSS_ROWS;
     tape->keeps_cheap = true;

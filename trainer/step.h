@@ -8,6 +8,7 @@
 typedef enum Checkpointing {
   CHECKPOINT_AUTO,  // as few segments as the budget needs
   CHECKPOINT_ALL,  // every layer
+  CHECKPOINT_OFFLOAD,  // every layer, and what is kept of them lies in the host's memory meanwhile
   CHECKPOINT_NONE,  // none; what does not fit is refused
 } Checkpointing;
 

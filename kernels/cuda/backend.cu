@@ -81,6 +81,7 @@ static void backend_close(Backend *backend) {
   cudaDeviceSynchronize();
   products_close(device);
   for (int i = 0; i < WORKSPACE_COUNT; i++) pool_give(device->pool, device->workspaces[i]);
+  if (device->copies) copies_free(device->copies);
   if (device->staging) staging_free(device->staging);
   if (device->pool) pool_free_all(device->pool);
   if (device->blas) cublasLtDestroy(device->blas);
@@ -120,6 +121,7 @@ static Status open_device(Device *device, int number) {
   if (cublasLtCreate(&device->blas) != CUBLAS_STATUS_SUCCESS) return status_fail(STATUS_FAILED, "cuBLASLt could not be opened");
   device->pool = pool_new_device();
   device->staging = staging_new(device);
+  device->copies = copies_new(device);
   if (device->error == cudaSuccess) return STATUS_OK;
   return status_fail(STATUS_FAILED, "%s (%s)", cudaGetErrorString(device->error), device->where);
 }
@@ -134,6 +136,11 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->release = backend_release;
   backend->upload = backend_upload;
   backend->download = backend_download;
+  backend->allocate_host = copies_allocate_host;
+  backend->release_host = copies_release_host;
+  backend->offload = copies_offload;
+  backend->fetch = copies_fetch;
+  backend->await_copy = copies_await;
   backend->upload_matrix = weights_upload;
   backend->release_matrix = weights_release;
   backend->check = backend_check;

@@ -32,7 +32,7 @@ struct Device {
   int processors;  // streaming multiprocessors
   int64_t shared_bytes;  // that a block may ask for
   cudaStream_t stream;  // all work of a step, in order
-  cudaStream_t side;  // what may run beside it: the next panel of weights, offloaded activations
+  cudaStream_t side;  // what may run beside it: the next panel of weights
   cublasLtHandle_t blas;
   cudaError_t error;  // the first that a call gave, cudaSuccess while all is well
   char where[160];  // and the call
@@ -40,6 +40,7 @@ struct Device {
   void *workspaces[WORKSPACE_COUNT];
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
+  struct Copies *copies;  // of offloaded activations
   cudaEvent_t panel_events[5];  // between the two streams; made when they are first used (products_close)
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product

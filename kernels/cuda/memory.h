@@ -27,4 +27,13 @@ void staging_free(struct Staging *staging);
 void staging_send(struct Staging *staging, void *to, const void *host, int64_t bytes, Device *device);
 const void *staging_copy(struct Staging *staging, const void *host, int64_t bytes, Device *device);  // device_stage
 
+// Copies in a stream of their own: backend.h's allocate_host, release_host, offload, fetch and await_copy.
+struct Copies *copies_new(Device *device);
+void copies_free(struct Copies *copies);
+Status copies_allocate_host(void **block, int64_t bytes, const char *purpose, Backend *backend);
+void copies_release_host(void *block, Backend *backend);
+int64_t copies_offload(void *host, const void *from, int64_t bytes, Backend *backend);
+int64_t copies_fetch(void *to, const void *host, int64_t bytes, Backend *backend);
+void copies_await(int64_t copy, Backend *backend);
+
 #endif

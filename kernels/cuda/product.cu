@@ -12,7 +12,7 @@ struct Copy {
   int64_t at, to_step, width;  // elements; columns up to width become zeros
 };
 enum { COPIES = PRODUCT_TERMS * (PRODUCT_OUTPUTS + 1), COPY_THREADS = 256 };
-struct Copies {
+struct OperandCopies {
   Copy copy[COPIES];
   int count;
 };
@@ -33,7 +33,7 @@ __device__ __forceinline__ void copy_octet(To *to, const From *from) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(COPY_THREADS) copy_operands(T *target, Copies copies) {
+__global__ void __launch_bounds__(COPY_THREADS) copy_operands(T *target, OperandCopies copies) {
   const Copy &copy = copies.copy[blockIdx.y];
   int64_t step = static_cast<int64_t>(gridDim.x) * COPY_THREADS, octets = (copy.width + 7) / 8, bytes = copy.type == FLOAT_32 ? 4 : 2;
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * COPY_THREADS + threadIdx.x; at < copy.rows * octets; at += step) {
@@ -83,7 +83,7 @@ bool is_in_place(const Operand &operand, FloatType type, int64_t contiguous) {
   return type == FLOAT_32 || (is_aligned(operand.data) && operand.step % 8 == 0 && contiguous % 8 == 0);
 }
 
-void run_copies(void *to, FloatType type, const Copies &copies, Device *device) {
+void run_copies(void *to, FloatType type, const OperandCopies &copies, Device *device) {
   int64_t most = 0;
   for (int i = 0; i < copies.count; i++)
     most = copies.copy[i].rows * copies.copy[i].width > most ? copies.copy[i].rows * copies.copy[i].width : most;
@@ -98,7 +98,7 @@ void run_copies(void *to, FloatType type, const Copies &copies, Device *device) 
 
 // Where operands go that cannot be read where they are: element offsets first, addresses when all are known.
 struct Packing {
-  Copies copies;
+  OperandCopies copies;
   int64_t elements;
 };
 
@@ -254,7 +254,7 @@ void product_run(const DenseProduct &given, Device *device) {
 Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t columns, Workspace purpose, Device *device) {
   if (is_in_place(operand, type, columns)) return operand;
   int64_t step = multiple_of_8(columns);
-  Copies copies = {};
+  OperandCopies copies = {};
   copies.copy[copies.count++] = {operand.data, operand.type, operand.step, rows, columns, 0, step, step};
   void *to = device_workspace(device, purpose, rows * step * float_bytes(type));
   if (to) run_copies(to, type, copies, device);
@@ -262,7 +262,7 @@ Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t 
 }
 
 void rows_convert(Rows to, Rows from, int64_t rows, int64_t columns, Device *device) {
-  Copies copies = {};
+  OperandCopies copies = {};
   copies.copy[copies.count++] = {from.data, from.type, from.step, rows, columns, 0, to.step, columns};
   run_copies(to.data, to.type, copies, device);
 }

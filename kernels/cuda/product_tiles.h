@@ -187,6 +187,7 @@ struct TileShape {
   static_assert(N % 2 == 0 && M % 2 == 0, "fragments go in pairs");
 };
 
+// evidence: threads WARPS_M * WARPS_N * WARP, shared STAGES * (ROWS + COLUMNS) * TILE_K * 2
 template <typename T, int ROWS, int COLUMNS, int WARPS_M, int WARPS_N, int STAGES, bool A_ALONG_K, bool B_ALONG_K>
 static __global__ void __launch_bounds__(WARPS_M *WARPS_N *WARP) tile_product(TileArguments p) {
   using Shape = TileShape<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>;

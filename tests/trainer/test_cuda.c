@@ -201,6 +201,40 @@ static void a_repeated_step_gives_the_same_bits(void **state) {
   close_side(&side);
 }
 
+// The residual stream waits in the host's memory, or on the device: bits of losses and gradients, micro-batches one after another.
+static void compare_offloaded(const char *path, FloatType type) {
+  Side sides[2];
+  Batch batch = {0};
+  for (int s = 0; s < 2; s++)
+    open_side(&sides[s], path, "cuda", &(Setting){.type = type, .checkpointing = s ? CHECKPOINT_OFFLOAD : CHECKPOINT_ALL, .dropout = 0.1});
+  fill(&batch, sides[0].model);
+  for (int step = 0; step < 2; step++) {
+    double losses[2];
+    for (int s = 0; s < 2; s++) {
+      losses[s] = run_step(&sides[s], &batch, (uint64_t)step);
+      read_values(&sides[s], sides[s].adapter->gradient);
+    }
+    assert_true(tape_host_bytes(&sides[1].step.tape) > 0);
+    assert_true(tape_plan_bytes(&sides[1].step.tape) <= tape_plan_bytes(&sides[0].step.tape));
+    if (losses[0] != losses[1] || memcmp(sides[0].values, sides[1].values, (size_t)sides[0].adapter->size * sizeof(float)) != 0)
+      fail_msg("%s: the bits of an offloaded step differ (losses %.9g and %.9g)", path, losses[1], losses[0]);
+    for (int s = 0; s < 2; s++) update(&sides[s], losses[s]);
+  }
+  batch_release(&batch);
+  for (int s = 0; s < 2; s++) {
+    assert_ok(sides[s].backend->check(sides[s].backend));
+    close_side(&sides[s]);
+  }
+}
+
+static void offloaded_steps_have_the_bits_of_kept_ones(void **state) {
+  (void)state;
+  compare_offloaded(tiny, FLOAT_BF16);
+  char **families = golden_families();
+  for (char **family = families; *family; family++) compare_offloaded(*family, FLOAT_32);
+  golden_families_free(families);
+}
+
 // A prompt in pieces, then token by token.
 static void generation_matches_the_cpu(void **state) {
   (void)state;
@@ -238,6 +272,7 @@ int main(void) {
       cmocka_unit_test(steps_on_nf4_match_the_cpu),
       cmocka_unit_test(steps_on_nf4_in_bfloat16_match_the_cpu),
       cmocka_unit_test(a_repeated_step_gives_the_same_bits),
+      cmocka_unit_test(offloaded_steps_have_the_bits_of_kept_ones),
       cmocka_unit_test(generation_matches_the_cpu),
   };
   log_set_quiet(true);
