@@ -1,6 +1,7 @@
 // A CUDA device as a backend: what the program gets when it opens this library (kernels/cuda_library.h). Memory from a pool that counts it,
 // one stream for all work of a step, and pinned memory through which what the host holds is sent without waiting.
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
 
 extern "C" {
@@ -78,6 +79,7 @@ const void *device_stage(Device *device, const void *host, int64_t bytes) { retu
 static void backend_close(Backend *backend) {
   Device *device = device_of(backend);
   cudaDeviceSynchronize();
+  products_close(device);
   for (int i = 0; i < WORKSPACE_COUNT; i++) pool_give(device->pool, device->workspaces[i]);
   if (device->copies) copies_free(device->copies);
   if (device->staging) staging_free(device->staging);

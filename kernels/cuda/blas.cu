@@ -29,7 +29,8 @@ bool is_same(const Plan &a, const Plan &b) {
 // The plan's place: its own, or the one that it takes from another when a few from there on are full.
 Plan *place_of(const Plan &wanted) {
   uint64_t hash = 0;
-  const int64_t parts[] = {wanted.m, wanted.n, wanted.k, wanted.a_step, wanted.b_step, wanted.c_step, wanted.device + 8 * wanted.type + 64 * wanted.c_type};
+  const int64_t parts[] = {
+      wanted.m, wanted.n, wanted.k, wanted.a_step, wanted.b_step, wanted.c_step, wanted.device + 8 * wanted.type + 64 * wanted.c_type};
   for (int64_t part : parts) hash = (hash ^ static_cast<uint64_t>(part)) * 0x9e3779b97f4a7c15u, hash ^= hash >> 29;
   for (int i = 0; i < 8; i++) {
     Plan *plan = &plans[(hash + i) % PLANS];
@@ -52,7 +53,8 @@ struct Description {
     is_whole = cublasLtMatmulDescCreate(&matmul, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
                cublasLtMatmulDescSetAttribute(matmul, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first) == CUBLAS_STATUS_SUCCESS &&
                cublasLtMatmulDescSetAttribute(matmul, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second) == CUBLAS_STATUS_SUCCESS &&
-               layout(&b, type, plan.b_along_k, plan.n, plan.k, plan.b_step) && layout(&a, type, plan.a_along_k, plan.m, plan.k, plan.a_step) &&
+               layout(&b, type, plan.b_along_k, plan.n, plan.k, plan.b_step) &&
+               layout(&a, type, plan.a_along_k, plan.m, plan.k, plan.a_step) &&
                layout(&c, data_type(plan.c_type), false, plan.n, plan.m, plan.c_step);
   }
   ~Description() {
@@ -76,8 +78,9 @@ void find_algorithm(Plan *plan, const Description &description, Device *device) 
   uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, alignment = 16;
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
-  const cublasLtMatmulPreferenceAttributes_t alignments[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+  const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
   for (auto attribute : alignments) cublasLtMatmulPreferenceSetAttribute(preference, attribute, &alignment, sizeof alignment);
   cublasLtMatmulHeuristicResult_t result;
   int found = 0;
@@ -115,6 +118,7 @@ bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand 
     workspace = device_workspace(device, WORKSPACE_BLAS, plan->workspace_bytes);
     if (!workspace) return false;
   }
-  return cublasLtMatmul(device->blas, description.matmul, &alpha, b.data, description.b, a.data, description.a, &beta, c.data, description.c,
-                        c.data, description.c, &plan->algorithm, workspace, plan->workspace_bytes, device->stream) == CUBLAS_STATUS_SUCCESS;
+  return cublasLtMatmul(device->blas, description.matmul, &alpha, b.data, description.b, a.data, description.a, &beta, c.data,
+                        description.c, c.data, description.c, &plan->algorithm, workspace, plan->workspace_bytes,
+                        device->stream) == CUBLAS_STATUS_SUCCESS;
 }

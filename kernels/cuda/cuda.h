@@ -46,7 +46,7 @@ struct Device {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
     int64_t panel_bytes;  // of dequantised weights that a product has at a time; 0: what suits the device
-    bool own_products;  // never cuBLASLt
+    int64_t own_products;  // 1: never cuBLASLt
   } thresholds;
 };
 

@@ -54,7 +54,8 @@ struct PanelCursor {
   int64_t first;
 
   bool find() {
-    while (projection < count && (is_read_in_place(projections[projection].w, type) || first >= projections[projection].w->rows)) projection++, first = 0;
+    while (projection < count && (is_read_in_place(projections[projection].w, type) || first >= projections[projection].w->rows))
+      projection++, first = 0;
     return projection < count;
   }
   Panel take() {
@@ -104,7 +105,8 @@ void for_each_panel(const Projection *projections, int count, FloatType type, in
   }
   auto dequantize = [&](Panel *panel, int place, cudaStream_t stream) {
     panel->data = places + place * room;
-    weights_dequantize(places + place * room, type, panel->step, 1, projections[panel->projection].w, panel->first, panel->rows, device, stream);
+    weights_dequantize(places + place * room, type, panel->step, 1, projections[panel->projection].w, panel->first, panel->rows, device,
+                       stream);
   };
   cudaEvent_t *events = device->panel_events;
   Panel next = {};
@@ -141,16 +143,16 @@ void for_each_panel(const Projection *projections, int count, FloatType type, in
   }
 }
 
-Product product_of(FloatType type, int64_t m) {
-  Product product = {};
+DenseProduct product_of(FloatType type, int64_t m) {
+  DenseProduct product = {};
   product.type = type, product.m = m;
   return product;
 }
-void add_term(Product *product, Operand a, Operand b, int64_t k, float alpha) {
+void add_term(DenseProduct *product, Operand a, Operand b, int64_t k, float alpha) {
   ProductTerm &term = product->terms[product->term_count++];
   term.a = a, term.b[0] = b, term.k = k, term.alpha = alpha;
 }
-void add_output(Product *product, ProductOutput output) { product->outputs[product->output_count++] = output; }
+void add_output(DenseProduct *product, ProductOutput output) { product->outputs[product->output_count++] = output; }
 
 Operand rows_of_k(Operand a, int64_t first) {
   a.data = static_cast<const char *>(a.data) + first * float_bytes(a.type);
@@ -160,7 +162,7 @@ Operand rows_of_k(Operand a, int64_t first) {
 // c (+)= alpha a b^T.
 void multiply(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand a, Operand b, bool accumulate, Device *device) {
   if (blas_product(c, m, n, k, alpha, a, b, accumulate, device)) return;
-  Product product = product_of(a.type, m);
+  DenseProduct product = product_of(a.type, m);
   add_term(&product, a, b, k, alpha);
   add_output(&product, output_rows(c, n));
   product.outputs[0].accumulate = accumulate;
@@ -196,7 +198,7 @@ void forward_by_panels(const Projection *p, Operand x, int64_t n, Device *device
   bool is_split = has_packets(p->y) && (p->y.type == x.type || p->y.type == FLOAT_32) && !device->thresholds.own_products;
   bool accumulate = p->residual.data != NULL || p->rank > 0 || p->bias;
   if (is_split && (p->rank > 0 || p->bias || (p->residual.data && !is_same(p->residual, p->y)))) {
-    Product product = product_of(x.type, n);
+    DenseProduct product = product_of(x.type, n);
     if (p->rank > 0) add_term(&product, operand_rows(p->h), low_rows(p, 0), p->rank, 1);
     add_output(&product, forward_output(p, 0, w->rows));
     product_run(product, device);
@@ -207,7 +209,7 @@ void forward_by_panels(const Projection *p, Operand x, int64_t n, Device *device
       multiply(rows_from(p->y, panel.first), n, panel.rows, w->columns, p->alpha, x, b, accumulate, device);
       return;
     }
-    Product product = product_of(x.type, n);
+    DenseProduct product = product_of(x.type, n);
     add_term(&product, x, b, w->columns, p->alpha);
     if (p->rank > 0) add_term(&product, operand_rows(p->h), low_rows(p, panel.first), p->rank, 1);
     add_output(&product, forward_output(p, panel.first, panel.rows));
@@ -219,7 +221,7 @@ bool is_narrow(const Projection *p) { return is_plain(p->w) && p->w->rows <= NAR
 
 // Factors of several adapters for which x is read once.
 void forward_narrow(const Projection *projections, int count, Operand x, int64_t n, Device *device) {
-  Product product = product_of(x.type, n);
+  DenseProduct product = product_of(x.type, n);
   ProductTerm &term = product.terms[product.term_count++];
   term.a = x, term.k = projections[0].w->columns, term.alpha = 1;
   for (int i = 0; i < count; i++) {
@@ -256,7 +258,7 @@ void forward(const Projection *projections, int count, Rows rows, int64_t n, Flo
 // Backward.
 
 // The low-rank terms, dh a of each.
-void add_low_terms(Product *product, const Projection *projections, int count, int64_t columns) {
+void add_low_terms(DenseProduct *product, const Projection *projections, int count, int64_t columns) {
   for (int i = 0; i < count; i++)
     if (projections[i].rank > 0)
       add_term(product, operand_rows(projections[i].h), Operand{projections[i].low, FLOAT_32, columns, false}, projections[i].rank, 1);
@@ -274,7 +276,7 @@ struct Backward {
 
 // dx (+)= the low-rank terms and `sums`, whose data may be NULL.
 void backward_low(const Backward &b, Rows sums) {
-  Product product = product_of(b.type, b.n);
+  DenseProduct product = product_of(b.type, b.n);
   add_low_terms(&product, b.projections, b.count, b.columns);
   add_output(&product, output_rows(b.dx, b.columns));
   product.outputs[0].accumulate = b.accumulate, product.outputs[0].added = sums;
@@ -298,7 +300,7 @@ void backward_weights(const Backward &b, Rows sums, bool accumulate, int64_t byt
 
 // One product of this backend's own takes all terms.
 void backward_at_once(const Backward &b, int64_t bytes) {
-  Product product = product_of(b.type, b.n);
+  DenseProduct product = product_of(b.type, b.n);
   add_low_terms(&product, b.projections, b.count, b.columns);
   for_each_panel(b.projections, b.count, b.type, bytes, b.device, [&](const Panel &panel) {
     const Projection *p = &b.projections[panel.projection];

@@ -122,7 +122,8 @@ void cuda_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, 
     Projection logits = {};
     logits.w = head, logits.alpha = 1, logits.y = rows_f32(scratch, step);
     cuda_linear_forward(&logits, 1, rows_from(x, row * x.step), rows, backend);
-    cuda_cross_entropy(nll + row, scratch, step, targets + row, dx.data ? gradient_scale + row : NULL, x.type, rows, head->rows, softcap, backend);
+    cuda_cross_entropy(nll + row, scratch, step, targets + row, dx.data ? gradient_scale + row : NULL, x.type, rows, head->rows, softcap,
+                       backend);
     if (!dx.data) continue;
     if (x.type != FLOAT_32) logits.y = Rows{scratch, 2 * step, x.type};
     cuda_linear_backward(rows_from(dx, row * dx.step), &logits, 1, rows, false, backend);

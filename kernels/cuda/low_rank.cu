@@ -9,7 +9,7 @@ namespace {
 FloatType shorter(FloatType a, FloatType b) { return a == FLOAT_32 ? b : a; }
 
 void weights_of_some(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Device *device) {
-  Product product = {};
+  DenseProduct product = {};
   product.type = x.type, product.m = columns, product.term_count = 1, product.output_count = count;
   ProductTerm &term = product.terms[0];
   term.a = operand_columns(x), term.k = n, term.alpha = 1;
@@ -31,7 +31,7 @@ void low_rank(const LowRankGradient &g, int64_t n, Device *device) {
     dy = g.rounded;
   }
   if (g.rank == 0) return;
-  Product product = {};
+  DenseProduct product = {};
   product.type = shorter(shorter(dy.type, g.h.type), g.dh.type);
   Operand left = operand_in_place(operand_rows(dy), product.type, n, g.out, WORKSPACE_INPUT, device);
   if (!left.data) return;

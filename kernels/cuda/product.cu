@@ -26,7 +26,8 @@ __device__ __forceinline__ void copy_octet(To *to, const From *from) {
   for (int i = 0; i < 8 / Packet<From>::COUNT; i++) in[i] = load_packet(from + i * Packet<From>::COUNT);
 #pragma unroll
   for (int i = 0; i < 8; i++)
-    out[i / Packet<To>::COUNT].at[i % Packet<To>::COUNT] = from_float<To>(to_float(in[i / Packet<From>::COUNT].at[i % Packet<From>::COUNT]));
+    out[i / Packet<To>::COUNT].at[i % Packet<To>::COUNT] =
+        from_float<To>(to_float(in[i / Packet<From>::COUNT].at[i % Packet<From>::COUNT]));
 #pragma unroll
   for (int i = 0; i < 8 / Packet<To>::COUNT; i++) store_packet(to + i * Packet<To>::COUNT, out[i]);
 }
@@ -84,7 +85,8 @@ bool is_in_place(const Operand &operand, FloatType type, int64_t contiguous) {
 
 void run_copies(void *to, FloatType type, const OperandCopies &copies, Device *device) {
   int64_t most = 0;
-  for (int i = 0; i < copies.count; i++) most = copies.copy[i].rows * copies.copy[i].width > most ? copies.copy[i].rows * copies.copy[i].width : most;
+  for (int i = 0; i < copies.count; i++)
+    most = copies.copy[i].rows * copies.copy[i].width > most ? copies.copy[i].rows * copies.copy[i].width : most;
   if (most == 0) return;
   unsigned blocks = blocks_for(most, COPY_THREADS * 8), limit = 16 * static_cast<unsigned>(device->processors);
   with_type(type, [&](auto element) {
@@ -115,15 +117,16 @@ Packed pack(Packing *packing, const Operand *pieces, const int64_t *extents, int
   Packed packed = {{NULL, type, step, along_k}, true, packing->elements};
   for (int i = 0; i < count; first += extents[i++]) {
     int64_t columns = along_k ? k : extents[i], width = along_k ? step : i + 1 < count ? extents[i] : step - first;
-    packing->copies.copy[packing->copies.count++] = {pieces[i].data, pieces[i].type, pieces[i].step, along_k ? extents[i] : k, columns,
-                                                     packed.at + (along_k ? first * step : first), step, width};
+    packing->copies.copy[packing->copies.count++] = {
+        pieces[i].data, pieces[i].type, pieces[i].step, along_k ? extents[i] : k, columns, packed.at + (along_k ? first * step : first),
+        step,           width};
   }
   packing->elements += multiple_of_8((along_k ? total : k) * step);
   return packed;
 }
 
 // Puts the operands of all terms where kernels can read them; false without memory for it.
-bool place_operands(TileArguments *p, const Product &product, Device *device) {
+bool place_operands(TileArguments *p, const DenseProduct &product, Device *device) {
   Packing packing = {};
   Packed a[PRODUCT_TERMS], b[PRODUCT_TERMS];
   int64_t extents[PRODUCT_OUTPUTS];
@@ -159,7 +162,12 @@ struct TilePlan {
 template <typename T, int ROWS, int COLUMNS, int WARPS_M, int WARPS_N, int STAGES, bool A_ALONG_K, bool B_ALONG_K>
 TilePlan plan_of() {
   using Shape = TileShape<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>;
-  return {tile_product<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>, ROWS, COLUMNS, TILE_K, Shape::THREADS, Shape::SHARED_BYTES};
+  return {tile_product<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>,
+          ROWS,
+          COLUMNS,
+          TILE_K,
+          Shape::THREADS,
+          Shape::SHARED_BYTES};
 }
 
 // Large tiles read operands less often; small ones where c has few of the large, and for outputs of a rank's width.
@@ -185,7 +193,7 @@ TilePlan choose_tiles<float, false, false>(bool is_large) {
 
 // Products are x w^T, dy w and dy^T x.
 template <typename T>
-TilePlan tiles_for(const Product &product, bool is_large) {
+TilePlan tiles_for(const DenseProduct &product, bool is_large) {
   if (!product.terms[0].a.along_k) return choose_tiles<T, false, false>(is_large);
   return product.terms[0].b[0].along_k ? choose_tiles<T, true, true>(is_large) : choose_tiles<T, true, false>(is_large);
 }
@@ -204,7 +212,7 @@ int parts_for(int64_t tiles_of_c, int tiles_of_k, int tile_k, const Device *devi
   return static_cast<int>(parts < 1 ? 1 : parts > 64 ? 64 : parts);
 }
 
-void run_tiles(TileArguments *p, const Product &product, Device *device) {
+void run_tiles(TileArguments *p, const DenseProduct &product, Device *device) {
   TilePlan plan = {};
   int64_t large_tiles = blocks_for(p->m, 128) * static_cast<int64_t>(blocks_for(p->n, 128));
   bool is_large = p->n > 64 && p->m > 64 && large_tiles >= device->processors;
@@ -217,7 +225,8 @@ void run_tiles(TileArguments *p, const Product &product, Device *device) {
   int parts = parts_for(p->row_tiles * p->column_tiles, p->tiles, plan.k, device);
   p->tiles_per_part = (p->tiles + parts - 1) / parts;
   parts = (p->tiles + p->tiles_per_part - 1) / p->tiles_per_part;
-  if (parts > 1) p->parts = static_cast<float *>(device_workspace(device, WORKSPACE_PARTS, parts * p->m * p->n * static_cast<int64_t>(sizeof(float))));
+  if (parts > 1)
+    p->parts = static_cast<float *>(device_workspace(device, WORKSPACE_PARTS, parts * p->m * p->n * static_cast<int64_t>(sizeof(float))));
   if (parts > 1 && !p->parts) return;
   TileKernel kernel = plan.kernel;
   LAUNCH(device, kernel, dim3(static_cast<unsigned>(p->row_tiles * p->column_tiles), 1, parts), plan.threads, plan.shared, *p);
@@ -226,8 +235,8 @@ void run_tiles(TileArguments *p, const Product &product, Device *device) {
 
 }  // namespace
 
-void product_run(const Product &given, Device *device) {
-  Product product = given;
+void product_run(const DenseProduct &given, Device *device) {
+  DenseProduct product = given;
   product.term_count = 0;
   for (int t = 0; t < given.term_count; t++)
     if (given.terms[t].k > 0 && given.terms[t].alpha != 0) product.terms[product.term_count++] = given.terms[t];

@@ -36,7 +36,7 @@ struct ProductOutput {
 };
 
 // All a's lie one way, and all b's. `type` is what operands are rounded to before they are multiplied.
-struct Product {
+struct DenseProduct {
   FloatType type;
   int64_t m;
   ProductTerm terms[PRODUCT_TERMS];
@@ -54,7 +54,7 @@ static inline ProductOutput output_rows(Rows rows, int64_t columns) {
   return output;
 }
 
-void product_run(const Product &product, Device *device);
+void product_run(const DenseProduct &product, Device *device);
 
 // One matrix in a type and with an alignment that products read in place: the operand itself, or a copy in a workspace. `rows` counts what
 // is `step` apart.

@@ -101,7 +101,8 @@ static __device__ __forceinline__ void store_lines(const TileArguments &p, const
   constexpr int LINE = COLUMNS + 4;
 #pragma unroll 1
   for (int run = threadIdx.x; run < LINES * COLUMNS / 4; run += THREADS) {
-    int line = p.along_columns ? run % (LINES / 4) * 4 : run / (COLUMNS / 4), x = p.along_columns ? run / (LINES / 4) : run % (COLUMNS / 4) * 4;
+    int line = p.along_columns ? run % (LINES / 4) * 4 : run / (COLUMNS / 4),
+        x = p.along_columns ? run / (LINES / 4) : run % (COLUMNS / 4) * 4;
     const float *from = room + line * LINE + x;
     int step = p.along_columns ? LINE : 1;
     float sums[4] = {alpha * from[0], alpha * from[step], alpha * from[2 * step], alpha * from[3 * step]};
@@ -264,11 +265,12 @@ static __global__ void __launch_bounds__(WARPS_M *WARPS_N *WARP) tile_product(Ti
 enum { FLOAT_THREADS = 256, FLOAT_K = 16 };
 
 template <int EXTENT, bool ALONG_K>
-static __device__ __forceinline__ void load_floats(float values[EXTENT * FLOAT_K / FLOAT_THREADS], const void *data, int64_t step, int64_t first,
-                                                   int64_t extent, int64_t k, int64_t end) {
+static __device__ __forceinline__ void load_floats(float values[EXTENT * FLOAT_K / FLOAT_THREADS], const void *data, int64_t step,
+                                                   int64_t first, int64_t extent, int64_t k, int64_t end) {
 #pragma unroll
   for (int i = 0; i < EXTENT * FLOAT_K / FLOAT_THREADS; i++) {
-    int index = threadIdx.x + i * FLOAT_THREADS, x = ALONG_K ? index / FLOAT_K : index % EXTENT, y = ALONG_K ? index % FLOAT_K : index / EXTENT;
+    int index = threadIdx.x + i * FLOAT_THREADS, x = ALONG_K ? index / FLOAT_K : index % EXTENT,
+        y = ALONG_K ? index % FLOAT_K : index / EXTENT;
     int64_t at = ALONG_K ? (first + x) * step + k + y : (k + y) * step + first + x;
     values[i] = first + x < extent && k + y < end ? static_cast<const float *>(data)[at] : 0;
   }
@@ -277,7 +279,8 @@ template <int EXTENT, bool ALONG_K>
 static __device__ __forceinline__ void keep_floats(float *tile, const float values[EXTENT * FLOAT_K / FLOAT_THREADS]) {
 #pragma unroll
   for (int i = 0; i < EXTENT * FLOAT_K / FLOAT_THREADS; i++) {
-    int index = threadIdx.x + i * FLOAT_THREADS, x = ALONG_K ? index / FLOAT_K : index % EXTENT, y = ALONG_K ? index % FLOAT_K : index / EXTENT;
+    int index = threadIdx.x + i * FLOAT_THREADS, x = ALONG_K ? index / FLOAT_K : index % EXTENT,
+        y = ALONG_K ? index % FLOAT_K : index / EXTENT;
     tile[y * (EXTENT + 4) + x] = values[i];
   }
 }
