@@ -1,6 +1,6 @@
 // AdamW's moments in 8 bits (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"), as bitsandbytes has them.
 // Every 256 neighbours of m, and of v, share a scale, the largest magnitude among them; the last block of an array may be short:
-//   value = level[code] * scale,  m's levels being moment_levels[0], which have signs, and v's moment_levels[1], which begin at zero.
+//   value = level[code] * scale in float32,  m's levels being moment_levels[0], which have signs, and v's moment_levels[1], which begin at zero.
 // A step (kernels/backend.h: adamw_8bit), for each block of 256: m and v are read so, updated, and have updated p, as `adamw` says, before
 // they are rounded, in float32 or better; then
 //   scale = max |x|,  code = the number of moment_bounds (of m, or of v) that are below x / scale, a division in float32
