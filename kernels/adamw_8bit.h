@@ -1,6 +1,6 @@
-// AdamW's moments in 8 bits (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"); numbers equal to bitsandbytes' on a GPU.
+// AdamW's moments in 8 bits (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"), as bitsandbytes has them.
 // Every 256 neighbours of m, and of v, share a scale, the largest magnitude among them; the last block of an array may be short:
-//   value = level[code] * scale,  m's levels being moment_levels[0], which have signs, and v's moment_levels[1], which begin at zero.
+//   value = level[code] * scale in float32,  m's levels being moment_levels[0], which have signs, and v's moment_levels[1], which begin at zero.
 // A step (kernels/backend.h: adamw_8bit), for each block of 256: m and v are read so, updated, and have updated p, as `adamw` says, before
 // they are rounded, in float32 or better; then
 //   scale = max |x|,  code = the number of moment_bounds (of m, or of v) that are below x / scale, a division in float32
@@ -20,8 +20,8 @@ typedef enum Moment { MOMENT_FIRST, MOMENT_SECOND, MOMENT_COUNT } Moment;  // m 
 // bitsandbytes' dynamic map, signed and unsigned, [256] each, ascending.
 const float *moment_levels(Moment moment);
 
-// bounds[i] is between levels i and i + 1; the last is infinite. x / scale takes the code #{i: bounds[i] < x / scale}: never equal to a
-// bound from above, for ties are within them.
+// bounds[i] is between levels i and i + 1; the last is infinite. The code of x is how many bounds are less than x, which they are told from
+// by `<` alone: where a tie goes is in the bounds.
 void moment_bounds(float bounds[MOMENT_LEVELS], Moment moment);
 
 static inline int64_t moment_blocks(int64_t count) { return (count + MOMENT_BLOCK - 1) / MOMENT_BLOCK; }

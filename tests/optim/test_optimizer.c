@@ -185,7 +185,9 @@ static void skipped_steps_in_a_row_stop_the_run_at_the_limit(void **state) {
 
 static void every_spelling_of_adamw_is_known_and_others_are_refused(void **state) {
   (void)state;
-  const struct { const char *name, *method, *notice; } cases[] = {
+  const struct {
+    const char *name, *method, *notice;
+  } cases[] = {
       {NULL, "adamw", NULL},
       {"adamw_torch", "adamw", NULL},
       {"adamw_torch_fused", "adamw", NULL},

@@ -501,13 +501,13 @@ static void NAME(adamw)(REAL *const *out, const KernelCase *c) {
   }
 }
 
-// The new m or v of every parameter, before it is rounded.
+// The new m or v of every parameter, before it is rounded. What a code stands for is a float32 by definition.
 static void NAME(new_moments)(REAL *out, const KernelCase *c, Moment moment) {
   const float *scales = (const float *)c->inputs[3] + moment * moment_blocks(c->n), *levels = moment_levels(moment);
   REAL beta = moment == MOMENT_FIRST ? c->adamw.beta1 : c->adamw.beta2;
   for (int64_t i = 0; i < c->n; i++) {
     REAL g = (REAL)c->adamw.gradient_scale * ((const float *)c->inputs[0])[i];
-    REAL old = (REAL)scales[i / MOMENT_BLOCK] * levels[((const uint8_t *)c->inputs[1 + moment])[i]];
+    float old = scales[i / MOMENT_BLOCK] * levels[((const uint8_t *)c->inputs[1 + moment])[i]];
     out[i] = beta * old + (1 - beta) * (moment == MOMENT_FIRST ? g : g * g);
   }
 }
