@@ -1,6 +1,7 @@
 // The kernels whose time is that of their memory, in bytes/s: each array that a kernel reads or writes counts once, one that
 // it updates twice, 4 bytes an element.
 #include "cli/bench.h"
+#include "kernels/adamw_8bit.h"
 
 enum { FLOATS = 5, ROUTED = 64, ROUTED_USED = 8 };
 
@@ -103,11 +104,17 @@ static void run_add(void *argument) {
   const Elements *s = argument;
   s->kernels->add(s->a, s->b, 0.5f, s->count, s->backend);
 }
+static const AdamwSettings adamw_settings = {
+    .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 10, .gradient_scale = 1};
 static void run_adamw(void *argument) {
   const Elements *s = argument;
-  AdamwSettings settings = {
-      .learning_rate = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .weight_decay = 0.01, .step = 10, .gradient_scale = 1};
-  s->kernels->adamw(s->a, s->b, s->c, s->d, s->count, settings, s->backend);
+  s->kernels->adamw(s->a, s->b, s->c, s->d, s->count, adamw_settings, s->backend);
+}
+static void run_adamw_8bit(void *argument) {  // the codes are any bytes
+  const Elements *s = argument;
+  float *scales = s->e;
+  s->kernels->adamw_8bit(s->a, (uint8_t *)s->b, scales, (uint8_t *)s->c, scales + moment_blocks(s->count), s->d, s->count, adamw_settings,
+                         s->backend);
 }
 static void run_sum_of_squares(void *argument) {
   const Elements *s = argument;
@@ -137,6 +144,7 @@ static const struct {
     {"copy", run_copy, 2},
     {"add", run_add, 3},
     {"adamw", run_adamw, 7},
+    {"adamw_8bit", run_adamw_8bit, 4},  // four arrays of bytes are one
     {"sum_of_squares", run_sum_of_squares, 1},
 };
 

@@ -49,7 +49,8 @@ void moment_bounds(float bounds[MOMENT_LEVELS], Moment moment) {
   for (int i = 0; i + 1 < MOMENT_LEVELS; i++) {
     float middle = (levels[i] + levels[i + 1]) * 0.5f;
     bounds[i] = i % 2 ? nextafterf(middle, -INFINITY) : middle;
-    if (levels[i] < 0 && levels[i + 1] == 0) bounds[i] = nextafterf(0, -INFINITY);  // all that is below zero
+    if (levels[i + 1] == 0) bounds[i] = nextafterf(0, -INFINITY);  // all that is below zero
+    if (levels[i] == 0 && moment == MOMENT_SECOND) bounds[i] = 0;
   }
   bounds[MOMENT_LEVELS - 1] = INFINITY;
 }

@@ -4,7 +4,9 @@
 // A step (kernels/backend.h: adamw_8bit), for each block of 256: m and v are read so, updated, and have updated p, as `adamw` says, before
 // they are rounded, in float32 or better; then
 //   scale = max |x|,  code = the number of moment_bounds (of m, or of v) that are below x / scale, a division in float32
-// which is the nearest level, of two as near the one whose number is even; except that what is below zero is never rounded to zero.
+// which is the nearest level, of two as near the one whose number is even; except that m below zero never becomes zero, as in bitsandbytes,
+// and v above zero neither, which it does in bitsandbytes on a GPU (on a CPU it takes all that is small for 1.6e-5): a parameter whose
+// gradients are 2500 times as small as the largest of its block would go by m / epsilon as soon as one of them is zero.
 // A block of zeros has the scale 0, and then the codes 0 as well: so an array of zero bytes is the state before the first step.
 #ifndef KERNELS_ADAMW_8BIT_H
 #define KERNELS_ADAMW_8BIT_H

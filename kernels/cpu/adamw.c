@@ -3,6 +3,7 @@
 //   m <- m + (1 - beta1) (g - m),  v <- beta2 v + (1 - beta2) g^2
 //   p <- p - rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
 // With moments in 8 bits (kernels/adamw_8bit.h), a thread takes whole blocks of them and does the same on what their codes stand for.
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -65,30 +66,65 @@ void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, Adam
   run_ranges(backend, count, GRAIN, update_range, &update);
 }
 
+// Codes are found by the first bits of a number: its sign, exponent and 7 bits of its fraction. Between two numbers that begin alike there is
+// one bound at most, so a comparison with the first bound from the smaller on tells the code. All below 2^-22 begins alike.
+enum { KEY_SHIFT = 16, FIRST_KEY = (127 - 22) << 7, KEYS = (22 << 7) + 1 };
+
+typedef struct Coder {
+  const float *levels;
+  float bounds[MOMENT_LEVELS];
+  uint8_t starts[2][KEYS];  // of numbers from zero up and of those below: how many bounds are below all of them
+} Coder;
+
+static inline float key_begin(int key) {
+  uint32_t bits = (uint32_t)(key + FIRST_KEY) << KEY_SHIFT;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return key > 0 ? x : 0;
+}
+
+static void coder_new(Coder *coder, Moment moment) {
+  coder->levels = moment_levels(moment);
+  moment_bounds(coder->bounds, moment);
+  int code = 0;
+  for (int key = KEYS - 1; key >= 0; key--) {
+    while (coder->bounds[code] <= -key_begin(key + 1)) code++;
+    coder->starts[1][key] = (uint8_t)code;
+  }
+  for (int key = 0; key < KEYS; key++) {
+    while (coder->bounds[code] < key_begin(key)) code++;
+    coder->starts[0][key] = (uint8_t)code;
+    assert(code == MOMENT_LEVELS - 1 || coder->bounds[code + 1] >= key_begin(key + 1));
+  }
+}
+
+static inline uint8_t code_of(const Coder *coder, float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  int64_t key = smaller(larger((bits & 0x7fffffff) >> KEY_SHIFT, FIRST_KEY) - FIRST_KEY, KEYS - 1);  // a NaN, too, has a place
+  uint8_t start = coder->starts[bits >> 31][key];
+  return (uint8_t)(start + (coder->bounds[start] < x));
+}
+
+// Of x[MOMENT_BLOCK], zeros from n on, which become quotients; returns the scale.
+static float moments_store(uint8_t *codes, float *x, int64_t n, const Coder *coder) {
+  Vec largest = vec_zero();
+  for (int i = 0; i < MOMENT_BLOCK; i += VL) largest = vec_max(largest, vec_abs(vec_load(x + i)));
+  float scale = vec_largest(largest);
+  if (scale == 0) memset(codes, 0, (size_t)n);
+  if (scale == 0) return 0;
+  for (int i = 0; i < MOMENT_BLOCK; i += VL) vec_store(x + i, vec_load(x + i) / vec_set(scale));
+  for (int64_t i = 0; i < n; i++) codes[i] = code_of(coder, x[i]);
+  return scale;
+}
+
 typedef struct Coded {
   Update update;
   int64_t count;
   uint8_t *codes[MOMENT_COUNT];
   float *scales[MOMENT_COUNT];
-  const float *levels[MOMENT_COUNT];
-  float bounds[MOMENT_COUNT][MOMENT_LEVELS];
+  Coder coders[MOMENT_COUNT];
 } Coded;
-
-// Of x[MOMENT_BLOCK], zeros from n on; returns the scale.
-static float moments_store(uint8_t *codes, const float *x, int64_t n, const float *bounds) {
-  int32_t whole[MOMENT_BLOCK];
-  Vec largest = vec_zero();
-  for (int i = 0; i < MOMENT_BLOCK; i += VL) largest = vec_max(largest, vec_abs(vec_load(x + i)));
-  float scale = vec_largest(largest);
-  for (int i = 0; i < MOMENT_BLOCK; i += VL) {
-    Vec value = vec_load(x + i) / vec_set(scale > 0 ? scale : 1);
-    VecI code = vec_set_int(0);
-    for (int step = MOMENT_LEVELS / 2; scale > 0 && step > 0; step /= 2) code -= (vec_gather(bounds + step - 1, code) < value) * step;
-    memcpy(whole + i, &code, sizeof code);
-  }
-  for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)whole[i];
-  return scale;
-}
 
 static void update_blocks(void *argument, int64_t begin, int64_t end, int thread) {
   const Coded *coded = argument;
@@ -97,21 +133,19 @@ static void update_blocks(void *argument, int64_t begin, int64_t end, int thread
     int64_t first = block * MOMENT_BLOCK, n = smaller(coded->count - first, MOMENT_BLOCK);
     if (n < MOMENT_BLOCK) memset(values, 0, sizeof values);
     for (int k = 0; k < MOMENT_COUNT; k++)
-      for (int64_t i = 0; i < n; i++) values[k][i] = coded->levels[k][coded->codes[k][first + i]] * coded->scales[k][block];
+      for (int64_t i = 0; i < n; i++) values[k][i] = coded->coders[k].levels[coded->codes[k][first + i]] * coded->scales[k][block];
     Update update = coded->update;
     update.p += first, update.g += first;
     update.m = values[MOMENT_FIRST], update.v = values[MOMENT_SECOND];
     update_range(&update, 0, n, thread);
-    for (int k = 0; k < MOMENT_COUNT; k++) coded->scales[k][block] = moments_store(coded->codes[k] + first, values[k], n, coded->bounds[k]);
+    for (int k = 0; k < MOMENT_COUNT; k++)
+      coded->scales[k][block] = moments_store(coded->codes[k] + first, values[k], n, &coded->coders[k]);
   }
 }
 
 void cpu_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                     AdamwSettings settings, Backend *backend) {
   Coded coded = {.update = update_new(p, g, settings), .count = count, .codes = {m, v}, .scales = {m_scales, v_scales}};
-  for (int k = 0; k < MOMENT_COUNT; k++) {
-    coded.levels[k] = moment_levels(k);
-    moment_bounds(coded.bounds[k], k);
-  }
+  for (int k = 0; k < MOMENT_COUNT; k++) coder_new(&coded.coders[k], k);
   run_ranges(backend, moment_blocks(count), BLOCK_GRAIN, update_blocks, &coded);
 }

@@ -30,7 +30,6 @@ static inline Vec vec_select(VecI mask, Vec a, Vec b) { return _mm256_blendv_ps(
 static inline bool vec_any_above(Vec a, Vec b) {  // a > b in some lane
   return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
 }
-static inline Vec vec_gather(const float *table, VecI index) { return _mm256_i32gather_ps(table, (__m256i)index, 4); }  // table[index]
 static inline Vec vec_round(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline VecI vec_to_int(Vec a) { return (VecI)_mm256_cvtps_epi32(a); }
 static inline Vec vec_from_int(VecI a) { return _mm256_cvtepi32_ps((__m256i)a); }

@@ -31,7 +31,6 @@ static inline Vec vec_select(VecI mask, Vec a, Vec b) {  // mask ? a : b
   return _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), b, a);
 }
 static inline bool vec_any_above(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }  // a > b in some lane
-static inline Vec vec_gather(const float *table, VecI index) { return _mm512_i32gather_ps((__m512i)index, table, 4); }  // table[index]
 static inline Vec vec_round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline VecI vec_to_int(Vec a) { return (VecI)_mm512_cvtps_epi32(a); }
 static inline Vec vec_from_int(VecI a) { return _mm512_cvtepi32_ps((__m512i)a); }

@@ -9,7 +9,9 @@
 // Loops over registers have to be unrolled whole: an index that is not constant would put the array into local memory.
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
+#define ROLL _Pragma("unroll 1")
 #else
+#define ROLL
 #define UNROLL
 #endif
 
@@ -89,7 +91,7 @@ __device__ __forceinline__ int tile_place(int row, int packet) {
 template <int COLUMNS, typename T>
 __device__ __forceinline__ void load_tile(T *tile, const HeadRows<const T> &rows, int first, int count, bool by_packets) {
   constexpr int PACKETS = COLUMNS / 8;
-  for (int i = threadIdx.x; i < count * PACKETS; i += blockDim.x) {
+  ROLL for (int i = threadIdx.x; i < count * PACKETS; i += blockDim.x) {
     int row = i / PACKETS, packet = i % PACKETS;
     T *to = tile + tile_place<COLUMNS>(row, packet);
     bool is_row = first + row < rows.count;

@@ -73,7 +73,7 @@ struct Forward {
 // What a block owns: rows of a span, and which tiles of keys.
 template <typename T>
 struct ForwardBlock {
-  AttentionSpan span;
+  const AttentionSpan &span;  // read when needed: registers are dear
   HeadRows<const T> q, k, v;
   int first;  // row
   int head;  // the first, if several
@@ -86,8 +86,8 @@ template <typename T>
 __device__ __forceinline__ ForwardBlock<T> forward_block(const Forward<T> &f, int rows, int keys) {
   int head_groups = f.heads / f.pack;
   const AttentionTile &tile = f.tiles[blockIdx.x / head_groups];
-  ForwardBlock<T> b;
-  b.span = tile.span, b.first = static_cast<int>(tile.first), b.pack = f.pack;
+  ForwardBlock<T> b = {tile.span};
+  b.first = static_cast<int>(tile.first), b.pack = f.pack;
   b.head = static_cast<int>(blockIdx.x % head_groups) * f.pack;
   int kv_head = b.head / (f.heads / f.kv_heads);
   b.q = head_rows(f.q, b.span.query_begin, b.span.query_end, f.heads, b.head, f.pack, f.head_size);
@@ -108,6 +108,8 @@ __device__ __forceinline__ int64_t part_row(int rows, int row) {
 // 16-bit elements. A warp owns 16 BLOCKS rows and all KEYS of a tile, so that rows are reduced within four lanes. Shared memory: the rows
 // of Q, then a tile of K, then one of V, each laid out as attention.h says. While the scores are computed V is under way, and while they
 // are applied to V the next K is: each tile needs one place only.
+// evidence: threads WARPS * WARP, shared sizeof(T) * (WARPS * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE))
+// evidence: threads WARPS / 2 * WARP, shared sizeof(T) * (WARPS / 2 * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE))
 template <typename T, int HEAD, int VALUE, int BLOCKS, int KEYS, int WARPS>
 __global__ void __launch_bounds__(WARPS *WARP) attention_forward_tiles(Forward<T> f) {
   DYNAMIC_SHARED(T, memory);
@@ -167,6 +169,7 @@ __global__ void __launch_bounds__(WARPS *WARP) attention_forward_tiles(Forward<T
         }
         maximum[block][half] = largest;
         total[block][half] = total[block][half] * faded + sum;
+        if (faded == 1) continue;  // soon the rule
         UNROLL for (int n = 0; n < VALUE / 8; n++) UNROLL for (int c = 2 * half; c < 2 * half + 2; c++) sums[block][n][c] *= faded;
       }
     }
@@ -263,6 +266,7 @@ __global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forw
 }
 
 // A row of `rows` of a block of the above, whose keys were shared out in `parts`: block (x, y) puts row y of block x together.
+// evidence: threads 64
 template <typename T>
 __global__ void attention_combine(Forward<T> f, int rows, int parts) {
   int head_groups = f.heads / f.pack;

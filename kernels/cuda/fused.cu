@@ -166,7 +166,7 @@ __device__ __forceinline__ void store_sums(const Product &p, const float sums[TI
 
 // Block (b, s, c): ROWS rows of w from ROWS b on, `slabs` slabs from slabs s on, rows 8 TILES c and the next of x.
 template <Form F, typename T, int TILES>
-__global__ void __launch_bounds__(Shape<F, TILES>::THREADS) fused_rows(Product p) {
+__global__ void __launch_bounds__(Shape<F, TILES>::THREADS, 16 / Shape<F, TILES>::WARPS) fused_rows(Product p) {
   typedef Shape<F, TILES> S;
   SHARED(float, book, [BOOK_ROOM<F>]);
   DYNAMIC_SHARED(uint8_t, stages);

@@ -50,7 +50,7 @@ __device__ __forceinline__ void finish_rows(const Terms &terms, float sums[BLOCK
 
 // Block (b, c): rows 4 b and the next of w, N c and the next of x. Rows beyond the last are the last again, and not written.
 template <Form F, int N>
-__global__ void __launch_bounds__(THREADS) gemv_rows(Terms terms, Weights w, Rows x, bool is_packed, int64_t n) {
+__global__ void __launch_bounds__(THREADS, N < 4 ? 5 : 4) gemv_rows(Terms terms, Weights w, Rows x, bool is_packed, int64_t n) {
   SHARED(float, book, [BOOK_ROOM<F>]);
   load_book<F>(book, w);
   int64_t top = static_cast<int64_t>(blockIdx.x) * BLOCK_ROWS, first = static_cast<int64_t>(blockIdx.y) * N;

@@ -3,15 +3,15 @@
 //   backward  dx (+)= sum_i alpha_i dy_i w_i + dh_i a_i
 // Few rows multiply within a kernel that dequantises (weights.h). More take panels of rows of w, dequantised into one of two places while the
 // panel before is multiplied out of the other: forward they are so small that they stay in the second cache. A panel of rows is a piece of
-// the sum backward, and every piece more moves all of dx twice in float32; so there they are as large as memory may be spent on them, mostly
-// whole matrices, which moves 4 bytes a weight. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of
+// the sum backward, and every piece more moves all of dx twice in float32; so there they are as large as memory may be spent on them: at 2048
+// rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of
 // 16 bits is summed up in float32 and rounded once where there are several products.
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
 
 namespace {
 
-constexpr int64_t PANEL_BYTES = 8 << 20, LARGEST_PANEL = 32 << 20, BACKWARD_PANEL = 128 << 20;
+constexpr int64_t PANEL_BYTES = 8 << 20, LARGEST_PANEL = 32 << 20, BACKWARD_PANEL = 64 << 20;
 enum { NARROW = 128 };  // plain matrices of at most so many rows are factors of an adapter
 
 int64_t multiple_of_8(int64_t x) { return (x + 7) / 8 * 8; }

@@ -4,6 +4,7 @@
 
 enum { PEAK_THREADS = 256, PEAK_SUMS = 8 };
 
+// evidence: cold
 __global__ void __launch_bounds__(PEAK_THREADS) float32_rounds(float *out, int rounds) {
   float sums[PEAK_SUMS];
   for (int i = 0; i < PEAK_SUMS; i++) sums[i] = static_cast<float>(threadIdx.x + i);
@@ -14,6 +15,7 @@ __global__ void __launch_bounds__(PEAK_THREADS) float32_rounds(float *out, int r
   if (total == 12345.0f) out[0] = total;  // never, but the compiler cannot know
 }
 
+// evidence: cold
 template <typename T>
 __global__ void __launch_bounds__(PEAK_THREADS) tensor_rounds(float *out, int rounds) {
   float sums[PEAK_SUMS][4] = {};

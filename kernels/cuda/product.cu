@@ -12,32 +12,66 @@ struct Copy {
   int64_t at, to_step, width;  // elements; columns up to width become zeros
 };
 enum { COPIES = PRODUCT_TERMS * (PRODUCT_OUTPUTS + 1), COPY_THREADS = 256 };
-struct Copies {
+struct OperandCopies {
   Copy copy[COPIES];
   int count;
 };
 
+// Eight values of one type as another, in packets.
+template <typename From, typename To>
+__device__ __forceinline__ void copy_octet(To *to, const From *from) {
+  Packet<From> in[8 / Packet<From>::COUNT];
+  Packet<To> out[8 / Packet<To>::COUNT];
+#pragma unroll
+  for (int i = 0; i < 8 / Packet<From>::COUNT; i++) in[i] = load_packet(from + i * Packet<From>::COUNT);
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+    out[i / Packet<To>::COUNT].at[i % Packet<To>::COUNT] = from_float<To>(to_float(in[i / Packet<From>::COUNT].at[i % Packet<From>::COUNT]));
+#pragma unroll
+  for (int i = 0; i < 8 / Packet<To>::COUNT; i++) store_packet(to + i * Packet<To>::COUNT, out[i]);
+}
+
 template <typename T>
-__global__ void __launch_bounds__(COPY_THREADS) copy_operands(T *to, Copies copies) {
+__global__ void __launch_bounds__(COPY_THREADS) copy_operands(T *target, OperandCopies copies) {
   const Copy &copy = copies.copy[blockIdx.y];
-  int64_t step = static_cast<int64_t>(gridDim.x) * COPY_THREADS;
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * COPY_THREADS + threadIdx.x; at < copy.rows * copy.width; at += step) {
-    int64_t row = at / copy.width, column = at % copy.width;
-    float value = column < copy.columns ? load_any(copy.from, copy.type, row * copy.from_step + column) : 0;
-    to[copy.at + row * copy.to_step + column] = from_float<T>(value);
+  int64_t step = static_cast<int64_t>(gridDim.x) * COPY_THREADS, octets = (copy.width + 7) / 8, bytes = copy.type == FLOAT_32 ? 4 : 2;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * COPY_THREADS + threadIdx.x; at < copy.rows * octets; at += step) {
+    int64_t row = quotient(at, octets), column = (at - row * octets) * 8;
+    T *to = target + copy.at + row * copy.to_step + column;
+    const char *from = static_cast<const char *>(copy.from) + (row * copy.from_step + column) * bytes;
+    if (column + 8 <= copy.columns && (reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 == 0) {
+      if (copy.type == FLOAT_32) copy_octet(to, reinterpret_cast<const float *>(from));
+      else if (copy.type == FLOAT_BF16) copy_octet(to, reinterpret_cast<const bf16 *>(from));
+      else copy_octet(to, reinterpret_cast<const fp16 *>(from));
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+      if (column + i < copy.width) to[i] = from_float<T>(column + i < copy.columns ? load_any(from, copy.type, i) : 0);
   }
 }
 
 enum { FINISH_THREADS = 256 };
 
-// c from the parts of its sums, or from none; neighbouring threads take what lies side by side.
-__global__ void __launch_bounds__(FINISH_THREADS) sum_parts(TileArguments p, int parts) {
-  int64_t count = p.m * p.n, step = static_cast<int64_t>(gridDim.x) * FINISH_THREADS;
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * FINISH_THREADS + threadIdx.x; at < count; at += step) {
-    float sum = 0;
-    for (int part = 0; part < parts; part++) sum += p.parts[part * count + at];
-    int64_t i = p.along_columns ? at % p.m : at / p.n, j = p.along_columns ? at / p.m : at % p.n;
-    put(p, i, j, sum);
+// c from the parts of its sums, or from none; a thread has four that lie side by side.
+__global__ void __launch_bounds__(FINISH_THREADS) sum_parts(TileArguments p, const float *parts, int count) {
+  int64_t length = p.along_columns ? p.m : p.n, runs = (length + 3) / 4, all = (p.along_columns ? p.n : p.m) * runs;
+  int64_t step = static_cast<int64_t>(gridDim.x) * FINISH_THREADS;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * FINISH_THREADS + threadIdx.x; at < all; at += step) {
+    int64_t line = quotient(at, runs), first = (at - line * runs) * 4;
+    float sums[4] = {};
+    for (int part = 0; part < count; part++) {
+      const float *from = parts + part * p.m * p.n + line * length + first;
+      if (first + 4 <= length && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+        float4 four = *reinterpret_cast<const float4 *>(from);
+        sums[0] += four.x, sums[1] += four.y, sums[2] += four.z, sums[3] += four.w;
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          if (first + e < length) sums[e] += from[e];
+      }
+    }
+    put_run(p, p.along_columns ? first : line, p.along_columns ? line : first, sums);
   }
 }
 
@@ -48,11 +82,11 @@ bool is_in_place(const Operand &operand, FloatType type, int64_t contiguous) {
   return type == FLOAT_32 || (is_aligned(operand.data) && operand.step % 8 == 0 && contiguous % 8 == 0);
 }
 
-void run_copies(void *to, FloatType type, const Copies &copies, Device *device) {
+void run_copies(void *to, FloatType type, const OperandCopies &copies, Device *device) {
   int64_t most = 0;
   for (int i = 0; i < copies.count; i++) most = copies.copy[i].rows * copies.copy[i].width > most ? copies.copy[i].rows * copies.copy[i].width : most;
   if (most == 0) return;
-  unsigned blocks = blocks_for(most, COPY_THREADS * 4), limit = 16 * static_cast<unsigned>(device->processors);
+  unsigned blocks = blocks_for(most, COPY_THREADS * 8), limit = 16 * static_cast<unsigned>(device->processors);
   with_type(type, [&](auto element) {
     using T = decltype(element);
     auto kernel = copy_operands<T>;
@@ -62,7 +96,7 @@ void run_copies(void *to, FloatType type, const Copies &copies, Device *device) 
 
 // Where operands go that cannot be read where they are: element offsets first, addresses when all are known.
 struct Packing {
-  Copies copies;
+  OperandCopies copies;
   int64_t elements;
 };
 
@@ -156,9 +190,11 @@ TilePlan tiles_for(const Product &product, bool is_large) {
   return product.terms[0].b[0].along_k ? choose_tiles<T, true, true>(is_large) : choose_tiles<T, true, false>(is_large);
 }
 
-void finish(const TileArguments &p, int parts, Device *device) {
-  unsigned blocks = blocks_for(p.m * p.n, FINISH_THREADS), limit = 16 * static_cast<unsigned>(device->processors);
-  LAUNCH(device, sum_parts, blocks < limit ? blocks : limit, FINISH_THREADS, 0, p, parts);
+void finish(TileArguments p, int count, Device *device) {
+  unsigned blocks = blocks_for(p.m * p.n, 4 * FINISH_THREADS), limit = 16 * static_cast<unsigned>(device->processors);
+  const float *parts = p.parts;
+  p.parts = NULL;
+  LAUNCH(device, sum_parts, blocks < limit ? blocks : limit, FINISH_THREADS, 0, p, parts, count);
 }
 
 // In how many parts a thin product goes, so that every processor has two blocks, of at least 256 of k.
@@ -209,7 +245,7 @@ void product_run(const Product &given, Device *device) {
 Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t columns, Workspace purpose, Device *device) {
   if (is_in_place(operand, type, columns)) return operand;
   int64_t step = multiple_of_8(columns);
-  Copies copies = {};
+  OperandCopies copies = {};
   copies.copy[copies.count++] = {operand.data, operand.type, operand.step, rows, columns, 0, step, step};
   void *to = device_workspace(device, purpose, rows * step * float_bytes(type));
   if (to) run_copies(to, type, copies, device);
@@ -217,7 +253,7 @@ Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t 
 }
 
 void rows_convert(Rows to, Rows from, int64_t rows, int64_t columns, Device *device) {
-  Copies copies = {};
+  OperandCopies copies = {};
   copies.copy[copies.count++] = {from.data, from.type, from.step, rows, columns, 0, to.step, columns};
   run_copies(to.data, to.type, copies, device);
 }

@@ -22,6 +22,11 @@ struct TileArguments {
   bool along_columns;
 };
 
+// x / by of what is not negative; of 64 bits only where it must be.
+static __device__ __forceinline__ int64_t quotient(int64_t x, int64_t by) {
+  return (x | by) >> 32 ? x / by : static_cast<int64_t>(static_cast<uint32_t>(x) / static_cast<uint32_t>(by));
+}
+
 static __device__ __forceinline__ float load_any(const void *data, FloatType type, int64_t at) {
   if (type == FLOAT_32) return static_cast<const float *>(data)[at];
   return type == FLOAT_BF16 ? to_float(static_cast<const bf16 *>(data)[at]) : to_float(static_cast<const fp16 *>(data)[at]);
@@ -107,10 +112,11 @@ static __device__ __forceinline__ void store_lines(const TileArguments &p, const
 // Tiles of c are taken in groups of GROUP rows of tiles, so that blocks that run at once share operands in the second cache.
 static __device__ __forceinline__ void place_tile(const TileArguments &p, int64_t *row, int64_t *column) {
   enum { GROUP = 8 };
-  int64_t index = blockIdx.x, per_group = GROUP * p.column_tiles, first = index / per_group * GROUP;
+  int64_t index = blockIdx.x, per_group = GROUP * p.column_tiles, group = quotient(index, per_group), first = group * GROUP;
   int64_t left = p.row_tiles - first, rows = left < GROUP ? left : static_cast<int64_t>(GROUP);
-  *row = first + index % per_group % rows;
-  *column = index % per_group / rows;
+  index -= group * per_group;
+  *column = quotient(index, rows);
+  *row = first + index - *column * rows;
 }
 
 // A place in the tiles of k: those of all terms, in order.
@@ -180,6 +186,7 @@ struct TileShape {
   static_assert(N % 2 == 0 && M % 2 == 0, "fragments go in pairs");
 };
 
+// evidence: threads WARPS_M * WARPS_N * WARP, shared STAGES * (ROWS + COLUMNS) * TILE_K * 2
 template <typename T, int ROWS, int COLUMNS, int WARPS_M, int WARPS_N, int STAGES, bool A_ALONG_K, bool B_ALONG_K>
 static __global__ void __launch_bounds__(WARPS_M *WARPS_N *WARP) tile_product(TileArguments p) {
   using Shape = TileShape<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>;

@@ -26,6 +26,7 @@ __device__ __forceinline__ void turn(float &a, float &b, float2 factors) {
 }
 
 // HALVES: pairs (i, i + rotary / 2), N at a time; else pairs (2i, 2i + 1), of which a packet of N elements (2 at least) has half as many.
+// evidence: threads THREADS, shared 64 * 8
 template <typename T, int N, bool HALVES>
 __global__ void __launch_bounds__(THREADS) rope_kernel(T *x, const int32_t *positions, const float *frequencies, int heads, int head_size,
                                                        int rotary, float magnitude, bool inverse, bool is_packed) {

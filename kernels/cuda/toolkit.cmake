@@ -30,6 +30,13 @@ elseif(LORA_CUDA)
     target_link_libraries(lora_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
     set_target_properties(lora_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
     install(TARGETS lora_cuda LIBRARY DESTINATION lib/lora)
+    # What ptxas says of the kernels is kept for scripts/cuda-evidence, which then need not compile them again.
+    find_package(Python3 COMPONENTS Interpreter QUIET)
+    if(Python3_FOUND)
+      set(launcher ${CMAKE_COMMAND} -E env LORA_EVIDENCE_CACHE=${CMAKE_BINARY_DIR}/evidence ${Python3_EXECUTABLE}
+        ${CMAKE_SOURCE_DIR}/scripts/cuda-evidence launch ${CMAKE_CUDA_COMPILER_LAUNCHER})
+      set_target_properties(lora_cuda PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
+    endif()
   elseif(LORA_CUDA STREQUAL "AUTO")
     message(STATUS "CUDA: nvcc was not found; the program is built without a CUDA library")
   else()

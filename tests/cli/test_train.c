@@ -190,6 +190,45 @@ static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
   free(recipe);
 }
 
+// The last value of a key in metrics.jsonl.
+static double last_metric(const char *relative, const char *key) {
+  Buffer metrics = {0};
+  char *sought = memory_format("\"%s\": ", key);
+  double value = NAN;
+  read_whole(&metrics, relative);
+  for (const char *found = metrics.data; (found = strstr(found, sought)); found++) value = strtod(found + strlen(sought), NULL);
+  buffer_release(&metrics);
+  free(sought);
+  return value;
+}
+
+static void moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly(void **state) {
+  (void)state;
+  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *plain = memory_format("--max_steps 60 --save_steps 40 --output_dir %s/plain", folder);
+  char *coded = memory_format("--optimizer adamw_bnb_8bit --max_steps 60 --save_steps 40 --output_dir %s/coded", folder);
+  char *resumed = memory_format("%s --resume %s/coded/checkpoint-40", coded, folder);
+  assert_runs("train %s %s", recipe, plain);
+  assert_runs("train %s %s", recipe, coded);
+  const char *keys[] = {"loss", "eval_loss"};
+  for (int i = 0; i < 2; i++) {
+    double first = last_metric("plain/metrics.jsonl", keys[i]), second = last_metric("coded/metrics.jsonl", keys[i]);
+    if (!(fabs(second - first) <= 0.02 * first)) fail_msg("%s is %g in 8 bits, and %g in float32", keys[i], second, first);
+    if (second == first) fail_msg("%s is the same in 8 bits as in float32", keys[i]);
+  }
+  Buffer whole = {0}, again = {0};
+  read_whole(&whole, "coded/adapter_model.safetensors");
+  assert_runs("train %s %s", recipe, resumed);
+  read_whole(&again, "coded/adapter_model.safetensors");
+  assert_int_equal(whole.length, again.length);
+  assert_memory_equal(whole.data, again.data, whole.length);
+  // The checkpoint is of another size, and no run with moments in float32 goes on from it.
+  char *other = memory_format("--max_steps 60 --resume %s/coded/checkpoint-40", folder);
+  assert_refused(3, recipe, other, "another recipe", "checkpoint-40");
+  buffer_release(&whole), buffer_release(&again);
+  free(recipe), free(plain), free(coded), free(resumed), free(other);
+}
+
 // Starts a long run, sends it a signal once it has made a few steps, and returns its exit code; *step is the last that it logged.
 static int interrupt(const char *recipe, const char *more, const char *signal, long long *step) {
   Buffer metrics = {0};
@@ -542,6 +581,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(the_chat_template_of_the_training_goes_with_the_adapter, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
+      cmocka_unit_test_setup_teardown(moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(streaming_trains_on_the_same_rows_and_resumes_exactly, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose, make_folder, remove_folder),
       cmocka_unit_test_setup_teardown(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from, make_folder, remove_folder),

@@ -517,7 +517,8 @@ static uint8_t NAME(moment_code)(REAL x, const float *levels) {
   int nearest = 0;
   for (int i = 1; i < MOMENT_LEVELS; i++)
     if (fabs(x - levels[i]) < fabs(x - levels[nearest])) nearest = i;
-  return (uint8_t)(x < 0 && levels[nearest] == 0 ? nearest - 1 : nearest);
+  if (levels[nearest] != 0 || x == 0) return (uint8_t)nearest;
+  return (uint8_t)(x < 0 ? nearest - 1 : levels[0] == 0 ? 1 : nearest);
 }
 
 static void NAME(adamw_8bit)(REAL *const *out, const KernelCase *c) {

@@ -12,7 +12,8 @@ Thread *current;
 const void *current_kernel;
 std::vector<SharedBlock> shared_blocks;
 
-// What some lanes of a warp do together. Operations of a warp that are under way at once have no lane in common.
+// What some lanes of a warp do together. Several may be under way, each with a mask of its own: lanes that went another way may come to
+// this one later.
 struct Operation {
   unsigned mask, arrived;
   const char *what;
@@ -21,8 +22,9 @@ struct Operation {
   void *left[LANES];
 };
 struct Warp {
-  Operation operations[LANES];  // by the lowest lane of the mask
-  unsigned present, ended, under_way;
+  Operation operations[LANES];
+  unsigned under_way;  // a bit an operation
+  unsigned present, ended;  // lanes
 };
 
 static Thread threads[MAX_THREADS];
@@ -93,9 +95,10 @@ static Thread *next_ready() {
   }
   current = nullptr;
   if (!in_warp) report(at_barrier->site, "thread %u waits at a barrier that %u threads never reach", at_barrier->number, block.ended);
+  const Warp *warp = &warps[in_warp->number / LANES];
   const Operation *operation = nullptr;
-  for (unsigned i = 0; i < LANES; i++) {
-    const Operation *candidate = &warps[in_warp->number / LANES].operations[i];
+  for (unsigned left = warp->under_way; left; left &= left - 1) {
+    const Operation *candidate = &warp->operations[__builtin_ctz(left)];
     if (candidate->arrived >> in_warp->number % LANES & 1) operation = candidate;
   }
   unsigned missing = operation ? operation->mask & ~operation->arrived : 0;
@@ -128,9 +131,9 @@ static void thread_ends() {
     const Thread *other = &threads[block.first_arrived];
     report(other->site, "the thread ends, but thread %u waits for it at this barrier", other->number);
   }
-  for (unsigned i = 0; warp->under_way & lane && i < LANES; i++) {
-    const Operation *operation = &warp->operations[i];
-    if (operation->arrived && operation->mask & lane)
+  for (unsigned left = warp->under_way; left; left &= left - 1) {
+    const Operation *operation = &warp->operations[__builtin_ctz(left)];
+    if (operation->mask & lane)
       report(operation->site, "the thread ends, but lane %u of its warp waits for it in %s", operation->first, operation->what);
   }
   warp->ended |= lane;
@@ -182,19 +185,17 @@ void warp_operation(const char *what, unsigned mask, void *left, LaneWork *work,
   if (!(mask >> lane & 1)) report(site, "%s: lane %u is not in its own mask %08x", what, lane, mask);
   if (mask & ~warp->present) report(site, "%s: the mask %08x has lanes that the block does not have", what, mask);
   if (mask & warp->ended) report(site, "%s: lanes %08x of the mask have ended", what, mask & warp->ended);
-  Operation *operation = &warp->operations[__builtin_ctz(mask)];
-  if (!operation->arrived) {
-    for (unsigned i = 0; warp->under_way & mask && i < LANES; i++) {
-      const Operation *other = &warp->operations[i];
-      if (other->arrived && other->mask & mask)
-        report(site, "%s, mask %08x: lane %u waits in %s, mask %08x, at %s:%d", what, mask, other->first, other->what, other->mask,
-               other->site.file, other->site.line);
-    }
+  Operation *operation = nullptr;
+  for (unsigned left = warp->under_way; left && !operation; left &= left - 1)
+    if (warp->operations[__builtin_ctz(left)].mask == mask) operation = &warp->operations[__builtin_ctz(left)];
+  if (!operation) {
+    unsigned slot = static_cast<unsigned>(__builtin_ctz(~warp->under_way));
+    operation = &warp->operations[slot];
     operation->mask = mask, operation->what = what, operation->site = site, operation->first = lane;
-    warp->under_way |= mask;
-  } else if (operation->mask != mask || operation->what != what || !is_same(operation->site, site)) {
-    report(site, "%s, mask %08x: lane %u waits in %s, mask %08x, at %s:%d", what, mask, operation->first, operation->what, operation->mask,
-           operation->site.file, operation->site.line);
+    warp->under_way |= 1u << slot;
+  } else if (operation->what != what || !is_same(operation->site, site)) {
+    report(site, "%s, mask %08x: lane %u waits in %s at %s:%d", what, mask, operation->first, operation->what, operation->site.file,
+           operation->site.line);
   }
   current->site = site, current->what = what;
   operation->left[lane] = left;
@@ -206,7 +207,7 @@ void warp_operation(const char *what, unsigned mask, void *left, LaneWork *work,
   }
   work(operation->left, mask);
   operation->arrived = 0;
-  warp->under_way &= ~mask;
+  warp->under_way &= ~(1u << (operation - warp->operations));
   Thread *lanes = &threads[current->number - lane];
   for (unsigned i = 0; i < LANES; i++)
     if (i != lane && mask >> i & 1) make_ready(&lanes[i]);
