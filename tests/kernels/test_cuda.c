@@ -30,10 +30,10 @@ static void compare_types(KernelOp op) {
   cases_compare(op, FLOAT_F16, most_flop, backend);
 }
 
-#define KERNEL_OP_TEST(op)                               \
+#define KERNEL_OP_TEST(op)                                 \
   static void op##_on_cuda_matches_float64(void **state) { \
-    (void)state;                                         \
-    compare_types(OP_##op);                              \
+    (void)state;                                           \
+    compare_types(OP_##op);                                \
   }
 KERNEL_OPS(KERNEL_OP_TEST)
 
@@ -135,7 +135,49 @@ static void memory_is_counted_and_its_lack_is_told(void **state) {
   assert_true(backend->available_bytes(backend) >= before);
 }
 
-#define OP(op) {#op, op##_on_cuda_matches_float64, NULL, NULL, NULL}
+// As the tape uses them: two buffers that take turns, each written anew once its copy out has been awaited, and copied back one ahead.
+static void copies_beside_kernels_keep_their_order(void **state) {
+  (void)state;
+  enum { COUNT = 1000, STEPS = 40, BYTES = COUNT * sizeof(float) };
+  const Kernels *kernels = backend->kernels;
+  void *host, *buffers[2], *results;
+  int64_t copies[STEPS];
+  static float read[STEPS * COUNT];
+  assert_ok(backend->allocate_host(&host, STEPS * BYTES, "a test", backend));
+  assert_ok(backend->allocate(&results, STEPS * BYTES, "a test", backend));
+  for (int i = 0; i < 2; i++) assert_ok(backend->allocate(&buffers[i], BYTES, "a test", backend));
+  for (int i = 0; i < STEPS; i++) {
+    if (i >= 2) backend->await_copy(copies[i - 2], backend);
+    kernels->fill(buffers[i % 2], (float)(i + 1), COUNT, backend);
+    copies[i] = backend->offload((char *)host + i * BYTES, buffers[i % 2], BYTES, backend);
+  }
+  for (int i = STEPS - 2; i < STEPS; i++) backend->await_copy(copies[i], backend);
+  for (int i = STEPS - 1; i >= -1; i--) {
+    if (i >= 0) kernels->fill(buffers[i % 2], -1, COUNT, backend);
+    if (i >= 0) copies[i] = backend->fetch(buffers[i % 2], (char *)host + i * BYTES, BYTES, backend);
+    if (i + 1 == STEPS) continue;
+    backend->await_copy(copies[i + 1], backend);
+    kernels->copy((float *)results + (i + 1) * COUNT, buffers[(i + 1) % 2], COUNT, backend);
+  }
+  backend->download(read, results, STEPS * BYTES, backend);
+  for (int i = 0; i < STEPS * COUNT; i++)
+    if (read[i] != (float)(i / COUNT + 1)) fail_msg("step %d came back as %g", i / COUNT + 1, (double)read[i]);
+  assert_ok(backend->check(backend));
+  backend->release_host(host, backend);
+  backend->release(results, backend);
+  for (int i = 0; i < 2; i++) backend->release(buffers[i], backend);
+}
+
+static void host_memory_that_cannot_be_pinned_is_told(void **state) {
+  (void)state;
+  void *too_much;
+  assert_fails(STATUS_NO_SPACE, backend->allocate_host(&too_much, INT64_C(1) << 50, "the test's wish", backend), "the test's wish",
+               "cuda:0");
+  assert_ok(backend->check(backend));
+}
+
+#define OP(op) \
+  { #op, op##_on_cuda_matches_float64, NULL, NULL, NULL }
 typedef struct Family {
   const char *name;
   struct CMUnitTest tests[8];
@@ -153,7 +195,8 @@ static const Family families[] = {
     {"optimizer", {OP(adamw), OP(adamw_8bit), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
     {"device",
      {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),
-      cmocka_unit_test(no_rows_and_no_counts_write_nothing), cmocka_unit_test(peak_is_a_rate)}},
+      cmocka_unit_test(no_rows_and_no_counts_write_nothing), cmocka_unit_test(peak_is_a_rate),
+      cmocka_unit_test(copies_beside_kernels_keep_their_order), cmocka_unit_test(host_memory_that_cannot_be_pinned_is_told)}},
 };
 
 static int run_family(const Family *family) {

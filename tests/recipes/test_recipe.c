@@ -304,6 +304,18 @@ static void refused_keys_say_why_and_what_to_do(void **state) {
   assert_fails(STATUS_USAGE, parse(LORA "rl: grpo\n"), "r.yml:12:5: rl: grpo is refused", "use dpo");
 }
 
+static void offloading_is_noticed_where_it_moves_nothing(void **state) {
+  (void)state;
+  assert_ok(parse(LORA "gradient_checkpointing: offload\n"));
+  assert_true(has_notice("gradient_checkpointing"));
+  assert_ok(parse(LORA "gradient_checkpointing: offload\ndevice: cuda\n"));
+  assert_false(has_notice("gradient_checkpointing"));
+  assert_ok(parse(LORA "gradient_checkpointing: offload_disk\ndevice: cuda\n"));
+  assert_true(has_notice("gradient_checkpointing"));
+  assert_ok(parse(LORA "gradient_checkpointing: true\n"));
+  assert_false(has_notice("gradient_checkpointing"));
+}
+
 static void dead_keys_are_noticed_with_what_was_meant(void **state) {
   (void)state;
   assert_ok(parse(LORA "adam_eps: 1e-6\ngptq_groupsize: 128\n"));
@@ -438,6 +450,7 @@ int main(void) {
       cmocka_unit_test(a_batch_size_gives_the_accumulation),
       cmocka_unit_test(keys_that_change_nothing_are_noticed_once),
       cmocka_unit_test(refused_keys_say_why_and_what_to_do),
+      cmocka_unit_test(offloading_is_noticed_where_it_moves_nothing),
       cmocka_unit_test(dead_keys_are_noticed_with_what_was_meant),
       cmocka_unit_test(every_key_of_axolotl_is_known_by_name),
       cmocka_unit_test(no_key_has_two_rows),
