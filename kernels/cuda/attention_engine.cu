@@ -16,6 +16,7 @@ struct ShapeClass {
   FloatType type;
   int64_t heads, kv_heads, head_size, value_size;
   int64_t length;  // of the documents that it was timed with
+  bool is_even;
 };
 
 struct Verdict {
@@ -24,8 +25,8 @@ struct Verdict {
 };
 
 bool is_same(const ShapeClass &a, const ShapeClass &b) {
-  return a.type == b.type && a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_size == b.head_size &&
-         a.value_size == b.value_size && a.length == b.length;
+  return a.type == b.type && a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_size == b.head_size && a.value_size == b.value_size &&
+         a.length == b.length && a.is_even == b.is_even;
 }
 
 bool own_forward(const AttentionCall *c, Device *device) {
@@ -134,7 +135,8 @@ Documents::Documents(const ShapeClass &of, const std::vector<int> &lengths, int 
 AttentionCall Documents::call(int to, bool is_backward) const {
   AttentionCall c = {};
   c.type = shape.type, c.spans = spans.data(), c.span_count = static_cast<int64_t>(spans.size());
-  c.shape.heads = shape.heads, c.shape.kv_heads = shape.kv_heads, c.shape.head_size = shape.head_size, c.shape.value_size = shape.value_size;
+  c.shape.heads = shape.heads, c.shape.kv_heads = shape.kv_heads, c.shape.head_size = shape.head_size,
+  c.shape.value_size = shape.value_size;
   c.shape.scale = 1 / sqrtf(static_cast<float>(shape.head_size));
   c.q = at(inputs[0], 0), c.k = at(inputs[1], 0), c.v = at(inputs[2], 0);
   c.o = at(results[O], is_backward ? 0 : to), c.lse = static_cast<float *>(at(results[LSE], is_backward ? 0 : to));
@@ -146,7 +148,8 @@ AttentionCall Documents::call(int to, bool is_backward) const {
 }
 
 void Documents::clear() {
-  CHECK(device, cudaMemsetAsync(static_cast<char *>(block) + results_offset, REST, static_cast<size_t>(bytes - results_offset), device->stream));
+  CHECK(device,
+        cudaMemsetAsync(static_cast<char *>(block) + results_offset, REST, static_cast<size_t>(bytes - results_offset), device->stream));
 }
 
 // The first [rows, columns].
@@ -215,9 +218,11 @@ double Documents::time(const AttentionEngine *engine, bool is_backward) {
 
 // Both passes by both engines. Where only the bits of the larger case differ, that counts too: it is where sums in any order show.
 void try_out(AttentionTrial trials[2], const ShapeClass &shape, const AttentionEngine *other, Device *device) {
-  Documents small(shape, {37, 128, 1, 200, 66}, 3, device);
+  std::vector<int> lengths = {37, 128, 1, 200, 66};
+  if (shape.is_even) lengths = {2 * ATTENTION_EVEN, 2 * ATTENTION_EVEN, 2 * ATTENTION_EVEN};
+  Documents small(shape, lengths, shape.is_even ? 0 : 3, device);
   int length = static_cast<int>(shape.length);
-  Documents large(shape, {length, length}, 0, device);
+  Documents large(shape, {length, shape.is_even ? length : length - 7}, 0, device);
   if (!small.is_there() || !large.is_there()) return;
   for (Documents *documents : {&small, &large}) {
     documents->clear();
@@ -269,9 +274,10 @@ bool is_plain(const AttentionCall &call, const int32_t *query_ends) {
 void tell(const ShapeClass &shape, const char *pass, bool is_taken, const AttentionTrial &trial, const char *why, const char *name) {
   char times[64] = "";
   if (trial.other_ms > 0) snprintf(times, sizeof times, ", %.3g ms to our %.3g", trial.other_ms, trial.own_ms);
-  log_info("cuda: attention %s, %s, %d heads of %d on %d, documents of some %d: %s (%s: %s%s)", pass,
+  log_info("cuda: attention %s, %s, %d heads of %d on %d, documents of %s %d: %s (%s: %s%s)", pass,
            shape.type == FLOAT_BF16 ? "bfloat16" : "float16", static_cast<int>(shape.heads), static_cast<int>(shape.head_size),
-           static_cast<int>(shape.kv_heads), static_cast<int>(shape.length), is_taken ? name : "our kernels", name, why, times);
+           static_cast<int>(shape.kv_heads), shape.is_even ? "all" : "some", static_cast<int>(shape.length),
+           is_taken ? name : "our kernels", name, why, times);
 }
 
 const Verdict *verdict_of(const ShapeClass &shape, AttentionChoices *choices, Device *device) {
@@ -301,8 +307,15 @@ bool is_for_other(const AttentionCall &call, const int32_t *query_ends, bool is_
   }
   if (!choices->other) return false;
   int64_t most = longest(call);
-  ShapeClass shape = {call.type, call.shape.heads, call.shape.kv_heads, call.shape.head_size, call.shape.value_size,
-                      most < 512 ? 256 : most < 2048 ? 1024 : 2048};
+  ShapeClass shape = {call.type,
+                      call.shape.heads,
+                      call.shape.kv_heads,
+                      call.shape.head_size,
+                      call.shape.value_size,
+                      most < 512    ? 256
+                      : most < 2048 ? 1024
+                                    : 2048,
+                      attention_is_even(&call)};
   const Verdict *verdict = verdict_of(shape, choices, device);
   return verdict && verdict->takes[is_backward] && choices->other->fits(&call, is_backward, device);
 }
@@ -347,6 +360,17 @@ void attention_rows_of_stats(float *rows, const float *stats, const int32_t *beg
 void attention_stats_of_rows(float *stats, const float *rows, const int32_t *begins, const int32_t *lengths, int64_t documents,
                              int64_t length, int64_t heads, Device *device) {
   start_transpose(false, stats, rows, begins, lengths, documents, length, heads, device);
+}
+
+bool attention_is_even(const AttentionCall *call) {
+  int64_t length = call->span_count > 0 ? call->spans->query_end - call->spans->query_begin : 0;
+  for (int64_t i = 0; i < call->span_count; i++) {
+    const AttentionSpan &span = call->spans[i];
+    if (span.query_begin != i * length || span.query_end != (i + 1) * length || span.key_begin != i * length ||
+        span.key_end != (i + 1) * length)
+      return false;
+  }
+  return length > 0 && length % ATTENTION_EVEN == 0;
 }
 
 bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const char **why) {

@@ -1,5 +1,5 @@
 // Attention of training by another engine than our own kernels: cuDNN's, where the device has it (cudnn.cu). Nothing is taken on trust. The
-// first time that a class of shapes is met (type, heads, sizes, how long documents are), both engines are given the same small random
+// first time that a class of shapes is met (type, heads, sizes, how long documents are, and whether all are as long), both engines are given the same small random
 // documents on this very device, and the other is taken, for the forward or the backward pass or both, only if
 //   its results are ours, largest difference to largest value, within ATTENTION_TOLERANCE, and none is NaN,
 //   it writes no row that belongs to no document,
@@ -54,6 +54,11 @@ typedef struct AttentionTrial {
 
 static const double ATTENTION_TOLERANCE = 2e-2;
 enum { ATTENTION_LEAST_ROWS = 512 };  // shorter calls are ours without a question
+enum { ATTENTION_EVEN = 128 };
+
+// Whether the documents are of one length, a multiple of ATTENTION_EVEN, and follow one another from row 0 on, in q as in k: without offsets
+// an engine may have other ways. A class of its own.
+bool attention_is_even(const AttentionCall *call);
 
 bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const char **why);
 

@@ -1,8 +1,8 @@
 // cuDNN as an engine of attention (attention_engine.h, cudnn.h). The library is not linked: where it is not installed there is no engine.
 // A plan takes cuDNN up to some seconds, so there are few: the number of documents is rounded up to a power of two, as is the longest
 // length, for the backward pass to an eighth of one, for its workspace grows with the square.
-// What cuDNN 9.19 has of this, by its own word for the properties of such cards (no card was there): the forward pass for compute capability
-// 8.0 and later; a backward pass of documents of different lengths that always gives the same bits for 9.0 alone.
+// What cuDNN 9.19 has of this, by its own word for the properties of such cards (no card was there): both passes for compute capability 8.0 and
+// later, but of documents of different lengths a backward pass that always gives the same bits for 9.0 alone.
 #include "kernels/cuda/attention_engine.h"
 #include "kernels/cuda/cuda.h"
 
@@ -30,13 +30,14 @@ struct State {
   Cudnn cudnn;
   CachedPlan plans[PLANS];
   int count, next;  // when full the oldest makes room
+  bool has_told[2][2];  // why there is no plan, of a pass, of even documents or others: once
 };
 
 State *state_of(Device *device) { return static_cast<State *>(device->attention_engine); }
 
 bool is_same(const CudnnShape &a, const CudnnShape &b) {
   return a.type == b.type && a.documents == b.documents && a.length == b.length && a.heads == b.heads && a.kv_heads == b.kv_heads &&
-         a.size == b.size && a.is_backward == b.is_backward;
+         a.size == b.size && a.is_backward == b.is_backward && a.is_even == b.is_even;
 }
 
 int64_t power_from(int64_t count, int64_t least) {
@@ -53,8 +54,9 @@ CudnnShape shape_of(const AttentionCall &call, bool is_backward) {
   int64_t power = power_from(most, LEAST_LENGTH), step = power / 8 > LEAST_LENGTH ? power / 8 : static_cast<int64_t>(LEAST_LENGTH);
   CudnnShape shape = {};
   shape.type = call.type == FLOAT_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
-  shape.documents = power_from(call.span_count, 1);
-  shape.length = is_backward ? (most + step - 1) / step * step : power;
+  shape.is_even = attention_is_even(&call);
+  shape.documents = shape.is_even ? call.span_count : power_from(call.span_count, 1);
+  shape.length = shape.is_even ? most : is_backward ? (most + step - 1) / step * step : power;
   shape.heads = call.shape.heads, shape.kv_heads = call.shape.kv_heads, shape.size = call.shape.head_size;
   shape.is_backward = is_backward;
   return shape;
@@ -66,8 +68,16 @@ const CudnnPlan *plan_of(const CudnnShape &shape, State *state) {
   CachedPlan *place = &state->plans[state->next];
   state->next = (state->next + 1) % PLANS;
   if (state->count < PLANS) state->count++;
-  else cudnn_plan_free(state->cudnn, &place->plan);
+  else cudnn_plan_free(&place->plan);
   *place = {shape, cudnn_plan(state->cudnn, shape, MOST_WORKSPACE)};
+  bool *has_told = &state->has_told[shape.is_backward][shape.is_even];
+  if (!place->plan.plan && !*has_told) {
+    log_info("cuda: cuDNN %d has no plan of attention %s, %d heads of %d, up to %d documents of %s %d: %s",
+             static_cast<int>(state->cudnn.version()), shape.is_backward ? "back" : "forward", static_cast<int>(shape.heads),
+             static_cast<int>(shape.size), static_cast<int>(shape.documents), shape.is_even ? "all" : "up to",
+             static_cast<int>(shape.length), place->plan.why);
+    *has_told = true;
+  }
   return &place->plan;
 }
 
@@ -120,7 +130,8 @@ Lengths stage_lengths(const AttentionCall &call, const CudnnShape &shape, Device
     lengths[i] = i < count ? static_cast<int32_t>(span.query_end - span.query_begin) : 0;
     begins[i] = static_cast<int32_t>(query);
   }
-  const int32_t *staged = static_cast<const int32_t *>(device_stage(device, host.data(), static_cast<int64_t>(host.size() * sizeof(int32_t))));
+  const int32_t *staged =
+      static_cast<const int32_t *>(device_stage(device, host.data(), static_cast<int64_t>(host.size() * sizeof(int32_t))));
   if (!staged) return {};
   return {staged, staged + n + 1, staged + 2 * (n + 1), staged + 3 * (n + 1)};
 }
@@ -138,10 +149,13 @@ bool run(const AttentionCall *call, bool is_backward, Device *device) {
   // Before 9.10 cuDNN wanted the least number in place of minus infinity.
   float masked = state->cudnn.version() < 91000 ? std::numeric_limits<float>::lowest() : -INFINITY;
   void *tensors[CUDNN_TENSORS] = {};
-  tensors[CUDNN_Q] = const_cast<void *>(call->q), tensors[CUDNN_K] = const_cast<void *>(call->k), tensors[CUDNN_V] = const_cast<void *>(call->v);
+  tensors[CUDNN_Q] = const_cast<void *>(call->q);
+  tensors[CUDNN_K] = const_cast<void *>(call->k), tensors[CUDNN_V] = const_cast<void *>(call->v);
   tensors[CUDNN_O] = call->o, tensors[CUDNN_STATS] = stats;
-  tensors[CUDNN_QUERY_OFFSETS] = const_cast<int32_t *>(lengths.query_offsets);
-  tensors[CUDNN_KEY_OFFSETS] = const_cast<int32_t *>(lengths.key_offsets);
+  if (!shape.is_even) {
+    tensors[CUDNN_QUERY_OFFSETS] = const_cast<int32_t *>(lengths.query_offsets);
+    tensors[CUDNN_KEY_OFFSETS] = const_cast<int32_t *>(lengths.key_offsets);
+  }
   tensors[CUDNN_QUERY_LENGTHS] = tensors[CUDNN_KEY_LENGTHS] = const_cast<int32_t *>(lengths.lengths);
   tensors[CUDNN_SCALE] = &scale, tensors[CUDNN_MASKED] = &masked;
   if (is_backward) {
@@ -161,7 +175,7 @@ bool backward(const AttentionCall *call, Device *device) { return run(call, true
 
 void close_state(Device *device) {
   State *state = state_of(device);
-  for (int i = 0; i < state->count; i++) cudnn_plan_free(state->cudnn, &state->plans[i].plan);
+  for (int i = 0; i < state->count; i++) cudnn_plan_free(&state->plans[i].plan);
   state->cudnn.destroy(state->cudnn.handle);
   free(state);
   device->attention_engine = NULL;

@@ -10,9 +10,9 @@
 
 #include "kernels/cuda/cudnn.h"
 
-namespace {
-
 typedef cudnnBackendDescriptor_t Descriptor;
+
+namespace {
 
 struct Extent {
   int64_t at[4];
@@ -25,15 +25,16 @@ struct Tensor {
 
 Extent swapped(Extent e) { return {{e.at[0], e.at[1], e.at[3], e.at[2]}}; }
 
+}  // namespace
+
 // Descriptors of one graph. The first that fails leaves its name, and nothing after it is done.
-class Graph {
- public:
-  Graph(const Cudnn &library, const CudnnShape &of) : cudnn(library), shape(of) {}
-  ~Graph() {
+struct CudnnGraph {
+  CudnnGraph(const Cudnn &library, const CudnnShape &of) : cudnn(library), shape(of) {}
+  ~CudnnGraph() {
     for (Descriptor descriptor : descriptors) cudnn.destroy_descriptor(descriptor);
   }
-  Graph(const Graph &) = delete;
-  Graph &operator=(const Graph &) = delete;
+  CudnnGraph(const CudnnGraph &) = delete;
+  CudnnGraph &operator=(const CudnnGraph &) = delete;
 
   bool is_whole() const { return !failed[0]; }
 
@@ -90,12 +91,14 @@ class Graph {
   // Rows of ours.
   Tensor rows(int64_t id, int64_t heads, Descriptor offsets) {
     int64_t step = heads * shape.size;
-    return tensor(id, shape.type, {{shape.documents, heads, shape.length, shape.size}}, {{shape.length * step, shape.size, step, 1}}, offsets);
+    return tensor(id, shape.type, {{shape.documents, heads, shape.length, shape.size}}, {{shape.length * step, shape.size, step, 1}},
+                  offsets);
   }
   // With its last two dimensions exchanged.
   Tensor transposed_rows(int64_t id, int64_t heads, Descriptor offsets) {
     int64_t step = heads * shape.size;
-    return tensor(id, shape.type, {{shape.documents, heads, shape.size, shape.length}}, {{shape.length * step, shape.size, 1, step}}, offsets);
+    return tensor(id, shape.type, {{shape.documents, heads, shape.size, shape.length}}, {{shape.length * step, shape.size, 1, step}},
+                  offsets);
   }
 
   static Extent packed(Extent sizes) {
@@ -197,24 +200,30 @@ class Graph {
 
   CudnnPlan plan(int64_t most_bytes);
 
- private:
   CudnnPlan plan_by(Descriptor graph, cudnnBackendHeurMode_t mode, int64_t most_bytes);
   bool is_repeatable(Descriptor config);
 
   const Cudnn &cudnn;
-  const CudnnShape &shape;
+  CudnnShape shape;
   std::vector<Descriptor> descriptors, operations;
   int64_t next_value = 1000;
   char failed[96] = "";
 };
 
+namespace {
+
+typedef CudnnGraph Graph;
+
 // What both passes begin with.
 struct Inputs {
-  Tensor query_offsets, key_offsets, query_lengths, key_lengths, scale, masked, q, k;
+  Tensor query_offsets = {}, key_offsets = {};  // no descriptors: none
+  Tensor query_lengths, key_lengths, scale, masked, q, k;
 
   explicit Inputs(Graph *g, const CudnnShape &shape) {
-    query_offsets = g->counts(CUDNN_QUERY_OFFSETS, shape.documents + 1);
-    key_offsets = g->counts(CUDNN_KEY_OFFSETS, shape.documents + 1);
+    if (!shape.is_even) {
+      query_offsets = g->counts(CUDNN_QUERY_OFFSETS, shape.documents + 1);
+      key_offsets = g->counts(CUDNN_KEY_OFFSETS, shape.documents + 1);
+    }
     query_lengths = g->counts(CUDNN_QUERY_LENGTHS, shape.documents);
     key_lengths = g->counts(CUDNN_KEY_LENGTHS, shape.documents);
     scale = g->number(CUDNN_SCALE);
@@ -233,7 +242,8 @@ struct Inputs {
   // `s` where a query sees a key of its document, else what exp makes 0.
   Tensor seen(Graph *g, const Tensor &s) const {
     Tensor row = g->index(s, 2), column = g->index(s, 3);
-    Tensor is_row = g->compare(CUDNN_POINTWISE_CMP_LT, row, query_lengths), is_column = g->compare(CUDNN_POINTWISE_CMP_LT, column, key_lengths);
+    Tensor is_row = g->compare(CUDNN_POINTWISE_CMP_LT, row, query_lengths),
+           is_column = g->compare(CUDNN_POINTWISE_CMP_LT, column, key_lengths);
     Tensor in_document = g->select(s, masked, g->compare(CUDNN_POINTWISE_LOGICAL_AND, is_row, is_column));
     Tensor query = g->index(in_document, 2), key = g->index(in_document, 3);
     return g->select(in_document, masked, g->compare(CUDNN_POINTWISE_CMP_GE, query, key));
@@ -292,8 +302,10 @@ void describe_backward(Graph *g, const CudnnShape &shape) {
   g->multiply_into(dq, ds, g->transpose(in.k, shape.type, in.key_offsets.descriptor), &in.query_lengths, NULL, &in.key_lengths);
 }
 
+}  // namespace
+
 // Whether the engine's own notes promise the same bits again.
-bool Graph::is_repeatable(Descriptor config) {
+bool CudnnGraph::is_repeatable(Descriptor config) {
   Descriptor engine = begin(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   int64_t count = 0;
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT + 16];
@@ -308,7 +320,7 @@ bool Graph::is_repeatable(Descriptor config) {
   return true;
 }
 
-CudnnPlan Graph::plan_by(Descriptor graph, cudnnBackendHeurMode_t mode, int64_t most_bytes) {
+CudnnPlan CudnnGraph::plan_by(Descriptor graph, cudnnBackendHeurMode_t mode, int64_t most_bytes) {
   CudnnPlan none = {};
   enum { MOST = 16 };
   Descriptor heuristics = begin(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR), configs[MOST];
@@ -334,12 +346,12 @@ CudnnPlan Graph::plan_by(Descriptor graph, cudnnBackendHeurMode_t mode, int64_t 
     if (cudnn.properties)
       cudnn.set_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &cudnn.properties);
     else cudnn.set_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn.handle);
-    bool is_made = cudnn.set_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i]) ==
-                       CUDNN_STATUS_SUCCESS &&
-                   cudnn.finalize(plan) == CUDNN_STATUS_SUCCESS &&
-                   cudnn.get_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &got, &bytes) ==
-                       CUDNN_STATUS_SUCCESS;
-    if (is_made && bytes <= most_bytes) return {plan, bytes, ""};
+    bool is_made =
+        cudnn.set_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configs[i]) ==
+            CUDNN_STATUS_SUCCESS &&
+        cudnn.finalize(plan) == CUDNN_STATUS_SUCCESS &&
+        cudnn.get_attribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &got, &bytes) == CUDNN_STATUS_SUCCESS;
+    if (is_made && bytes <= most_bytes) return {plan, bytes, this, ""};
     if (is_made) why = "it needs too large a workspace";
     cudnn.destroy_descriptor(plan);
   }
@@ -347,7 +359,7 @@ CudnnPlan Graph::plan_by(Descriptor graph, cudnnBackendHeurMode_t mode, int64_t 
   return none;
 }
 
-CudnnPlan Graph::plan(int64_t most_bytes) {
+CudnnPlan CudnnGraph::plan(int64_t most_bytes) {
   Descriptor graph = begin(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   set(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<int64_t>(operations.size()), operations.data());
   if (cudnn.handle) set(graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn.handle);
@@ -356,8 +368,6 @@ CudnnPlan Graph::plan(int64_t most_bytes) {
   snprintf(plan.why, sizeof plan.why, "%s", failed);
   return plan;
 }
-
-}  // namespace
 
 bool cudnn_open(Cudnn *cudnn) {
   void *library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
@@ -383,15 +393,19 @@ bool cudnn_open(Cudnn *cudnn) {
 }
 
 CudnnPlan cudnn_plan(const Cudnn &cudnn, const CudnnShape &shape, int64_t most_bytes) {
-  Graph graph(cudnn, shape);
-  if (shape.is_backward) describe_backward(&graph, shape);
-  else describe_forward(&graph, shape);
-  return graph.plan(most_bytes);
+  CudnnGraph *graph = new CudnnGraph(cudnn, shape);
+  if (shape.is_backward) describe_backward(graph, shape);
+  else describe_forward(graph, shape);
+  CudnnPlan plan = graph->plan(most_bytes);
+  if (!plan.plan) delete graph;
+  return plan;
 }
 
-void cudnn_plan_free(const Cudnn &cudnn, CudnnPlan *plan) {
-  if (plan->plan) cudnn.destroy_descriptor(plan->plan);
-  plan->plan = NULL;
+void cudnn_plan_free(CudnnPlan *plan) {
+  if (!plan->plan) return;
+  plan->graph->cudnn.destroy_descriptor(plan->plan);
+  delete plan->graph;
+  *plan = CudnnPlan();
 }
 
 bool cudnn_run(const Cudnn &cudnn, const CudnnPlan &plan, void *const tensors[CUDNN_TENSORS], void *workspace) {
