@@ -28,6 +28,13 @@ typedef struct AttentionTile {
 const AttentionTile *attention_tiles(int64_t *count, Device *device, const AttentionSpan *spans, int64_t span_count, int64_t rows,
                                      int64_t pack, bool are_keys, int64_t window);
 
+// The entries of the same names, by our own kernels.
+void attention_forward_own(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Device *device);
+void attention_backward_own(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                            const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                            const int32_t *query_ends, AttentionShape shape, Device *device);
+
 // Who sees whom. Keys are counted from their span's first.
 struct Sight {
   const int32_t *query_ends;  // NULL: the queries are the span's last rows

@@ -362,10 +362,10 @@ static void backward_in_float(const Backward<float> &b, const Call &call) {
   });
 }
 
-void cuda_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+void attention_backward_own(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
                              const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
-                             const int32_t *query_ends, AttentionShape shape, Backend *backend) {
-  Call call = {spans, span_count, shape, device_of(backend)};
+                             const int32_t *query_ends, AttentionShape shape, Device *device) {
+  Call call = {spans, span_count, shape, device};
   with_type(type, [&](auto element) {
     using T = decltype(element);
     Backward<T> b = {};

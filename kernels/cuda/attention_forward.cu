@@ -365,9 +365,8 @@ static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64
   });
 }
 
-void cuda_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
-                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
-  Device *device = device_of(backend);
+void attention_forward_own(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Device *device) {
   with_type(type, [&](auto element) {
     using T = decltype(element);
     Forward<T> f = {};

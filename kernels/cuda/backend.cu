@@ -1,5 +1,6 @@
 // A CUDA device as a backend: what the program gets when it opens this library (kernels/cuda_library.h). Memory from a pool that counts it,
 // one stream for all work of a step, and pinned memory through which what the host holds is sent without waiting.
+#include "kernels/cuda/attention_engine.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
@@ -80,6 +81,7 @@ static void backend_close(Backend *backend) {
   Device *device = device_of(backend);
   cudaDeviceSynchronize();
   products_close(device);
+  attention_close(device);
   for (int i = 0; i < WORKSPACE_COUNT; i++) pool_give(device->pool, device->workspaces[i]);
   if (device->copies) copies_free(device->copies);
   if (device->staging) staging_free(device->staging);
@@ -122,7 +124,7 @@ static Status open_device(Device *device, int number) {
   device->pool = pool_new_device();
   device->staging = staging_new(device);
   device->copies = copies_new(device);
-  if (device->error == cudaSuccess) return STATUS_OK;
+  if (device->error == cudaSuccess) return attention_open(device);
   return status_fail(STATUS_FAILED, "%s (%s)", cudaGetErrorString(device->error), device->where);
 }
 
