@@ -36,15 +36,32 @@ typedef struct BenchPeak {
   double float32, bfloat16;  // flop/s; 0: no such instructions
 } BenchPeak;
 
-// Runs function(argument) often enough and returns the seconds of its fastest run.
+// Runs function(argument) often enough and returns the seconds of its fastest run, the device's work done.
 typedef void (*BenchFunction)(void *argument);
-double bench_seconds(BenchFunction function, void *argument);
+double bench_seconds(BenchFunction function, void *argument, Backend *backend);
+
+// Everything of one measurement, on the host and, where that has a memory of its own, on the device.
+typedef struct BenchMemory {
+  Backend *backend;
+  Arena arena;  // the host's
+  void **blocks;
+  int block_count, block_capacity;
+  Matrix *matrices;
+  int matrix_count, matrix_capacity;
+} BenchMemory;
+// The device's copy of `bytes` of the host, or those where it reads them. Where there is no memory the process ends.
+void *bench_place(BenchMemory *memory, void *host, int64_t bytes);
+void bench_place_matrix(BenchMemory *memory, Matrix *matrix);
+void bench_release(BenchMemory *memory);
+// Small numbers of a type, on the device.
+void *bench_activations(BenchMemory *memory, int64_t count, FloatType type);
 
 // All of the following measure backend->kernels and append to `rates`.
 BenchPeak bench_peak(Backend *backend);
 // All but the elementwise kernels in float32 and, where there are instructions for it, in bfloat16. linear_forward for each number of rows
-// (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1.
-void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
+// (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1 and
+// levels are evenly spaced. `type`: what w was before the device had it.
+void bench_linear(KernelRates *rates, const Matrix *w, BlockType type, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
                   Backend *backend);
 // weight_backward and low_rank_backward of LoRA's factors.
 void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend);
@@ -55,13 +72,14 @@ void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *ba
 // Forward and backward over documents * length tokens.
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend);
 void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend);
-// A matrix of any type with values that mean nothing; K types have no quantiser here, and need none.
-Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns);
+// The device's matrix of any type with values that mean nothing; K types have no quantiser here, and need none.
+Matrix bench_matrix(BenchMemory *memory, BlockType type, int64_t rows, int64_t columns);
 
 typedef struct ModelRates {
   double prompt, generation, train;  // tokens/s; train is 0 where it was not measured
   int64_t prompt_tokens, generated_tokens, train_tokens;  // of a pass; less than asked for where the model's context is shorter
   double prompt_flop, generation_flop, train_flop;  // of the matrix products, for each token
+  int64_t peak_bytes;  // of the device's memory; on the CPU of the process's
 } ModelRates;
 
 // trains: training, too. The model's slots must be empty; they are so again afterwards. STATUS_NO_SPACE when a micro-batch does not fit.

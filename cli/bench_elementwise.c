@@ -13,6 +13,7 @@ typedef struct Elements {
   int32_t *ids;  // [rows]: 0, 1, ...
   int32_t *chosen;  // [rows, ROUTED_USED]: experts
   float *routed;  // the same shape
+  double *sum;  // the host's
   int64_t rows, columns, count;  // count = rows * columns
   const BenchShape *shape;
   const Kernels *kernels;
@@ -118,7 +119,7 @@ static void run_adamw_8bit(void *argument) {  // the codes are any bytes
 }
 static void run_sum_of_squares(void *argument) {
   const Elements *s = argument;
-  s->row_values[0] = (float)s->kernels->sum_of_squares(s->a, s->count, s->backend);
+  *s->sum = s->kernels->sum_of_squares(s->a, s->count, s->backend);
 }
 
 static const struct {
@@ -148,31 +149,34 @@ static const struct {
     {"sum_of_squares", run_sum_of_squares, 1},
 };
 
-static float *ones(Arena *arena, int64_t count) {
-  float *values = arena_new(arena, (size_t)count, sizeof *values);
+static float *ones(BenchMemory *memory, int64_t count) {
+  float *values = arena_new(&memory->arena, (size_t)count, sizeof *values);
   for (int64_t i = 0; i < count; i++) values[i] = 0.5f + (float)(i % 64) / 64;
-  return values;
+  return bench_place(memory, values, count * (int64_t)sizeof *values);
 }
 
 void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend) {
-  Arena arena = {0};
+  BenchMemory memory = {.backend = backend};
   Elements s = {.rows = rows,
                 .columns = shape->columns,
                 .count = rows * shape->columns,
                 .shape = shape,
+                .sum = &(double){0},
                 .kernels = backend->kernels,
                 .backend = backend};
   int64_t capacity = s.count > shape->vocabulary ? s.count : shape->vocabulary;
   float **arrays[FLOATS] = {&s.a, &s.b, &s.c, &s.d, &s.e};
-  for (int i = 0; i < FLOATS; i++) *arrays[i] = ones(&arena, capacity);
-  s.w = ones(&arena, rows > shape->columns ? rows : shape->columns);  // norm weights, and the gradient scales of rows
-  s.frequencies = ones(&arena, shape->head_size);
-  s.row_values = ones(&arena, rows);
-  s.ids = arena_new(&arena, (size_t)rows, sizeof *s.ids);
+  for (int i = 0; i < FLOATS; i++) *arrays[i] = ones(&memory, capacity);
+  s.w = ones(&memory, rows > shape->columns ? rows : shape->columns);  // norm weights, and the gradient scales of rows
+  s.frequencies = ones(&memory, shape->head_size);
+  s.row_values = ones(&memory, rows);
+  s.ids = arena_new(&memory.arena, (size_t)rows, sizeof *s.ids);
   for (int64_t i = 0; i < rows; i++) s.ids[i] = (int32_t)i;
-  s.chosen = arena_new(&arena, (size_t)(rows * ROUTED_USED), sizeof *s.chosen);
+  s.ids = bench_place(&memory, s.ids, rows * (int64_t)sizeof *s.ids);
+  s.chosen = arena_new(&memory.arena, (size_t)(rows * ROUTED_USED), sizeof *s.chosen);
   for (int64_t i = 0; i < rows * ROUTED_USED; i++) s.chosen[i] = (int32_t)(i % ROUTED_USED);
-  s.routed = ones(&arena, rows * ROUTED_USED);
+  s.chosen = bench_place(&memory, s.chosen, rows * ROUTED_USED * (int64_t)sizeof *s.chosen);
+  s.routed = ones(&memory, rows * ROUTED_USED);
   for (size_t i = 0; i < sizeof elementwise / sizeof elementwise[0]; i++) {
     KernelRate rate = {.instructions = backend->kernels->name, .kernel = elementwise[i].kernel, .rows = rows};
     int64_t count = s.count;
@@ -184,8 +188,8 @@ void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows
       rate.rows = routed_rows(&s);
       count = rate.rows * ROUTED;
     }
-    rate.bytes = (double)(elementwise[i].arrays * count) * sizeof(float) / bench_seconds(elementwise[i].run, &s);
+    rate.bytes = (double)(elementwise[i].arrays * count) * sizeof(float) / bench_seconds(elementwise[i].run, &s, backend);
     ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
   }
-  arena_release(&arena);
+  bench_release(&memory);
 }

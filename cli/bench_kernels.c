@@ -6,16 +6,19 @@
 #include "core/log.h"
 #include "kernels/loss.h"
 
-double bench_seconds(BenchFunction function, void *argument) {
+double bench_seconds(BenchFunction function, void *argument, Backend *backend) {
   const double wanted = 0.025, sample = 1e-3;
   function(argument);  // pages and caches are warm after this one
+  backend->check(backend);
   double begin = time_seconds();
   function(argument);
+  backend->check(backend);
   double best = time_seconds() - begin, total = best;
   int64_t repeats = best < sample ? (int64_t)(sample / (best + 1e-9)) + 1 : 1;
   for (int samples = 1; (total < wanted || samples < 3) && total < 1; samples++) {
     double start = time_seconds();
     for (int64_t i = 0; i < repeats; i++) function(argument);
+    backend->check(backend);
     double seconds = time_seconds() - start;
     total += seconds;
     if (seconds / (double)repeats < best) best = seconds / (double)repeats;
@@ -32,7 +35,7 @@ static FloatType arithmetics(BenchPeak peak) { return peak.bfloat16 > 0 ? FLOAT_
 static double peak_of(BenchPeak peak, FloatType type) { return type == FLOAT_BF16 ? peak.bfloat16 : peak.float32; }
 
 // Small numbers that are neither denormal nor all alike.
-static float *floats(Arena *arena, int64_t count) {
+static float *host_floats(Arena *arena, int64_t count) {
   float *values = arena_new(arena, (size_t)count, sizeof *values);
   uint32_t state = 1;
   for (int64_t i = 0; i < count; i++) {
@@ -42,19 +45,22 @@ static float *floats(Arena *arena, int64_t count) {
   return values;
 }
 
-static void *activations(Arena *arena, int64_t count, FloatType type) {
-  float *values = floats(arena, count);
+void *bench_activations(BenchMemory *memory, int64_t count, FloatType type) {
+  float *values = host_floats(&memory->arena, count);
   uint16_t *halves = (uint16_t *)(void *)values;  // each is written behind what is read
-  for (int64_t i = 0; type == FLOAT_BF16 && i < count; i++) halves[i] = bfloat16_from_float(values[i]);
-  return values;
+  for (int64_t i = 0; type != FLOAT_32 && i < count; i++)
+    halves[i] = type == FLOAT_BF16 ? bfloat16_from_float(values[i]) : half_from_float(values[i]);
+  return bench_place(memory, values, count * float_bytes(type));
 }
 
-Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns) {
+static float *floats(BenchMemory *memory, int64_t count) { return bench_activations(memory, count, FLOAT_32); }
+
+static Matrix host_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns) {
   Matrix w = {.type = type, .rows = rows, .columns = columns};
   int64_t count = rows * columns;
   if (type == BLOCK_NF4) {
     Arena scratch = {0};
-    nf4_quantize(&w.nf4, arena_new(arena, (size_t)nf4_bytes(count), 1), floats(&scratch, count), count);
+    nf4_quantize(&w.nf4, arena_new(arena, (size_t)nf4_bytes(count), 1), host_floats(&scratch, count), count);
     arena_release(&scratch);
     return w;
   }
@@ -64,7 +70,7 @@ Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns)
   w.data = blocks;
   if (traits->elements == 1) {  // plain floats
     Arena scratch = {0};
-    traits->quantize(blocks, floats(&scratch, count), NULL, count);
+    traits->quantize(blocks, host_floats(&scratch, count), NULL, count);
     arena_release(&scratch);
     return w;
   }
@@ -81,6 +87,12 @@ Matrix bench_matrix(Arena *arena, BlockType type, int64_t rows, int64_t columns)
   return w;
 }
 
+Matrix bench_matrix(BenchMemory *memory, BlockType type, int64_t rows, int64_t columns) {
+  Matrix w = host_matrix(&memory->arena, type, rows, columns);
+  bench_place_matrix(memory, &w);
+  return w;
+}
+
 static void add_rate(KernelRates *rates, KernelRate rate, double flop, double bytes, double seconds, double peak) {
   rate.flops = flop / seconds;
   rate.bytes = bytes / seconds;
@@ -90,6 +102,7 @@ static void add_rate(KernelRates *rates, KernelRate rate, double flop, double by
 
 typedef struct LinearCall {
   const Matrix *w;
+  BlockType type;  // what w was before the device had it
   Rows x, y;  // [rows, w.columns] and [rows, w.rows]
   int64_t rows;
   Backend *backend;
@@ -123,7 +136,7 @@ static void bench_product(KernelRates *rates, BenchFunction function, const char
     KernelRate rate = {.instructions = call->backend->kernels->name,
                        .kernel = kernel,
                        .activations = call->x.type,
-                       .weights = w->type == BLOCK_NF4 ? "nf4" : block_traits(w->type)->name,
+                       .weights = call->type == BLOCK_DEVICE ? "device" : block_traits(call->type)->name,
                        .out = w->rows,
                        .in = w->columns,
                        .rows = rows[i],
@@ -133,25 +146,26 @@ static void bench_product(KernelRates *rates, BenchFunction function, const char
       continue;
     }
     call->rows = rows[i];
-    double seconds = bench_seconds(function, call);
+    double seconds = bench_seconds(function, call, call->backend);
     slowest = seconds / (double)rows[i];
     add_rate(rates, rate, 2.0 * (double)rows[i] * (double)w->rows * (double)w->columns, 0, seconds, peak);
   }
 }
 
-void bench_linear(KernelRates *rates, const Matrix *w, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
+void bench_linear(KernelRates *rates, const Matrix *w, BlockType weights, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
                   Backend *backend) {
   int64_t most = rows[count - 1];
+  Matrix before = {.type = weights};
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
-    Arena arena = {0};
-    Rows x = {activations(&arena, most * w->columns, type), w->columns, type},
-         y = {activations(&arena, most * w->rows, type), w->rows, type};
-    LinearCall call = {.w = w, .x = x, .y = y, .backend = backend};
+    BenchMemory memory = {.backend = backend};
+    Rows x = {bench_activations(&memory, most * w->columns, type), w->columns, type},
+         y = {bench_activations(&memory, most * w->rows, type), w->rows, type};
+    LinearCall call = {.w = w, .type = weights, .x = x, .y = y, .backend = backend};
     bench_product(rates, call_linear_forward, "linear_forward", &call, rows, count, 0, peak_of(peak, type));
     bench_product(rates, call_linear_backward, "linear_backward", &call, rows, count, first_backward, peak_of(peak, type));
-    if (type == FLOAT_32 && matrix_has_integer_levels(w))  // of generation
+    if (type == FLOAT_32 && matrix_has_integer_levels(&before))  // of generation
       bench_product(rates, call_linear_forward_int8, "linear_forward_int8", &call, rows, rows[0] == 1, 0, peak_of(peak, type));
-    arena_release(&arena);
+    bench_release(&memory);
   }
 }
 
@@ -171,19 +185,20 @@ static void call_linear_cross_entropy(void *argument) {
 
 void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend) {
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
-    Arena arena = {0};
+    BenchMemory memory = {.backend = backend};
     LossCall call = {.head = head, .rows = rows, .backend = backend};
-    call.x = (Rows){activations(&arena, rows * head->columns, type), head->columns, type};
-    call.dx = (Rows){activations(&arena, rows * head->columns, type), head->columns, type};
-    call.targets = arena_new(&arena, (size_t)rows, sizeof *call.targets);
-    call.nll = floats(&arena, rows);
-    call.scale = floats(&arena, rows);
-    call.scratch = arena_new(&arena, (size_t)linear_cross_entropy_floats(rows, head->rows, head->columns), sizeof *call.scratch);
+    call.x = (Rows){bench_activations(&memory, rows * head->columns, type), head->columns, type};
+    call.dx = (Rows){bench_activations(&memory, rows * head->columns, type), head->columns, type};
+    call.targets = arena_new(&memory.arena, (size_t)rows, sizeof *call.targets);
+    call.targets = bench_place(&memory, call.targets, rows * (int64_t)sizeof *call.targets);
+    call.nll = floats(&memory, rows);
+    call.scale = floats(&memory, rows);
+    call.scratch = floats(&memory, linear_cross_entropy_floats(rows, head->rows, head->columns));
     KernelRate rate = {.instructions = backend->kernels->name, .kernel = "linear_cross_entropy", .activations = type};
     rate.out = head->rows, rate.in = head->columns, rate.rows = rows;
     double flop = 4.0 * (double)rows * (double)head->rows * (double)head->columns;
-    add_rate(rates, rate, flop, 0, bench_seconds(call_linear_cross_entropy, &call), peak_of(peak, type));
-    arena_release(&arena);
+    add_rate(rates, rate, flop, 0, bench_seconds(call_linear_cross_entropy, &call, backend), peak_of(peak, type));
+    bench_release(&memory);
   }
 }
 
@@ -211,28 +226,29 @@ static void call_experts_backward(void *argument) {
 void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *backend) {
   enum { EXPERTS = 8, USED = 2, HIDDEN = 512, WIDTH = 256 };
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
-    Arena arena = {0};
+    BenchMemory memory = {.backend = backend};
     Matrix matrices[3][EXPERTS];
     for (int e = 0; e < EXPERTS; e++)
-      for (int i = 0; i < 3; i++) matrices[i][e] = bench_matrix(&arena, BLOCK_Q8_0, i == 2 ? HIDDEN : WIDTH, i == 2 ? WIDTH : HIDDEN);
+      for (int i = 0; i < 3; i++) matrices[i][e] = bench_matrix(&memory, BLOCK_Q8_0, i == 2 ? HIDDEN : WIDTH, i == 2 ? WIDTH : HIDDEN);
     ExpertCall call = {.rows = rows, .backend = backend};
     call.experts = (ExpertMatrices){matrices[0], matrices[1], matrices[2], EXPERTS, USED, HIDDEN, WIDTH, ACTIVATION_SILU};
-    call.x = (Rows){activations(&arena, rows * HIDDEN, type), HIDDEN, type};
-    call.y = rows_f32(floats(&arena, rows * HIDDEN), HIDDEN);
-    call.chosen = arena_new(&arena, (size_t)(rows * USED), sizeof *call.chosen);
+    call.x = (Rows){bench_activations(&memory, rows * HIDDEN, type), HIDDEN, type};
+    call.y = rows_f32(floats(&memory, rows * HIDDEN), HIDDEN);
+    call.chosen = arena_new(&memory.arena, (size_t)(rows * USED), sizeof *call.chosen);
     for (int64_t p = 0; p < rows * USED; p++) call.chosen[p] = (int32_t)((p + p / EXPERTS) % EXPERTS);
-    call.weights = floats(&arena, rows * USED);
-    call.dweights = floats(&arena, rows * USED);
-    call.scratch = arena_new(&arena, (size_t)experts_scratch_floats(rows, &call.experts), sizeof *call.scratch);
+    call.chosen = bench_place(&memory, call.chosen, rows * USED * (int64_t)sizeof *call.chosen);
+    call.weights = floats(&memory, rows * USED);
+    call.dweights = floats(&memory, rows * USED);
+    call.scratch = floats(&memory, experts_scratch_floats(rows, &call.experts));
     KernelRate rate = {.instructions = backend->kernels->name, .activations = type, .rows = rows};
     rate.out = WIDTH, rate.in = HIDDEN;
     // Three products of a row and an expert; backward two of these again, and three more.
     double product = 2.0 * (double)(rows * USED) * HIDDEN * WIDTH;
     rate.kernel = "experts_forward";
-    add_rate(rates, rate, 3 * product, 0, bench_seconds(call_experts_forward, &call), peak_of(peak, type));
+    add_rate(rates, rate, 3 * product, 0, bench_seconds(call_experts_forward, &call, backend), peak_of(peak, type));
     rate.kernel = "experts_backward";
-    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_experts_backward, &call), peak_of(peak, type));
-    arena_release(&arena);
+    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_experts_backward, &call, backend), peak_of(peak, type));
+    bench_release(&memory);
   }
 }
 
@@ -260,20 +276,20 @@ static void call_low_rank_backward(void *argument) {
 
 void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend) {
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
-    Arena arena = {0};
+    BenchMemory memory = {.backend = backend};
     LowRankCall call = {.rank = rank, .width = width, .rows = rows, .backend = backend};
-    call.gradient = floats(&arena, rank * width);
-    call.b = floats(&arena, rank * width);
-    call.wide = (Rows){activations(&arena, rows * width, type), width, type};
-    call.h = (Rows){activations(&arena, rows * rank, type), rank, type};
-    call.dh = (Rows){activations(&arena, rows * rank, type), rank, type};
+    call.gradient = floats(&memory, rank * width);
+    call.b = floats(&memory, rank * width);
+    call.wide = (Rows){bench_activations(&memory, rows * width, type), width, type};
+    call.h = (Rows){bench_activations(&memory, rows * rank, type), rank, type};
+    call.dh = (Rows){bench_activations(&memory, rows * rank, type), rank, type};
     double product = 2.0 * (double)rows * (double)rank * (double)width;
     KernelRate rate = {.instructions = backend->kernels->name, .activations = type, .out = rank, .in = width, .rows = rows};
     rate.kernel = "weight_backward";
-    add_rate(rates, rate, product, 0, bench_seconds(call_weight_backward, &call), peak_of(peak, type));
+    add_rate(rates, rate, product, 0, bench_seconds(call_weight_backward, &call, backend), peak_of(peak, type));
     rate.kernel = "low_rank_backward";
-    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_low_rank_backward, &call), peak_of(peak, type));
-    arena_release(&arena);
+    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_low_rank_backward, &call, backend), peak_of(peak, type));
+    bench_release(&memory);
   }
 }
 
@@ -298,18 +314,18 @@ static void call_attention_backward(void *argument) {
                                           c->documents, NULL, c->shape, c->backend);
 }
 
-static AttentionCall attention_call(Arena *arena, const BenchShape *s, int64_t documents, int64_t length, FloatType type,
+static AttentionCall attention_call(BenchMemory *memory, const BenchShape *s, int64_t documents, int64_t length, FloatType type,
                                     Backend *backend) {
   int64_t n = documents * length, heads = n * s->heads, queries = heads * s->head_size, keys = n * s->kv_heads * s->head_size;
   AttentionCall call = {
-      .spans = arena_new(arena, (size_t)documents, sizeof *call.spans), .documents = documents, .type = type, .backend = backend};
+      .spans = arena_new(&memory->arena, (size_t)documents, sizeof *call.spans), .documents = documents, .type = type, .backend = backend};
   void **query_like[] = {&call.o, &call.q, &call.dq, &call.go}, **key_like[] = {&call.k, &call.v, &call.dk, &call.dv};
-  for (int i = 0; i < 4; i++) *query_like[i] = activations(arena, queries, type), *key_like[i] = activations(arena, keys, type);
-  call.lse = floats(arena, heads);
+  for (int i = 0; i < 4; i++) *query_like[i] = bench_activations(memory, queries, type), *key_like[i] = bench_activations(memory, keys, type);
+  call.lse = floats(memory, heads);
   for (int64_t d = 0; d < documents; d++) call.spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
   call.shape =
       (AttentionShape){.heads = s->heads, .kv_heads = s->kv_heads, .head_size = s->head_size, .value_size = s->head_size, .scale = 0.125f};
-  call.scratch = floats(arena, attention_scratch_floats(n, &call.shape, type));
+  call.scratch = floats(memory, attention_scratch_floats(n, &call.shape, type));
   return call;
 }
 
@@ -317,14 +333,14 @@ void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t docume
   // Half of the T x T scores are there; forward computes q k^T and p v, backward these scores again and four products more.
   double product = (double)documents * (double)(length * (length + 1)) * (double)(shape->heads * shape->head_size);
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
-    Arena arena = {0};
-    AttentionCall call = attention_call(&arena, shape, documents, length, type, backend);
+    BenchMemory memory = {.backend = backend};
+    AttentionCall call = attention_call(&memory, shape, documents, length, type, backend);
     KernelRate rate = {
         .instructions = backend->kernels->name, .activations = type, .out = documents, .in = length, .rows = documents * length};
     rate.kernel = "attention_forward";
-    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call), peak_of(peak, type));
+    add_rate(rates, rate, 2 * product, 0, bench_seconds(call_attention_forward, &call, backend), peak_of(peak, type));
     rate.kernel = "attention_backward";
-    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_attention_backward, &call), peak_of(peak, type));
-    arena_release(&arena);
+    add_rate(rates, rate, 5 * product, 0, bench_seconds(call_attention_backward, &call, backend), peak_of(peak, type));
+    bench_release(&memory);
   }
 }

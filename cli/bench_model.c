@@ -175,6 +175,7 @@ Status bench_model(ModelRates *rates, Model *model, bool trains) {
   Status status = bench_sessions(rates, model, ids);
   if (status == STATUS_OK && trains) status = open_trainee(&trainee, ids, rates->prompt_tokens);
   if (status == STATUS_OK && trains) status = bench_training(rates, &trainee);
+  rates->peak_bytes = model->backend->peak_bytes(model->backend);
   close_trainee(&trainee);
   free(ids);
   return status;

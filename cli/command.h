@@ -9,6 +9,7 @@
 
 Status command_bench(int argc, char **argv);
 Status command_chat(int argc, char **argv);
+Status command_doctor(int argc, char **argv);
 Status command_generate(int argc, char **argv);
 Status command_export(int argc, char **argv);
 Status command_imatrix(int argc, char **argv);

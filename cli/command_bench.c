@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/loaded_model.h"
 #include "cli/model_options.h"
+#include "core/log.h"
 
 typedef struct BenchCommand {
   const char *model;
@@ -32,19 +33,19 @@ enum { WEIGHT_TYPES = sizeof weight_types / sizeof weight_types[0] };
 // 1 is generation; 512 and 2048 are a prompt and a micro-batch. Only the larger are ever run backward.
 static const int64_t few_rows[] = {1, 16, 512}, all_rows[] = {1, 16, 64, 256, 512, 2048};
 
-static void bench_weights(Bench *bench, const Matrix *w, BenchPeak peak) {
-  if (bench->command->all) bench_linear(&bench->rates, w, all_rows, sizeof all_rows / sizeof all_rows[0], 0, peak, bench->backend);
-  else bench_linear(&bench->rates, w, few_rows, sizeof few_rows / sizeof few_rows[0], 512, peak, bench->backend);
+static void bench_weights(Bench *bench, const Matrix *w, BlockType type, BenchPeak peak) {
+  if (bench->command->all) bench_linear(&bench->rates, w, type, all_rows, sizeof all_rows / sizeof all_rows[0], 0, peak, bench->backend);
+  else bench_linear(&bench->rates, w, type, few_rows, sizeof few_rows / sizeof few_rows[0], 512, peak, bench->backend);
 }
 
 static void bench_own_matrices(Bench *bench, BenchPeak peak) {
   const int64_t shapes[][2] = {{2048, 2048}, {1536, 768}};  // K types need columns by the 256
   for (int shape = 0; shape < (bench->command->all ? 2 : 1); shape++)
     for (int i = 0; i < WEIGHT_TYPES; i++) {
-      Arena arena = {0};
-      Matrix w = bench_matrix(&arena, weight_types[i], shapes[shape][0], shapes[shape][1]);
-      bench_weights(bench, &w, peak);
-      arena_release(&arena);
+      BenchMemory memory = {.backend = bench->backend};
+      Matrix w = bench_matrix(&memory, weight_types[i], shapes[shape][0], shapes[shape][1]);
+      bench_weights(bench, &w, weight_types[i], peak);
+      bench_release(&memory);
     }
 }
 
@@ -57,7 +58,7 @@ static void bench_model_matrices(Bench *bench, BenchPeak peak) {
     const Matrix *w = i < model->linear_count ? &model->linears[i]->weight : &model->head.weight;
     bool is_new = true;
     for (int j = 0; is_new && j < i; j++) is_new = !is_same_kind(&model->linears[j]->weight, w);
-    if (is_new) bench_weights(bench, w, peak);
+    if (is_new) bench_weights(bench, w, w->type, peak);
   }
 }
 
@@ -69,12 +70,12 @@ static BenchShape shape_of(const Model *model) {
 
 static void bench_head(Bench *bench, BenchShape shape, BenchPeak peak) {
   enum { ROWS = 256 };
-  Arena arena = {0};
+  BenchMemory memory = {.backend = bench->backend};
   Matrix own;
   const Matrix *head = bench->model ? &bench->model->head.weight : &own;
-  if (!bench->model) own = bench_matrix(&arena, BLOCK_Q8_0, shape.vocabulary, shape.columns);
+  if (!bench->model) own = bench_matrix(&memory, BLOCK_Q8_0, shape.vocabulary, shape.columns);
   bench_loss(&bench->rates, head, ROWS, peak, bench->backend);
-  arena_release(&arena);
+  bench_release(&memory);
 }
 
 static BenchPeak bench_table(Bench *bench) {
@@ -151,9 +152,14 @@ static void print_table(const Bench *bench, BenchPeak peak, int first) {
   fflush(stdout);
 }
 
-// The chosen table, or all that the processor has.
+// The device's table, or the chosen one of the processor's, or all that it has.
 static void bench_tables(Bench *bench, bool prints) {
   const Kernels *chosen = bench->backend->kernels;
+  if (bench->backend->upload_matrix) {
+    bench->peak = bench_table(bench);
+    if (prints) print_table(bench, bench->peak, 0);
+    return;
+  }
   bench->peak = (BenchPeak){0};
   for (int i = 0; backend_cpu_kernels(i); i++) {
     if (!bench->command->all && backend_cpu_kernels(i) != chosen) continue;
@@ -180,7 +186,8 @@ static void print_model(const Bench *bench) {
   } rows[] = {{"prompt", rates->prompt, rates->prompt_flop, rates->prompt_tokens},
               {"generation", rates->generation, rates->generation_flop, rates->generated_tokens},
               {"training", rates->train, rates->train_flop, rates->train_tokens}};
-  printf("\n%s\n", bench->model->path);
+  char memory[32];
+  printf("\n%s, peak memory %s\n", bench->model->path, format_bytes(memory, (double)rates->peak_bytes));
   for (int i = 0; i < 3 && rows[i].rate > 0; i++)
     printf("%-10s %5lld tokens %9.1f tokens/s %8.1f GFLOP/s in products %3.0f%%\n", rows[i].what, (long long)rows[i].tokens, rows[i].rate,
            rows[i].rate * rows[i].flop * 1e-9, 100 * rows[i].rate * rows[i].flop / largest_peak(bench));
@@ -207,6 +214,7 @@ static void print_json(const Bench *bench) {
     json_object_set_new(object, "model", json_string(bench->model->path));
     json_object_set_new(object, "prompt_tokens_per_second", json_real(rates->prompt));
     json_object_set_new(object, "generation_tokens_per_second", json_real(rates->generation));
+    json_object_set_new(object, "peak_memory_bytes", json_integer(rates->peak_bytes));
     if (rates->train > 0) json_object_set_new(object, "train_tokens_per_second", json_real(rates->train));
   }
   json_object_set_new(object, "instruction_set", json_string(bench->backend->kernels->name));

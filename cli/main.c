@@ -17,6 +17,7 @@ typedef struct Command {
 static const Command commands[] = {
     {"bench", command_bench, "the rates of kernels and of a model, against this machine's peak"},
     {"chat", command_chat, "a conversation with a model and its adapters"},
+    {"doctor", command_doctor, "processors, devices and libraries; every kernel checked on this machine"},
     {"generate", command_generate, "text from a model and its adapters"},
     {"export", command_export, "an adapter as a GGUF file or a PEFT folder"},
     {"imatrix", command_imatrix, "which columns of a model's matrices matter most, measured on a text, for `quantize`"},

@@ -20,5 +20,22 @@ typedef Status CudaDescribe(Buffer *text, int *count);
 
 // The same by the library that is found; STATUS_USAGE when there is none.
 Status cuda_library_describe(Buffer *text, int *count);
+// The name that the driver has for a device: "cuda" or "cuda:N".
+Status cuda_library_name(char **name, const char *device);
+// Where that library is: its path. STATUS_USAGE when there is none.
+Status cuda_library_path(char **path);
+// The runtime's and the driver's versions, 13000 for 13.0, in the order of the arguments; 0: not known.
+typedef void CudaVersions(int *runtime, int *driver);
+#define CUDA_VERSIONS "cuda_versions"
+Status cuda_library_versions(int *runtime, int *driver);
+
+// What Backend.tuning of a CUDA device holds.
+enum {
+  TUNING_FUSED_ROWS,  // products of at most so many rows dequantise within the product
+  TUNING_GEMV_ROWS,  // products of at most so many rows multiply in float32, row by row
+  TUNING_PANEL_BYTES,  // of dequantised weights that a product has at a time; 0: what suits the device
+  TUNING_OWN_PRODUCTS,  // 1: never cuBLASLt
+  TUNING_COUNT
+};
 
 #endif

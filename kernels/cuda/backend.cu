@@ -10,6 +10,7 @@ extern "C" {
 extern const Kernels kernels_cuda;
 CudaBackendOpen cuda_backend_open;
 CudaDescribe cuda_describe;
+CudaVersions cuda_versions;
 }
 
 void device_check(Device *device, cudaError_t error, const char *what) {
@@ -152,6 +153,7 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->close = backend_close;
   backend->state = device;
   backend->tuning = &device->thresholds.fused_rows;
+  static_assert(sizeof device->thresholds == TUNING_COUNT * sizeof device->thresholds.fused_rows, "a name for each");
   backend->tuning_count = sizeof device->thresholds / sizeof device->thresholds.fused_rows;
   Status status = open_device(device, number);
   if (status != STATUS_OK) backend_close(backend);
@@ -170,4 +172,9 @@ Status cuda_describe(Buffer *text, int *count) {
                   properties.minor, format_bytes(bytes, static_cast<double>(properties.totalGlobalMem)), properties.multiProcessorCount);
   }
   return STATUS_OK;
+}
+
+void cuda_versions(int *runtime, int *driver) {
+  if (cudaRuntimeGetVersion(runtime) != cudaSuccess) *runtime = 0;
+  if (cudaDriverGetVersion(driver) != cudaSuccess) *driver = 0;
 }
