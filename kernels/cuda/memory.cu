@@ -12,6 +12,12 @@ struct Pool {
   int64_t used, peak;  // bytes
 };
 
+#ifdef __CUDACC__
+static const int64_t POOL_UNIT = 256, POOL_SLACK = 8;
+#else
+static const int64_t POOL_UNIT = 1, POOL_SLACK = INT64_MAX;  // the simulated device sees what goes beyond a block's own bytes
+#endif
+
 Pool *pool_new_device(void) { return static_cast<Pool *>(memory_new(1, sizeof(Pool))); }
 
 void pool_free_all(Pool *pool) {
@@ -39,12 +45,11 @@ static void *use_block(Pool *pool, Block *block) {
 
 void *pool_take(Pool *pool, int64_t bytes, Device *device) {
   (void)device;
-  const int64_t unit = 256;
-  int64_t wanted = bytes > 0 ? (bytes + unit - 1) / unit * unit : unit;
+  int64_t wanted = bytes > 0 ? (bytes + POOL_UNIT - 1) / POOL_UNIT * POOL_UNIT : POOL_UNIT;
   Block *best = NULL;
   for (int64_t i = 0; i < pool->count; i++) {
     Block *block = &pool->blocks[i];
-    if (block->is_used || block->bytes < wanted || block->bytes > wanted + wanted / 8) continue;
+    if (block->is_used || block->bytes < wanted || block->bytes > wanted + wanted / POOL_SLACK) continue;
     if (!best || block->bytes < best->bytes) best = block;
   }
   if (best) return use_block(pool, best);
