@@ -386,9 +386,9 @@ bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const cha
 
 Status attention_open(Device *device) {
   const char *value = getenv("LORA_CUDA_ATTENTION");
-  Mode mode = MODE_AUTO;
-  if (!value || strcmp(value, "auto") == 0) mode = MODE_AUTO;
-  else if (strcmp(value, "own") == 0) mode = MODE_OWN;
+  Mode mode = MODE_OWN;
+  if (!value || strcmp(value, "own") == 0) mode = MODE_OWN;
+  else if (strcmp(value, "auto") == 0) mode = MODE_AUTO;
   else if (strcmp(value, "cudnn") == 0) mode = MODE_OTHER;
   else return status_fail(STATUS_USAGE, "LORA_CUDA_ATTENTION=%s: own, cudnn or auto is meant", value);
   device->attention = static_cast<AttentionChoices *>(memory_new(1, sizeof *device->attention));

@@ -5,7 +5,8 @@
 //   it writes no row that belongs to no document,
 //   the same call again gives the same bits,
 //   and it is faster by more than a twentieth in a larger case, timed by events.
-// Environment: LORA_CUDA_ATTENTION=own (never asks), auto (as above; as it is without the variable), cudnn (need not be faster).
+// Environment: LORA_CUDA_ATTENTION=auto (as above), cudnn (need not be faster), own (never asks; as it is without the variable, until a card has
+// been seen: a trial cannot catch a kernel that ends the device's context, nor is the other's workspace in the plan of memory).
 // Which engine is faster may differ from run to run where they are close: runs that must give the same bits as each other name `own`.
 #ifndef KERNELS_CUDA_ATTENTION_ENGINE_H
 #define KERNELS_CUDA_ATTENTION_ENGINE_H
