@@ -118,7 +118,7 @@ Documents::Documents(const ShapeClass &of, const std::vector<int> &lengths, int 
     *array = {bytes, columns[i], name == LSE || name == SCRATCH ? 4 : 2};
     bytes += bytes_of(*array) * (i < 4 ? 1 : static_cast<int>(RESULTS));
   }
-  block = pool_take(device->pool, bytes, device);
+  block = pool_take(device->pool, bytes, "a trial of attention");
   if (!block) return;
   // Of magnitude 1/2 to 1, either sign.
   std::vector<uint16_t> values(static_cast<size_t>(results_offset / 2));
