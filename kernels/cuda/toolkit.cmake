@@ -1,10 +1,11 @@
 # The CUDA backend as a shared object beside the program, by NVIDIA's toolkit:
 #   LORA_CUDA=AUTO  where nvcc is found, for two targets: sm_75, and sm_80 with code that the driver translates for every later card
 #   LORA_CUDA=ON    for all targets; without nvcc this is an error
+#   LORA_CUDA=NATIVE  for the first card of this machine alone, and tests without the simulated device (scripts/gpu-check)
 #   LORA_CUDA=OFF   not at all
 # The same sources are compiled for the simulated device in any case (simulator/CMakeLists.txt).
-set(LORA_CUDA AUTO CACHE STRING "the CUDA backend: AUTO, ON or OFF")
-set_property(CACHE LORA_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(LORA_CUDA AUTO CACHE STRING "the CUDA backend: AUTO, ON, NATIVE or OFF")
+set_property(CACHE LORA_CUDA PROPERTY STRINGS AUTO ON NATIVE OFF)
 
 if(LORA_CUDA STREQUAL "AUTO" AND (LORA_SANITIZE OR LORA_FUZZ))
   message(STATUS "CUDA: no library in builds under sanitizers")
@@ -14,6 +15,14 @@ elseif(LORA_CUDA)
   endif()
   if(LORA_CUDA STREQUAL "AUTO")
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80)
+  elseif(LORA_CUDA STREQUAL "NATIVE")
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader --id=0 OUTPUT_VARIABLE capability
+      OUTPUT_STRIP_TRAILING_WHITESPACE)
+    string(REPLACE "." "" capability "${capability}")
+    if(NOT capability MATCHES "^[0-9]+$")
+      message(FATAL_ERROR "LORA_CUDA=NATIVE, and nvidia-smi names no card: configure with LORA_CUDA=ON")
+    endif()
+    set(CMAKE_CUDA_ARCHITECTURES ${capability}-real)
   else()
     set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
   endif()
@@ -40,6 +49,6 @@ elseif(LORA_CUDA)
   elseif(LORA_CUDA STREQUAL "AUTO")
     message(STATUS "CUDA: nvcc was not found; the program is built without a CUDA library")
   else()
-    message(FATAL_ERROR "LORA_CUDA=ON, and nvcc was not found: install the CUDA toolkit, or configure with LORA_CUDA=OFF")
+    message(FATAL_ERROR "LORA_CUDA=${LORA_CUDA}, and nvcc was not found: install the CUDA toolkit, or configure with LORA_CUDA=OFF")
   endif()
 endif()

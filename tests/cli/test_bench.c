@@ -117,20 +117,34 @@ static void assert_refused(int expected, const char *arguments, const char *word
   buffer_release(&output);
 }
 
+// The kernels lie in the device's memory, and so do the model's.
+static void a_device_is_measured(void **state) {
+  (void)state;
+  json_t *result = bench_json(TINY " --generation --device cuda --threads 2");
+  positive(result, "prompt_tokens_per_second");
+  positive(result, "peak_memory_bytes");
+  assert_string_equal(json_string_value(json_object_get(result, "instruction_set")), "cuda");
+  json_decref(result);
+}
+
 static void wrong_arguments_are_refused(void **state) {
   (void)state;
   assert_refused(STATUS_USAGE, "--modle x", "did you mean --model?");
   assert_refused(STATUS_USAGE, "extra", "unexpected argument \"extra\"");
+  setenv("LORA_CUDA_LIBRARY", "/nowhere/liblora_cuda.so", 1);
   assert_refused(STATUS_USAGE, "--device cuda", "device cuda");
+  setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 1);
   assert_refused(STATUS_USAGE, "--threads 0", "--threads");
   assert_refused(STATUS_BAD_INPUT, "--model ./no-such-file.gguf", "no-such-file.gguf");
 }
 
 int main(void) {
+  setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_model_has_the_fields_of_its_rates),
       cmocka_unit_test(kernels_without_a_model_are_all_there),
       cmocka_unit_test(people_get_tables),
+      cmocka_unit_test(a_device_is_measured),
       cmocka_unit_test(wrong_arguments_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
