@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/memory.h"
 #include "core/status.h"
 #include "core/thread.h"
 #include "kernels/activation.h"
@@ -160,6 +161,7 @@ struct Backend {
   int64_t (*available_bytes)(Backend *backend);  // of the device's memory
   int64_t (*peak_bytes)(Backend *backend);  // the most that was in use so far: of the device, or of the process on the CPU
   int64_t (*workspace_bytes)(const Backend *backend);  // of all scratch
+  void (*describe_memory)(Buffer *text, Backend *backend);  // in use by purpose, a line each; NULL where it is the process's own
   void (*close)(Backend *backend);  // frees the implementation's own
   // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.
   int64_t *tuning;

@@ -44,6 +44,7 @@ typedef struct Model {
   Backend *backend;
   char hash[65];  // SHA-256 of what tells models apart without reading them: types, shapes and first bytes of all linear layers
   bool is_uploaded;  // weights are in the device's own memory; models/upload.h
+  int64_t device_bytes;  // that they take there
   Arena arena;
   int64_t nf4_bytes;  // of matrices that were turned into NF4, and of copies that a quantised folder's layers needed
   struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h

@@ -65,7 +65,9 @@ static Status release_vector(const float **values, int64_t count, Backend *backe
 Status model_upload(Model *model) {
   if (!model->backend->upload_matrix) return STATUS_OK;
   const Visitor upload = {upload_matrix, upload_vector};
+  int64_t before = model->backend->available_bytes(model->backend);
   Status status = visit_model(model, &upload);
+  model->device_bytes = before - model->backend->available_bytes(model->backend);
   // After a failure some weights are the host's: the process is about to end, and its memory on the device with it.
   model->is_uploaded = status == STATUS_OK;
   return status == STATUS_OK ? model->backend->check(model->backend) : status;

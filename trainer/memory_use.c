@@ -11,14 +11,15 @@ static int compare_parts(const void *a, const void *b) {
 
 int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
   int64_t values = run->adapter->size * (int64_t)sizeof(float), sum = 0;
+  bool is_own = !run->backend->describe_memory;  // else the device has a table of its own
   const MemoryPart all[MEMORY_PURPOSES] = {
       {"base weights", model_mapped_bytes(run->model) + run->model->nf4_bytes},
-      {"adapter", values},
-      {"adapter's gradients", values},
-      {"optimiser", optimizer_state_bytes(run->optimizer)},
-      {"activations and their gradients", run->step.tape.block_bytes},
+      {"adapter", is_own ? values : 0},
+      {"adapter's gradients", is_own ? values : 0},
+      {"optimiser", is_own ? optimizer_state_bytes(run->optimizer) : 0},
+      {"activations and their gradients", is_own ? run->step.tape.block_bytes : 0},
       {"activations offloaded to the host", run->step.tape.host_block_bytes},
-      {"kernels' workspace", run->backend->workspace_bytes(run->backend)},
+      {"kernels' workspace", is_own ? run->backend->workspace_bytes(run->backend) : 0},
       {"rows and vocabulary", run->rows_bytes},
       {"program and libraries", run->program_bytes},
   };
@@ -39,4 +40,9 @@ void memory_use_describe(Buffer *text, const Run *run) {
                   100 * (double)parts[i].bytes / (double)sum);
   buffer_format(text, "%-36s %12s\n", "together", format_bytes(bytes, (double)sum));
   buffer_format(text, "%-36s %12s\n", "the process at its largest", format_bytes(bytes, (double)memory_peak_bytes()));
+  Backend *backend = run->backend;
+  if (!backend->describe_memory) return;
+  buffer_append_string(text, "\non the device:\n");
+  backend->describe_memory(text, backend);
+  buffer_format(text, "%-36s %12s\n", "at its largest", format_bytes(bytes, (double)backend->peak_bytes(backend)));
 }

@@ -1,4 +1,5 @@
-// What a run's memory is for. The sum is what the process takes at most. All but the kernels' workspace, which grows
+// What a run's memory is for, of the process; what lies on a device with a memory of its own is told by the device. The sum is what the
+// process takes at most. All but the kernels' workspace, which grows
 // with the largest call, can be known before the first step.
 #ifndef TRAINER_MEMORY_USE_H
 #define TRAINER_MEMORY_USE_H

@@ -164,9 +164,10 @@ static Status choose_activations(FloatType *out, Run *run) {
   if (recipe->fp16 && has_half) type = FLOAT_F16;
   else if (is_auto) type = fastest;
   else if (strcmp(recipe->bf16, "false") == 0) type = FLOAT_32;
-  if (type != fastest) run->peak_flops = run->backend->kernels->peak_flops(type, run->backend);
   *out = type;
-  if (run->peak_flops > 0 || !run->backend->upload_matrix) return STATUS_OK;
+  double peak = type == fastest ? run->peak_flops : run->backend->kernels->peak_flops(type, run->backend);
+  if (peak > 0) run->peak_flops = peak;
+  if (peak > 0 || !run->backend->upload_matrix) return STATUS_OK;
   return status_fail(STATUS_USAGE, "bf16: this device has no instructions for bfloat16; leave bf16 out, or set fp16: true");
 }
 
@@ -196,7 +197,7 @@ static void describe(const Run *run) {
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
   int64_t values = 2 * run->adapter->size * (int64_t)sizeof(float);  // and gradients
-  format_bytes(base, (double)(model_mapped_bytes(model) + model->nf4_bytes));
+  format_bytes(base, (double)(model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_names[run->step.tape.activations], run->peak_flops / 1e9);

@@ -28,6 +28,13 @@ typedef struct AttentionTile {
 const AttentionTile *attention_tiles(int64_t *count, Device *device, const AttentionSpan *spans, int64_t span_count, int64_t rows,
                                      int64_t pack, bool are_keys, int64_t window);
 
+// The entries of the same names, by our own kernels.
+void attention_forward_own(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Device *device);
+void attention_backward_own(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+                            const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
+                            const int32_t *query_ends, AttentionShape shape, Device *device);
+
 // Who sees whom. Keys are counted from their span's first.
 struct Sight {
   const int32_t *query_ends;  // NULL: the queries are the span's last rows
@@ -63,9 +70,7 @@ struct HeadRows {
   int64_t step;  // from a query, or key, to the next
   int pack, size;
   int count;  // there are no more rows
-  __device__ __forceinline__ T *at(int row) const {
-    return pack == 1 ? data + row * step : data + row / pack * step + row % pack * size;
-  }
+  __device__ __forceinline__ T *at(int row) const { return pack == 1 ? data + row * step : data + row / pack * step + row % pack * size; }
 };
 
 // Of head `head` of rows first .. end - 1 of a matrix of `heads` heads of `size`.
@@ -128,7 +133,8 @@ __device__ __forceinline__ void load_right(uint32_t b[4], const T *tile, int row
 // `row` + 16, ... of one tile, 8 N rows of the other.
 template <typename T, int COLUMNS, int BLOCKS, int N>
 __device__ __forceinline__ void multiply_rows(float sums[BLOCKS][N][4], const T *own, int row, const T *others) {
-  UNROLL for (int block = 0; block < BLOCKS; block++) UNROLL for (int n = 0; n < N; n++) UNROLL for (int c = 0; c < 4; c++) sums[block][n][c] = 0;
+  UNROLL for (int block = 0; block < BLOCKS; block++) UNROLL for (int n = 0; n < N; n++) UNROLL for (int c = 0; c < 4; c++)
+      sums[block][n][c] = 0;
   UNROLL for (int step = 0; step < COLUMNS / 16; step++) {
     uint32_t a[BLOCKS][4];
     UNROLL for (int block = 0; block < BLOCKS; block++) load_left<COLUMNS>(a[block], own, row + 16 * block, step);
@@ -149,8 +155,8 @@ template <typename T, int COLUMNS, int BLOCKS, int N>
 __device__ __forceinline__ void add_product(float sums[BLOCKS][COLUMNS / 8][4], const float weights[BLOCKS][N][4], const T *others) {
   UNROLL for (int step = 0; step < N / 2; step++) {
     uint32_t a[BLOCKS][4];
-    UNROLL for (int block = 0; block < BLOCKS; block++) UNROLL for (int i = 0; i < 4; i++)
-        a[block][i] = pack_two<T>(weights[block][2 * step + i / 2][i % 2 * 2], weights[block][2 * step + i / 2][i % 2 * 2 + 1]);
+    UNROLL for (int block = 0; block < BLOCKS; block++) UNROLL for (int i = 0; i < 4; i++) a[block][i] =
+        pack_two<T>(weights[block][2 * step + i / 2][i % 2 * 2], weights[block][2 * step + i / 2][i % 2 * 2 + 1]);
     UNROLL for (int n = 0; n < COLUMNS / 8; n += 2) {
       uint32_t b[4];
       load_right<COLUMNS>(b, others, 16 * step, n / 2);
@@ -214,8 +220,8 @@ __device__ __forceinline__ void multiply_rows_float(float sums[R][4], const Head
       Packet<float> a[R], b[4];
       UNROLL for (int i = 0; i < R; i++) a[i] = load_packet(left + (R * y + i) * DEPTH_STEP + c);
       UNROLL for (int j = 0; j < 4; j++) b[j] = load_packet(right + (x + 16 * j) * DEPTH_STEP + c);
-      UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < 4; j++) UNROLL for (int e = 0; e < 4; e++)
-          sums[i][j] = fmaf(a[i].at[e], b[j].at[e], sums[i][j]);
+      UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < 4; j++) UNROLL for (int e = 0; e < 4; e++) sums[i][j] =
+          fmaf(a[i].at[e], b[j].at[e], sums[i][j]);
     }
   }
 }
@@ -242,8 +248,8 @@ __device__ __forceinline__ void add_product_float(float sums[CHUNKS][R][4], cons
       Packet<float> a[R], b[4];
       UNROLL for (int i = 0; i < R; i++) a[i] = load_packet(weights + (R * y + i) * WEIGHTS_STEP + j);
       UNROLL for (int e = 0; e < 4; e++) b[e] = load_packet(room + (j + e) * 64 + 4 * x);
-      UNROLL for (int i = 0; i < R; i++) UNROLL for (int e = 0; e < 4; e++) UNROLL for (int c = 0; c < 4; c++)
-          sums[chunk][i][c] = fmaf(a[i].at[e], b[e].at[c], sums[chunk][i][c]);
+      UNROLL for (int i = 0; i < R; i++) UNROLL for (int e = 0; e < 4; e++) UNROLL for (int c = 0; c < 4; c++) sums[chunk][i][c] =
+          fmaf(a[i].at[e], b[e].at[c], sums[chunk][i][c]);
     }
   }
 }

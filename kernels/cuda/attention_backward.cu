@@ -318,8 +318,9 @@ static void start_delta(Backward<T> b, const Call &call) {
 // As many warps, and so own rows, and stages as shared memory has room for; no more rows than the largest span has.
 template <typename T, typename SIZES, int WANTED>
 static void start_tiles(Backward<T> b, const Call &call) {
-  constexpr int HEAD = SIZES::HEAD, VALUE = SIZES::VALUE, OTHERS = HEAD <= 64 ? 64 : 32, WARPS = 8;
+  constexpr int HEAD = SIZES::HEAD, VALUE = SIZES::VALUE, WARPS = 8;
   constexpr bool OWNS_KEYS = !(WANTED & WANTED_QUERIES);
+  constexpr int OTHERS = HEAD <= 64 ? 64 : HEAD == 192 && OWNS_KEYS ? 16 : 32;  // so that nothing spills
   static const int plans[][2] = {{8, 2}, {4, 2}, {4, 1}, {2, 1}, {1, 1}};  // warps, stages
   int64_t most = 1, bytes = 0, warps = 0;
   for (int64_t s = 0; s < call.span_count; s++) {
@@ -361,10 +362,10 @@ static void backward_in_float(const Backward<float> &b, const Call &call) {
   });
 }
 
-void cuda_attention_backward(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
+void attention_backward_own(void *dq, void *dk, void *dv, float *scratch, const void *go, const void *o, const float *lse, const void *q,
                              const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
-                             const int32_t *query_ends, AttentionShape shape, Backend *backend) {
-  Call call = {spans, span_count, shape, device_of(backend)};
+                             const int32_t *query_ends, AttentionShape shape, Device *device) {
+  Call call = {spans, span_count, shape, device};
   with_type(type, [&](auto element) {
     using T = decltype(element);
     Backward<T> b = {};

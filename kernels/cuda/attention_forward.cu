@@ -317,7 +317,8 @@ static void start_forward(void (*kernel)(Forward<T>), Forward<T> f, const Attent
   int64_t blocks = tile_count * (f.heads / f.pack), parts = part_count(blocks, blocks_for(most_keys, keys), device);
   if (parts > 1) {
     int64_t part_rows = blocks * parts * rows;
-    void *workspace = device_workspace(device, WORKSPACE_PARTS, part_rows * static_cast<int64_t>(sizeof(float2) + f.value_size * sizeof(float)));
+    void *workspace =
+        device_workspace(device, WORKSPACE_PARTS, part_rows * static_cast<int64_t>(sizeof(float2) + f.value_size * sizeof(float)));
     if (!workspace) return;
     f.part_states = static_cast<float2 *>(workspace);
     f.part_sums = reinterpret_cast<float *>(f.part_states + part_rows);
@@ -338,9 +339,7 @@ static void forward_by_tiles(Forward<T> f, const AttentionSpan *spans, int64_t s
   with_sizes(shape, [&](auto sizes) {
     constexpr int HEAD = decltype(sizes)::HEAD, VALUE = decltype(sizes)::VALUE;
     constexpr int BLOCKS = HEAD <= 128 ? 2 : 1, KEYS = HEAD == 128 || HEAD == 256 ? 32 : 64, WARPS = HEAD <= 128 ? 4 : 8;
-    auto bytes = [&](int64_t warps) {
-      return static_cast<int64_t>(sizeof(T)) * (warps * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE));
-    };
+    auto bytes = [&](int64_t warps) { return static_cast<int64_t>(sizeof(T)) * (warps * 16 * BLOCKS * HEAD + KEYS * (HEAD + VALUE)); };
     int64_t warps = WARPS;
     while (warps > 1 && bytes(warps) > device->shared_bytes) warps /= 2;
     if (largest.query_end * group <= warps * 16 * BLOCKS) f.pack = static_cast<int>(group);
@@ -352,7 +351,8 @@ static void forward_by_tiles(Forward<T> f, const AttentionSpan *spans, int64_t s
   });
 }
 
-static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64_t span_count, const AttentionShape &shape, Device *device) {
+static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64_t span_count, const AttentionShape &shape,
+                             Device *device) {
   AttentionSpan largest = largest_span(spans, span_count);
   int64_t group = shape.heads / shape.kv_heads;
   if (largest.query_end * group <= 64) f.pack = static_cast<int>(group);
@@ -365,9 +365,8 @@ static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64
   });
 }
 
-void cuda_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
-                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
-  Device *device = device_of(backend);
+void attention_forward_own(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Device *device) {
   with_type(type, [&](auto element) {
     using T = decltype(element);
     Forward<T> f = {};

@@ -1,5 +1,6 @@
 // A CUDA device as a backend: what the program gets when it opens this library (kernels/cuda_library.h). Memory from a pool that counts it,
 // one stream for all work of a step, and pinned memory through which what the host holds is sent without waiting.
+#include "kernels/cuda/attention_engine.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
@@ -31,7 +32,7 @@ static Status backend_check(Backend *backend) {
 
 static Status backend_allocate(void **block, int64_t bytes, const char *purpose, Backend *backend) {
   Device *device = device_of(backend);
-  *block = pool_take(device->pool, bytes, device);
+  *block = pool_take(device->pool, bytes, purpose);
   if (*block) {
     CHECK(device, cudaMemsetAsync(*block, 0, static_cast<size_t>(bytes), device->stream));
     return STATUS_OK;
@@ -56,6 +57,7 @@ static void backend_download(void *host, const void *from, int64_t bytes, Backen
 }
 
 static int64_t backend_available_bytes(Backend *backend) { return pool_available(device_of(backend)->pool); }
+static void backend_describe_memory(Buffer *text, Backend *backend) { pool_describe(text, device_of(backend)->pool); }
 static int64_t backend_peak_bytes(Backend *backend) { return pool_peak(device_of(backend)->pool); }
 
 static int64_t backend_workspace_bytes(const Backend *backend) {
@@ -69,7 +71,7 @@ void *device_workspace(Device *device, Workspace purpose, int64_t bytes) {
   if (bytes <= device->workspace_bytes[purpose]) return device->workspaces[purpose];
   // Kernels that are under way may read the old block: the pool gives it to later work of the same stream only.
   pool_give(device->pool, device->workspaces[purpose]);
-  device->workspaces[purpose] = pool_take(device->pool, bytes, device);
+  device->workspaces[purpose] = pool_take(device->pool, bytes, "kernels' workspace");
   device->workspace_bytes[purpose] = device->workspaces[purpose] ? bytes : 0;
   if (!device->workspaces[purpose]) device_check(device, cudaErrorMemoryAllocation, "workspace of kernels");
   return device->workspaces[purpose];
@@ -81,6 +83,7 @@ static void backend_close(Backend *backend) {
   Device *device = device_of(backend);
   cudaDeviceSynchronize();
   products_close(device);
+  attention_close(device);
   for (int i = 0; i < WORKSPACE_COUNT; i++) pool_give(device->pool, device->workspaces[i]);
   if (device->copies) copies_free(device->copies);
   if (device->staging) staging_free(device->staging);
@@ -123,7 +126,7 @@ static Status open_device(Device *device, int number) {
   device->pool = pool_new_device();
   device->staging = staging_new(device);
   device->copies = copies_new(device);
-  if (device->error == cudaSuccess) return STATUS_OK;
+  if (device->error == cudaSuccess) return attention_open(device);
   return status_fail(STATUS_FAILED, "%s (%s)", cudaGetErrorString(device->error), device->where);
 }
 
@@ -147,6 +150,7 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->check = backend_check;
   backend->available_bytes = backend_available_bytes;
   backend->peak_bytes = backend_peak_bytes;
+  backend->describe_memory = backend_describe_memory;
   backend->workspace_bytes = backend_workspace_bytes;
   backend->close = backend_close;
   backend->state = device;

@@ -22,6 +22,7 @@ enum Workspace {
   WORKSPACE_SUMS,  // the sum of several products in float32
   WORKSPACE_PARTS,  // parts of sums, added up in one order by a second kernel
   WORKSPACE_BLAS,  // cuBLASLt's own
+  WORKSPACE_CUDNN,  // cuDNN's own, and its statistics of rows
   WORKSPACE_RESULT,  // a few numbers for the host
   WORKSPACE_COUNT
 };
@@ -41,6 +42,8 @@ struct Device {
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
   struct Copies *copies;  // of offloaded activations
+  struct AttentionChoices *attention;  // which engine does what (attention_engine.h)
+  void *attention_engine;  // what the other engine keeps
   cudaEvent_t panel_events[5];  // between the two streams; made when they are first used (products_close)
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product

@@ -240,21 +240,28 @@ static void start_kernel(Product p, Device *device) {
   }
 }
 
+// The types that this program writes and models come in; a kernel of each takes the compiler its time, and of the rest panels are made.
+static constexpr bool form_is_fused(Form form) {
+  return form == FORM_Q4_0 || form == FORM_Q4_1 || form == FORM_Q8_0 || form == FORM_Q4_K || form == FORM_Q5_K || form == FORM_Q6_K ||
+         form == FORM_NF4 || form == FORM_IQ4_NL;
+}
+
+bool fused_fits(const Matrix *w) { return w->type == BLOCK_DEVICE && form_is_fused(weights_of(w).form); }
+
 template <int TILES>
 static void start(const Product &p, Device *device) {
   with_type(p.x.type, [&](auto element) {
     using T = decltype(element);
     if constexpr (sizeof(T) == 2)
       with_form(p.w.form, [&](auto form) {
-        if constexpr (decltype(form)::value > FORM_BF16) start_kernel<decltype(form)::value, T, TILES>(p, device);
+        if constexpr (form_is_fused(decltype(form)::value)) start_kernel<decltype(form)::value, T, TILES>(p, device);
       });
   });
 }
 
 void fused_forward(const Projection *projection, Rows x, int64_t n, Device *device) {
   if (n <= 0 || projection->w->rows <= 0) return;
-  // Plain floats gain nothing from being read here: they come as they are, or to cuBLASLt.
-  if (x.type == FLOAT_32 || projection->w->type != BLOCK_DEVICE || n <= device->thresholds.gemv_rows) {
+  if (x.type == FLOAT_32 || !fused_fits(projection->w) || n <= device->thresholds.gemv_rows) {
     gemv_forward(projection, x, n, device);
     return;
   }

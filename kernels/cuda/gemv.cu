@@ -98,6 +98,5 @@ static void start(const Projection *projection, Rows x, int64_t n, Device *devic
 void gemv_forward(const Projection *projection, Rows x, int64_t n, Device *device) {
   if (n <= 0 || projection->w->rows <= 0) return;
   if (n == 1) start<1>(projection, x, n, device);
-  else if (n == 2) start<2>(projection, x, n, device);
   else start<4>(projection, x, n, device);
 }

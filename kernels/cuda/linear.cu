@@ -235,7 +235,7 @@ void forward_narrow(const Projection *projections, int count, Operand x, int64_t
 
 bool is_fused(const Projection *p, Rows x, int64_t n, Device *device) {
   if (n <= device->thresholds.gemv_rows) gemv_forward(p, x, n, device);
-  else if (!is_plain(p->w) && n <= device->thresholds.fused_rows) fused_forward(p, x, n, device);
+  else if (fused_fits(p->w) && x.type != FLOAT_32 && n <= device->thresholds.fused_rows) fused_forward(p, x, n, device);
   else return false;
   return true;
 }

@@ -4,6 +4,7 @@ struct Block {
   void *address;
   int64_t bytes;
   bool is_used;
+  const char *purpose;
 };
 
 struct Pool {
@@ -11,6 +12,12 @@ struct Pool {
   int64_t count, capacity;
   int64_t used, peak;  // bytes
 };
+
+#ifdef __CUDACC__
+static const int64_t POOL_UNIT = 256, POOL_SLACK = 8;
+#else
+static const int64_t POOL_UNIT = 1, POOL_SLACK = INT64_MAX;  // the simulated device sees what goes beyond a block's own bytes
+#endif
 
 Pool *pool_new_device(void) { return static_cast<Pool *>(memory_new(1, sizeof(Pool))); }
 
@@ -30,24 +37,23 @@ static void pool_shrink(Pool *pool) {
   pool->count = kept;
 }
 
-static void *use_block(Pool *pool, Block *block) {
+static void *use_block(Pool *pool, Block *block, const char *purpose) {
   block->is_used = true;
+  block->purpose = purpose;
   pool->used += block->bytes;
   if (pool->used > pool->peak) pool->peak = pool->used;
   return block->address;
 }
 
-void *pool_take(Pool *pool, int64_t bytes, Device *device) {
-  (void)device;
-  const int64_t unit = 256;
-  int64_t wanted = bytes > 0 ? (bytes + unit - 1) / unit * unit : unit;
+void *pool_take(Pool *pool, int64_t bytes, const char *purpose) {
+  int64_t wanted = bytes > 0 ? (bytes + POOL_UNIT - 1) / POOL_UNIT * POOL_UNIT : POOL_UNIT;
   Block *best = NULL;
   for (int64_t i = 0; i < pool->count; i++) {
     Block *block = &pool->blocks[i];
-    if (block->is_used || block->bytes < wanted || block->bytes > wanted + wanted / 8) continue;
+    if (block->is_used || block->bytes < wanted || block->bytes > wanted + wanted / POOL_SLACK) continue;
     if (!best || block->bytes < best->bytes) best = block;
   }
-  if (best) return use_block(pool, best);
+  if (best) return use_block(pool, best, purpose);
   void *address = NULL;
   if (cudaMalloc(&address, static_cast<size_t>(wanted)) != cudaSuccess) {
     (void)cudaGetLastError();  // it is told below
@@ -61,8 +67,8 @@ void *pool_take(Pool *pool, int64_t bytes, Device *device) {
     pool->capacity = pool->capacity ? 2 * pool->capacity : 64;
     pool->blocks = static_cast<Block *>(memory_grow(pool->blocks, static_cast<size_t>(pool->capacity), sizeof(Block)));
   }
-  pool->blocks[pool->count] = Block{address, wanted, false};
-  return use_block(pool, &pool->blocks[pool->count++]);
+  pool->blocks[pool->count] = Block{address, wanted, false, purpose};
+  return use_block(pool, &pool->blocks[pool->count++], purpose);
 }
 
 void pool_give(Pool *pool, void *address) {
@@ -85,6 +91,35 @@ int64_t pool_available(Pool *pool) {
 }
 
 int64_t pool_peak(const Pool *pool) { return pool->peak; }
+
+void pool_describe(Buffer *text, const Pool *pool) {
+  struct Part {
+    const char *purpose;
+    int64_t bytes;
+  };
+  Part *parts = static_cast<Part *>(memory_new(static_cast<size_t>(pool->count) + 1, sizeof *parts));
+  int64_t count = 0;
+  for (int64_t i = 0; i < pool->count; i++) {
+    const Block *block = &pool->blocks[i];
+    int64_t at = 0;
+    if (!block->is_used) continue;
+    while (at < count && strcmp(parts[at].purpose, block->purpose) != 0) at++;
+    if (at == count) parts[count++].purpose = block->purpose;
+    parts[at].bytes += block->bytes;
+  }
+  for (int64_t i = 0; i < count; i++) {
+    int64_t largest = i;
+    for (int64_t j = i + 1; j < count; j++)
+      if (parts[j].bytes > parts[largest].bytes) largest = j;
+    Part part = parts[largest];
+    parts[largest] = parts[i];
+    parts[i] = part;
+    char bytes[32];
+    buffer_format(text, "%-36s %12s %5.1f%%\n", part.purpose, format_bytes(bytes, static_cast<double>(part.bytes)),
+                  100 * static_cast<double>(part.bytes) / static_cast<double>(pool->used));
+  }
+  free(parts);
+}
 
 enum { RING_PIECES = 4, COPY_KEPT = 8 };
 static const int64_t PIECE_BYTES = 4 << 20, COPY_BYTES = 64 << 10;
@@ -155,7 +190,7 @@ const void *staging_copy(Staging *staging, const void *host, int64_t bytes, Devi
   if (bytes > copy->capacity) {
     pool_give(device->pool, copy->device);
     copy->capacity = bytes > COPY_BYTES ? bytes + bytes / 2 : COPY_BYTES;
-    copy->device = pool_take(device->pool, copy->capacity, device);
+    copy->device = pool_take(device->pool, copy->capacity, "tables of kernels");
     if (!copy->device) device_check(device, cudaErrorMemoryAllocation, "tables of kernels");
     copy->host = static_cast<char *>(memory_grow(copy->host, static_cast<size_t>(copy->capacity), 1));
   }

@@ -15,10 +15,12 @@ extern "C" {
 // are used by work of one stream, so that one may be taken while kernels that read its old contents are still to run.
 struct Pool *pool_new_device(void);
 void pool_free_all(struct Pool *pool);
-void *pool_take(struct Pool *pool, int64_t bytes, Device *device);  // 256-byte aligned; NULL when there is no memory
+// 256-byte aligned; NULL when there is no memory. `purpose` is kept, and must stay.
+void *pool_take(struct Pool *pool, int64_t bytes, const char *purpose);
 void pool_give(struct Pool *pool, void *block);  // NULL is nothing
 int64_t pool_available(struct Pool *pool);  // what the driver has free, and what is kept here
 int64_t pool_peak(const struct Pool *pool);  // the most that was in use at once
+void pool_describe(Buffer *text, const struct Pool *pool);  // what is in use by purpose, the largest first, a line each
 
 // Pinned memory as a ring: a copy to the device is under way while the host goes on, and a piece of the ring is written to again only after
 // its copy has run.

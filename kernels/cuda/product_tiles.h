@@ -346,7 +346,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS) float_product(TileArgume
 #pragma unroll
       for (int j = 0; j < FOURS; j++) {
         const float *four = &sums[4 * f + i][4 * j];
-        room[0][((y + i) * LINE + x + 64 * j) / 4] = make_float4(four[0], four[1], four[2], four[3]);
+        reinterpret_cast<float4 *>(room)[((y + i) * LINE + x + 64 * j) / 4] = make_float4(four[0], four[1], four[2], four[3]);
       }
     __syncthreads();
     store_lines<64, EXTENT, FLOAT_THREADS, 64, 64>(p, reinterpret_cast<const float *>(room), row + 64 * f, column, alpha);

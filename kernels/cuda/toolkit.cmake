@@ -36,7 +36,7 @@ elseif(LORA_CUDA)
     target_include_directories(lora_cuda PRIVATE ${CMAKE_SOURCE_DIR})
     target_compile_features(lora_cuda PRIVATE cuda_std_17)
     target_compile_options(lora_cuda PRIVATE -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers -lineinfo)
-    target_link_libraries(lora_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt)
+    target_link_libraries(lora_cuda PRIVATE CUDA::cudart_static CUDA::cublasLt ${CMAKE_DL_LIBS})
     set_target_properties(lora_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
     install(TARGETS lora_cuda LIBRARY DESTINATION lib/lora)
     # What ptxas says of the kernels is kept for scripts/cuda-evidence, which then need not compile them again.

@@ -34,6 +34,7 @@ bool weights_have_integer_levels(const Matrix *w);
 // A projection of few rows x[n, w->columns], whole, with all of its terms (kernels/linear.h), where the weights are dequantised within the
 // product and only once. Any n is computed; the choice is the caller's, by device->thresholds.
 void fused_forward(const Projection *projection, Rows x, int64_t n, Device *device);
+bool fused_fits(const Matrix *w);  // has a kernel of its type; the rest goes by gemv_forward, or by panels
 // For the very fewest rows, and for activations of float32: sums in float32 of unrounded weights.
 void gemv_forward(const Projection *projection, Rows x, int64_t n, Device *device);
 

@@ -1,0 +1,201 @@
+#define _GNU_SOURCE
+// The program on a CUDA device as a user meets it, on the simulated one: training beside the CPU's, exact resumption, float16, offloading,
+// generation, and what it says when memory does not suffice.
+#include <jansson.h>
+#include <math.h>
+
+#include "core/file.h"
+#include "tests/support/test.h"
+
+static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
+static char *folder;  // of the test that runs
+
+static int make_folder(void **state) {
+  (void)state;
+  folder = temporary_folder();
+  return 0;
+}
+
+static int remove_folder(void **state) {
+  (void)state;
+  directory_remove(folder);
+  free(folder);
+  return 0;
+}
+
+static void write_file(const char *name, const char *text) {
+  char *path = path_join(folder, name);
+  assert_ok(file_write_whole(path, text, strlen(text)));
+  free(path);
+}
+
+// A recipe over 12 short rows of tokens.
+static char *write_recipe(const char *name, const char *more) {
+  Buffer rows = {0};
+  for (int i = 0; i < 12; i++)
+    for (int part = 0; part < 2; part++) {
+      buffer_append_string(&rows, part ? "], \"labels\": [" : "{\"input_ids\": [");
+      for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", part && j < 3 ? -100 : 260 + (i * 37 + j * 11) % 200);
+      if (part) buffer_append_string(&rows, "]}\n");
+    }
+  write_file("rows.jsonl", rows.data);
+  buffer_release(&rows);
+  char *text = memory_format(
+      "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: true\n"
+      "datasets:\n  - path: %s/rows.jsonl\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 6\n"
+      "save_steps: 3\nlearning_rate: 1e-2\nval_set_size: 2\neval_steps: 3\noutput_dir: %s/%s\n%s",
+      tiny, folder, folder, name, more);
+  char *file = memory_format("%s.yml", name), *path = path_join(folder, file);
+  write_file(file, text);
+  free(file);
+  free(text);
+  return path;
+}
+
+static void assert_runs(Buffer *output, const char *command) {
+  output->length = 0;
+  int code = run_program(output, "%s", command);
+  if (code != 0) fail_msg("exit code %d of %s: %s", code, command, output->data ? output->data : "");
+}
+
+static void train(const char *name, const char *more) {
+  Buffer output = {0};
+  char *recipe = write_recipe(name, more), *command = memory_format("train %s", recipe);
+  assert_runs(&output, command);
+  buffer_release(&output);
+  free(recipe);
+  free(command);
+}
+
+// The values of `key` in a run's metrics.jsonl; returns how many there are.
+static int read_metrics(double *values, int most, const char *name, const char *key) {
+  char *relative = memory_format("%s/metrics.jsonl", name), *path = path_join(folder, relative);
+  Buffer text = {0};
+  assert_ok(file_read(&text, path, 1 << 20));
+  int count = 0;
+  for (char *line = strtok(text.data, "\n"); line && count < most; line = strtok(NULL, "\n")) {
+    json_t *object = json_loads(line, 0, NULL), *value = json_object_get(object, key);
+    if (value) values[count++] = json_number_value(value);
+    json_decref(object);
+  }
+  buffer_release(&text);
+  free(path);
+  free(relative);
+  return count;
+}
+
+static void compare_metrics(const char *a, const char *b, const char *key, double tolerance) {
+  double first[16], second[16];
+  int count = read_metrics(first, 16, a, key);
+  assert_true(count > 0);
+  assert_int_equal(count, read_metrics(second, 16, b, key));
+  for (int i = 0; i < count; i++)
+    if (!(fabs(first[i] - second[i]) <= tolerance * fabs(first[i])))
+      fail_msg("%s %d is %.9g in %s and %.9g in %s", key, i, first[i], a, second[i], b);
+}
+
+static void assert_same_adapter(const char *a, const char *b) {
+  Buffer files[2] = {{0}, {0}};
+  const char *names[] = {a, b};
+  for (int i = 0; i < 2; i++) {
+    char *relative = memory_format("%s/adapter_model.safetensors", names[i]), *path = path_join(folder, relative);
+    assert_ok(file_read(&files[i], path, 1 << 24));
+    free(path);
+    free(relative);
+  }
+  assert_int_equal(files[0].length, files[1].length);
+  assert_memory_equal(files[0].data, files[1].data, files[0].length);
+  for (int i = 0; i < 2; i++) buffer_release(&files[i]);
+}
+
+static void training_has_the_losses_of_the_cpu(void **state) {
+  (void)state;
+  train("cpu", "bf16: false\n");
+  train("cuda", "bf16: false\ndevice: cuda\nexport: {gguf: [q8_0]}\n");
+  compare_metrics("cpu", "cuda", "loss", 1e-4);
+  compare_metrics("cpu", "cuda", "eval_loss", 1e-4);
+  compare_metrics("cpu", "cuda", "grad_norm", 1e-3);
+  char *merged = path_join(folder, "cuda/merged-q8_0.gguf");
+  assert_true(file_exists(merged));
+  free(merged);
+}
+
+static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
+  (void)state;
+  train("whole", "device: cuda\noptimizer: adamw_8bit\n");
+  Buffer output = {0};
+  char *recipe = write_recipe("broken", "device: cuda\noptimizer: adamw_8bit\n");
+  char *command = memory_format("train %s", recipe);
+  assert_runs(&output, command);
+  free(command);
+  command = memory_format("train %s --resume %s/broken/checkpoint-3", recipe, folder);
+  assert_runs(&output, command);
+  assert_same_adapter("whole", "broken");
+  buffer_release(&output);
+  free(command);
+  free(recipe);
+}
+
+static void float16_trains_with_a_scaled_loss(void **state) {
+  (void)state;
+  train("exact", "bf16: false\ndevice: cuda\nlora_dropout: 0\n");
+  train("half", "fp16: true\ndevice: cuda\nlora_dropout: 0\n");
+  compare_metrics("exact", "half", "loss", 2e-2);
+}
+
+static void offloaded_activations_change_no_bit(void **state) {
+  (void)state;
+  train("kept", "device: cuda\ngradient_checkpointing: true\n");
+  train("moved", "device: cuda\ngradient_checkpointing: offload\n");
+  assert_same_adapter("kept", "moved");
+}
+
+static void generation_is_that_of_the_cpu(void **state) {
+  (void)state;
+  Buffer texts[2] = {{0}, {0}};
+  const char *devices[] = {"cpu", "cuda"};
+  for (int i = 0; i < 2; i++) {
+    char *command = memory_format("generate --model %s --prompt 'Once upon a' --max-tokens 12 --temperature 0 --quiet --device %s", tiny, devices[i]);
+    assert_runs(&texts[i], command);
+    free(command);
+  }
+  assert_string_equal(texts[0].data, texts[1].data);
+  for (int i = 0; i < 2; i++) buffer_release(&texts[i]);
+}
+
+static void too_little_memory_is_told_before_the_first_step(void **state) {
+  (void)state;
+  Buffer output = {0};
+  char *recipe = write_recipe("small", "device: cuda\n");
+  setenv("LORA_SIMULATED_MEMORY", "300000", 1);
+  int code = run_program(&output, "train %s", recipe);
+  unsetenv("LORA_SIMULATED_MEMORY");
+  if (code != 4 || !strstr(output.data, "cuda:0") || !strstr(output.data, "memory"))
+    fail_msg("exit code %d: %s", code, output.data ? output.data : "");
+  buffer_release(&output);
+  free(recipe);
+}
+
+static void a_device_that_is_not_there_is_told(void **state) {
+  (void)state;
+  Buffer output = {0};
+  assert_int_equal(run_program(&output, "generate --model %s --prompt x --device cuda:7", tiny), 2);
+  assert_non_null(strstr(output.data, "cuda:7"));
+  buffer_release(&output);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
+
+int main(void) {
+  setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
+  const struct CMUnitTest tests[] = {
+      TEST(training_has_the_losses_of_the_cpu),
+      TEST(a_resumed_run_has_the_bits_of_one_without_a_break),
+      TEST(float16_trains_with_a_scaled_loss),
+      TEST(offloaded_activations_change_no_bit),
+      TEST(generation_is_that_of_the_cpu),
+      TEST(too_little_memory_is_told_before_the_first_step),
+      TEST(a_device_that_is_not_there_is_told),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
