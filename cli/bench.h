@@ -61,8 +61,8 @@ BenchPeak bench_peak(Backend *backend);
 // All but the elementwise kernels in float32 and, where there are instructions for it, in bfloat16. linear_forward for each number of rows
 // (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1 and
 // levels are evenly spaced. `type`: what w was before the device had it.
-void bench_linear(KernelRates *rates, const Matrix *w, BlockType type, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
-                  Backend *backend);
+void bench_linear(KernelRates *rates, const Matrix *w, BlockType type, const int64_t *rows, int count, int64_t first_backward,
+                  BenchPeak peak, Backend *backend);
 // weight_backward and low_rank_backward of LoRA's factors.
 void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend);
 // linear_cross_entropy, forward and backward.

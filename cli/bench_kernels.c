@@ -152,8 +152,8 @@ static void bench_product(KernelRates *rates, BenchFunction function, const char
   }
 }
 
-void bench_linear(KernelRates *rates, const Matrix *w, BlockType weights, const int64_t *rows, int count, int64_t first_backward, BenchPeak peak,
-                  Backend *backend) {
+void bench_linear(KernelRates *rates, const Matrix *w, BlockType weights, const int64_t *rows, int count, int64_t first_backward,
+                  BenchPeak peak, Backend *backend) {
   int64_t most = rows[count - 1];
   Matrix before = {.type = weights};
   for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
@@ -320,7 +320,8 @@ static AttentionCall attention_call(BenchMemory *memory, const BenchShape *s, in
   AttentionCall call = {
       .spans = arena_new(&memory->arena, (size_t)documents, sizeof *call.spans), .documents = documents, .type = type, .backend = backend};
   void **query_like[] = {&call.o, &call.q, &call.dq, &call.go}, **key_like[] = {&call.k, &call.v, &call.dk, &call.dv};
-  for (int i = 0; i < 4; i++) *query_like[i] = bench_activations(memory, queries, type), *key_like[i] = bench_activations(memory, keys, type);
+  for (int i = 0; i < 4; i++)
+    *query_like[i] = bench_activations(memory, queries, type), *key_like[i] = bench_activations(memory, keys, type);
   call.lse = floats(memory, heads);
   for (int64_t d = 0; d < documents; d++) call.spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
   call.shape =

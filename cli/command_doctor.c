@@ -54,7 +54,8 @@ static Status find_devices(Doctor *doctor) {
   buffer_release(&text);
   if (is_asked) return backend_new(&doctor->device, asked, (int)doctor->arguments->threads);
   if (!doctor->devices || is_cpu_only) return STATUS_OK;
-  if (backend_new(&doctor->device, "cuda", (int)doctor->arguments->threads) != STATUS_OK) doctor->no_devices = memory_copy_string(status_message());
+  if (backend_new(&doctor->device, "cuda", (int)doctor->arguments->threads) != STATUS_OK)
+    doctor->no_devices = memory_copy_string(status_message());
   return STATUS_OK;
 }
 
@@ -146,9 +147,9 @@ static json_t *checks_json(const Doctor *doctor) {
   json_t *checks = json_array();
   for (int i = 0; i < doctor->check_count; i++) {
     const KernelCheck *check = &doctor->checks[i];
-    json_t *object = json_pack("{s:s, s:s, s:s, s:b, s:i, s:f, s:s}", "table", doctor->checked[i], "kernel", check->kernel, "activations",
-                               type_name(check->type), "ok", check->is_ok, "cases", check->cases, "tolerance", check->tolerance, "case",
-                               check->worst);
+    json_t *object =
+        json_pack("{s:s, s:s, s:s, s:b, s:i, s:f, s:s}", "table", doctor->checked[i], "kernel", check->kernel, "activations",
+                  type_name(check->type), "ok", check->is_ok, "cases", check->cases, "tolerance", check->tolerance, "case", check->worst);
     json_object_set_new(object, "error", isfinite(check->error) ? json_real(check->error) : json_null());
     json_array_append_new(checks, object);
   }
@@ -163,14 +164,14 @@ static void print_json(const Doctor *doctor) {
   for (int i = 0; i < LIBRARIES; i++) json_object_set_new(libraries, versions[i].name, json_string(versions[i].version));
   for (const char *line = doctor->devices; line && *line; line += strcspn(line, "\n"), line += *line == '\n')
     json_array_append_new(devices, json_stringn(line, strcspn(line, "\n")));
-  object = json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:b}", "instruction_sets", tables, "chosen", doctor->cpu->kernels->name, "threads",
-                     pool_threads(doctor->cpu->pool), "memory_available_bytes",
-                     (json_int_t)doctor->cpu->available_bytes(doctor->cpu), "devices", devices, "libraries", libraries, "kernels",
-                     checks_json(doctor), "ok", doctor->wrong == 0);
+  object =
+      json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:b}", "instruction_sets", tables, "chosen", doctor->cpu->kernels->name, "threads",
+                pool_threads(doctor->cpu->pool), "memory_available_bytes", (json_int_t)doctor->cpu->available_bytes(doctor->cpu), "devices",
+                devices, "libraries", libraries, "kernels", checks_json(doctor), "ok", doctor->wrong == 0);
   if (doctor->no_devices) json_object_set_new(object, "no_devices", json_string(doctor->no_devices));
   if (doctor->library)
-    json_object_set_new(object, "cuda", json_pack("{s:s, s:i, s:i}", "library", doctor->library, "runtime", doctor->runtime, "driver",
-                                                  doctor->driver));
+    json_object_set_new(object, "cuda",
+                        json_pack("{s:s, s:i, s:i}", "library", doctor->library, "runtime", doctor->runtime, "driver", doctor->driver));
   json_dumpf(object, stdout, JSON_COMPACT);
   printf("\n");
   json_decref(object);
@@ -224,14 +225,14 @@ Status command_doctor(int argc, char **argv) {
        .min = 1,
        .max = 4096},
   };
-  const CommandLine line = {
-      .name = "doctor",
-      .usage = "[--device cuda [--tune]]",
-      .summary =
-          "Tells processors, devices and libraries, and checks every kernel of this machine against its definition in plain C: those of the\n"
-          "CPU, and of a CUDA device where there is one or --device names it. A difference is an exit code of 1.",
-      .options = options,
-      .option_count = sizeof options / sizeof options[0]};
+  const CommandLine line = {.name = "doctor",
+                            .usage = "[--device cuda [--tune]]",
+                            .summary =
+                                "Tells processors, devices and libraries, and checks every kernel of this machine against its definition "
+                                "in plain C: those of the\n"
+                                "CPU, and of a CUDA device where there is one or --device names it. A difference is an exit code of 1.",
+                            .options = options,
+                            .option_count = sizeof options / sizeof options[0]};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   tune.columns = tune.rows;

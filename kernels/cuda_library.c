@@ -49,7 +49,8 @@ static Status library_find(void *function, size_t size, const char *name) {
   void *library;
   TRY(library_open(&library));
   void *symbol = dlsym(library, name);
-  if (!symbol) return status_fail(STATUS_USAGE, "the CUDA backend has no %s: it belongs to another version of this program; build again", name);
+  if (!symbol)
+    return status_fail(STATUS_USAGE, "the CUDA backend has no %s: it belongs to another version of this program; build again", name);
   memcpy(function, &symbol, size);  // C has no conversion from an object's pointer to a function's
   return STATUS_OK;
 }

@@ -25,8 +25,8 @@ static Status backend_check(Backend *backend) {
   CHECK(device, cudaStreamSynchronize(device->side));
   if (device->error == cudaSuccess) return STATUS_OK;
   if (device->error == cudaErrorMemoryAllocation)
-    return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory (%s): a smaller micro_batch_size or sequence_len needs less", device->number,
-                       device->where);
+    return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory (%s): a smaller micro_batch_size or sequence_len needs less",
+                       device->number, device->where);
   return status_fail(STATUS_FAILED, "cuda:%d: %s (%s)", device->number, cudaGetErrorString(device->error), device->where);
 }
 

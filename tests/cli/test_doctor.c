@@ -136,12 +136,9 @@ static void what_is_measured_is_kept(void **state) {
 int main(void) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_kernel_is_checked),
-      cmocka_unit_test(the_processor_is_well),
-      cmocka_unit_test(the_simulated_device_is_well),
-      cmocka_unit_test(no_device_is_told_and_asking_for_it_fails),
-      cmocka_unit_test(a_wrong_kernel_is_found),
-      cmocka_unit_test(what_is_measured_is_kept),
+      cmocka_unit_test(every_kernel_is_checked),      cmocka_unit_test(the_processor_is_well),
+      cmocka_unit_test(the_simulated_device_is_well), cmocka_unit_test(no_device_is_told_and_asking_for_it_fails),
+      cmocka_unit_test(a_wrong_kernel_is_found),      cmocka_unit_test(what_is_measured_is_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
