@@ -97,7 +97,8 @@ Status perplexity_measure(Perplexity *out, const Model *model, const int32_t *id
     out->tokens += pass.counted;
     out->chunks = i + 1;
     progress_show(i + 1, chunks, "perplexity %.4f", perplexity_value(out));
-    if (!isfinite(out->nll))
+    status = model->backend->check(model->backend);
+    if (status == STATUS_OK && !isfinite(out->nll))
       status = status_fail(STATUS_FAILED, "chunk %" PRId64 " of the text: the model's likelihood is no number", i + 1);
   }
   progress_clear();

@@ -113,7 +113,10 @@ static Status feed_chunk(Session *session, const int32_t *ids, int64_t count, bo
   session->last_row = (int32_t)(count - 1);
   session->span = (AttentionSpan){.query_begin = 0, .query_end = count, .key_begin = 0, .key_end = session->length + count};
   tape_forward(&pass->tape);
-  if (with_logits) tape_read(session->logits, &pass->tape, pass->logits);
+  if (with_logits) {
+    tape_read(session->logits, &pass->tape, pass->logits);
+    TRY(session->model->backend->check(session->model->backend));
+  }
   memcpy(session->tokens + session->length, ids, (size_t)count * sizeof *ids);
   session->length += count;
   return STATUS_OK;

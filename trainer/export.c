@@ -74,7 +74,8 @@ Status run_export(Run *run, double loss, double eval_loss) {
   char *gguf = path_join(folder, "adapter.gguf"), *recipe = path_join(folder, "recipe.yml"), *card_path = path_join(folder, "README.md");
   Buffer card = {0};
   write_card(&card, run, loss, eval_loss);
-  Status status = STATUS_OK;
+  Status status;
+  TRY_DONE(run->backend->check(run->backend));
   TRY_DONE(adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe)));
   TRY_DONE(adapter_save_gguf(run->adapter, gguf));
   TRY_DONE(file_write_whole(recipe, run->recipe->resolved, strlen(run->recipe->resolved)));

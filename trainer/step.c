@@ -149,6 +149,7 @@ Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, floa
   tape_forward(tape);
   if (mode == TAPE_TRAIN) tape_backward(tape);
   tape_read(step->nll, tape, loss);
+  TRY(tape->backend->check(tape->backend));
   for (int64_t i = 0; i < labelled; i++) *nll += step->nll[i];
   return STATUS_OK;
 }

@@ -106,6 +106,7 @@ static Status write_adapter(const char *folder, void *context) {
 static Status save_checkpoint(Loop *loop) {
   Run *run = loop->run;
   const Recipe *recipe = run->recipe;
+  TRY(run->backend->check(run->backend));  // nothing of a device that has failed is kept
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;

@@ -411,9 +411,18 @@ const AttentionEngine *attention_stand_in(const AttentionEngine *engine) {
 }
 #endif
 
+// Tiles are of heads of at most so much; no model of ours has larger ones.
+static bool is_too_large(AttentionShape shape, Device *device) {
+  enum { LARGEST_HEAD = 256 };
+  if (shape.head_size <= LARGEST_HEAD && shape.value_size <= LARGEST_HEAD) return false;
+  device_check(device, cudaErrorNotSupported, "attention with heads of more than 256");
+  return true;
+}
+
 void cuda_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                             int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
   Device *device = device_of(backend);
+  if (is_too_large(shape, device)) return;
   AttentionCall call = {};
   call.type = type, call.spans = spans, call.span_count = span_count, call.shape = shape;
   call.q = q, call.k = k, call.v = v, call.o = o, call.lse = lse;
@@ -425,6 +434,7 @@ void cuda_attention_backward(void *dq, void *dk, void *dv, float *scratch, const
                              const void *k, const void *v, FloatType type, const AttentionSpan *spans, int64_t span_count,
                              const int32_t *query_ends, AttentionShape shape, Backend *backend) {
   Device *device = device_of(backend);
+  if (is_too_large(shape, device)) return;
   AttentionCall call = {};
   call.type = type, call.spans = spans, call.span_count = span_count, call.shape = shape;
   call.q = q, call.k = k, call.v = v, call.o = const_cast<void *>(o), call.lse = const_cast<float *>(lse);
