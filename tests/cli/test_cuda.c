@@ -122,9 +122,9 @@ static void training_has_the_losses_of_the_cpu(void **state) {
 
 static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
   (void)state;
-  train("whole", "device: cuda\noptimizer: adamw_8bit\n");
+  train("whole", "device: cuda\nbf16: true\noptimizer: adamw_8bit\n");
   Buffer output = {0};
-  char *recipe = write_recipe("broken", "device: cuda\noptimizer: adamw_8bit\n");
+  char *recipe = write_recipe("broken", "device: cuda\nbf16: true\noptimizer: adamw_8bit\n");
   char *command = memory_format("train %s", recipe);
   assert_runs(&output, command);
   free(command);
@@ -145,8 +145,8 @@ static void float16_trains_with_a_scaled_loss(void **state) {
 
 static void offloaded_activations_change_no_bit(void **state) {
   (void)state;
-  train("kept", "device: cuda\ngradient_checkpointing: true\n");
-  train("moved", "device: cuda\ngradient_checkpointing: offload\n");
+  train("kept", "device: cuda\nbf16: true\ngradient_checkpointing: true\n");
+  train("moved", "device: cuda\nbf16: true\ngradient_checkpointing: offload\n");
   assert_same_adapter("kept", "moved");
 }
 
