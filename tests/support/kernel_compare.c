@@ -169,3 +169,22 @@ void cases_compare(KernelOp op, FloatType type, int64_t most_flop, Backend *back
   }
   assert_true(compared > 0 || type != FLOAT_32);
 }
+
+void cases_of_nothing_write_nothing(Backend *backend) {
+  for (int op = 0; op < OP_COUNT; op++) {
+    if (op == OP_sum_of_squares) continue;
+    Arena arena = {0};
+    Rng rng = rng_new(CASES_SEED, RNG_STREAM_TEST);
+    KernelCase *c = kernel_ops[op].make(&arena, &rng, 1);
+    float *out[CASE_OUTPUTS];
+    c->n = 0, c->span_count = 0;
+    for (int i = 0; i < CASE_OUTPUTS; i++)
+      if (c->counts[i] > 0 && !c->initial[i]) c->initial[i] = arena_new(&arena, (size_t)c->counts[i], sizeof(float));
+    case_outputs_new(out, &arena, c);
+    case_run(out, c, backend);
+    for (int i = 0; i < CASE_OUTPUTS; i++)
+      if (c->counts[i] > 0) assert_memory_equal(out[i], c->initial[i], (size_t)c->counts[i] * sizeof(float));
+    arena_release(&arena);
+  }
+  assert_true(backend->kernels->sum_of_squares(NULL, 0, backend) == 0);
+}
