@@ -71,8 +71,8 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
   if (report.overflowed)
-    log_info("step %lld: a gradient overflowed float16; left out, and the loss is scaled by %g from here on", (long long)loop->state.step + 1,
-             run->optimizer->loss_scale.value);
+    log_info("step %lld: a gradient overflowed float16; left out, and the loss is scaled by %g from here on",
+             (long long)loop->state.step + 1, run->optimizer->loss_scale.value);
   else if (report.skipped)
     log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
   double epoch_share = (double)(loop->state.micro_batch + count) / (double)loop->plan.batch_count;

@@ -89,7 +89,8 @@ template <int COLUMNS>
 __device__ __forceinline__ int tile_place(int row, int packet) {
   constexpr int PACKETS = COLUMNS / 8;
   static_assert(PACKETS % 8 == 0 || PACKETS % 8 == 4, "else packets would leave their row");
-  return row * COLUMNS + (packet ^ (PACKETS % 8 == 0 ? row % 8 : row / 2 % 4)) * 8;
+  if (PACKETS % 8 == 4) return row * COLUMNS + (packet ^ row / 2 % 4) * 8;
+  return row * COLUMNS + packet / 8 * 64 + (packet % 8 ^ row % 8) * 8;  // so that places 64 columns apart need one register
 }
 
 // Begins to copy rows first .. first + count - 1 into a tile, which is there after cp_async_wait and a barrier. All threads.

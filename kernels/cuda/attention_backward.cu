@@ -8,7 +8,7 @@
 // for keys with P and dS turned. S and dP are computed twice, 7 products for the 5 that atomics would allow.
 #include "kernels/cuda/attention.h"
 
-// What a kernel computes. Heads of more than 128 get dK and dV one after the other: the sums of both do not fit into registers.
+// What a kernel computes. Heads larger than 128 get dK and dV one after the other: the sums of both do not fit into registers.
 enum Wanted { WANTED_QUERIES = 1, WANTED_KEYS = 2, WANTED_VALUES = 4 };
 
 template <typename T>
@@ -130,7 +130,7 @@ __device__ __forceinline__ void store_sums(const HeadRows<T> &to, int row, const
 // evidence: threads WARPS / 4 * WARP, shared sizeof(T) * (16 * WARPS / 4 + OTHERS * 1) * (HEAD + VALUE) + 1 * 3 * OTHERS * 4
 // evidence: threads WARPS / 8 * WARP, shared sizeof(T) * (16 * WARPS / 8 + OTHERS * 1) * (HEAD + VALUE) + 1 * 3 * OTHERS * 4
 template <typename T, int HEAD, int VALUE, int OTHERS, int WANTED, int WARPS>
-__global__ void __launch_bounds__(WARPS *WARP) attention_backward_tiles(Backward<T> b) {
+__global__ void __launch_bounds__(WARPS *WARP, 1) attention_backward_tiles(Backward<T> b) {
   DYNAMIC_SHARED(T, memory);
   constexpr int N = OTHERS / 8;
   constexpr bool OWNS_KEYS = !(WANTED & WANTED_QUERIES), WANTS_HEAD = WANTED & (WANTED_QUERIES | WANTED_KEYS);
@@ -320,7 +320,8 @@ template <typename T, typename SIZES, int WANTED>
 static void start_tiles(Backward<T> b, const Call &call) {
   constexpr int HEAD = SIZES::HEAD, VALUE = SIZES::VALUE, WARPS = 8;
   constexpr bool OWNS_KEYS = !(WANTED & WANTED_QUERIES);
-  constexpr int OTHERS = HEAD <= 64 ? 64 : HEAD == 192 && OWNS_KEYS ? 16 : 32;  // so that nothing spills
+  // So that nothing spills; on sm_75, whose type is float16, a copy takes registers.
+  constexpr int OTHERS = HEAD <= 64 ? 64 : HEAD == 256 || (HEAD == 128 && std::is_same<T, fp16>::value) ? 16 : 32;
   static const int plans[][2] = {{8, 2}, {4, 2}, {4, 1}, {2, 1}, {1, 1}};  // warps, stages
   int64_t most = 1, bytes = 0, warps = 0;
   for (int64_t s = 0; s < call.span_count; s++) {
@@ -343,7 +344,7 @@ template <typename T>
 static void backward_by_tiles(const Backward<T> &b, const Call &call) {
   with_sizes(call.shape, [&](auto sizes) {
     using S = decltype(sizes);
-    if constexpr (S::HEAD + S::VALUE <= 320) {
+    if constexpr (S::HEAD + S::VALUE <= 256) {
       start_tiles<T, S, WANTED_KEYS | WANTED_VALUES>(b, call);
     } else {
       start_tiles<T, S, WANTED_VALUES>(b, call);

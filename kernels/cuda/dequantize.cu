@@ -24,7 +24,7 @@ __device__ __forceinline__ void store_octet(T *to, const float values[OCTET], in
 
 // Block (i, c): rows 4 i and the next, octets blockDim c and the next.
 template <Form F, typename T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)
     dequantize_rows(T *out, int64_t step, bool is_packed, float alpha, Weights w, const int32_t *ids, int64_t first, int64_t rows) {
   SHARED(float, book, [BOOK_ROOM<F>]);
   load_book<F>(book, w);

@@ -34,7 +34,7 @@ enum { WARP = 32, WHOLE_WARP = -1 };  // the mask of all lanes: WHOLE_WARP as un
 // Shared memory of a block: SHARED(float, sums, [8][32]) declares `sums`; one array of run-time size (launch's `shared`) is declared by
 // DYNAMIC_SHARED(uint8_t, memory), 16-byte aligned.
 #define SHARED(type, name, extent) __shared__ type name extent
-#define DYNAMIC_SHARED(type, name)                             \
+#define DYNAMIC_SHARED(type, name)                                 \
   extern __shared__ __align__(16) unsigned char dynamic_shared_[]; \
   type *name = reinterpret_cast<type *>(dynamic_shared_)
 
@@ -65,11 +65,17 @@ __device__ __forceinline__ void cp_async_wait() {
 // gets from matrix i, in r[i], the elements (l / 4, l % 4 * 2) and the next; transposed: (l % 4 * 2, l / 4) and that of the next row.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t r[4], const void *row) {
   unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(from)
+               : "memory");
 }
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t r[4], const void *row) {
   unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(from)
+               : "memory");
 }
 
 // d[16, 8] += a[16, 16] b[16, 8], float32 sums, by a warp (PTX ISA, "Matrix Fragments for mma.m16n8k16"). With g = lane / 4, t = lane % 4:
@@ -124,11 +130,17 @@ __device__ __forceinline__ float to_float(fp16 x) { return __half2float(x); }
 template <typename T>
 __device__ __forceinline__ T from_float(float x);  // to nearest even
 template <>
-__device__ __forceinline__ float from_float<float>(float x) { return x; }
+__device__ __forceinline__ float from_float<float>(float x) {
+  return x;
+}
 template <>
-__device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+__device__ __forceinline__ bf16 from_float<bf16>(float x) {
+  return __float2bfloat16_rn(x);
+}
 template <>
-__device__ __forceinline__ fp16 from_float<fp16>(float x) { return __float2half_rn(x); }
+__device__ __forceinline__ fp16 from_float<fp16>(float x) {
+  return __float2half_rn(x);
+}
 
 // Two 16-bit elements in a register, `low` first in memory.
 template <typename T>
@@ -163,9 +175,13 @@ struct alignas(16) Packet {
   T at[COUNT];
 };
 template <typename T>
-__device__ __forceinline__ Packet<T> load_packet(const T *from) { return *reinterpret_cast<const Packet<T> *>(from); }
+__device__ __forceinline__ Packet<T> load_packet(const T *from) {
+  return *reinterpret_cast<const Packet<T> *>(from);
+}
 template <typename T>
-__device__ __forceinline__ void store_packet(T *to, const Packet<T> &packet) { *reinterpret_cast<Packet<T> *>(to) = packet; }
+__device__ __forceinline__ void store_packet(T *to, const Packet<T> &packet) {
+  *reinterpret_cast<Packet<T> *>(to) = packet;
+}
 
 // Sums and maxima over a warp, the same in all lanes and always added in one order.
 __device__ __forceinline__ float warp_sum(float x) {

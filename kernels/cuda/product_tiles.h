@@ -286,7 +286,7 @@ static __device__ __forceinline__ void keep_floats(float *tile, const float valu
 }
 
 template <int SIDE, bool A_ALONG_K, bool B_ALONG_K>
-static __global__ void __launch_bounds__(FLOAT_THREADS) float_product(TileArguments p) {
+static __global__ void __launch_bounds__(FLOAT_THREADS, 1) float_product(TileArguments p) {
   constexpr int EXTENT = 16 * SIDE, LOADS = EXTENT * FLOAT_K / FLOAT_THREADS, FOURS = SIDE / 4;
   constexpr int LINE = EXTENT + 4, ROOM = FLOAT_K * LINE / 4;
   SHARED(float4, room, [4][ROOM]);  // tiles of a, in turns, and of b

@@ -8,23 +8,8 @@
 #include "tests/support/test.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
-static char *folder;  // of the test that runs
-
-static int make_folder(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int remove_folder(void **state) {
-  (void)state;
-  directory_remove(folder);
-  free(folder);
-  return 0;
-}
-
 static void write_file(const char *name, const char *text) {
-  char *path = path_join(folder, name);
+  char *path = path_join(test_folder, name);
   assert_ok(file_write_whole(path, text, strlen(text)));
   free(path);
 }
@@ -44,8 +29,8 @@ static char *write_recipe(const char *name, const char *more) {
       "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: true\n"
       "datasets:\n  - path: %s/rows.jsonl\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 6\n"
       "save_steps: 3\nlearning_rate: 1e-2\nval_set_size: 2\neval_steps: 3\noutput_dir: %s/%s\n%s",
-      tiny, folder, folder, name, more);
-  char *file = memory_format("%s.yml", name), *path = path_join(folder, file);
+      tiny, test_folder, test_folder, name, more);
+  char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
   write_file(file, text);
   free(file);
   free(text);
@@ -69,7 +54,7 @@ static void train(const char *name, const char *more) {
 
 // The values of `key` in a run's metrics.jsonl; returns how many there are.
 static int read_metrics(double *values, int most, const char *name, const char *key) {
-  char *relative = memory_format("%s/metrics.jsonl", name), *path = path_join(folder, relative);
+  char *relative = memory_format("%s/metrics.jsonl", name), *path = path_join(test_folder, relative);
   Buffer text = {0};
   assert_ok(file_read(&text, path, 1 << 20));
   int count = 0;
@@ -98,7 +83,7 @@ static void assert_same_adapter(const char *a, const char *b) {
   Buffer files[2] = {{0}, {0}};
   const char *names[] = {a, b};
   for (int i = 0; i < 2; i++) {
-    char *relative = memory_format("%s/adapter_model.safetensors", names[i]), *path = path_join(folder, relative);
+    char *relative = memory_format("%s/adapter_model.safetensors", names[i]), *path = path_join(test_folder, relative);
     assert_ok(file_read(&files[i], path, 1 << 24));
     free(path);
     free(relative);
@@ -115,7 +100,7 @@ static void training_has_the_losses_of_the_cpu(void **state) {
   compare_metrics("cpu", "cuda", "loss", 1e-4);
   compare_metrics("cpu", "cuda", "eval_loss", 1e-4);
   compare_metrics("cpu", "cuda", "grad_norm", 1e-3);
-  char *merged = path_join(folder, "cuda/merged-q8_0.gguf");
+  char *merged = path_join(test_folder, "cuda/merged-q8_0.gguf");
   assert_true(file_exists(merged));
   free(merged);
 }
@@ -128,7 +113,7 @@ static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
   char *command = memory_format("train %s", recipe);
   assert_runs(&output, command);
   free(command);
-  command = memory_format("train %s --resume %s/broken/checkpoint-3", recipe, folder);
+  command = memory_format("train %s --resume %s/broken/checkpoint-3", recipe, test_folder);
   assert_runs(&output, command);
   assert_same_adapter("whole", "broken");
   buffer_release(&output);
@@ -155,7 +140,8 @@ static void generation_is_that_of_the_cpu(void **state) {
   Buffer texts[2] = {{0}, {0}};
   const char *devices[] = {"cpu", "cuda"};
   for (int i = 0; i < 2; i++) {
-    char *command = memory_format("generate --model %s --prompt 'Once upon a' --max-tokens 12 --temperature 0 --quiet --device %s", tiny, devices[i]);
+    char *command =
+        memory_format("generate --model %s --prompt 'Once upon a' --max-tokens 12 --temperature 0 --quiet --device %s", tiny, devices[i]);
     assert_runs(&texts[i], command);
     free(command);
   }
@@ -184,18 +170,13 @@ static void a_device_that_is_not_there_is_told(void **state) {
   buffer_release(&output);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
-
 int main(void) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
-      TEST(training_has_the_losses_of_the_cpu),
-      TEST(a_resumed_run_has_the_bits_of_one_without_a_break),
-      TEST(float16_trains_with_a_scaled_loss),
-      TEST(offloaded_activations_change_no_bit),
-      TEST(generation_is_that_of_the_cpu),
-      TEST(too_little_memory_is_told_before_the_first_step),
-      TEST(a_device_that_is_not_there_is_told),
+      unit_test_in_folder(training_has_the_losses_of_the_cpu), unit_test_in_folder(a_resumed_run_has_the_bits_of_one_without_a_break),
+      unit_test_in_folder(float16_trains_with_a_scaled_loss),  unit_test_in_folder(offloaded_activations_change_no_bit),
+      unit_test_in_folder(generation_is_that_of_the_cpu),      unit_test_in_folder(too_little_memory_is_told_before_the_first_step),
+      unit_test_in_folder(a_device_that_is_not_there_is_told),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

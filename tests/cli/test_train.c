@@ -8,23 +8,8 @@
 #include "core/file.h"
 #include "formats/gguf.h"
 
-static char *folder;  // of the test that runs
-
-static int make_folder(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int remove_folder(void **state) {
-  (void)state;
-  directory_remove(folder);
-  free(folder);
-  return 0;
-}
-
 static char *write_file(const char *name, const char *text) {
-  char *path = path_join(folder, name);
+  char *path = path_join(test_folder, name);
   assert_ok(file_write_whole(path, text, strlen(text)));
   return path;
 }
@@ -46,7 +31,7 @@ static char *write_recipe(const char *name, const char *base, const char *output
       "sequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 8\nsave_steps: 4\nlearning_rate: 1e-2\noptimizer: "
       "adamw_torch\n"
       "val_set_size: 2\neval_steps: 4\nlr_scheduler: cosine\ndataset_prepared_path: %s/prepared\noutput_dir: %s/%s\n%s",
-      base, data, folder, folder, output, more);
+      base, data, test_folder, test_folder, output, more);
   char *path = write_file(name, text);
   buffer_release(&rows);
   free(data);
@@ -57,7 +42,7 @@ static char *write_recipe(const char *name, const char *base, const char *output
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
 
 static void read_whole(Buffer *out, const char *relative) {
-  char *path = path_join(folder, relative);
+  char *path = path_join(test_folder, relative);
   assert_ok(file_read(out, path, 1 << 28));
   free(path);
 }
@@ -104,7 +89,7 @@ static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
                                       "checkpoint-8/adapter_model.safetensors",
                                       "checkpoint-8/manifest.json"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    char *relative = memory_format("out/%s", files[i]), *path = path_join(folder, relative);
+    char *relative = memory_format("out/%s", files[i]), *path = path_join(test_folder, relative);
     if (!file_exists(path)) fail_msg("%s is missing", files[i]);
     free(relative);
     free(path);
@@ -115,7 +100,7 @@ static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
   assert_non_null(strstr(metrics.data, "\"trained_tokens\""));
   buffer_release(&metrics);
   // The recipe that it leaves is whole: it runs again, and gives the same adapter.
-  char *again = path_join(folder, "out/recipe.yml"), *other = memory_format("--output_dir %s/again", folder);
+  char *again = path_join(test_folder, "out/recipe.yml"), *other = memory_format("--output_dir %s/again", test_folder);
   assert_runs("train %s %s", again, other);
   assert_same_file("out/adapter_model.safetensors", "again/adapter_model.safetensors");
   free(again);
@@ -134,18 +119,21 @@ static void the_chat_template_of_the_training_goes_with_the_adapter(void **state
   char *more = memory_format(
       "--datasets.0.path %s/chat.jsonl --datasets.0.type chat_template --chat_template jinja --chat_template_jinja %s "
       "--val_set_size 0 --eval_steps null --max_steps 1",
-      folder, path);
+      test_folder, path);
   assert_runs("train %s %s", recipe, more);
   Buffer kept = {0}, output = {0};
   read_whole(&kept, "out/chat_template.jinja");
   assert_string_equal(kept.data, template);
-  assert_int_equal(run_program(&output, "merge --model %s --adapter %s/out --output %s/merged.gguf --type f32", tiny, folder, folder), 0);
+  assert_int_equal(
+      run_program(&output, "merge --model %s --adapter %s/out --output %s/merged.gguf --type f32", tiny, test_folder, test_folder), 0);
   char *messages = write_file("m.json", "[{\"role\": \"user\", \"content\": \"hi\"}]");
   output.length = 0;
-  assert_int_equal(run_program(&output, "template --model %s/merged.gguf --messages %s --generation-prompt 2>&1", folder, messages), 0);
+  assert_int_equal(run_program(&output, "template --model %s/merged.gguf --messages %s --generation-prompt 2>&1", test_folder, messages),
+                   0);
   assert_string_equal(output.data, "<user> hi<|im_end|><assistant>");
   output.length = 0;
-  assert_int_equal(run_program(&output, "generate --model %s --adapter %s/out --chat --prompt hi --max-tokens 3 --json", tiny, folder), 0);
+  assert_int_equal(run_program(&output, "generate --model %s --adapter %s/out --chat --prompt hi --max-tokens 3 --json", tiny, test_folder),
+                   0);
   buffer_release(&kept), buffer_release(&output);
   free(recipe), free(path), free(more), free(messages);
 }
@@ -158,7 +146,7 @@ static void export_merges_what_the_recipe_asks_for(void **state) {
   assert_int_equal(run_program(&output, "train %s", recipe), 0);
   const char *files[] = {"out/merged-q8_0.gguf", "out/merged-f16.gguf", "out/merged/config.json", "out/checkpoint-1/manifest.json"};
   for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    char *path = path_join(folder, files[i]);
+    char *path = path_join(test_folder, files[i]);
     if (!file_exists(path)) fail_msg("%s was not written: %s", path, output.data);
     free(path);
   }
@@ -178,9 +166,10 @@ static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
   assert_runs("train %s %s", recipe, "");
-  char *whole = memory_format("%s/whole.safetensors", folder), *adapter = memory_format("%s/out/adapter_model.safetensors", folder);
+  char *whole = memory_format("%s/whole.safetensors", test_folder),
+       *adapter = memory_format("%s/out/adapter_model.safetensors", test_folder);
   assert_int_equal(rename(adapter, whole), 0);
-  char *last = memory_format("%s/out/checkpoint-8", folder);
+  char *last = memory_format("%s/out/checkpoint-8", test_folder);
   assert_ok(directory_remove(last));
   assert_runs("train %s %s", recipe, "--resume");
   assert_same_file("whole.safetensors", "out/adapter_model.safetensors");
@@ -205,9 +194,9 @@ static double last_metric(const char *relative, const char *key) {
 static void moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
-  char *plain = memory_format("--max_steps 60 --save_steps 40 --output_dir %s/plain", folder);
-  char *coded = memory_format("--optimizer adamw_bnb_8bit --max_steps 60 --save_steps 40 --output_dir %s/coded", folder);
-  char *resumed = memory_format("%s --resume %s/coded/checkpoint-40", coded, folder);
+  char *plain = memory_format("--max_steps 60 --save_steps 40 --output_dir %s/plain", test_folder);
+  char *coded = memory_format("--optimizer adamw_bnb_8bit --max_steps 60 --save_steps 40 --output_dir %s/coded", test_folder);
+  char *resumed = memory_format("%s --resume %s/coded/checkpoint-40", coded, test_folder);
   assert_runs("train %s %s", recipe, plain);
   assert_runs("train %s %s", recipe, coded);
   const char *keys[] = {"loss", "eval_loss"};
@@ -223,7 +212,7 @@ static void moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly(voi
   assert_int_equal(whole.length, again.length);
   assert_memory_equal(whole.data, again.data, whole.length);
   // The checkpoint is of another size, and no run with moments in float32 goes on from it.
-  char *other = memory_format("--max_steps 60 --resume %s/coded/checkpoint-40", folder);
+  char *other = memory_format("--max_steps 60 --resume %s/coded/checkpoint-40", test_folder);
   assert_refused(3, recipe, other, "another recipe", "checkpoint-40");
   buffer_release(&whole), buffer_release(&again);
   free(recipe), free(plain), free(coded), free(resumed), free(other);
@@ -236,7 +225,7 @@ static int interrupt(const char *recipe, const char *more, const char *signal, l
       "'%s' train %s --max_steps 1000000 %s >/dev/null 2>%s/log & pid=$!; before=$(cat %s/out/metrics.jsonl 2>/dev/null | wc -l); "
       "for i in $(seq 600); do [ $(cat %s/out/metrics.jsonl 2>/dev/null | wc -l) -gt $((before + 3)) ] && break; sleep 0.1; done; "
       "kill -%s $pid; wait $pid",
-      LORA_PROGRAM, recipe, more, folder, folder, folder, signal);
+      LORA_PROGRAM, recipe, more, test_folder, test_folder, test_folder, signal);
   int status = system(command);
   read_whole(&metrics, "out/metrics.jsonl");
   *step = -1;
@@ -251,14 +240,14 @@ static void streaming_trains_on_the_same_rows_and_resumes_exactly(void **state) 
   (void)state;
   static const char in_order[] = "--val_set_size 0 --eval_steps null --curriculum_sampling true --max_steps 6 --save_steps 2";
   char *recipe = write_recipe("recipe.yml", tiny, "whole", ""), *streamed, *chunks, *resumed;
-  streamed = memory_format("%s --streaming true --output_dir %s/streamed", in_order, folder);
+  streamed = memory_format("%s --streaming true --output_dir %s/streamed", in_order, test_folder);
   assert_runs("train %s %s", recipe, in_order);
   assert_runs("train %s %s", recipe, streamed);
   assert_same_file("whole/adapter_model.safetensors", "streamed/adapter_model.safetensors");
   // Chunks of 5 of the 12 rows: the checkpoint lies in a later one.
-  chunks = memory_format("%s --streaming true --streaming_multipack_buffer_size 5 --output_dir %s/chunks", in_order, folder);
+  chunks = memory_format("%s --streaming true --streaming_multipack_buffer_size 5 --output_dir %s/chunks", in_order, test_folder);
   resumed = memory_format("%s --streaming true --streaming_multipack_buffer_size 5 --output_dir %s/chunks --resume %s/chunks/checkpoint-4",
-                          in_order, folder, folder);
+                          in_order, test_folder, test_folder);
   assert_runs("train %s %s", recipe, chunks);
   Buffer first = {0}, second = {0};
   read_whole(&first, "chunks/adapter_model.safetensors");
@@ -294,7 +283,7 @@ static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **s
     assert_int_equal(code, i ? 130 : 143);
     assert_true(step > before);
     before = step;
-    char *checkpoint = memory_format("%s/out/checkpoint-%lld/manifest.json", folder, step);
+    char *checkpoint = memory_format("%s/out/checkpoint-%lld/manifest.json", test_folder, step);
     if (!file_exists(checkpoint)) fail_msg("there is no %s", checkpoint);
     free(checkpoint);
   }
@@ -304,7 +293,7 @@ static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **s
 static void threads_do_not_change_the_adapter(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "one", "sample_packing: true\n");
-  char *two = memory_format("--threads 2 --output_dir %s/two", folder);
+  char *two = memory_format("--threads 2 --output_dir %s/two", test_folder);
   assert_runs("train %s %s", recipe, "--threads 1");
   assert_runs("train %s %s", recipe, two);
   assert_same_file("one/adapter_model.safetensors", "two/adapter_model.safetensors");
@@ -315,12 +304,12 @@ static void threads_do_not_change_the_adapter(void **state) {
 static void bad_models_are_refused_by_name(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
-  char *more = memory_format("--base_model %s/no.gguf", folder);
+  char *more = memory_format("--base_model %s/no.gguf", test_folder);
   assert_refused(STATUS_BAD_INPUT, recipe, more, "no.gguf", "");
   free(more);
   FileMap map;
   assert_ok(file_map(&map, tiny));
-  char *cut = path_join(folder, "cut.gguf");
+  char *cut = path_join(test_folder, "cut.gguf");
   assert_ok(file_write_whole(cut, map.data, map.size * 2 / 3));
   more = memory_format("--base_model %s", cut);
   assert_refused(STATUS_BAD_INPUT, recipe, more, "cut.gguf", "");
@@ -536,8 +525,8 @@ static void an_adapter_of_another_model_is_refused(void **state) {
   (void)state;
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
   assert_runs("train %s %s", recipe, "");
-  char *path = memory_format("%s/out/adapter_model.safetensors", folder),
-       *more = memory_format("--lora_model_dir %s/out --output_dir %s/next", folder, folder);
+  char *path = memory_format("%s/out/adapter_model.safetensors", test_folder),
+       *more = memory_format("--lora_model_dir %s/out --output_dir %s/next", test_folder, test_folder);
   assert_runs("train %s %s", recipe, more);
   // Its tensors under another layer's name.
   FileMap map;
@@ -561,13 +550,13 @@ static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(voi
   char *recipe = write_recipe("recipe.yml", tiny, "out", "");
   assert_runs("train %s %s", recipe, "");
   char *command = memory_format("trap '' XFSZ; ulimit -f 8; '%s' train %s --output_dir %s/full >/dev/null 2>%s/errors", LORA_PROGRAM,
-                                recipe, folder, folder);
+                                recipe, test_folder, test_folder);
   int code = system(command);
   assert_int_equal(code >> 8, STATUS_NO_SPACE);
   Buffer errors = {0};
   read_whole(&errors, "errors");
   assert_non_null(strstr(errors.data, "full/"));
-  char *checkpoint = memory_format("%s/full/checkpoint-4", folder);
+  char *checkpoint = memory_format("%s/full/checkpoint-4", test_folder);
   assert_false(directory_exists(checkpoint));  // half-written ones are not seen
   buffer_release(&errors);
   free(command);
@@ -577,23 +566,22 @@ static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(voi
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(leaves_the_adapter_its_card_metrics_and_checkpoints, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(the_chat_template_of_the_training_goes_with_the_adapter, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(export_merges_what_the_recipe_asks_for, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(resuming_gives_the_bits_of_an_uninterrupted_run, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(streaming_trains_on_the_same_rows_and_resumes_exactly, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(threads_do_not_change_the_adapter, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(bad_models_are_refused_by_name, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(bad_recipes_and_rows_are_refused_with_their_place, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step, make_folder,
-                                      remove_folder),
-      cmocka_unit_test_setup_teardown(what_max_memory_has_no_room_for_is_refused_with_its_remedy, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(a_profile_accounts_for_time_and_memory, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(an_adapter_of_another_model_is_refused, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints, make_folder, remove_folder),
+      unit_test_in_folder(leaves_the_adapter_its_card_metrics_and_checkpoints),
+      unit_test_in_folder(the_chat_template_of_the_training_goes_with_the_adapter),
+      unit_test_in_folder(export_merges_what_the_recipe_asks_for),
+      unit_test_in_folder(resuming_gives_the_bits_of_an_uninterrupted_run),
+      unit_test_in_folder(moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly),
+      unit_test_in_folder(streaming_trains_on_the_same_rows_and_resumes_exactly),
+      unit_test_in_folder(streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose),
+      unit_test_in_folder(a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from),
+      unit_test_in_folder(threads_do_not_change_the_adapter),
+      unit_test_in_folder(bad_models_are_refused_by_name),
+      unit_test_in_folder(bad_recipes_and_rows_are_refused_with_their_place),
+      unit_test_in_folder(max_memory_is_kept_by_recomputing_layers_or_refused_before_the_first_step),
+      unit_test_in_folder(what_max_memory_has_no_room_for_is_refused_with_its_remedy),
+      unit_test_in_folder(a_profile_accounts_for_time_and_memory),
+      unit_test_in_folder(an_adapter_of_another_model_is_refused),
+      unit_test_in_folder(a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

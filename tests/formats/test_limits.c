@@ -8,24 +8,9 @@
 #include "formats/safetensors.h"
 #include "models/model.h"
 
-static char *folder;
-
-static int make_folder(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int remove_folder(void **state) {
-  (void)state;
-  directory_remove(folder);
-  free(folder);
-  return 0;
-}
-
 // A file that begins with the bytes and is zeros up to `size`; skips the test where the disk has no sparse files of that size.
 static char *sparse(const char *name, const void *bytes, size_t length, int64_t size) {
-  char *path = path_join(folder, name);
+  char *path = path_join(test_folder, name);
   assert_ok(file_write_whole(path, bytes, length));
   if (truncate(path, (off_t)size) != 0) skip_test("no sparse file of %lld bytes can be made here", (long long)size);
   return path;
@@ -109,7 +94,7 @@ static void scores_must_be_as_many_as_tokens(void **state) {
   const int32_t numbers[3] = {1, 1, 1};
   for (int i = 0; i < 2; i++)
     for (uint64_t count = 0; count <= 3; count++) {
-      char *path = path_join(folder, "scores.gguf");
+      char *path = path_join(test_folder, "scores.gguf");
       GgufWriter writer;
       gguf_writer_new(&writer);
       gguf_put_string_array(&writer, "tokenizer.ggml.tokens", (const GgufString[]){{"a", 1}, {"b", 1}}, 2);
@@ -146,7 +131,7 @@ static void a_file_of_another_kind_as_model_is_refused_with_the_remedy(void **st
   Backend *backend;
   assert_ok(backend_new(&backend, NULL, 1));
   for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
-    char *path = path_join(folder, foreign[i].name);
+    char *path = path_join(test_folder, foreign[i].name);
     assert_ok(file_write_whole(path, foreign[i].bytes, strlen(foreign[i].bytes)));
     Model *model;
     assert_fails(STATUS_BAD_INPUT, model_open(&model, path, (ModelOptions){0}, backend), foreign[i].name, foreign[i].word, "give");
@@ -164,17 +149,17 @@ static void a_file_of_another_kind_as_model_is_refused_with_the_remedy(void **st
 static void a_folder_of_pickles_as_model_is_refused_with_the_remedy(void **state) {
   (void)state;
   static const char *const names[] = {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.onnx"};
-  char *source = path_join(TESTS_DIR, "data/tiny-hf/config.json"), *config = path_join(folder, "config.json");
+  char *source = path_join(TESTS_DIR, "data/tiny-hf/config.json"), *config = path_join(test_folder, "config.json");
   Buffer text = {0};
   Backend *backend;
   assert_ok(backend_new(&backend, NULL, 1));
   assert_ok(file_read(&text, source, 1 << 20));
   assert_ok(file_write_whole(config, text.data, text.length));
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    char *path = path_join(folder, names[i]);
+    char *path = path_join(test_folder, names[i]);
     Model *model;
     assert_ok(file_write_whole(path, "x", 1));
-    assert_fails(STATUS_BAD_INPUT, model_open(&model, folder, (ModelOptions){0}, backend), names[i], "safe_serialization=True");
+    assert_fails(STATUS_BAD_INPUT, model_open(&model, test_folder, (ModelOptions){0}, backend), names[i], "safe_serialization=True");
     unlink(path);
     free(path);
   }
@@ -185,12 +170,12 @@ static void a_folder_of_pickles_as_model_is_refused_with_the_remedy(void **state
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(strings_and_arrays_of_2_to_the_30_are_read_and_longer_ones_refused, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(safetensors_headers_over_100_million_bytes_are_refused, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(too_many_keys_tensors_and_too_long_keys_are_refused, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(scores_must_be_as_many_as_tokens, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(a_file_of_another_kind_as_model_is_refused_with_the_remedy, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(a_folder_of_pickles_as_model_is_refused_with_the_remedy, make_folder, remove_folder),
+      unit_test_in_folder(strings_and_arrays_of_2_to_the_30_are_read_and_longer_ones_refused),
+      unit_test_in_folder(safetensors_headers_over_100_million_bytes_are_refused),
+      unit_test_in_folder(too_many_keys_tensors_and_too_long_keys_are_refused),
+      unit_test_in_folder(scores_must_be_as_many_as_tokens),
+      unit_test_in_folder(a_file_of_another_kind_as_model_is_refused_with_the_remedy),
+      unit_test_in_folder(a_folder_of_pickles_as_model_is_refused_with_the_remedy),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

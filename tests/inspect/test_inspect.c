@@ -11,22 +11,7 @@
 #include "tests/trainer/checkpoint_support.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf", tiny_folder[] = TESTS_DIR "/data/tiny-hf";
-static char *folder;
-
-static int make_folder(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int remove_folder(void **state) {
-  (void)state;
-  directory_remove(folder);
-  free(folder);
-  return 0;
-}
-
-static char *inside(const char *name) { return path_join(folder, name); }
+static char *inside(const char *name) { return path_join(test_folder, name); }
 
 static Buffer inspect_text(const char *path, const char *options, int code) {
   Buffer output = {0};
@@ -250,7 +235,7 @@ static void what_opening_refuses_is_an_error_and_the_rest_is_shown(void **state)
 
 static void split_models_are_one_and_missing_parts_are_named(void **state) {
   (void)state;
-  char *first = split_gguf(tiny, folder, 3, 1, NULL);
+  char *first = split_gguf(tiny, test_folder, 3, 1, NULL);
   json_t *split = inspect_json(first, "", 0), *whole = inspect_json(tiny, "", 0);
   assert_int_equal(json_array_size(json_object_get(split, "files")), 3);
   assert_true(json_equal(json_object_get(split, "tensors"), json_object_get(whole, "tensors")));
@@ -620,23 +605,23 @@ static void foreign_files_and_empty_folders_are_problems_with_the_remedy(void **
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(a_good_model_has_metadata_types_tensors_and_no_problem, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(text_shortens_long_arrays_and_lists_tensors_when_asked, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(nan_is_found_unless_values_are_not_read, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(zeros_are_an_error_in_a_matrix_and_a_warning_in_a_vector, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(names_that_are_missing_or_unknown_are_told, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(what_opening_refuses_is_an_error_and_the_rest_is_shown, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(split_models_are_one_and_missing_parts_are_named, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(vocabularies_and_importance_matrices_are_known, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(model_folders_show_their_config, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(sharded_folders_are_one_model_and_their_faults_are_told, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(adapters_show_their_pairs_and_norms, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(an_untrained_adapter_changes_nothing, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(faulty_adapters_are_refused, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(checkpoints_and_outputs_show_their_state, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(words_of_a_file_do_not_steer_the_terminal, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(claimed_sizes_do_not_overflow_the_sums, make_folder, remove_folder),
-      cmocka_unit_test_setup_teardown(foreign_files_and_empty_folders_are_problems_with_the_remedy, make_folder, remove_folder),
+      unit_test_in_folder(a_good_model_has_metadata_types_tensors_and_no_problem),
+      unit_test_in_folder(text_shortens_long_arrays_and_lists_tensors_when_asked),
+      unit_test_in_folder(nan_is_found_unless_values_are_not_read),
+      unit_test_in_folder(zeros_are_an_error_in_a_matrix_and_a_warning_in_a_vector),
+      unit_test_in_folder(names_that_are_missing_or_unknown_are_told),
+      unit_test_in_folder(what_opening_refuses_is_an_error_and_the_rest_is_shown),
+      unit_test_in_folder(split_models_are_one_and_missing_parts_are_named),
+      unit_test_in_folder(vocabularies_and_importance_matrices_are_known),
+      unit_test_in_folder(model_folders_show_their_config),
+      unit_test_in_folder(sharded_folders_are_one_model_and_their_faults_are_told),
+      unit_test_in_folder(adapters_show_their_pairs_and_norms),
+      unit_test_in_folder(an_untrained_adapter_changes_nothing),
+      unit_test_in_folder(faulty_adapters_are_refused),
+      unit_test_in_folder(checkpoints_and_outputs_show_their_state),
+      unit_test_in_folder(words_of_a_file_do_not_steer_the_terminal),
+      unit_test_in_folder(claimed_sizes_do_not_overflow_the_sums),
+      unit_test_in_folder(foreign_files_and_empty_folders_are_problems_with_the_remedy),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,8 +118,7 @@ static void plain_errors(double errors[CASE_OUTPUTS], double *const *truth, cons
   if (c->type != FLOAT_32 && c->weights) {  // weights may be rounded, too
     c->weights = memcpy(arena_new(arena, (size_t)(c->rows * c->columns), sizeof *c->weights), exact->weights,
                         (size_t)(c->rows * c->columns) * sizeof *c->weights);
-    for (int64_t i = 0; i < c->rows * c->columns; i++)
-      c->weights[i] = float_rounded(c->alpha * c->weights[i], c->type) / c->alpha;
+    for (int64_t i = 0; i < c->rows * c->columns; i++) c->weights[i] = float_rounded(c->alpha * c->weights[i], c->type) / c->alpha;
   }
   for (int order = 0; order < PLAIN_ORDERS; order++) {
     float *plain[CASE_OUTPUTS];

@@ -226,8 +226,8 @@ RUN(attention_backward) {
   void *scratch;
   int64_t floats = attention_scratch_floats(c->queries, &c->shape, c->type);
   assert_ok(backend->allocate(&scratch, floats * (int64_t)sizeof(float), "a test", backend));
-  k->attention_backward(out[0], out[1], out[2], scratch, in[0], in[1], in[2], in[3], in[4], in[5], c->type, c->inputs[6], c->span_count, in[7],
-                        c->shape, backend);
+  k->attention_backward(out[0], out[1], out[2], scratch, in[0], in[1], in[2], in[3], in[4], in[5], c->type, c->inputs[6], c->span_count,
+                        in[7], c->shape, backend);
   k->copy(out[3], scratch, c->span_count ? c->counts[3] : 0, backend);
   backend->release(scratch, backend);
 }

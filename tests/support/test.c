@@ -61,6 +61,21 @@ char *temporary_folder(void) {
   return path;
 }
 
+char *test_folder;
+
+int make_test_folder(void **state) {
+  (void)state;
+  test_folder = temporary_folder();
+  return 0;
+}
+
+int remove_test_folder(void **state) {
+  (void)state;
+  directory_remove(test_folder);
+  free(test_folder);
+  return 0;
+}
+
 int run_program(Buffer *output, const char *format, ...) {
   char command[8192];
   int used = snprintf(command, sizeof command, "'%s' </dev/null ", LORA_PROGRAM);

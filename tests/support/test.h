@@ -43,6 +43,11 @@ char *shared_path(const char *relative);
 
 // A fresh temporary folder; remove it with directory_remove.
 char *temporary_folder(void);
+// A test of cmocka's list with a temporary folder of its own, `test_folder` while it runs.
+#define unit_test_in_folder(test) cmocka_unit_test_setup_teardown(test, make_test_folder, remove_test_folder)
+extern char *test_folder;
+int make_test_folder(void **state);
+int remove_test_folder(void **state);
 // Runs the program with arguments by the shell; returns its exit status; its stdout and stderr are appended to *output (may be NULL).
 int run_program(Buffer *output, const char *format, ...) PRINTF_LIKE(2, 3);
 

@@ -59,18 +59,18 @@ inline void __threadfence() {}
 inline void __threadfence_block() {}
 [[noreturn]] inline void __trap(simulator::Site site = {}) { simulator::trap(site); }
 
-#define SIMULATED_SHUFFLE(name, kind, Which, T, Bits)                                                                  \
-  inline T name(unsigned mask, T value, Which which, int width = warpSize, simulator::Site site = {}) {                \
+#define SIMULATED_SHUFFLE(name, kind, Which, T, Bits)                                                                                     \
+  inline T name(unsigned mask, T value, Which which, int width = warpSize, simulator::Site site = {}) {                                   \
     Bits bits = static_cast<Bits>(simulator::shuffle(kind, mask, simulator::bits_as<Bits>(value), static_cast<int>(which), width, site)); \
-    return simulator::bits_as<T>(bits);                                                                                \
+    return simulator::bits_as<T>(bits);                                                                                                   \
   }
-#define SIMULATED_SHUFFLES(name, kind, Which)              \
-  SIMULATED_SHUFFLE(name, kind, Which, int, uint32_t)      \
-  SIMULATED_SHUFFLE(name, kind, Which, unsigned, uint32_t) \
-  SIMULATED_SHUFFLE(name, kind, Which, float, uint32_t)    \
-  SIMULATED_SHUFFLE(name, kind, Which, long, uint64_t)     \
-  SIMULATED_SHUFFLE(name, kind, Which, unsigned long, uint64_t) \
-  SIMULATED_SHUFFLE(name, kind, Which, long long, uint64_t) \
+#define SIMULATED_SHUFFLES(name, kind, Which)                        \
+  SIMULATED_SHUFFLE(name, kind, Which, int, uint32_t)                \
+  SIMULATED_SHUFFLE(name, kind, Which, unsigned, uint32_t)           \
+  SIMULATED_SHUFFLE(name, kind, Which, float, uint32_t)              \
+  SIMULATED_SHUFFLE(name, kind, Which, long, uint64_t)               \
+  SIMULATED_SHUFFLE(name, kind, Which, unsigned long, uint64_t)      \
+  SIMULATED_SHUFFLE(name, kind, Which, long long, uint64_t)          \
   SIMULATED_SHUFFLE(name, kind, Which, unsigned long long, uint64_t) \
   SIMULATED_SHUFFLE(name, kind, Which, double, uint64_t)
 SIMULATED_SHUFFLES(__shfl_sync, simulator::SHUFFLE, int)
@@ -91,15 +91,15 @@ inline int __all_sync(unsigned mask, int value, simulator::Site site = {}) {
 }
 
 // On integers alone: a sum of floats has one order.
-#define SIMULATED_ATOMIC(name, T, expression) \
-  inline T name(T *at, T value) { \
+#define SIMULATED_ATOMIC(name, T, expression)                                                  \
+  inline T name(T *at, T value) {                                                              \
     return simulator::atomic_exchange<T>(at, value, [](T a, T b) -> T { return expression; }); \
   }
-#define SIMULATED_ATOMICS(T)                                \
-  SIMULATED_ATOMIC(atomicMax, T, a > b ? a : b)             \
-  SIMULATED_ATOMIC(atomicMin, T, a < b ? a : b)             \
-  SIMULATED_ATOMIC(atomicOr, T, a | b)                      \
-  SIMULATED_ATOMIC(atomicAnd, T, a &b)                      \
+#define SIMULATED_ATOMICS(T)                    \
+  SIMULATED_ATOMIC(atomicMax, T, a > b ? a : b) \
+  SIMULATED_ATOMIC(atomicMin, T, a < b ? a : b) \
+  SIMULATED_ATOMIC(atomicOr, T, a | b)          \
+  SIMULATED_ATOMIC(atomicAnd, T, a &b)          \
   SIMULATED_ATOMIC(atomicExch, T, ((void)a, b))
 SIMULATED_ATOMICS(int)
 SIMULATED_ATOMICS(unsigned)
@@ -111,15 +111,25 @@ SIMULATED_ATOMIC(atomicAdd, unsigned long long, a + b)
 #undef SIMULATED_ATOMIC
 
 template <typename T>
-inline T __ldg(const T *from) { return *from; }
+inline T __ldg(const T *from) {
+  return *from;
+}
 template <typename T>
-inline T __ldcs(const T *from) { return *from; }
+inline T __ldcs(const T *from) {
+  return *from;
+}
 template <typename T>
-inline T __ldcg(const T *from) { return *from; }
+inline T __ldcg(const T *from) {
+  return *from;
+}
 template <typename T>
-inline void __stcs(T *to, T value) { *to = value; }
+inline void __stcs(T *to, T value) {
+  *to = value;
+}
 template <typename T>
-inline void __stcg(T *to, T value) { *to = value; }
+inline void __stcg(T *to, T value) {
+  *to = value;
+}
 
 inline unsigned __float_as_uint(float x) { return simulator::bits_as<unsigned>(x); }
 inline int __float_as_int(float x) { return simulator::bits_as<int>(x); }
@@ -149,7 +159,8 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
 }
 inline int dot_bytes(int a, int b, int sum) {
-  for (int i = 0; i < 4; i++) sum += static_cast<int8_t>(static_cast<unsigned>(a) >> 8 * i) * static_cast<int8_t>(static_cast<unsigned>(b) >> 8 * i);
+  for (int i = 0; i < 4; i++)
+    sum += static_cast<int8_t>(static_cast<unsigned>(a) >> 8 * i) * static_cast<int8_t>(static_cast<unsigned>(b) >> 8 * i);
   return sum;
 }
 
@@ -177,13 +188,13 @@ inline float __int2float_rn(int x) { return static_cast<float>(x); }
 #define __powf(x, y) powf(x, y)
 
 // The overloads that CUDA has, no more: what is ambiguous there is so here.
-#define SIMULATED_MINIMUM(A, B, T)                                                                 \
+#define SIMULATED_MINIMUM(A, B, T)                                                                                 \
   inline T min(A a, B b) { return static_cast<T>(a) < static_cast<T>(b) ? static_cast<T>(a) : static_cast<T>(b); } \
   inline T max(A a, B b) { return static_cast<T>(a) > static_cast<T>(b) ? static_cast<T>(a) : static_cast<T>(b); }
-#define SIMULATED_MINIMA(S, U)   \
-  SIMULATED_MINIMUM(S, S, S)     \
-  SIMULATED_MINIMUM(U, U, U)     \
-  SIMULATED_MINIMUM(S, U, U)     \
+#define SIMULATED_MINIMA(S, U) \
+  SIMULATED_MINIMUM(S, S, S)   \
+  SIMULATED_MINIMUM(U, U, U)   \
+  SIMULATED_MINIMUM(S, U, U)   \
   SIMULATED_MINIMUM(U, S, U)
 SIMULATED_MINIMA(int, unsigned)
 SIMULATED_MINIMA(long, unsigned long)

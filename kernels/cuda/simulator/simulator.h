@@ -52,14 +52,13 @@ cudaError_t launch_call(const Call &call, cudaStream_t stream);
 #pragma GCC visibility pop
 
 // A struct around the array takes an __align__ in `type`, and has the alignment that the device would give: that of the elements.
-#define SHARED(type, name, extent)                                                                                   \
-  struct name##_shared_ {                                                                                            \
-    type name extent;                                                                                                \
-  };                                                                                                                 \
-  static char name##_key_;                                                                                           \
-  auto &name = static_cast<name##_shared_ *>(                                                                        \
-                   simulator::shared_memory(&name##_key_, sizeof(name##_shared_::name), alignof(name##_shared_)))    \
-                   ->name
+#define SHARED(type, name, extent) \
+  struct name##_shared_ {          \
+    type name extent;              \
+  };                               \
+  static char name##_key_;         \
+  auto &name =                     \
+      static_cast<name##_shared_ *>(simulator::shared_memory(&name##_key_, sizeof(name##_shared_::name), alignof(name##_shared_)))->name
 #define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(simulator::dynamic_shared_memory())
 
 inline void cp_async16(void *shared, const void *global, bool is_there = true, simulator::Site site = {}) {

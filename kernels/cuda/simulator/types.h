@@ -17,14 +17,14 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-#define SIMULATED_VECTORS(element, name)                                                              \
-  struct alignas(2 * sizeof(element)) name##2 {                                                       \
-    element x, y;                                                                                     \
-  };                                                                                                  \
-  struct alignas(4 * sizeof(element) > 16 ? 16 : 4 * sizeof(element)) name##4 {                       \
-    element x, y, z, w;                                                                               \
-  };                                                                                                  \
-  inline name##2 make_##name##2(element x, element y) { return {x, y}; }                              \
+#define SIMULATED_VECTORS(element, name)                                        \
+  struct alignas(2 * sizeof(element)) name##2 {                                 \
+    element x, y;                                                               \
+  };                                                                            \
+  struct alignas(4 * sizeof(element) > 16 ? 16 : 4 * sizeof(element)) name##4 { \
+    element x, y, z, w;                                                         \
+  };                                                                            \
+  inline name##2 make_##name##2(element x, element y) { return {x, y}; }        \
   inline name##4 make_##name##4(element x, element y, element z, element w) { return {x, y, z, w}; }
 SIMULATED_VECTORS(signed char, char)
 SIMULATED_VECTORS(unsigned char, uchar)
