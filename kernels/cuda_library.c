@@ -40,8 +40,8 @@ static Status library_open(void **out) {
   *out = library;
   if (library) return STATUS_OK;
   return status_fail(STATUS_USAGE,
-                     "the CUDA backend cannot be opened (%s): build with the CUDA toolkit (LORA_CUDA=ON) where the driver is "
-                     "installed, or use the device cpu",
+                     "the CUDA backend cannot be opened (%s): run scripts/build where the CUDA toolkit and the driver are installed, "
+                     "or use the device cpu",
                      dlerror());
 }
 
