@@ -114,6 +114,11 @@ int64_t memory_available_bytes(void) {
   available = available < 0 ? INT64_MAX : available * 1024;
   int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
   int64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+  // Pages of files are counted as used, and given back when memory is short.
+  int64_t inactive = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
+  int64_t active = read_number("/sys/fs/cgroup/memory.stat", "active_file ");
+  if (inactive > 0) used -= inactive;
+  if (active > 0) used -= active;
   if (limit > 0 && used >= 0 && limit - used < available) available = limit - used;
   return available;
 }

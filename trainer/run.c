@@ -171,15 +171,24 @@ static Status choose_activations(FloatType *out, Run *run) {
   return status_fail(STATUS_USAGE, "bf16: this device has no instructions for bfloat16; leave bf16 out, or set fp16: true");
 }
 
+// What kernels of a device may take for themselves while they run: decoded panels of base weights, cuBLASLt's room, parts of sums, one
+// layer's input rounded and its gradient summed in float32, and the code that is loaded when a kernel first runs.
+static int64_t device_workspace_bytes(const Run *run) {
+  enum { PANEL_BYTES = 128 << 20, PART_BYTES = 96 << 20, CODE_BYTES = 192 << 20 };
+  int64_t widest = 0;
+  for (int i = 0; i < run->model->linear_count; i++)
+    if (run->model->linears[i]->weight.columns > widest) widest = run->model->linears[i]->weight.columns;
+  return PANEL_BYTES + PART_BYTES + CODE_BYTES + run->largest.tokens * widest * (int64_t)(sizeof(float) + sizeof(uint16_t));
+}
+
 // What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
 // counted whole, though few of their pages have been touched by now.
 static int64_t activation_budget(const Run *run) {
   enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
   Backend *backend = run->backend;
   if (backend->upload_matrix) {  // what lies on the device by now stays
-    enum { WORKSPACE_BYTES = 128 << 20 };
     int64_t most = backend->available_bytes(backend), limit = run->recipe->max_memory - backend->peak_bytes(backend);
-    return (run->recipe->max_memory > 0 && limit < most ? limit : most) - WORKSPACE_BYTES;
+    return (run->recipe->max_memory > 0 && limit < most ? limit : most) - device_workspace_bytes(run);
   }
   if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend));
   int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;

@@ -27,6 +27,8 @@ static Status backend_check(Backend *backend) {
   if (device->error == cudaErrorMemoryAllocation)
     return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory (%s): a smaller micro_batch_size or sequence_len needs less",
                        device->number, device->where);
+  if (device->error == cudaErrorNoKernelImageForDevice)
+    return status_fail(STATUS_FAILED, "cuda:%d: this build has no code for the card: configure with -D LORA_CUDA=NATIVE", device->number);
   return status_fail(STATUS_FAILED, "cuda:%d: %s (%s)", device->number, cudaGetErrorString(device->error), device->where);
 }
 
@@ -37,6 +39,9 @@ static Status backend_allocate(void **block, int64_t bytes, const char *purpose,
     CHECK(device, cudaMemsetAsync(*block, 0, static_cast<size_t>(bytes), device->stream));
     return STATUS_OK;
   }
+  cudaError_t error = pool_error(device->pool);
+  if (error != cudaErrorMemoryAllocation)
+    return status_fail(STATUS_FAILED, "cuda:%d: %s (memory for %s)", device->number, cudaGetErrorString(error), purpose);
   char need[32], have[32];
   format_bytes(need, static_cast<double>(bytes));
   format_bytes(have, static_cast<double>(pool_available(device->pool)));
@@ -73,7 +78,7 @@ void *device_workspace(Device *device, Workspace purpose, int64_t bytes) {
   pool_give(device->pool, device->workspaces[purpose]);
   device->workspaces[purpose] = pool_take(device->pool, bytes, "kernels' workspace");
   device->workspace_bytes[purpose] = device->workspaces[purpose] ? bytes : 0;
-  if (!device->workspaces[purpose]) device_check(device, cudaErrorMemoryAllocation, "workspace of kernels");
+  if (!device->workspaces[purpose]) device_check(device, pool_error(device->pool), "workspace of kernels");
   return device->workspaces[purpose];
 }
 

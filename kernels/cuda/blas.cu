@@ -118,7 +118,9 @@ bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand 
     workspace = device_workspace(device, WORKSPACE_BLAS, plan->workspace_bytes);
     if (!workspace) return false;
   }
-  return cublasLtMatmul(device->blas, description.matmul, &alpha, b.data, description.b, a.data, description.a, &beta, c.data,
-                        description.c, c.data, description.c, &plan->algorithm, workspace, plan->workspace_bytes,
-                        device->stream) == CUBLAS_STATUS_SUCCESS;
+  // What cuBLASLt cannot do after all is not tried again: the program's own kernels take it.
+  plan->is_possible = cublasLtMatmul(device->blas, description.matmul, &alpha, b.data, description.b, a.data, description.a, &beta, c.data,
+                                     description.c, c.data, description.c, &plan->algorithm, workspace, plan->workspace_bytes,
+                                     device->stream) == CUBLAS_STATUS_SUCCESS;
+  return plan->is_possible;
 }

@@ -311,8 +311,16 @@ void backward_at_once(const Backward &b, int64_t bytes) {
   product_run(product, b.device);
 }
 
+// A matrix by itself may take the room of two panels: in one piece, its products need no sums in float32 between them.
+int64_t backward_panel_bytes(const Backward &b) {
+  if (b.device->thresholds.panel_bytes) return b.device->thresholds.panel_bytes;
+  const Matrix *w = b.projections[0].w;
+  bool is_alone = b.count == 1 && w->rows * multiple_of_8(w->columns) * float_bytes(b.type) <= 2 * BACKWARD_PANEL;
+  return is_alone ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
+}
+
 void backward(const Backward &b) {
-  int64_t bytes = b.device->thresholds.panel_bytes ? b.device->thresholds.panel_bytes : BACKWARD_PANEL;
+  int64_t bytes = backward_panel_bytes(b);
   int64_t pieces = count_panels(b.projections, b.count, b.type, bytes), ranks = 0, in_place = 0;
   for (int i = 0; i < b.count; i++) ranks += b.projections[i].rank, in_place += is_read_in_place(b.projections[i].w, b.type);
   bool is_blas = has_packets(b.dx) && (b.dx.type == b.type || b.dx.type == FLOAT_32) && !b.device->thresholds.own_products;

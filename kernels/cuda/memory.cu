@@ -11,6 +11,7 @@ struct Pool {
   Block *blocks;
   int64_t count, capacity;
   int64_t used, peak;  // bytes
+  cudaError_t error;   // of the last call for memory
 };
 
 #ifdef __CUDACC__
@@ -55,13 +56,15 @@ void *pool_take(Pool *pool, int64_t bytes, const char *purpose) {
   }
   if (best) return use_block(pool, best, purpose);
   void *address = NULL;
-  if (cudaMalloc(&address, static_cast<size_t>(wanted)) != cudaSuccess) {
-    (void)cudaGetLastError();  // it is told below
+  pool->error = cudaMalloc(&address, static_cast<size_t>(wanted));
+  if (pool->error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // the caller tells of it
     pool_shrink(pool);
-    if (cudaMalloc(&address, static_cast<size_t>(wanted)) != cudaSuccess) {
-      (void)cudaGetLastError();
-      return NULL;
-    }
+    pool->error = cudaMalloc(&address, static_cast<size_t>(wanted));
+  }
+  if (pool->error != cudaSuccess) {
+    (void)cudaGetLastError();
+    return NULL;
   }
   if (pool->count == pool->capacity) {
     pool->capacity = pool->capacity ? 2 * pool->capacity : 64;
@@ -91,6 +94,7 @@ int64_t pool_available(Pool *pool) {
 }
 
 int64_t pool_peak(const Pool *pool) { return pool->peak; }
+cudaError_t pool_error(const Pool *pool) { return pool->error; }
 
 void pool_describe(Buffer *text, const Pool *pool) {
   struct Part {

@@ -20,6 +20,7 @@ void *pool_take(struct Pool *pool, int64_t bytes, const char *purpose);
 void pool_give(struct Pool *pool, void *block);  // NULL is nothing
 int64_t pool_available(struct Pool *pool);  // what the driver has free, and what is kept here
 int64_t pool_peak(const struct Pool *pool);  // the most that was in use at once
+cudaError_t pool_error(const struct Pool *pool);  // why pool_take gave NULL: no memory, or a failure of the device before
 void pool_describe(Buffer *text, const struct Pool *pool);  // what is in use by purpose, the largest first, a line each
 
 // Pinned memory as a ring: a copy to the device is under way while the host goes on, and a piece of the ring is written to again only after

@@ -26,7 +26,7 @@ static int close_device(void **state) {
 
 static void compare_types(KernelOp op) {
   cases_compare(op, FLOAT_32, most_flop, backend);
-  cases_compare(op, FLOAT_BF16, most_flop, backend);
+  if (backend->kernels->peak_flops(FLOAT_BF16, backend) > 0) cases_compare(op, FLOAT_BF16, most_flop, backend);
   cases_compare(op, FLOAT_F16, most_flop, backend);
 }
 
