@@ -513,7 +513,7 @@ static void event_run(Tape *tape, int e) {
   double flop = node->op->flop ? node->op->flop(node, backward) : 0;
   tape->flop += flop;
   if (!tape->profile) return;
-  if (tape->backend->check) (void)tape->backend->check(tape->backend);  // waits for the device's part; a failure stays for the step's end
+  (void)tape->backend->check(tape->backend);  // waits for the device's part; a failure stays for the step's end
   static const char *const directions[] = {"forward", "again", "backward"};
   profile_add(tape->profile, node->op->name, directions[event->phase], time_seconds() - start, flop, event_bytes(event));
 }

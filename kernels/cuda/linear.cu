@@ -314,9 +314,7 @@ void backward_at_once(const Backward &b, int64_t bytes) {
 // A matrix by itself may take the room of two panels: in one piece, its products need no sums in float32 between them.
 int64_t backward_panel_bytes(const Backward &b) {
   if (b.device->thresholds.panel_bytes) return b.device->thresholds.panel_bytes;
-  const Matrix *w = b.projections[0].w;
-  bool is_alone = b.count == 1 && w->rows * multiple_of_8(w->columns) * float_bytes(b.type) <= 2 * BACKWARD_PANEL;
-  return is_alone ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
+  return count_panels(b.projections, b.count, b.type, 2 * BACKWARD_PANEL) == 1 ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
 }
 
 void backward(const Backward &b) {

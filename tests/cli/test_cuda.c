@@ -8,6 +8,7 @@
 #include "tests/support/test.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
+
 static void write_file(const char *name, const char *text) {
   char *path = path_join(test_folder, name);
   assert_ok(file_write_whole(path, text, strlen(text)));

@@ -11,6 +11,7 @@
 #include "tests/trainer/checkpoint_support.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf", tiny_folder[] = TESTS_DIR "/data/tiny-hf";
+
 static char *inside(const char *name) { return path_join(test_folder, name); }
 
 static Buffer inspect_text(const char *path, const char *options, int code) {

@@ -9,12 +9,14 @@
 
 static Backend *backend;
 static int64_t most_flop;
+static bool has_bfloat16;  // instructions for its products
 
 static int open_device(void **state) {
   (void)state;
   const char *limit = getenv("LORA_TEST_FLOP");
   most_flop = limit ? atoll(limit) : 0;
   assert_ok(backend_new(&backend, "cuda", 2));
+  has_bfloat16 = backend->kernels->peak_flops(FLOAT_BF16, backend) > 0;
   return 0;
 }
 
@@ -26,7 +28,7 @@ static int close_device(void **state) {
 
 static void compare_types(KernelOp op) {
   cases_compare(op, FLOAT_32, most_flop, backend);
-  if (backend->kernels->peak_flops(FLOAT_BF16, backend) > 0) cases_compare(op, FLOAT_BF16, most_flop, backend);
+  if (has_bfloat16) cases_compare(op, FLOAT_BF16, most_flop, backend);
   cases_compare(op, FLOAT_F16, most_flop, backend);
 }
 
