@@ -32,7 +32,7 @@ static inline Projection projection_f32(const float *y, const Matrix *w, float a
   return (Projection){.w = w, .alpha = alpha, .y = rows_f32(y, w->rows)};
 }
 
-// dw += alpha dy^T x, a LoRA factor's gradient.
+// dw += alpha dy^T x, a LoRA factor's gradient. Several in one call may have the same dw, which gets the sum of all.
 typedef struct WeightGradient {
   float *dw;  // [rows, columns of x]
   Rows dy;  // [n, rows]

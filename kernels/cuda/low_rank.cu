@@ -8,6 +8,13 @@ namespace {
 
 FloatType shorter(FloatType a, FloatType b) { return a == FLOAT_32 ? b : a; }
 
+// Projections that were one matrix share a factor; what one launch adds to it twice at a time would be lost.
+bool is_among(const float *dw, const WeightGradient *gradients, int count) {
+  for (int i = 0; i < count; i++)
+    if (gradients[i].dw == dw) return true;
+  return false;
+}
+
 void weights_of_some(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Device *device) {
   DenseProduct product = {};
   product.type = x.type, product.m = columns, product.term_count = 1, product.output_count = count;
@@ -52,8 +59,8 @@ void low_rank(const LowRankGradient &g, int64_t n, Device *device) {
 
 void cuda_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend) {
   if (n == 0) return;
-  for (int i = 0; i < count; i += PRODUCT_OUTPUTS) {
-    int some = count - i < PRODUCT_OUTPUTS ? count - i : PRODUCT_OUTPUTS;
+  for (int i = 0, some; i < count; i += some) {
+    for (some = 1; some < PRODUCT_OUTPUTS && i + some < count && !is_among(gradients[i + some].dw, gradients + i, some);) some++;
     weights_of_some(gradients + i, some, x, columns, n, device_of(backend));
   }
 }

@@ -66,6 +66,38 @@ static void repeated_products_give_the_same_bits(void **state) {
   a_repeated_call_gives_the_same_bits(OP_low_rank_backward);
 }
 
+// Projections that were one matrix have one A, each of which adds to its gradient. All numbers are whole: sums are exact in any order.
+static void a_factor_of_several_parts_gets_the_sums_of_all(void **state) {
+  (void)state;
+  enum { N = 70, RANK = 8, COLUMNS = 96, PARTS = 4, OWN = 2 };  // part OWN has a factor of its own
+  static float x[N * COLUMNS], dy[N * PARTS * RANK], dw[2][RANK * COLUMNS];
+  Rng rng = rng_new(CASES_SEED + 2, RNG_STREAM_TEST);
+  for (int i = 0; i < N * COLUMNS; i++) x[i] = (float)rng_below(&rng, 9) - 4;
+  for (int i = 0; i < N * PARTS * RANK; i++) dy[i] = (float)rng_below(&rng, 9) - 4;
+  float *on_device[3];
+  const int64_t bytes[] = {sizeof x, sizeof dy, sizeof dw};
+  for (int i = 0; i < 3; i++) assert_ok(backend->allocate((void **)&on_device[i], bytes[i], "a test", backend));
+  backend->upload(on_device[0], x, sizeof x, backend);
+  backend->upload(on_device[1], dy, sizeof dy, backend);
+  backend->kernels->fill(on_device[2], 1, 2 * RANK * COLUMNS, backend);
+  WeightGradient gradients[PARTS];
+  for (int part = 0; part < PARTS; part++)
+    gradients[part] = (WeightGradient){.dw = on_device[2] + (part == OWN ? RANK * COLUMNS : 0),
+                                       .dy = {on_device[1] + part * RANK, PARTS * RANK, FLOAT_32},
+                                       .rows = RANK,
+                                       .alpha = 1};
+  backend->kernels->weight_backward(gradients, PARTS, rows_f32(on_device[0], COLUMNS), COLUMNS, N, backend);
+  backend->download(dw, on_device[2], sizeof dw, backend);
+  for (int r = 0; r < RANK; r++)
+    for (int c = 0; c < COLUMNS; c++) {
+      float sums[2] = {1, 1};
+      for (int n = 0; n < N; n++)
+        for (int part = 0; part < PARTS; part++) sums[part == OWN] += dy[(n * PARTS + part) * RANK + r] * x[n * COLUMNS + c];
+      for (int i = 0; i < 2; i++) assert_true(dw[i][r * COLUMNS + c] == sums[i]);
+    }
+  for (int i = 0; i < 3; i++) backend->release(on_device[i], backend);
+}
+
 static void repeated_attention_gives_the_same_bits(void **state) {
   (void)state;
   a_repeated_call_gives_the_same_bits(OP_attention_forward);
@@ -172,7 +204,9 @@ typedef struct Family {
 
 static const Family families[] = {
     {"linear", {OP(linear_forward), OP(linear_forward_int8), OP(linear_backward)}},
-    {"low_rank", {OP(weight_backward), OP(low_rank_backward), cmocka_unit_test(repeated_products_give_the_same_bits)}},
+    {"low_rank",
+     {OP(weight_backward), OP(low_rank_backward), cmocka_unit_test(repeated_products_give_the_same_bits),
+      cmocka_unit_test(a_factor_of_several_parts_gets_the_sums_of_all)}},
     {"rows", {OP(embedding_forward), OP(gather_rows), OP(scatter_rows), OP(copy_heads)}},
     {"norm", {OP(norm_forward), OP(norm_backward)}},
     {"attention", {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits)}},
