@@ -28,11 +28,16 @@ double bench_seconds(BenchFunction function, void *argument, Backend *backend) {
 
 BenchPeak bench_peak(Backend *backend) {
   const Kernels *kernels = backend->kernels;
-  return (BenchPeak){kernels->peak_flops(FLOAT_32, backend), kernels->peak_flops(FLOAT_BF16, backend)};
+  BenchPeak peak = {
+      .float32 = kernels->peak_flops(FLOAT_32, backend), .half = kernels->peak_flops(FLOAT_BF16, backend), .half_type = FLOAT_BF16};
+  if (peak.half == 0) peak = (BenchPeak){peak.float32, kernels->peak_flops(FLOAT_F16, backend), FLOAT_F16};
+  return peak;
 }
 
-static FloatType arithmetics(BenchPeak peak) { return peak.bfloat16 > 0 ? FLOAT_BF16 : FLOAT_32; }
-static double peak_of(BenchPeak peak, FloatType type) { return type == FLOAT_BF16 ? peak.bfloat16 : peak.float32; }
+// Activations of each kind are measured: is_half = 0 .. has_half(peak).
+static int has_half(BenchPeak peak) { return peak.half > 0; }
+static FloatType type_of(BenchPeak peak, int is_half) { return is_half ? peak.half_type : FLOAT_32; }
+static double peak_of(BenchPeak peak, FloatType type) { return type == FLOAT_32 ? peak.float32 : peak.half; }
 
 // Small numbers that are neither denormal nor all alike.
 static float *host_floats(Arena *arena, int64_t count) {
@@ -156,7 +161,8 @@ void bench_linear(KernelRates *rates, const Matrix *w, BlockType weights, const 
                   BenchPeak peak, Backend *backend) {
   int64_t most = rows[count - 1];
   Matrix before = {.type = weights};
-  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+  for (int is_half = 0; is_half <= has_half(peak); is_half++) {
+    FloatType type = type_of(peak, is_half);
     BenchMemory memory = {.backend = backend};
     Rows x = {bench_activations(&memory, most * w->columns, type), w->columns, type},
          y = {bench_activations(&memory, most * w->rows, type), w->rows, type};
@@ -184,7 +190,8 @@ static void call_linear_cross_entropy(void *argument) {
 }
 
 void bench_loss(KernelRates *rates, const Matrix *head, int64_t rows, BenchPeak peak, Backend *backend) {
-  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+  for (int is_half = 0; is_half <= has_half(peak); is_half++) {
+    FloatType type = type_of(peak, is_half);
     BenchMemory memory = {.backend = backend};
     LossCall call = {.head = head, .rows = rows, .backend = backend};
     call.x = (Rows){bench_activations(&memory, rows * head->columns, type), head->columns, type};
@@ -225,7 +232,8 @@ static void call_experts_backward(void *argument) {
 
 void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *backend) {
   enum { EXPERTS = 8, USED = 2, HIDDEN = 512, WIDTH = 256 };
-  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+  for (int is_half = 0; is_half <= has_half(peak); is_half++) {
+    FloatType type = type_of(peak, is_half);
     BenchMemory memory = {.backend = backend};
     Matrix matrices[3][EXPERTS];
     for (int e = 0; e < EXPERTS; e++)
@@ -275,7 +283,8 @@ static void call_low_rank_backward(void *argument) {
 }
 
 void bench_low_rank(KernelRates *rates, int64_t rank, int64_t width, int64_t rows, BenchPeak peak, Backend *backend) {
-  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+  for (int is_half = 0; is_half <= has_half(peak); is_half++) {
+    FloatType type = type_of(peak, is_half);
     BenchMemory memory = {.backend = backend};
     LowRankCall call = {.rank = rank, .width = width, .rows = rows, .backend = backend};
     call.gradient = floats(&memory, rank * width);
@@ -333,7 +342,8 @@ static AttentionCall attention_call(BenchMemory *memory, const BenchShape *s, in
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend) {
   // Half of the T x T scores are there; forward computes q k^T and p v, backward these scores again and four products more.
   double product = (double)documents * (double)(length * (length + 1)) * (double)(shape->heads * shape->head_size);
-  for (FloatType type = FLOAT_32; type <= arithmetics(peak); type++) {
+  for (int is_half = 0; is_half <= has_half(peak); is_half++) {
+    FloatType type = type_of(peak, is_half);
     BenchMemory memory = {.backend = backend};
     AttentionCall call = attention_call(&memory, shape, documents, length, type, backend);
     KernelRate rate = {

@@ -97,6 +97,8 @@ static bool is_same_matrix(const KernelRate *a, const KernelRate *b) {
   return a->weights == b->weights && a->out == b->out && a->in == b->in && a->activations == b->activations;
 }
 
+static const char *short_name(FloatType type) { return type == FLOAT_32 ? "float" : type == FLOAT_BF16 ? "bf16" : "fp16"; }
+
 // A line for each matrix, a column for each number of rows: GFLOP/s and the share of the peak.
 static void print_products(const KernelRate *rates, int count, const char *kernel, FloatType type) {
   const KernelRate *first = NULL, *previous = NULL;
@@ -105,7 +107,7 @@ static void print_products(const KernelRate *rates, int count, const char *kerne
     if (!rate->weights || rate->activations != type || strcmp(rate->kernel, kernel) != 0) continue;
     if (!first) {
       first = rate;
-      printf("\n%-19s %s ", kernel, type == FLOAT_BF16 ? "bf16 " : "float");
+      printf("\n%-19s %-5s ", kernel, short_name(type));
       for (int j = i; j < count && is_same_matrix(&rates[j], first) && strcmp(rates[j].kernel, kernel) == 0; j++)
         printf("%8lld row%s ", (long long)rates[j].rows, rates[j].rows == 1 ? " " : "s");
     }
@@ -126,8 +128,8 @@ static void print_others(const KernelRate *rates, int count) {
     if (rate->weights) continue;
     char shape[64] = "";
     if (rate->out) snprintf(shape, sizeof shape, "[%lld, %lld]", (long long)rate->out, (long long)rate->in);
-    printf("%-20s %-5s %-13s %5lld rows %8.1f ", rate->kernel, rate->activations == FLOAT_BF16 ? "bf16" : "float", shape,
-           (long long)rate->rows, (rate->flops + rate->bytes) * 1e-9);
+    printf("%-20s %-5s %-13s %5lld rows %8.1f ", rate->kernel, short_name(rate->activations), shape, (long long)rate->rows,
+           (rate->flops + rate->bytes) * 1e-9);
     if (rate->flops > 0) printf("GFLOP/s %3.0f%%\n", 100 * rate->share);
     else printf("GB/s\n");
   }
@@ -140,9 +142,9 @@ static void print_table(const Bench *bench, BenchPeak peak, int first) {
   for (int i = 0; i < count; i++) has_slow |= rates[i].is_slow;
   printf("%s, threads: %d; multiply-adds on registers: %.1f GFLOP/s in float32", bench->backend->kernels->name,
          pool_threads(bench->backend->pool), peak.float32 * 1e-9);
-  if (peak.bfloat16 > 0) printf(", %.1f in bfloat16", peak.bfloat16 * 1e-9);
+  if (peak.half > 0) printf(", %.1f in %s", peak.half * 1e-9, float_name(peak.half_type));
   printf("\nGFLOP/s of the products and their share of that, by rows of x:\n");
-  for (FloatType type = FLOAT_32; type <= FLOAT_BF16; type++) {
+  for (FloatType type = FLOAT_32; type <= FLOAT_F16; type++) {
     print_products(rates, count, "linear_forward", type);
     print_products(rates, count, "linear_backward", type);
     print_products(rates, count, "linear_forward_int8", type);
@@ -173,9 +175,7 @@ static void bench_tables(Bench *bench, bool prints) {
   bench->backend->kernels = chosen;
 }
 
-static double largest_peak(const Bench *bench) {
-  return bench->peak.float32 > bench->peak.bfloat16 ? bench->peak.float32 : bench->peak.bfloat16;
-}
+static double largest_peak(const Bench *bench) { return bench->peak.float32 > bench->peak.half ? bench->peak.float32 : bench->peak.half; }
 
 static void print_model(const Bench *bench) {
   const ModelRates *rates = &bench->model_rates;
@@ -195,7 +195,7 @@ static void print_model(const Bench *bench) {
 
 static json_t *kernel_json(const KernelRate *rate) {
   json_t *object = json_pack("{s:s, s:s, s:s, s:I}", "instruction_set", rate->instructions, "kernel", rate->kernel, "activations",
-                             rate->activations == FLOAT_BF16 ? "bfloat16" : "float32", "rows", (json_int_t)rate->rows);
+                             float_name(rate->activations), "rows", (json_int_t)rate->rows);
   if (rate->weights) json_object_set_new(object, "weights", json_string(rate->weights));
   if (rate->out) json_object_set_new(object, "shape", json_pack("[I, I]", (json_int_t)rate->out, (json_int_t)rate->in));
   if (rate->is_slow) json_object_set_new(object, "not_measured", json_true());
@@ -220,7 +220,8 @@ static void print_json(const Bench *bench) {
   json_object_set_new(object, "instruction_set", json_string(bench->backend->kernels->name));
   json_object_set_new(object, "threads", json_integer(pool_threads(bench->backend->pool)));
   json_object_set_new(object, "peak_flops", json_real(largest_peak(bench)));
-  json_object_set_new(object, "peaks", json_pack("{s:f, s:f}", "float32", bench->peak.float32, "bfloat16", bench->peak.bfloat16));
+  json_object_set_new(object, "peaks",
+                      json_pack("{s:f, s:f}", "float32", bench->peak.float32, float_name(bench->peak.half_type), bench->peak.half));
   json_object_set_new(object, "kernels", kernels);
   json_dumpf(object, stdout, JSON_COMPACT);
   printf("\n");

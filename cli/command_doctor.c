@@ -99,10 +99,8 @@ static void print_machine(const Doctor *doctor) {
   fflush(stdout);
 }
 
-static const char *type_name(FloatType type) { return type == FLOAT_32 ? "float32" : type == FLOAT_BF16 ? "bfloat16" : "float16"; }
-
 static void print_check(const KernelCheck *check) {
-  printf("  %-8s %.1e of %.1e", type_name(check->type), check->error, check->tolerance);
+  printf("  %-8s %.1e of %.1e", float_name(check->type), check->error, check->tolerance);
   if (!check->is_ok) printf(" (%s)", check->worst);
 }
 
@@ -149,7 +147,7 @@ static json_t *checks_json(const Doctor *doctor) {
     const KernelCheck *check = &doctor->checks[i];
     json_t *object =
         json_pack("{s:s, s:s, s:s, s:b, s:i, s:f, s:s}", "table", doctor->checked[i], "kernel", check->kernel, "activations",
-                  type_name(check->type), "ok", check->is_ok, "cases", check->cases, "tolerance", check->tolerance, "case", check->worst);
+                  float_name(check->type), "ok", check->is_ok, "cases", check->cases, "tolerance", check->tolerance, "case", check->worst);
     json_object_set_new(object, "error", isfinite(check->error) ? json_real(check->error) : json_null());
     json_array_append_new(checks, object);
   }

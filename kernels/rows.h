@@ -8,6 +8,7 @@
 
 typedef enum FloatType { FLOAT_32, FLOAT_BF16, FLOAT_F16 } FloatType;
 
+static inline const char *float_name(FloatType type) { return type == FLOAT_32 ? "float32" : type == FLOAT_BF16 ? "bfloat16" : "float16"; }
 static inline int64_t float_bytes(FloatType type) { return type == FLOAT_32 ? 4 : 2; }
 
 // Row i begins at element i * step.

@@ -196,7 +196,6 @@ static int64_t activation_budget(const Run *run) {
 }
 
 static void describe(const Run *run) {
-  static const char *const float_names[] = {[FLOAT_32] = "float32", [FLOAT_BF16] = "bfloat16", [FLOAT_F16] = "float16"};
   char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
@@ -209,7 +208,7 @@ static void describe(const Run *run) {
   format_bytes(base, (double)(model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
-  log_info("activations in %s; products at most %.0f GFLOP/s here", float_names[run->step.tape.activations], run->peak_flops / 1e9);
+  log_info("activations in %s; products at most %.0f GFLOP/s here", float_name(run->step.tape.activations), run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
   int64_t host = run->step.tape.host_block_bytes;

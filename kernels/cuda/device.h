@@ -90,6 +90,8 @@ __device__ __forceinline__ void mma_16x8x16<bf16>(float d[4], const uint32_t a[4
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // such a device has no instruction for it: whoever chooses a type asks peak_flops
 #endif
 }
 template <>

@@ -77,6 +77,11 @@ int main() {
                            "conversions", "blas", "streams_in_order", "staging"})
     passes(name);
 
+  setenv("LORA_SIMULATED_CAPABILITY", "75", 1);
+  passes("fragments_fp16");
+  is_found("plain", "fragments_bf16", "has no such instruction");
+  unsetenv("LORA_SIMULATED_CAPABILITY");
+
   is_found("plain", "divergent_barrier", "this barrier meets another");
   is_found("plain", "ended_before_barrier", "barrier");
   is_found("plain", "barrier_in_part", "barrier");

@@ -10,6 +10,7 @@
 static Backend *backend;
 static int64_t most_flop;
 static bool has_bfloat16;  // instructions for its products
+static bool is_alone;  // no other program takes memory of this device: it is the simulated one
 
 static int open_device(void **state) {
   (void)state;
@@ -44,7 +45,7 @@ static void a_repeated_call_gives_the_same_bits(KernelOp op) {
   for (int index = 0; index < 40; index++) {
     Arena arena = {0};
     KernelCase *c = kernel_ops[op].make(&arena, &rng, index);
-    if (c && index % 2) (void)case_round(c, FLOAT_BF16);
+    if (c && index % 2) (void)case_round(c, has_bfloat16 ? FLOAT_BF16 : FLOAT_F16);
     float *out[2][CASE_OUTPUTS];
     for (int i = 0; c && i < 2; i++) {
       case_outputs_new(out[i], &arena, c);
@@ -144,14 +145,19 @@ static void the_table_has_no_hole(void **state) {
 
 static void memory_is_counted_and_its_lack_is_told(void **state) {
   (void)state;
+  enum { BYTES = 3 << 20 };
   void *block, *too_much;
   int64_t before = backend->available_bytes(backend);
-  assert_ok(backend->allocate(&block, 3 << 20, "a test", backend));
-  assert_true(before - backend->available_bytes(backend) >= 3 << 20);
-  assert_true(backend->peak_bytes(backend) >= 3 << 20);
+  assert_ok(backend->allocate(&block, BYTES, "a test", backend));
+  if (is_alone) assert_true(before - backend->available_bytes(backend) >= BYTES);
+  int64_t peak = backend->peak_bytes(backend);
+  assert_true(peak >= BYTES);
   assert_fails(STATUS_NO_SPACE, backend->allocate(&too_much, INT64_C(1) << 50, "the test's wish", backend), "the test's wish", "cuda:0");
   backend->release(block, backend);
-  assert_true(backend->available_bytes(backend) >= before);
+  if (is_alone) assert_true(backend->available_bytes(backend) >= before);
+  assert_ok(backend->allocate(&block, BYTES, "a test", backend));  // what was given back
+  assert_true(backend->peak_bytes(backend) == peak);
+  backend->release(block, backend);
 }
 
 // As the tape uses them: two buffers that take turns, each written anew once its copy out has been awaited, and copied back one ahead.
@@ -228,6 +234,7 @@ static int run_family(const Family *family) {
 
 int main(int argc, char **argv) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
+  is_alone = strstr(getenv("LORA_CUDA_LIBRARY"), "simulated") != NULL;
   int failed = 0, ran = 0;
   for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
     if (argc > 1 && strcmp(argv[1], families[i].name) != 0) continue;

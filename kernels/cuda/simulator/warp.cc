@@ -149,6 +149,7 @@ static void do_mma(void *const lanes[LANES], unsigned) {
 
 void mma(float d[4], const uint32_t a[4], const uint32_t b[2], bool is_bf16, Site site) {
   FragmentLane left = {d, a, b};
+  if (is_bf16 && device_limits().major < 8) report(site, "mma_16x8x16<bf16>: compute capability 7.5 has no such instruction");
   if (is_bf16) warp_operation("mma_16x8x16<bf16>", 0xffffffffu, &left, do_mma<true>, site);
   else warp_operation("mma_16x8x16<fp16>", 0xffffffffu, &left, do_mma<false>, site);
 }
