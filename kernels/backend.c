@@ -142,6 +142,12 @@ static int64_t cpu_workspace_bytes(const Backend *backend) {
   return (int64_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES + state->shared_bytes;
 }
 
+static int64_t cpu_reserve_workspace(const StepShape *step, int64_t room, Backend *backend) {
+  (void)step;
+  (void)room;
+  return (int64_t)pool_threads(backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;
+}
+
 static void cpu_close(Backend *backend) {
   CpuState *state = backend->state;
   free(state->shared_block);
@@ -173,6 +179,7 @@ static Status cpu_open(Backend *backend) {
       .available_bytes = cpu_available_bytes,
       .peak_bytes = cpu_peak_bytes,
       .workspace_bytes = cpu_workspace_bytes,
+      .reserve_workspace = cpu_reserve_workspace,
       .close = cpu_close,
       .state = state,
   };

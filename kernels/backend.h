@@ -137,6 +137,16 @@ typedef struct Kernels {
 
 enum { BACKEND_TUNINGS = 8 };
 
+// What the kernels of training steps work on: the largest micro-batch.
+typedef struct StepShape {
+  FloatType activations;
+  int64_t tokens;
+  int64_t columns;  // of the widest frozen matrix
+  const AttentionSpan *spans;  // [span_count]
+  int64_t span_count;
+  AttentionShape attention;  // of the layers that see all of a document
+} StepShape;
+
 struct Backend {
   const Kernels *kernels;
   ThreadPool *pool;  // of the CPU, for what the host computes
@@ -161,6 +171,8 @@ struct Backend {
   int64_t (*available_bytes)(Backend *backend);  // of the device's memory
   int64_t (*peak_bytes)(Backend *backend);  // the most that was in use so far: of the device, or of the process on the CPU
   int64_t (*workspace_bytes)(const Backend *backend);  // of all scratch
+  // The most that kernels of such steps take for themselves, code included, where `room` bytes are free: the plan of memory leaves it to them.
+  int64_t (*reserve_workspace)(const StepShape *step, int64_t room, Backend *backend);
   void (*describe_memory)(Buffer *text, Backend *backend);  // in use by purpose, a line each; NULL where it is the process's own
   void (*close)(Backend *backend);  // frees the implementation's own
   // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.

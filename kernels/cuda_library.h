@@ -33,7 +33,8 @@ Status cuda_library_versions(int *runtime, int *driver);
 enum {
   TUNING_FUSED_ROWS,  // products of at most so many rows dequantise within the product
   TUNING_GEMV_ROWS,  // products of at most so many rows multiply in float32, row by row
-  TUNING_PANEL_BYTES,  // of dequantised weights that a product has at a time; 0: what suits the device
+  TUNING_FORWARD_PANEL,  // bytes of dequantised weights that a product has at a time; 0: what suits the device
+  TUNING_BACKWARD_PANEL,
   TUNING_OWN_PRODUCTS,  // 1: never cuBLASLt
   TUNING_COUNT
 };

@@ -10,8 +10,8 @@
 static const struct {
   const char *name;
   int index;
-} kept[] = {{"fused_rows", TUNING_FUSED_ROWS}, {"gemv_rows", TUNING_GEMV_ROWS}};
-enum { KEPT = sizeof kept / sizeof *kept, FILE_LIMIT = 1 << 20, MOST_ROWS = 1 << 20 };
+} kept[] = {{"fused_rows", TUNING_FUSED_ROWS}, {"gemv_rows", TUNING_GEMV_ROWS}, {"forward_panel", TUNING_FORWARD_PANEL}};
+enum { KEPT = sizeof kept / sizeof *kept, FILE_LIMIT = 1 << 20, MOST = 1 << 30 };
 
 char *cuda_tuning_path(void) {
   const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -38,7 +38,7 @@ void cuda_tuning_read(Backend *backend, const char *device) {
   json_t *devices = load(path), *own = json_object_get(devices, device);
   for (int i = 0; i < KEPT && backend->tuning_count == TUNING_COUNT; i++) {
     const json_t *value = json_object_get(own, kept[i].name);
-    if (json_is_integer(value) && json_integer_value(value) >= 0 && json_integer_value(value) <= MOST_ROWS)
+    if (json_is_integer(value) && json_integer_value(value) >= 0 && json_integer_value(value) <= MOST)
       backend->tuning[kept[i].index] = json_integer_value(value);
   }
   json_decref(devices);

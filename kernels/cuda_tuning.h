@@ -1,5 +1,5 @@
 // The measured choices of CUDA devices, Backend.tuning, as `lora doctor --tune` keeps them for the user: {"NAME OF THE DEVICE": {"fused_rows": 64,
-// "gemv_rows": 4}} in lora.c/cuda-tuning.json in $XDG_CACHE_HOME or ~/.cache. They are read when a device is opened.
+// "gemv_rows": 4, "forward_panel": 0}} in lora.c/cuda-tuning.json in $XDG_CACHE_HOME or ~/.cache. They are read when a device is opened.
 #ifndef KERNELS_CUDA_TUNING_H
 #define KERNELS_CUDA_TUNING_H
 

@@ -80,13 +80,7 @@ static Heads latent_heads(Tape *tape, const Model *model, const Layer *layer, Te
 Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const KvLayer *cache, Tensor *h, const Positions *keys,
                         const Queries *queries) {
   const ModelConfig *c = &model->config;
-  AttentionShape shape = {.heads = c->heads,
-                          .kv_heads = c->kv_heads,
-                          .head_size = c->head_size,
-                          .value_size = c->value_size,
-                          .scale = (float)config_attention_scale(c),
-                          .window = layer->kind->is_windowed ? c->window : 0,
-                          .softcap = (float)c->attention_softcap};
+  AttentionShape shape = config_attention_shape(c, layer->kind->is_windowed);
   Tensor *x = op_norm(tape, h, &layer->attention_norm, NULL);
   Heads heads = (c->kv_latent ? latent_heads : plain_heads)(tape, model, layer, x, keys, queries);
   if (queries->rows) h = op_gather_rows(tape, h, queries->rows);

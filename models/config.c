@@ -151,9 +151,19 @@ bool config_has(const ModelConfig *config, Presence presence, int layer) {
   return false;
 }
 
-double config_attention_scale(const ModelConfig *config) {
+static double attention_scale(const ModelConfig *config) {
   double size = config->query_scalar > 0 ? config->query_scalar : (double)config->head_size;
   return (config->kv_latent ? rope_score_factor(&config->rope) : 1) / sqrt(size);
+}
+
+AttentionShape config_attention_shape(const ModelConfig *config, bool is_windowed) {
+  return (AttentionShape){.heads = config->heads,
+                          .kv_heads = config->kv_heads,
+                          .head_size = config->head_size,
+                          .value_size = config->value_size,
+                          .scale = (float)attention_scale(config),
+                          .window = is_windowed ? config->window : 0,
+                          .softcap = (float)config->attention_softcap};
 }
 
 // ---- GGUF ----

@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "core/status.h"
 #include "formats/gguf.h"
+#include "kernels/attention.h"
 #include "models/family.h"
 #include "models/rope.h"
 
@@ -47,6 +48,6 @@ bool config_knows_key(const char *key);
 
 int64_t config_dimension(const ModelConfig *config, Dimension dimension);
 bool config_has(const ModelConfig *config, Presence presence, int layer);
-double config_attention_scale(const ModelConfig *config);  // of scores
+AttentionShape config_attention_shape(const ModelConfig *config, bool is_windowed);
 
 #endif

@@ -171,28 +171,17 @@ static Status choose_activations(FloatType *out, Run *run) {
   return status_fail(STATUS_USAGE, "bf16: this device has no instructions for bfloat16; leave bf16 out, or set fp16: true");
 }
 
-// What kernels of a device may take for themselves while they run: decoded panels of base weights, cuBLASLt's room, parts of sums, one
-// layer's input rounded and its gradient summed in float32, and the code that is loaded when a kernel first runs.
-static int64_t device_workspace_bytes(const Run *run) {
-  enum { PANEL_BYTES = 128 << 20, PART_BYTES = 96 << 20, CODE_BYTES = 192 << 20 };
-  int64_t widest = 0;
-  for (int i = 0; i < run->model->linear_count; i++)
-    if (run->model->linears[i]->weight.columns > widest) widest = run->model->linears[i]->weight.columns;
-  return PANEL_BYTES + PART_BYTES + CODE_BYTES + run->largest.tokens * widest * (int64_t)(sizeof(float) + sizeof(uint16_t));
-}
-
-// What is left for activations of max_memory, or of what the machine has free, once the run is open. The weights are
+// What is left for a step of max_memory, or of what the machine has free, once the run is open. The weights are
 // counted whole, though few of their pages have been touched by now.
-static int64_t activation_budget(const Run *run) {
+static int64_t free_bytes(const Run *run) {
   enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
   Backend *backend = run->backend;
   if (backend->upload_matrix) {  // what lies on the device by now stays
     int64_t most = backend->available_bytes(backend), limit = run->recipe->max_memory - backend->peak_bytes(backend);
-    return (run->recipe->max_memory > 0 && limit < most ? limit : most) - device_workspace_bytes(run);
+    return run->recipe->max_memory > 0 && limit < most ? limit : most;
   }
   if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend));
-  int64_t scratch = (int64_t)pool_threads(run->backend->pool) * KERNEL_SCRATCH_BYTES + KERNEL_SHARED_BYTES;
-  return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - scratch - PROGRAM_BYTES;
+  return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - PROGRAM_BYTES;
 }
 
 static void describe(const Run *run) {
@@ -245,7 +234,8 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   FloatType activations;
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
-  step_new(&run->step, run->model, activations, checkpointing(run), activation_budget(run));
+  step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
+  step_leave_workspace(&run->step, &run->largest);
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));

@@ -49,6 +49,20 @@ static int64_t read_batch(Step *step, const Batch *batch) {
   return count;
 }
 
+void step_leave_workspace(Step *step, const Batch *largest) {
+  const Model *model = step->model;
+  (void)read_batch(step, largest);
+  StepShape shape = {.activations = step->tape.activations,
+                     .tokens = largest->tokens,
+                     .columns = model->head.weight.columns,
+                     .spans = step->spans,
+                     .span_count = largest->document_count,
+                     .attention = config_attention_shape(&model->config, false)};
+  for (int i = 0; i < model->linear_count; i++)
+    if (model->linears[i]->weight.columns > shape.columns) shape.columns = model->linears[i]->weight.columns;
+  step->budget_bytes -= model->backend->reserve_workspace(&shape, step->budget_bytes, model->backend);
+}
+
 // Segment 0 is the embedding, then each layer has one; the last holds the loss.
 static void plan(Step *step, int segments) {
   tape_plan(&step->tape, segments);

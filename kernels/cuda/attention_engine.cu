@@ -39,9 +39,10 @@ bool own_backward(const AttentionCall *c, Device *device) {
   return true;
 }
 bool own_fits(const AttentionCall *, bool, Device *) { return true; }
+int64_t own_workspace(const AttentionCall *, bool, Device *) { return 0; }
 void own_close(Device *) {}
 
-const AttentionEngine own_engine = {"own", own_fits, own_forward, own_backward, own_close};
+const AttentionEngine own_engine = {"own", own_fits, own_forward, own_backward, own_workspace, own_close};
 
 bool run(const AttentionEngine *engine, const AttentionCall &call, bool is_backward, Device *device) {
   return is_backward ? engine->backward(&call, device) : engine->forward(&call, device);
@@ -55,6 +56,8 @@ struct AttentionChoices {
   const AttentionEngine *other;  // NULL: none
   Verdict verdicts[CLASSES];
   int count;
+  bool is_reserved;
+  int64_t reserved;  // bytes of the other's workspace
 };
 
 namespace {
@@ -216,15 +219,15 @@ double Documents::time(const AttentionEngine *engine, bool is_backward) {
   return is_run && device->error == cudaSuccess ? static_cast<double>(least) : static_cast<double>(NAN);
 }
 
-// Both passes by both engines. Where only the bits of the larger case differ, that counts too: it is where sums in any order show.
+// Both passes by both engines: documents of several lengths in a small case, and in a larger one, which is timed. Where only the bits of the
+// larger differ, that counts too: it is where sums in any order show. Documents all of one length need no small case, and have plans of their
+// own for each number of them, some of which take cuDNN more than a second.
 void try_out(AttentionTrial trials[2], const ShapeClass &shape, const AttentionEngine *other, Device *device) {
-  std::vector<int> lengths = {37, 128, 1, 200, 66};
-  if (shape.is_even) lengths = {2 * ATTENTION_EVEN, 2 * ATTENTION_EVEN, 2 * ATTENTION_EVEN};
-  Documents small(shape, lengths, shape.is_even ? 0 : 3, device);
   int length = static_cast<int>(shape.length);
-  Documents large(shape, {length, shape.is_even ? length : length - 7}, 0, device);
-  if (!small.is_there() || !large.is_there()) return;
-  for (Documents *documents : {&small, &large}) {
+  Documents few(shape, {37, 128, 1, 200, 66}, 3, device), large(shape, {length, shape.is_even ? length : length - 7}, 0, device);
+  Documents &small = shape.is_even ? large : few;
+  if (!few.is_there() || !large.is_there()) return;
+  for (Documents *documents : {&few, &large}) {
     documents->clear();
     run(&own_engine, documents->call(0, false), false, device);
   }
@@ -296,16 +299,16 @@ const Verdict *verdict_of(const ShapeClass &shape, AttentionChoices *choices, De
   return verdict;
 }
 
-// Whether the other engine is to do this call.
-bool is_for_other(const AttentionCall &call, const int32_t *query_ends, bool is_backward, Device *device) {
+// What was found for calls like this one; NULL where they are ours without a question.
+const Verdict *verdict_on(const AttentionCall &call, const int32_t *query_ends, Device *device) {
   AttentionChoices *choices = device->attention;
-  if (!choices || choices->mode == MODE_OWN || !is_plain(call, query_ends)) return false;
+  if (!choices || choices->mode == MODE_OWN || !is_plain(call, query_ends)) return NULL;
   if (!choices->is_sought) {
     choices->is_sought = true;
     choices->other = attention_other_engine(device);
     if (!choices->other && choices->mode == MODE_OTHER) log_warning("cuda: LORA_CUDA_ATTENTION=cudnn, and there is no cuDNN 9 here");
   }
-  if (!choices->other) return false;
+  if (!choices->other) return NULL;
   int64_t most = longest(call);
   ShapeClass shape = {call.type,
                       call.shape.heads,
@@ -316,8 +319,13 @@ bool is_for_other(const AttentionCall &call, const int32_t *query_ends, bool is_
                       : most < 2048 ? 1024
                                     : 2048,
                       attention_is_even(&call)};
-  const Verdict *verdict = verdict_of(shape, choices, device);
-  return verdict && verdict->takes[is_backward] && choices->other->fits(&call, is_backward, device);
+  return verdict_of(shape, choices, device);
+}
+
+// Whether the other engine is to do this call.
+bool is_for_other(const AttentionCall &call, const int32_t *query_ends, bool is_backward, Device *device) {
+  const Verdict *verdict = verdict_on(call, query_ends, device);
+  return verdict && verdict->takes[is_backward] && device->attention->other->fits(&call, is_backward, device);
 }
 
 // Tiles of 32 rows and 32 heads of a document go through shared memory, so that both sides are read and written in order.
@@ -386,9 +394,9 @@ bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const cha
 
 Status attention_open(Device *device) {
   const char *value = getenv("LORA_CUDA_ATTENTION");
-  Mode mode = MODE_OWN;
-  if (!value || strcmp(value, "own") == 0) mode = MODE_OWN;
-  else if (strcmp(value, "auto") == 0) mode = MODE_AUTO;
+  Mode mode = MODE_AUTO;
+  if (!value || strcmp(value, "auto") == 0) mode = MODE_AUTO;
+  else if (strcmp(value, "own") == 0) mode = MODE_OWN;
   else if (strcmp(value, "cudnn") == 0) mode = MODE_OTHER;
   else return status_fail(STATUS_USAGE, "LORA_CUDA_ATTENTION=%s: own, cudnn or auto is meant", value);
   device->attention = static_cast<AttentionChoices *>(memory_new(1, sizeof *device->attention));
@@ -400,6 +408,23 @@ void attention_close(Device *device) {
   if (!device->attention) return;
   if (device->attention->other) device->attention->other->close(device);
   free(device->attention);
+}
+
+int64_t attention_reserve(const AttentionCall *call, int64_t room, Device *device) {
+  AttentionChoices *choices = device->attention;
+  const Verdict *verdict = verdict_on(*call, NULL, device);
+  choices->is_reserved = true;
+  choices->reserved = device->workspace_bytes[WORKSPACE_CUDNN];  // of the trial
+  for (int pass = 0; pass < 2 && verdict; pass++) {
+    int64_t bytes = verdict->takes[pass] ? choices->other->workspace_bytes(call, pass == 1, device) : 0;
+    if (bytes > choices->reserved && bytes <= room / 8) choices->reserved = bytes;
+  }
+  return choices->reserved;
+}
+
+int64_t attention_room(Device *device) {
+  const AttentionChoices *choices = device->attention;
+  return choices->is_reserved ? choices->reserved : pool_available(device->pool) / 2;
 }
 
 #ifndef __CUDACC__

@@ -1,12 +1,12 @@
 // Attention of training by another engine than our own kernels: cuDNN's, where the device has it (cudnn.cu). Nothing is taken on trust. The
-// first time that a class of shapes is met (type, heads, sizes, how long documents are, and whether all are as long), both engines are given the same small random
-// documents on this very device, and the other is taken, for the forward or the backward pass or both, only if
+// first time that a class of shapes is met (type, heads, sizes, how long documents are, and whether all are as long), both engines are given
+// the same random documents on this very device, and the other is taken, for the forward or the backward pass or both, only if
 //   its results are ours, largest difference to largest value, within ATTENTION_TOLERANCE, and none is NaN,
 //   it writes no row that belongs to no document,
 //   the same call again gives the same bits,
 //   and it is faster by more than a twentieth in a larger case, timed by events.
-// Environment: LORA_CUDA_ATTENTION=auto (as above), cudnn (need not be faster), own (never asks; as it is without the variable, until a card has
-// been seen: a trial cannot catch a kernel that ends the device's context, nor is the other's workspace in the plan of memory).
+// Training tries the class of its largest micro-batch before it plans its memory, which the other's workspace is then part of.
+// Environment: LORA_CUDA_ATTENTION=auto (as above; as it is without the variable), cudnn (need not be faster), own (never asks).
 // Which engine is faster may differ from run to run where they are close: runs that must give the same bits as each other name `own`.
 #ifndef KERNELS_CUDA_ATTENTION_ENGINE_H
 #define KERNELS_CUDA_ATTENTION_ENGINE_H
@@ -42,6 +42,7 @@ typedef struct AttentionEngine {
   // False: nothing was written, and nothing will be. Only ever called where `fits`.
   bool (*forward)(const AttentionCall *call, Device *device);
   bool (*backward)(const AttentionCall *call, Device *device);
+  int64_t (*workspace_bytes)(const AttentionCall *call, bool is_backward, Device *device);  // that such a call takes; its rows may be NULL
   void (*close)(Device *device);
 } AttentionEngine;
 
@@ -66,6 +67,11 @@ bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const cha
 // Reads the environment; STATUS_USAGE where it says something else. The other engine is sought when it is first wanted.
 Status attention_open(Device *device);
 void attention_close(Device *device);
+// For steps whose largest call is this one (its rows are NULL), where `room` bytes are free: tries the engines, and returns what workspace the
+// other may then take; 0 where it is not taken, or where it needs more than an eighth of the room, which activations have more use for.
+int64_t attention_reserve(const AttentionCall *call, int64_t room, Device *device);
+// The largest workspace that the other engine may take: what was reserved, or, where nothing was planned, half of what is free.
+int64_t attention_room(Device *device);
 
 // stats[documents, heads, length] to the rows [.., heads] that documents have, document d being rows begins[d] .. begins[d] + lengths[d] - 1,
 // and back, zeros where a document is shorter. All addresses are the device's.

@@ -72,6 +72,15 @@ static int64_t backend_workspace_bytes(const Backend *backend) {
   return bytes;
 }
 
+static int64_t backend_reserve_workspace(const StepShape *step, int64_t room, Backend *backend) {
+  constexpr int64_t PART_BYTES = 64 << 20, CODE_BYTES = 192 << 20;  // parts of sums; code is loaded when a kernel first runs
+  Device *device = device_of(backend);
+  int64_t own = linear_workspace_bytes(step->tokens, step->columns) + blas_workspace_bytes() + PART_BYTES + CODE_BYTES;
+  AttentionCall largest = {};
+  largest.type = step->activations, largest.spans = step->spans, largest.span_count = step->span_count, largest.shape = step->attention;
+  return own + attention_reserve(&largest, room - own, device);
+}
+
 void *device_workspace(Device *device, Workspace purpose, int64_t bytes) {
   if (bytes <= device->workspace_bytes[purpose]) return device->workspaces[purpose];
   // Kernels that are under way may read the old block: the pool gives it to later work of the same stream only.
@@ -157,6 +166,7 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->peak_bytes = backend_peak_bytes;
   backend->describe_memory = backend_describe_memory;
   backend->workspace_bytes = backend_workspace_bytes;
+  backend->reserve_workspace = backend_reserve_workspace;
   backend->close = backend_close;
   backend->state = device;
   backend->tuning = &device->thresholds.fused_rows;

@@ -124,3 +124,5 @@ bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand 
                                      device->stream) == CUBLAS_STATUS_SUCCESS;
   return plan->is_possible;
 }
+
+int64_t blas_workspace_bytes(void) { return BLAS_BYTES; }

@@ -48,7 +48,8 @@ struct Device {
   struct Thresholds {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
-    int64_t panel_bytes;  // of dequantised weights that a product has at a time; 0: what suits the device
+    int64_t forward_panel;  // bytes of dequantised weights that a product has at a time; 0: what suits the device
+    int64_t backward_panel;
     int64_t own_products;  // 1: never cuBLASLt
   } thresholds;
 };

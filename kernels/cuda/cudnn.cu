@@ -1,7 +1,7 @@
 // cuDNN as an engine of attention (attention_engine.h, cudnn.h). The library is not linked: where it is not installed there is no engine.
 // A plan takes cuDNN up to some seconds, so there are few: the number of documents is rounded up to a power of two, as is the longest
 // length, for the backward pass to an eighth of one, for its workspace grows with the square.
-// What cuDNN 9.19 has of this, by its own word for the properties of such cards (no card was there): both passes for compute capability 8.0 and
+// What cuDNN 9.19 has of this, by its own word for the properties of such cards (an H100 alone was there): both passes for compute capability 8.0 and
 // later, but of documents of different lengths a backward pass that always gives the same bits for 9.0 alone.
 #include "kernels/cuda/attention_engine.h"
 #include "kernels/cuda/cuda.h"
@@ -110,7 +110,13 @@ bool fits(const AttentionCall *call, bool is_backward, Device *device) {
   const CudnnPlan *plan = plan_of(wanted, state_of(device));
   if (!plan->plan) return false;
   int64_t bytes = workspace_bytes(wanted, *plan);
-  return bytes <= device->workspace_bytes[WORKSPACE_CUDNN] || bytes <= pool_available(device->pool) / 2;  // else it may be wanted elsewhere
+  return bytes <= device->workspace_bytes[WORKSPACE_CUDNN] || bytes <= attention_room(device);  // what is more may be wanted elsewhere
+}
+
+int64_t workspace(const AttentionCall *call, bool is_backward, Device *device) {
+  CudnnShape wanted = shape_of(*call, is_backward);
+  const CudnnPlan *plan = plan_of(wanted, state_of(device));
+  return plan->plan ? workspace_bytes(wanted, *plan) : 0;
 }
 
 // What runs are given of a call beside its rows, all on the device.
@@ -181,7 +187,7 @@ void close_state(Device *device) {
   device->attention_engine = NULL;
 }
 
-const AttentionEngine engine = {"cuDNN", fits, forward, backward, close_state};
+const AttentionEngine engine = {"cuDNN", fits, forward, backward, workspace, close_state};
 
 }  // namespace
 

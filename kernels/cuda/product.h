@@ -67,6 +67,11 @@ void rows_convert(Rows to, Rows from, int64_t rows, int64_t columns, Device *dev
 // done then): addresses or steps that are no multiples of 16 bytes, other types, or device->thresholds.own_products.
 bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand a, Operand b, float beta, Device *device);
 
+// The most that products of so many rows with frozen matrices of at most so many columns take: panels, x or dy in another type, and the sum
+// of dx. And what blas_product takes.
+int64_t linear_workspace_bytes(int64_t rows, int64_t columns);
+int64_t blas_workspace_bytes(void);
+
 // Gives back what the products keep in a device: events. For its end.
 void products_close(Device *device);
 

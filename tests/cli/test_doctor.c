@@ -111,9 +111,12 @@ static void what_is_measured_is_kept(void **state) {
   if (run_program(&output, "doctor --device cuda --tune --tune-size 256 --tune-rows 4 --json") != 0) fail_msg("%s", output.data);
   json_t *result = json_loads(output.data, 0, NULL);
   assert_int_equal(json_array_size(json_object_get(result, "measured")), 3);
+  const json_t *panels = json_object_get(result, "panels");
+  for (size_t i = 0; i < 5; i++) assert_true(json_number_value(json_object_get(json_array_get(panels, i), "seconds")) > 0);
   char *path = cuda_tuning_path();
   json_t *kept = json_load_file(path, 0, NULL), *own = json_object_get(kept, "simulated device");
   assert_int_equal(json_integer_value(json_object_get(own, "fused_rows")), json_integer_value(json_object_get(result, "fused_rows")));
+  assert_int_equal(json_integer_value(json_object_get(own, "forward_panel")), json_integer_value(json_object_get(result, "forward_panel")));
   json_object_set_new(own, "fused_rows", json_integer(77));
   assert_int_equal(json_dump_file(kept, path, 0), 0);
   Backend *backend;

@@ -234,6 +234,7 @@ static int run_family(const Family *family) {
 
 int main(int argc, char **argv) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
+  setenv("LORA_CUDA_ATTENTION", "own", 0);
   is_alone = strstr(getenv("LORA_CUDA_LIBRARY"), "simulated") != NULL;
   int failed = 0, ran = 0;
   for (size_t i = 0; i < sizeof families / sizeof *families; i++) {

@@ -98,7 +98,14 @@ static void stand_in_close(Device *device) {
   closed++;
 }
 
-static const AttentionEngine engine = {"a stand-in", stand_in_fits, stand_in_forward, stand_in_backward, stand_in_close};
+enum { FORWARD_BYTES = 1000, BACKWARD_BYTES = 5000 };
+static int64_t stand_in_workspace(const AttentionCall *call, bool is_backward, Device *device) {
+  (void)call, (void)device;
+  return is_backward ? BACKWARD_BYTES : FORWARD_BYTES;
+}
+
+static const AttentionEngine engine = {"a stand-in",      stand_in_fits,      stand_in_forward,
+                                       stand_in_backward, stand_in_workspace, stand_in_close};
 
 // A call of both passes; results are not looked at, for the stand-in's are our own.
 typedef struct Problem {
@@ -195,12 +202,40 @@ static void an_engine_that_is_slow_is_taken_only_if_it_is_named(void **state) {
   expect("cudnn", IS_SLOW, IS_SLOW, true, true);
 }
 
-static void our_own_is_never_tried_against_another_unless_that_is_asked_for(void **state) {
+static void our_own_is_never_tried_against_another_where_it_is_named(void **state) {
   (void)state;
   int before = calls[0] + calls[1];
   expect("own", NO_FAULT, NO_FAULT, false, false);
-  expect(NULL, NO_FAULT, NO_FAULT, false, false);
   assert_int_equal(calls[0] + calls[1], before);
+  expect(NULL, NO_FAULT, NO_FAULT, true, true);
+}
+
+// What the plan of a training run's memory leaves to the engine that was taken.
+static void the_workspace_of_an_engine_is_reserved(void **state) {
+  (void)state;
+  static const struct {
+    const char *choice;
+    Fault backward;
+    int64_t room, reserved;
+  } cases[] = {{"auto", NO_FAULT, INT64_C(1) << 33, BACKWARD_BYTES},
+               {"auto", HAS_NO_WAY, INT64_C(1) << 33, FORWARD_BYTES},
+               {"own", NO_FAULT, INT64_C(1) << 33, 0}};
+  for (int i = 0; i < 3; i++) {
+    open_with(cases[i].choice, NO_FAULT, cases[i].backward);
+    Problem p;
+    problem_new(&p, FLOAT_BF16);
+    StepShape step = {
+        .activations = FLOAT_32, .tokens = ROWS, .columns = 64, .spans = p.spans, .span_count = p.count, .attention = p.shape};
+    int64_t without = backend->reserve_workspace(&step, cases[i].room, backend);  // attention in float32 is ours
+    step.activations = FLOAT_BF16;
+    int before = calls[0] + calls[1];
+    assert_int_equal(backend->reserve_workspace(&step, cases[i].room, backend) - without, cases[i].reserved);
+    assert_true((calls[0] + calls[1] > before) == (cases[i].reserved > 0));
+    assert_int_equal(backend->reserve_workspace(&step, without + 8 * BACKWARD_BYTES - 8, backend) - without,
+                     cases[i].reserved ? FORWARD_BYTES : 0);  // activations have more use for an eighth
+    problem_free(&p);
+    backend_free(backend);
+  }
 }
 
 static void another_word_in_the_environment_is_refused(void **state) {
@@ -330,7 +365,8 @@ int main(void) {
       cmocka_unit_test(each_pass_is_judged_for_itself),
       cmocka_unit_test(an_engine_that_is_wrong_is_not_taken),
       cmocka_unit_test(an_engine_that_is_slow_is_taken_only_if_it_is_named),
-      cmocka_unit_test(our_own_is_never_tried_against_another_unless_that_is_asked_for),
+      cmocka_unit_test(our_own_is_never_tried_against_another_where_it_is_named),
+      cmocka_unit_test(the_workspace_of_an_engine_is_reserved),
       cmocka_unit_test(another_word_in_the_environment_is_refused),
       cmocka_unit_test(no_engine_is_no_error),
       cmocka_unit_test(what_is_not_plain_training_is_ours),
