@@ -170,6 +170,14 @@ __device__ __forceinline__ uint32_t pack_two<fp16>(float low, float high) {
 }
 #endif
 
+// The two values of a word, the lower half first.
+template <typename T>
+__device__ __forceinline__ float2 unpack_two(uint32_t word) {
+  T two[2];
+  memcpy(two, &word, sizeof two);
+  return make_float2(to_float(two[0]), to_float(two[1]));
+}
+
 // 16 bytes of elements, moved at once; the address is a multiple of 16.
 template <typename T>
 struct alignas(16) Packet {

@@ -37,6 +37,22 @@ static __device__ __forceinline__ void store_any(void *data, FloatType type, int
   else static_cast<fp16 *>(data)[at] = from_float<fp16>(value);
 }
 
+// Four values of a type, side by side and aligned to their bytes.
+static __device__ __forceinline__ float4 load_four(const void *data, FloatType type, int64_t at) {
+  if (type == FLOAT_32) return *reinterpret_cast<const float4 *>(static_cast<const float *>(data) + at);
+  uint2 four = *reinterpret_cast<const uint2 *>(static_cast<const uint16_t *>(data) + at);
+  float2 low, high;
+  if (type == FLOAT_BF16) low = unpack_two<bf16>(four.x), high = unpack_two<bf16>(four.y);
+  else low = unpack_two<fp16>(four.x), high = unpack_two<fp16>(four.y);
+  return make_float4(low.x, low.y, high.x, high.y);
+}
+static __device__ __forceinline__ void store_four(void *data, FloatType type, int64_t at, float4 v) {
+  uint2 *halves = reinterpret_cast<uint2 *>(static_cast<uint16_t *>(data) + at);
+  if (type == FLOAT_32) *reinterpret_cast<float4 *>(static_cast<float *>(data) + at) = v;
+  else if (type == FLOAT_BF16) *halves = make_uint2(pack_two<bf16>(v.x, v.y), pack_two<bf16>(v.z, v.w));
+  else *halves = make_uint2(pack_two<fp16>(v.x, v.y), pack_two<fp16>(v.z, v.w));
+}
+
 // What is stored at (i, j) for this sum.
 static __device__ __forceinline__ float finished(const ProductOutput &output, int64_t i, int64_t j, float sum) {
   float value = output.alpha * sum;
@@ -89,9 +105,19 @@ static __device__ __forceinline__ void put_run(const TileArguments &p, int64_t i
   float v[4];
 #pragma unroll
   for (int e = 0; e < 4; e++) v[e] = finished(output, i + e * down, column + e * right, sums[e]);
-  if (output.type == FLOAT_32) *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
-  else if (output.type == FLOAT_BF16) *reinterpret_cast<uint2 *>(to) = make_uint2(pack_two<bf16>(v[0], v[1]), pack_two<bf16>(v[2], v[3]));
-  else *reinterpret_cast<uint2 *>(to) = make_uint2(pack_two<fp16>(v[0], v[1]), pack_two<fp16>(v[2], v[3]));
+  store_four(to, output.type, 0, make_float4(v[0], v[1], v[2], v[3]));
+}
+
+static __device__ __forceinline__ bool has_fours(const void *data, FloatType type, int64_t step) {
+  return step % 4 == 0 && reinterpret_cast<uintptr_t>(data) % (type == FLOAT_32 ? 16 : 8) == 0;
+}
+
+// Rows row .. last and COLUMNS columns from `column` on, of the output itself, can be stored in fours without a look at edges.
+static __device__ __forceinline__ bool is_whole(const TileArguments &p, const ProductOutput &output, int64_t last, int64_t column,
+                                                int columns) {
+  return !p.parts && !p.along_columns && !output.bias && output.column_step == 1 && last < p.m && column + columns <= output.columns &&
+         column % 4 == 0 && has_fours(output.data, output.type, output.row_step) &&
+         has_fours(output.added.data, output.added.type, output.added.data ? output.added.step : 0);
 }
 
 // Stores LINES lines of sums from shared memory, COLUMNS + 4 floats apart, times alpha: by way of it neighbouring threads store what lies
@@ -99,6 +125,30 @@ static __device__ __forceinline__ void put_run(const TileArguments &p, int64_t i
 template <int LINES, int COLUMNS, int THREADS, int GROUP, int STRIDE>
 static __device__ __forceinline__ void store_lines(const TileArguments &p, const float *room, int64_t row, int64_t column, float alpha) {
   constexpr int LINE = COLUMNS + 4;
+  int64_t own = column;
+  const ProductOutput &output = output_of(p, &own);
+  if (is_whole(p, output, row + (LINES - 1) / GROUP * STRIDE + (LINES - 1) % GROUP, own, COLUMNS)) {
+    constexpr int FOURS = COLUMNS / 4;
+    const int x = threadIdx.x % FOURS * 4;
+    static_assert(THREADS % FOURS == 0 && LINES % (THREADS / FOURS) == 0, "each thread has one place in its lines");
+#pragma unroll 2
+    for (int line = threadIdx.x / FOURS; line < LINES; line += THREADS / FOURS) {
+      int64_t i = row + line / GROUP * STRIDE + line % GROUP, at = i * output.row_step + own + x;
+      float4 v = *reinterpret_cast<const float4 *>(room + line * LINE + x);
+      v.x = output.alpha * (alpha * v.x), v.y = output.alpha * (alpha * v.y);
+      v.z = output.alpha * (alpha * v.z), v.w = output.alpha * (alpha * v.w);
+      if (output.added.data) {
+        float4 other = load_four(output.added.data, output.added.type, i * output.added.step + own + x);
+        v.x += other.x, v.y += other.y, v.z += other.z, v.w += other.w;
+      }
+      if (output.accumulate) {
+        float4 before = load_four(output.data, output.type, at);
+        v.x += before.x, v.y += before.y, v.z += before.z, v.w += before.w;
+      }
+      store_four(output.data, output.type, at, v);
+    }
+    return;
+  }
 #pragma unroll 1
   for (int run = threadIdx.x; run < LINES * COLUMNS / 4; run += THREADS) {
     int line = p.along_columns ? run % (LINES / 4) * 4 : run / (COLUMNS / 4),
