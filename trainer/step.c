@@ -122,23 +122,29 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
   return op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale, (float)step->model->config.final_softcap);
 }
 
-// The graph, within the budget. Where memory suffices, it buys time in bfloat16: more rows of logits at once, for the head is dequantised
-// as often as there are such pieces, and no recomputation at all.
+// The graph, within the budget. In 16 bits, memory buys time: more rows of logits at once, for the head is dequantised as often as there are
+// such pieces (at 8B that costs more than to recompute the layer or two in whose room they lie), and no recomputation at all. Who asks for
+// every layer to be recomputed asks for little memory.
 static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   enum { FAST_LOSS_ROWS = 4 * LOSS_ROWS };
   Tape *tape = &step->tape;
   bool is_fast = mode == TAPE_TRAIN && tape->activations != FLOAT_32 && !recomputes_all(step);
+  tape->loss_rows = is_fast ? FAST_LOSS_ROWS : LOSS_ROWS;
   if (is_fast) {
-    tape->loss_rows = FAST_LOSS_ROWS;
     tape->keeps_cheap = true;
     *loss = build_graph(step, batch, labelled, mode, gradient_scale);
     plan(step, 0);
     if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   }
-  tape->loss_rows = LOSS_ROWS;
   tape->keeps_cheap = false;
   *loss = build_graph(step, batch, labelled, mode, gradient_scale);
-  return mode == TAPE_TRAIN ? plan_within_budget(step) : plan_evaluation(step);
+  if (mode != TAPE_TRAIN) return plan_evaluation(step);
+  if (is_fast) {
+    if (plan_within_budget(step) == STATUS_OK) return STATUS_OK;
+    tape->loss_rows = LOSS_ROWS;
+    *loss = build_graph(step, batch, labelled, mode, gradient_scale);
+  }
+  return plan_within_budget(step);
 }
 
 Status step_reserve(Step *step, const Batch *batch, TapeMode mode) {
