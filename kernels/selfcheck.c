@@ -12,8 +12,8 @@ enum { SEED = 20 };
 double selfcheck_tolerance(FloatType type) {
   switch (type) {
     case FLOAT_32: return 2e-5;
-    case FLOAT_BF16: return 0x1p-5;
-    case FLOAT_F16: return 0x1p-8;
+    case FLOAT_BF16: return 0x1p-6;
+    case FLOAT_F16: return 0x1p-9;
   }
   return 0;
 }
@@ -191,9 +191,10 @@ static const float *read_output(Side *side, int output) {
   return values;
 }
 
-// In the max norm of the reference.
-static double difference(const float *actual, const float *expected, int64_t count) {
-  double most = 0, size = 0;
+// In the max norm of the reference, which counts as `least` where it is less: of float16 the least normal number, below which its steps do
+// not become smaller.
+static double difference(const float *actual, const float *expected, int64_t count, double least) {
+  double most = 0, size = least;
   for (int64_t i = 0; i < count; i++) {
     if (!isfinite(actual[i]) || !isfinite(expected[i])) return INFINITY;
     most = fmax(most, fabs((double)actual[i] - expected[i]));
@@ -207,7 +208,8 @@ static void compare(KernelCheck *check, Side *side, Side *reference) {
   for (int i = 0; i < side->output_count; i++) {
     const SideOutput *output = &side->outputs[i];
     double own = output->kind == OUTPUT_INTEGERS ? 1e-9 : output->tolerance > check->tolerance ? output->tolerance : check->tolerance;
-    double error = difference(read_output(side, i), read_output(reference, i), output->count) * (check->tolerance / own);
+    double least = check->type == FLOAT_F16 && output->kind != OUTPUT_INTEGERS ? 0x1p-14 : 0;
+    double error = difference(read_output(side, i), read_output(reference, i), output->count, least) * (check->tolerance / own);
     if (check->worst[0] && error <= check->error) continue;
     check->error = error;
     snprintf(check->worst, sizeof check->worst, "%s", side->what);

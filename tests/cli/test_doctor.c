@@ -49,13 +49,21 @@ static void the_processor_is_well(void **state) {
   json_decref(result);
 }
 
-static void the_simulated_device_is_well(void **state) {
-  (void)state;
+// capability: "75" has no bfloat16, and takes float16 in its place.
+static void check_simulated_device(const char *capability) {
+  setenv("LORA_SIMULATED_CAPABILITY", capability, 1);
   json_t *result = doctor_json("--device cuda");
+  unsetenv("LORA_SIMULATED_CAPABILITY");
   for (int kernel = 0; selfcheck_name(kernel); kernel++) assert_true(count_checks(result, "cuda", selfcheck_name(kernel)) > 0);
   assert_int_equal(json_array_size(json_object_get(result, "devices")), 1);
   assert_non_null(json_object_get(json_object_get(result, "cuda"), "library"));
   json_decref(result);
+}
+
+static void simulated_devices_are_well(void **state) {
+  (void)state;
+  check_simulated_device("80");
+  check_simulated_device("75");
 }
 
 static void no_device_is_told_and_asking_for_it_fails(void **state) {
@@ -139,9 +147,9 @@ static void what_is_measured_is_kept(void **state) {
 int main(void) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_kernel_is_checked),      cmocka_unit_test(the_processor_is_well),
-      cmocka_unit_test(the_simulated_device_is_well), cmocka_unit_test(no_device_is_told_and_asking_for_it_fails),
-      cmocka_unit_test(a_wrong_kernel_is_found),      cmocka_unit_test(what_is_measured_is_kept),
+      cmocka_unit_test(every_kernel_is_checked),    cmocka_unit_test(the_processor_is_well),
+      cmocka_unit_test(simulated_devices_are_well), cmocka_unit_test(no_device_is_told_and_asking_for_it_fails),
+      cmocka_unit_test(a_wrong_kernel_is_found),    cmocka_unit_test(what_is_measured_is_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
