@@ -2,19 +2,17 @@
 //   forward   y_i = alpha_i x w_i^T + h_i b_i^T + bias_i + residual_i
 //   backward  dx (+)= sum_i alpha_i dy_i w_i + dh_i a_i
 // Few rows multiply within a kernel that dequantises (weights.h). More take panels of rows of w, dequantised into one of two places while the
-// panel before is multiplied out of the other. Forward they give every multiprocessor some tiles of y, so that the last of them, the start of
-// a product and the wait for the other stream weigh little, and no more, for the first panel of a matrix is waited for. (With one tile each an
-// H100 made 315 TFLOP/s forward, and 403 backward, where matrices were whole and there is more to do besides.) A panel of rows is a piece of the sum backward, and every piece more moves
-// all of dx twice in float32; so there they are as large as memory may be spent on them: at 2048 rows a whole matrix, written and read once,
-// moves fewer bytes than two pieces whose sums go through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded
-// twice. dx of 16 bits is summed up in float32 and rounded once where there are several products.
+// panel before is multiplied out of the other: forward they are so small that they stay in the second cache, and that the first, which is waited
+// for, is soon there. A panel of rows is a piece of the sum backward, and every piece more moves all of dx twice in float32; so there they are as
+// large as memory may be spent on them: at 2048 rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go
+// through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of 16 bits is summed up in float32 and
+// rounded once where there are several products.
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
 
 namespace {
 
-constexpr int64_t LEAST_PANEL = 8 << 20, LARGEST_PANEL = 64 << 20;
-enum { PANEL_TILES = 4, TILE_ROWS = 128, TILE_COLUMNS = 256 };  // of y, each multiprocessor's; cuBLASLt's tiles are about so large
+constexpr int64_t FORWARD_PANEL = 8 << 20, LARGEST_FORWARD_PANEL = 32 << 20, BACKWARD_PANEL = 64 << 20;
 enum { NARROW = 128 };  // plain matrices of at most so many rows are factors of an adapter
 
 int64_t multiple_of_8(int64_t x) { return (x + 7) / 8 * 8; }
@@ -49,7 +47,7 @@ int64_t panel_rows(const Matrix *w, FloatType type, int64_t bytes) {
   int64_t most = bytes / (multiple_of_8(w->columns) * float_bytes(type)) / 16 * 16;
   most = most < 16 ? 16 : most;
   if (most >= w->rows) return most;
-  int64_t even = round_up(blocks_for(w->rows, blocks_for(w->rows, most)), most >= 2 * TILE_ROWS ? TILE_ROWS : 16);
+  int64_t even = round_up(blocks_for(w->rows, blocks_for(w->rows, most)), most >= 256 ? 128 : 16);  // whole tiles of products
   return even < most ? even : most;
 }
 
@@ -186,10 +184,10 @@ bool is_same(Rows a, Rows b) { return a.data == b.data && a.step == b.step && a.
 
 int64_t forward_panel_bytes(const Matrix *w, int64_t n, FloatType type, const Device *device) {
   if (device->thresholds.forward_panel) return device->thresholds.forward_panel;
-  int64_t tiles_down = blocks_for(n, TILE_ROWS), row_bytes = multiple_of_8(w->columns) * float_bytes(type);
-  int64_t bytes = blocks_for(PANEL_TILES * device->processors, tiles_down) * TILE_COLUMNS * row_bytes;
-  bytes = bytes > LEAST_PANEL ? bytes : LEAST_PANEL;
-  return bytes < LARGEST_PANEL ? bytes : LARGEST_PANEL;
+  int64_t tiles_down = blocks_for(n, 128), row_bytes = multiple_of_8(w->columns) * float_bytes(type);
+  int64_t full = blocks_for(device->processors, tiles_down) * 128 * row_bytes;  // a tile for every processor
+  int64_t bytes = full > FORWARD_PANEL ? full : FORWARD_PANEL;
+  return bytes < LARGEST_FORWARD_PANEL ? bytes : LARGEST_FORWARD_PANEL;
 }
 
 ProductOutput forward_output(const Projection *p, int64_t first, int64_t rows) {
@@ -323,7 +321,7 @@ void backward_at_once(const Backward &b, int64_t bytes) {
 // A matrix by itself may take the room of two panels: in one piece, its products need no sums in float32 between them.
 int64_t backward_panel_bytes(const Backward &b) {
   if (b.device->thresholds.backward_panel) return b.device->thresholds.backward_panel;
-  return count_panels(b.projections, b.count, b.type, 2 * LARGEST_PANEL) == 1 ? 2 * LARGEST_PANEL : LARGEST_PANEL;
+  return count_panels(b.projections, b.count, b.type, 2 * BACKWARD_PANEL) == 1 ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
 }
 
 void backward(const Backward &b) {
@@ -393,7 +391,7 @@ void cuda_linear_backward(Rows dx, const Projection *projections, int count, int
 }
 
 int64_t linear_workspace_bytes(int64_t rows, int64_t columns) {
-  return 2 * LARGEST_PANEL + rows * columns * static_cast<int64_t>(sizeof(float) + sizeof(bf16));
+  return 2 * BACKWARD_PANEL + rows * columns * static_cast<int64_t>(sizeof(float) + sizeof(bf16));
 }
 
 void products_close(Device *device) {

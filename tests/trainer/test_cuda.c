@@ -1,6 +1,7 @@
 // Whole training steps on a CUDA device beside the CPU: the reference models of every family and the tiny one, packed documents, every
 // gradient, five optimiser steps, recomputation, dropout, NF4; and generation. On the simulated device unless LORA_CUDA_LIBRARY names another
 // library.
+//   test_cuda once    one step of each model: for the library that looks for races
 #include <math.h>
 #include <stdlib.h>
 
@@ -198,6 +199,12 @@ static void steps_in_float32_match_the_cpu(void **state) {
   for_each_model(&(Setting){.type = FLOAT_32}, 5);
 }
 
+static void a_step_of_each_model(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_32}, 1);
+  for_each_model(&(Setting){.type = half}, 1);
+}
+
 static void steps_in_bfloat16_match_the_cpu(void **state) {
   (void)state;
   if (half != FLOAT_BF16) skip_test("this device does not multiply bfloat16");
@@ -310,7 +317,7 @@ static int ask_device(void **state) {
   return 0;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(steps_in_float32_match_the_cpu),
@@ -323,5 +330,7 @@ int main(void) {
       cmocka_unit_test(generation_matches_the_cpu),
   };
   log_set_quiet(true);
+  const struct CMUnitTest once[] = {cmocka_unit_test(a_step_of_each_model)};
+  if (argc > 1 && strcmp(argv[1], "once") == 0) return cmocka_run_group_tests(once, ask_device, NULL);
   return cmocka_run_group_tests(tests, ask_device, NULL);
 }

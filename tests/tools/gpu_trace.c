@@ -1,0 +1,47 @@
+// Every kernel and copy of a program on a CUDA device, in lines of TRACE_OUT (a path): for scripts/gpu-check, by tests/tools/gpu_trace.py. The
+// driver loads it where CUDA_INJECTION64_PATH names it (CUPTI's activity records):
+//   kernel BEGIN END STREAM NAME        nanoseconds
+//   copy BEGIN END STREAM BYTES
+#include <cupti.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static FILE *out;
+
+static void give_buffer(uint8_t **buffer, size_t *bytes, size_t *most_records) {
+  enum { BUFFER_BYTES = 8 << 20 };
+  *buffer = aligned_alloc(8, BUFFER_BYTES);
+  *bytes = *buffer ? BUFFER_BYTES : 0;
+  *most_records = 0;
+}
+
+static void take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer, size_t bytes, size_t filled) {
+  (void)context, (void)stream, (void)bytes;
+  for (CUpti_Activity *record = NULL; cuptiActivityGetNextRecord(buffer, filled, &record) == CUPTI_SUCCESS;) {
+    if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
+      const CUpti_ActivityKernel9 *kernel = (const void *)record;
+      fprintf(out, "kernel %llu %llu %u %s\n", (unsigned long long)kernel->start, (unsigned long long)kernel->end, kernel->streamId,
+              kernel->name);
+    } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
+      const CUpti_ActivityMemcpy5 *copy = (const void *)record;
+      fprintf(out, "copy %llu %llu %u %llu\n", (unsigned long long)copy->start, (unsigned long long)copy->end, copy->streamId,
+              (unsigned long long)copy->bytes);
+    }
+  }
+  free(buffer);
+}
+
+static void finish(void) {
+  cuptiActivityFlushAll(1);
+  fclose(out);
+}
+
+int InitializeInjection(void) {
+  const char *path = getenv("TRACE_OUT");
+  out = path ? fopen(path, "w") : NULL;
+  if (!out) return 0;
+  atexit(finish);
+  return cuptiActivityRegisterCallbacks(give_buffer, take_buffer) == CUPTI_SUCCESS &&
+         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) == CUPTI_SUCCESS &&
+         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_MEMCPY) == CUPTI_SUCCESS;
+}
