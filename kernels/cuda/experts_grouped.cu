@@ -7,6 +7,7 @@
 // the tokens are cut into pieces. X, D, G, U, H and gradients of these are of x's type, T and S float32.
 #include "kernels/cuda/elements.h"
 #include "kernels/cuda/experts.h"
+#include "kernels/cuda/panels.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
 
@@ -151,17 +152,25 @@ void for_each_panel(const Matrix *const *matrices, int count, int64_t experts, F
   if (at_once < 1) at_once = 1, rows = bound / line / 16 * 16 < 16 ? 16 : bound / line / 16 * 16;
   if (rows > one->rows) rows = one->rows;
   if (at_once > experts) at_once = experts;
-  char *room = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, at_once * rows * line));
-  if (!room) return;
-  for (int64_t first = 0; first < experts; first += at_once)
-    for (int64_t row = 0; row < one->rows; row += rows) {
-      int64_t last = first + at_once < experts ? first + at_once : experts, own = row + rows < one->rows ? rows : one->rows - row;
-      char *to = room;
-      for (int64_t e = first; e < last; e++)
-        for (int i = 0; i < count; i++, to += own * one->columns * float_bytes(type))
-          weights_dequantize(to, type, one->columns, 1, &matrices[i][e], row, own, device, device->stream);
-      use(ExpertPanel{first, last, row, own, room});
-    }
+  int64_t pieces = (one->rows + rows - 1) / rows, panels = (experts + at_once - 1) / at_once * pieces;
+  int64_t room = rounded_up(at_once * rows * line, 256);
+  char *places = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, panels == 1 ? room : 2 * room));
+  if (!places) return;
+  ExpertPanel made[2];
+  int64_t next = 0;
+  panels_in_turns(
+      panels, device,
+      [&](int place, cudaStream_t stream) {
+        int64_t first = next / pieces * at_once, row = next % pieces * rows;
+        int64_t last = first + at_once < experts ? first + at_once : experts, own = row + rows < one->rows ? rows : one->rows - row;
+        char *to = places + place * room;
+        made[place] = {first, last, row, own, to};
+        for (int64_t e = first; e < last; e++)
+          for (int i = 0; i < count; i++, to += own * one->columns * float_bytes(type))
+            weights_dequantize(to, type, one->columns, 1, &matrices[i][e], row, own, device, stream);
+        next++;
+      },
+      [&](int place) { use(made[place]); });
 }
 
 struct Piece {
