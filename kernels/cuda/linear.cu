@@ -3,9 +3,10 @@
 //   backward  dx (+)= sum_i alpha_i dy_i w_i + dh_i a_i
 // Few rows multiply within a kernel that dequantises (weights.h). More take panels of rows of w, dequantised into one of two places while the
 // panel before is multiplied out of the other: forward they are so small that they stay in the second cache. A panel of rows is a piece of
-// the sum backward, and every piece more moves all of dx twice in float32; so there they are as large as memory may be spent on them: at 2048
-// rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of
-// 16 bits is summed up in float32 and rounded once where there are several products.
+// the sum backward, and every piece more moves all of dx twice in float32; so there they are as large as memory may be spent on them: at
+// 2048 rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go through memory. cuBLASLt adds a product
+// to what the small terms gave before: y is rounded twice. dx of 16 bits is summed up in float32 and rounded once where there are several
+// products.
 #include "kernels/cuda/panels.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
