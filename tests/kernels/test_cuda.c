@@ -216,6 +216,16 @@ static void experts_at_once_repeat_bits_and_download_nothing(void **state) {
   for_expert_cases(compare_ways);
 }
 
+static void scratch_of_experts_does_not_grow_without_bound(void **state) {
+  (void)state;
+  const ExpertMatrices experts = {.experts = 128, .used = 8, .hidden = 2048, .width = 768};
+  for (int backward = 0; backward < 2; backward++) {
+    int64_t few = backend->kernels->experts_scratch_floats(64, &experts, FLOAT_F16, backward, backend);
+    int64_t many = backend->kernels->experts_scratch_floats(1 << 20, &experts, FLOAT_F16, backward, backend);
+    assert_true(few < many && many * (int64_t)sizeof(float) < 520 << 20);  // 512 MiB of rows, and their order
+  }
+}
+
 static void repeated_attention_gives_the_same_bits(void **state) {
   (void)state;
   a_repeated_call_gives_the_same_bits(OP_attention_forward);
@@ -332,7 +342,8 @@ static const Family families[] = {
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
     {"experts",
      {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward), cmocka_unit_test(experts_at_once_match_float64),
-      cmocka_unit_test(experts_at_once_repeat_bits_and_download_nothing)}},
+      cmocka_unit_test(experts_at_once_repeat_bits_and_download_nothing),
+      cmocka_unit_test(scratch_of_experts_does_not_grow_without_bound)}},
     {"optimizer", {OP(adamw), OP(adamw_8bit), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
     {"device",
      {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),
