@@ -79,9 +79,10 @@ static void experts_backward(Node *node, Tape *tape) {
     kernels->add(residual->gradient, y->gradient, 1, y->rows * y->columns, tape->backend);
 }
 
-static int64_t experts_scratch(const Node *node, bool backward) {
+static int64_t experts_scratch(const Node *node, const Tape *tape, bool backward) {
   const ExpertLayer *layer = node->attributes;
-  int64_t rest = experts_scratch_floats(node->inputs[EXPERTS_X]->rows, &layer->matrices);
+  const Tensor *x = node->inputs[EXPERTS_X];
+  int64_t rest = tape->backend->kernels->experts_scratch_floats(x->rows, &layer->matrices, x->type, backward, tape->backend);
   float *places[EXPERTS_OUTPUTS];
   return rest + (backward ? backward_scratch(node).rest : router_places(places, node, NULL));
 }

@@ -247,7 +247,9 @@ void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *ba
     call.chosen = bench_place(&memory, call.chosen, rows * USED * (int64_t)sizeof *call.chosen);
     call.weights = floats(&memory, rows * USED);
     call.dweights = floats(&memory, rows * USED);
-    call.scratch = floats(&memory, experts_scratch_floats(rows, &call.experts));
+    int64_t forward = backend->kernels->experts_scratch_floats(rows, &call.experts, type, false, backend);
+    int64_t backward = backend->kernels->experts_scratch_floats(rows, &call.experts, type, true, backend);
+    call.scratch = floats(&memory, forward > backward ? forward : backward);
     KernelRate rate = {.instructions = backend->kernels->name, .activations = type, .rows = rows};
     rate.out = WIDTH, rate.in = HIDDEN;
     // Three products of a row and an expert; backward two of these again, and three more.

@@ -96,6 +96,8 @@ typedef struct Kernels {
   // dlogits[n, experts] is set.
   void (*router_backward)(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen, const RouterSettings *router,
                           int64_t n, Backend *backend);
+  // Floats of scratch for n rows of x of this type, forward or backward.
+  int64_t (*experts_scratch_floats)(int64_t n, const ExpertMatrices *experts, FloatType type, bool backward, Backend *backend);
   // y[n, hidden] += the experts' sum for x[n, hidden]; what lies between the products is rounded to x's type. y and dx are float32.
   // in_int8: by linear_forward_int8, for x of float32. scratch: experts_scratch_floats. No expert is chosen twice for a row.
   void (*experts_forward)(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,

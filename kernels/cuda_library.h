@@ -34,8 +34,10 @@ enum {
   TUNING_FUSED_ROWS,  // products of at most so many rows dequantise within the product
   TUNING_GEMV_ROWS,  // products of at most so many rows multiply in float32, row by row
   TUNING_FORWARD_PANEL,  // bytes of dequantised weights that a product has at a time; 0: what suits the device
-  TUNING_BACKWARD_PANEL,
+  TUNING_BACKWARD_PANEL,  // and of grouped experts, either way
   TUNING_OWN_PRODUCTS,  // 1: never cuBLASLt
+  TUNING_GROUPED_PAIRS,  // experts of at least so many pairs (token, expert) go through grouped products; 0: what suits their number
+  TUNING_PIECE_BYTES,  // of rows that these have at a time; 0: what suits the device
   TUNING_COUNT
 };
 

@@ -58,7 +58,12 @@ static int64_t lay_out(Scratch *scratch, float *block, int64_t n, const ExpertMa
   return total;
 }
 
-int64_t experts_scratch_floats(int64_t n, const ExpertMatrices *experts) { return lay_out(&(Scratch){0}, NULL, n, experts); }
+int64_t experts_scratch_floats_by_parts(int64_t n, const ExpertMatrices *experts, FloatType type, bool backward, Backend *backend) {
+  (void)type;
+  (void)backward;
+  (void)backend;
+  return lay_out(&(Scratch){0}, NULL, n, experts);
+}
 
 // Orders the places of chosen by expert; those of one expert stay in their order.
 static void order_by_expert(Job *job, const int32_t *chosen, int64_t n) {

@@ -39,11 +39,10 @@ struct Backend;
 // which is written over.
 void router_choose(int32_t *chosen, float *choice, const RouterSettings *router);
 
-// Floats of scratch for n rows, in either direction: of some rows at once, however many there are.
-int64_t experts_scratch_floats(int64_t n, const ExpertMatrices *experts);
-
 // By the linear_forward (linear_forward_int8), gated_forward, gated_backward and linear_backward of a table of the CPU, with the rows of
 // one expert at a time, in the order of experts and of rows. Contracts: Kernels.experts_forward and experts_backward.
+// The scratch is that of some rows at once, however many there are, and of either type and direction.
+int64_t experts_scratch_floats_by_parts(int64_t n, const ExpertMatrices *experts, FloatType type, bool backward, struct Backend *backend);
 void experts_forward_by_parts(const struct Kernels *kernels, Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen,
                               const float *weights, int64_t n, bool in_int8, float *scratch, struct Backend *backend);
 void experts_backward_by_parts(const struct Kernels *kernels, Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts,

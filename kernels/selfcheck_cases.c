@@ -34,10 +34,14 @@ enum { LINEAR_SHAPES = sizeof linear_shapes / sizeof *linear_shapes };
 typedef struct Choice {
   int64_t tuning[BACKEND_TUNINGS];
 } Choice;
+static Choice choice_of(const Side *side) {
+  Choice choice = {{0}};
+  for (int i = 0; i < side->backend->tuning_count; i++) choice.tuning[i] = side->backend->tuning[i];
+  return choice;
+}
 static Choice choose(Side *side, const LinearShape *shape) {
-  Choice before = {{0}};
+  Choice before = choice_of(side);
   int64_t *tuning = side->backend->tuning;
-  for (int i = 0; i < side->backend->tuning_count; i++) before.tuning[i] = tuning[i];
   if (side->backend->tuning_count < TUNING_COUNT) return before;
   if (shape->by_panels) tuning[TUNING_FUSED_ROWS] = tuning[TUNING_GEMV_ROWS] = 0;
   tuning[TUNING_OWN_PRODUCTS] = shape->is_own;
@@ -336,43 +340,57 @@ static bool router_backward(Side *side) {
 enum { EXPERTS = 4, EXPERTS_USED = 2, HIDDEN = 256, WIDTH = 256, EXPERT_ROWS = 11 };
 static const int expert_types[] = {BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_MXFP4, BLOCK_BF16};
 
+// Every type by each way that a device has for experts: one after another, and all at once.
+static int expert_type(const Side *side) { return expert_types[side->index / 2]; }
+static Choice choose_experts(Side *side) {
+  Choice before = choice_of(side);
+  if (side->backend->tuning_count == TUNING_COUNT) side->backend->tuning[TUNING_GROUPED_PAIRS] = side->index % 2 ? 1 : INT64_MAX;
+  return before;
+}
+
 static bool open_experts(Side *side, ExpertMatrices *out, Matrix matrices[3][EXPERTS], const int32_t **chosen) {
   int32_t numbers[EXPERT_ROWS * EXPERTS_USED];
   for (int i = 0; i < EXPERT_ROWS * EXPERTS_USED; i++) numbers[i] = (i + i / 6) % EXPERTS;
-  SAY("experts of %s", weight_name(expert_types[side->index]));
+  SAY("experts of %s%s", weight_name(expert_type(side)), side->index % 2 ? ", at once" : "");
   for (int i = 0; i < 3; i++)
     for (int e = 0; e < EXPERTS; e++)
-      if (!side_matrix(side, &matrices[i][e], expert_types[side->index], i == 2 ? HIDDEN : WIDTH, i == 2 ? WIDTH : HIDDEN)) return false;
+      if (!side_matrix(side, &matrices[i][e], expert_type(side), i == 2 ? HIDDEN : WIDTH, i == 2 ? WIDTH : HIDDEN)) return false;
   *out = (ExpertMatrices){matrices[0], matrices[1], matrices[2], EXPERTS, EXPERTS_USED, HIDDEN, WIDTH, ACTIVATION_SILU};
   *chosen = side_send(side, numbers, sizeof numbers);
   return true;
 }
 
 static bool experts_forward(Side *side) {
-  if (side->index >= COUNT_OF(expert_types)) return false;
+  if (side->index >= 2 * COUNT_OF(expert_types)) return false;
   Matrix matrices[3][EXPERTS];
   ExpertMatrices experts;
   const int32_t *chosen;
   if (!open_experts(side, &experts, matrices, &chosen)) return true;
   Rows x = side_rows(side, EXPERT_ROWS, HIDDEN, 0.5), y = rows_f32(side_output(side, OUTPUT_FLOATS, EXPERT_ROWS * HIDDEN, 0), HIDDEN);
-  float *weights = side_floats(side, EXPERT_ROWS * EXPERTS_USED, 1),
-        *scratch = side_floats(side, experts_scratch_floats(EXPERT_ROWS, &experts), 0);
+  float *weights = side_floats(side, EXPERT_ROWS * EXPERTS_USED, 1);
+  Choice before = choose_experts(side);
+  int64_t floats = side->kernels->experts_scratch_floats(EXPERT_ROWS, &experts, side->type, false, side->backend);
+  float *scratch = side_floats(side, floats, 0);
   side->kernels->experts_forward(y, x, &experts, chosen, weights, EXPERT_ROWS, false, scratch, side->backend);
+  choose_again(side, &before);
   return true;
 }
 
 static bool experts_backward(Side *side) {
-  if (side->index >= COUNT_OF(expert_types)) return false;
+  if (side->index >= 2 * COUNT_OF(expert_types)) return false;
   Matrix matrices[3][EXPERTS];
   ExpertMatrices experts;
   const int32_t *chosen;
   if (!open_experts(side, &experts, matrices, &chosen)) return true;
   Rows x = side_rows(side, EXPERT_ROWS, HIDDEN, 0.5), dx = rows_f32(side_output(side, OUTPUT_FLOATS, EXPERT_ROWS * HIDDEN, 0), HIDDEN);
   Rows dy = rows_f32(side_floats(side, EXPERT_ROWS * HIDDEN, 1), HIDDEN);
-  float *weights = side_floats(side, EXPERT_ROWS * EXPERTS_USED, 1),
-        *scratch = side_floats(side, experts_scratch_floats(EXPERT_ROWS, &experts), 0);
-  float *dweights = side_output(side, OUTPUT_FLOATS, EXPERT_ROWS * EXPERTS_USED, 0);
-  side->kernels->experts_backward(dx, dweights, dy, x, &experts, chosen, weights, EXPERT_ROWS, side->index % 2, scratch, side->backend);
+  float *weights = side_floats(side, EXPERT_ROWS * EXPERTS_USED, 1);
+  Choice before = choose_experts(side);
+  int64_t floats = side->kernels->experts_scratch_floats(EXPERT_ROWS, &experts, side->type, true, side->backend);
+  float *scratch = side_floats(side, floats, 0), *dweights = side_output(side, OUTPUT_FLOATS, EXPERT_ROWS * EXPERTS_USED, 0);
+  bool accumulate = side->index / 2 % 2;
+  side->kernels->experts_backward(dx, dweights, dy, x, &experts, chosen, weights, EXPERT_ROWS, accumulate, scratch, side->backend);
+  choose_again(side, &before);
   return true;
 }
 

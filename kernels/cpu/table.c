@@ -25,6 +25,7 @@ const Kernels ISA_NAME(kernels) = {
     .softcap = cpu_softcap,
     .router_forward = cpu_router_forward,
     .router_backward = cpu_router_backward,
+    .experts_scratch_floats = experts_scratch_floats_by_parts,
     .experts_forward = cpu_experts_forward,
     .experts_backward = cpu_experts_backward,
     .copy_heads = cpu_copy_heads,

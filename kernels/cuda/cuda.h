@@ -49,8 +49,10 @@ struct Device {
     int64_t fused_rows;  // products of at most so many rows dequantise within the product
     int64_t gemv_rows;
     int64_t forward_panel;  // bytes of dequantised weights that a product has at a time; 0: what suits the device
-    int64_t backward_panel;
+    int64_t backward_panel;  // and of grouped experts, either way
     int64_t own_products;  // 1: never cuBLASLt
+    int64_t grouped_pairs;  // experts of at least so many pairs (token, expert) go through grouped products; 0: what suits their number
+    int64_t piece_bytes;  // of rows that these have at a time; 0: what suits the device
   } thresholds;
 };
 
@@ -115,6 +117,7 @@ void cuda_router_forward(int32_t *chosen, float *weights, float *totals, const f
                          Backend *backend);
 void cuda_router_backward(float *dlogits, const float *dweights, const float *logits, const int32_t *chosen, const RouterSettings *router,
                           int64_t n, Backend *backend);
+int64_t cuda_experts_scratch_floats(int64_t n, const ExpertMatrices *experts, FloatType type, bool backward, Backend *backend);
 void cuda_experts_forward(Rows y, Rows x, const ExpertMatrices *experts, const int32_t *chosen, const float *weights, int64_t n,
                           bool in_int8, float *scratch, Backend *backend);
 void cuda_experts_backward(Rows dx, float *dweights, Rows dy, Rows x, const ExpertMatrices *experts, const int32_t *chosen,

@@ -7,6 +7,7 @@
 // large as memory may be spent on them: at 2048 rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go
 // through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of 16 bits is summed up in float32 and
 // rounded once where there are several products.
+#include "kernels/cuda/panels.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
 
@@ -74,28 +75,22 @@ struct PanelCursor {
   }
 };
 
-int64_t count_panels(const Projection *projections, int count, FloatType type, int64_t bytes) {
+struct PanelCount {
+  int64_t in_place, dequantized;
+};
+PanelCount count_panels(const Projection *projections, int count, FloatType type, int64_t bytes) {
   PanelCursor cursor = {projections, count, type, bytes, 0, 0};
-  int64_t panels = 0;
-  for (int i = 0; i < count; i++) panels += is_read_in_place(projections[i].w, type);
-  for (; cursor.find(); panels++) cursor.take();
+  PanelCount panels = {0, 0};
+  for (int i = 0; i < count; i++) panels.in_place += is_read_in_place(projections[i].w, type);
+  for (; cursor.find(); panels.dequantized++) cursor.take();
   return panels;
 }
 
-enum { START, FREED, READY = FREED + 2 };
-static_assert(READY + 2 <= sizeof Device::panel_events / sizeof *Device::panel_events, "an event for each");
-
-void make_events(Device *device) {
-  for (cudaEvent_t &event : device->panel_events)
-    if (!event) CHECK(device, cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-}
-
-// use(panel) for every piece of the projections' w, in order. The panel after is dequantised in the side stream meanwhile: once what read its
-// place before is done, and the stream goes on to it when it is there.
+// use(panel) for every piece of the projections' w, in order.
 template <typename Use>
 void for_each_panel(const Projection *projections, int count, FloatType type, int64_t bytes, Device *device, Use use) {
   PanelCursor cursor = {projections, count, type, bytes, 0, 0};
-  int64_t room = 0;
+  int64_t room = 0, panels = count_panels(projections, count, type, bytes).dequantized;
   for (int i = 0; i < count; i++) {
     const Matrix *w = projections[i].w;
     if (is_read_in_place(w, type)) continue;
@@ -104,50 +99,33 @@ void for_each_panel(const Projection *projections, int count, FloatType type, in
     room = room > own ? room : own;
   }
   room = (room + 255) / 256 * 256;
-  bool is_one = count_panels(projections, count, type, bytes) == 1;
   char *places = NULL;
   if (room > 0) {
-    places = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, is_one ? room : 2 * room));
+    places = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, panels == 1 ? room : 2 * room));
     if (!places) return;
   }
-  auto dequantize = [&](Panel *panel, int place, cudaStream_t stream) {
-    panel->data = places + place * room;
-    weights_dequantize(places + place * room, type, panel->step, 1, projections[panel->projection].w, panel->first, panel->rows, device,
-                       stream);
+  Panel dequantized[2];
+  int next = 0;  // the first projection that has not been used
+  auto use_in_place = [&](int end) {
+    for (; next < end; next++)
+      if (is_read_in_place(projections[next].w, type))
+        use(Panel{next, 0, projections[next].w->rows, projections[next].w->data, projections[next].w->columns});
   };
-  cudaEvent_t *events = device->panel_events;
-  Panel next = {};
-  int place = 0;
-  bool has_next = cursor.find();
-  if (has_next) {
-    next = cursor.take();
-    if (!is_one) {
-      make_events(device);
-      CHECK(device, cudaEventRecord(events[START], device->stream));
-    }
-    dequantize(&next, 0, device->stream);
-  }
-  bool is_first = true;
-  for (int i = 0; i < count; i++) {
-    if (is_read_in_place(projections[i].w, type)) {
-      use(Panel{i, 0, projections[i].w->rows, projections[i].w->data, projections[i].w->columns});
-      continue;
-    }
-    while (has_next && next.projection == i) {
-      Panel now = next;
-      has_next = cursor.find();
-      if (has_next) {
-        next = cursor.take();
-        CHECK(device, cudaStreamWaitEvent(device->side, events[is_first ? START : FREED + 1 - place], 0));
-        dequantize(&next, 1 - place, device->side);
-        CHECK(device, cudaEventRecord(events[READY + 1 - place], device->side));
-      }
-      if (!is_first) CHECK(device, cudaStreamWaitEvent(device->stream, events[READY + place], 0));
-      use(now);
-      if (has_next) CHECK(device, cudaEventRecord(events[FREED + place], device->stream));
-      is_first = false, place = 1 - place;
-    }
-  }
+  panels_in_turns(
+      panels, device,
+      [&](int place, cudaStream_t stream) {
+        cursor.find();
+        Panel panel = cursor.take();
+        char *to = places + place * room;
+        weights_dequantize(to, type, panel.step, 1, projections[panel.projection].w, panel.first, panel.rows, device, stream);
+        panel.data = to;
+        dequantized[place] = panel;
+      },
+      [&](int place) {
+        use_in_place(dequantized[place].projection);
+        use(dequantized[place]);
+      });
+  use_in_place(count);
 }
 
 DenseProduct product_of(FloatType type, int64_t m) {
@@ -321,17 +299,19 @@ void backward_at_once(const Backward &b, int64_t bytes) {
 // A matrix by itself may take the room of two panels: in one piece, its products need no sums in float32 between them.
 int64_t backward_panel_bytes(const Backward &b) {
   if (b.device->thresholds.backward_panel) return b.device->thresholds.backward_panel;
-  return count_panels(b.projections, b.count, b.type, 2 * BACKWARD_PANEL) == 1 ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
+  PanelCount panels = count_panels(b.projections, b.count, b.type, 2 * BACKWARD_PANEL);
+  return panels.in_place + panels.dequantized == 1 ? 2 * BACKWARD_PANEL : BACKWARD_PANEL;
 }
 
 void backward(const Backward &b) {
   int64_t bytes = backward_panel_bytes(b);
-  int64_t pieces = count_panels(b.projections, b.count, b.type, bytes), ranks = 0, in_place = 0;
-  for (int i = 0; i < b.count; i++) ranks += b.projections[i].rank, in_place += is_read_in_place(b.projections[i].w, b.type);
+  PanelCount panels = count_panels(b.projections, b.count, b.type, bytes);
+  int64_t ranks = 0;
+  for (int i = 0; i < b.count; i++) ranks += b.projections[i].rank;
   bool is_blas = has_packets(b.dx) && (b.dx.type == b.type || b.dx.type == FLOAT_32) && !b.device->thresholds.own_products;
-  if (!is_blas && pieces - in_place <= 1) {
+  if (!is_blas && panels.dequantized <= 1) {
     backward_at_once(b, bytes);
-  } else if (b.dx.type == FLOAT_32 || (pieces == 1 && is_blas)) {
+  } else if (b.dx.type == FLOAT_32 || (panels.in_place + panels.dequantized == 1 && is_blas)) {
     if (ranks > 0) backward_low(b, Rows{});
     backward_weights(b, b.dx, b.accumulate || ranks > 0, bytes);
   } else {

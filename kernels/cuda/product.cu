@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(FINISH_THREADS) sum_parts(TileArguments p, con
           if (first + e < length) sums[e] += from[e];
       }
     }
-    put_run(p, p.along_columns ? first : line, p.along_columns ? line : first, sums);
+    put_run(p, p.along_columns ? first : line, p.along_columns ? line : first, p.m, sums);
   }
 }
 

@@ -56,6 +56,28 @@ static inline ProductOutput output_rows(Rows rows, int64_t columns) {
 
 void product_run(const DenseProduct &product, Device *device);
 
+// Grouped products: rows of a and c lie in groups, one after another, and each group is multiplied by a b of its own (the experts of a
+// mixture). How many rows a group has is known to the device alone; the host knows how many all have together, and so how many tiles of
+// rows, none of which lies in two groups, there can be.
+struct alignas(16) RowTile {
+  int32_t first, end;  // its first row, and the end of its group's rows
+  int32_t group;
+};
+struct RowGroups {
+  int64_t rows;  // of all groups
+  int tile_rows;  // of a tile, at most
+  const int32_t *tile_starts;  // [groups + 1]: the first tile of each group
+  const RowTile *tiles;
+};
+// Makes them of starts[groups + 1], the device's, the first row of each group; in `room`, row_groups_bytes of the device's memory.
+// `columns`: of the narrowest output of the products that are to come.
+RowGroups row_groups_new(void *room, const int32_t *starts, int64_t groups, int64_t rows, int64_t columns, Device *device);
+int64_t row_groups_bytes(int64_t groups, int64_t rows);
+// The product for groups first .. last - 1: m counts all rows, a and outputs begin with the first of all; b[0] of a term is that of group
+// `first`, with the columns of all outputs after one another, and that of the next group lies b_step elements further. Operands are of the
+// product's type, and begin at multiples of 16 bytes, as do their rows; k and columns are multiples of 8.
+void product_run_groups(const DenseProduct &product, const RowGroups &groups, int64_t first, int64_t last, int64_t b_step, Device *device);
+
 // One matrix in a type and with an alignment that products read in place: the operand itself, or a copy in a workspace. `rows` counts what
 // is `step` apart.
 Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t columns, Workspace purpose, Device *device);

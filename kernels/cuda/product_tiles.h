@@ -1,6 +1,7 @@
 // The tiles of product.cu: a block sums a tile of c over a stretch of k, in tensor cores for 16-bit operands (tile_product), in float32
 // multiply-adds else (float_product). k runs through tiles of all terms, one after another; where a stretch is not all of k, its sums go to
-// `parts`, and sum_parts adds them up in order.
+// `parts`, and sum_parts adds them up in order. Grouped products (product_grouped.cu) run the same kernels, in instances of their own: each
+// tile lies within one group of rows, and b is its group's.
 #ifndef KERNELS_CUDA_PRODUCT_TILES_H
 #define KERNELS_CUDA_PRODUCT_TILES_H
 
@@ -13,6 +14,13 @@ struct TileTerm {
   float alpha;
 };
 
+// Which groups a launch has, first .. last - 1; b_step: elements from a group's b to the next one's.
+struct TileGroups {
+  RowGroups rows;
+  int first, last;
+  int64_t b_step;
+};
+
 struct TileArguments {
   int64_t m, n, row_tiles, column_tiles;
   int term_count, output_count, tiles, tiles_per_part;
@@ -20,6 +28,7 @@ struct TileArguments {
   ProductOutput outputs[PRODUCT_OUTPUTS];
   float *parts;  // [parts][m][n], or [parts][n][m]: as the outputs lie; NULL: there is one
   bool along_columns;
+  TileGroups groups;  // of grouped products only, which have neither parts nor outputs along columns
 };
 
 // x / by of what is not negative; of 64 bits only where it must be.
@@ -74,10 +83,10 @@ static __device__ __forceinline__ void put(const TileArguments &p, int64_t i, in
   store_any(output.data, output.type, i * output.row_step + j * output.column_step, finished(output, i, j, sum));
 }
 
-// Four sums, side by side: (i, j + e), or (i + e, j) where outputs lie along columns.
-static __device__ __forceinline__ void put_run(const TileArguments &p, int64_t i, int64_t j, const float sums[4]) {
-  if (i >= p.m || j >= p.n) return;
-  int64_t left = p.along_columns ? p.m - i : p.n - j;
+// Four sums, side by side: (i, j + e), or (i + e, j) where outputs lie along columns. Rows from `end` on are not this tile's.
+static __device__ __forceinline__ void put_run(const TileArguments &p, int64_t i, int64_t j, int64_t end, const float sums[4]) {
+  if (i >= end || j >= p.n) return;
+  int64_t left = p.along_columns ? end - i : p.n - j;
   int count = left < 4 ? static_cast<int>(left) : 4;
   if (p.parts) {
     float *to = p.parts + blockIdx.z * p.m * p.n + (p.along_columns ? j * p.m + i : i * p.n + j);
@@ -112,22 +121,26 @@ static __device__ __forceinline__ bool has_fours(const void *data, FloatType typ
   return step % 4 == 0 && reinterpret_cast<uintptr_t>(data) % (type == FLOAT_32 ? 16 : 8) == 0;
 }
 
-// Rows row .. last and COLUMNS columns from `column` on, of the output itself, can be stored in fours without a look at edges.
-static __device__ __forceinline__ bool is_whole(const TileArguments &p, const ProductOutput &output, int64_t last, int64_t column,
-                                                int columns) {
-  return !p.parts && !p.along_columns && !output.bias && output.column_step == 1 && last < p.m && column + columns <= output.columns &&
-         column % 4 == 0 && has_fours(output.data, output.type, output.row_step) &&
+// Columns `column` and the next of an output can be stored in fours, one as the other.
+static __device__ __forceinline__ bool is_in_fours(const TileArguments &p, const ProductOutput &output, int64_t column, int columns) {
+  return !p.parts && !p.along_columns && !output.bias && output.column_step == 1 && column + columns <= output.columns && column % 4 == 0 &&
+         has_fours(output.data, output.type, output.row_step) &&
          has_fours(output.added.data, output.added.type, output.added.data ? output.added.step : 0);
 }
 
-// Stores LINES lines of sums from shared memory, COLUMNS + 4 floats apart, times alpha: by way of it neighbouring threads store what lies
-// side by side. Lines are groups of rows that lie STRIDE apart.
+// What a block computes: rows from `row` on, before `end`, and columns from `column` on, with b that lies b_offset elements further.
+struct Tile {
+  int64_t row, column, end, b_offset;
+};
+
+// Stores LINES lines of sums from shared memory, COLUMNS + 4 floats apart, times alpha, from `row` on: by way of it neighbouring threads
+// store what lies side by side. Lines are groups of rows that lie STRIDE apart.
 template <int LINES, int COLUMNS, int THREADS, int GROUP, int STRIDE>
-static __device__ __forceinline__ void store_lines(const TileArguments &p, const float *room, int64_t row, int64_t column, float alpha) {
+static __device__ __forceinline__ void store_lines(const TileArguments &p, const float *room, const Tile &tile, int64_t row, float alpha) {
   constexpr int LINE = COLUMNS + 4;
-  int64_t own = column;
+  int64_t own = tile.column, last = row + (LINES - 1) / GROUP * STRIDE + (LINES - 1) % GROUP;
   const ProductOutput &output = output_of(p, &own);
-  if (is_whole(p, output, row + (LINES - 1) / GROUP * STRIDE + (LINES - 1) % GROUP, own, COLUMNS)) {
+  if (last < tile.end && is_in_fours(p, output, own, COLUMNS)) {
     constexpr int FOURS = COLUMNS / 4;
     const int x = threadIdx.x % FOURS * 4;
     static_assert(THREADS % FOURS == 0 && LINES % (THREADS / FOURS) == 0, "each thread has one place in its lines");
@@ -156,18 +169,31 @@ static __device__ __forceinline__ void store_lines(const TileArguments &p, const
     const float *from = room + line * LINE + x;
     int step = p.along_columns ? LINE : 1;
     float sums[4] = {alpha * from[0], alpha * from[step], alpha * from[2 * step], alpha * from[3 * step]};
-    put_run(p, row + line / GROUP * STRIDE + line % GROUP, column + x, sums);
+    put_run(p, row + line / GROUP * STRIDE + line % GROUP, tile.column + x, tile.end, sums);
   }
 }
 
-// Tiles of c are taken in groups of GROUP rows of tiles, so that blocks that run at once share operands in the second cache.
-static __device__ __forceinline__ void place_tile(const TileArguments &p, int64_t *row, int64_t *column) {
+// Tiles of c are taken in groups of GROUP rows of tiles, so that blocks that run at once share operands in the second cache. False for a
+// block of a grouped product that is left without a tile: there are as many blocks as tiles at most.
+template <int ROWS, int COLUMNS, bool IS_GROUPED>
+static __device__ __forceinline__ bool place_tile(const TileArguments &p, Tile *tile) {
   enum { GROUP = 8 };
   int64_t index = blockIdx.x, per_group = GROUP * p.column_tiles, group = quotient(index, per_group), first = group * GROUP;
   int64_t left = p.row_tiles - first, rows = left < GROUP ? left : static_cast<int64_t>(GROUP);
   index -= group * per_group;
-  *column = quotient(index, rows);
-  *row = first + index - *column * rows;
+  tile->column = quotient(index, rows);
+  tile->row = first + index - tile->column * rows;
+  tile->column *= COLUMNS;
+  if (!IS_GROUPED) {
+    tile->row *= ROWS, tile->end = p.m, tile->b_offset = 0;
+    return true;
+  }
+  const TileGroups &groups = p.groups;
+  int64_t at = groups.rows.tile_starts[groups.first] + tile->row;
+  if (at >= groups.rows.tile_starts[groups.last]) return false;
+  RowTile rows_of = groups.rows.tiles[at];
+  tile->row = rows_of.first, tile->end = rows_of.end, tile->b_offset = (rows_of.group - groups.first) * groups.b_step;
+  return true;
 }
 
 // A place in the tiles of k: those of all terms, in order.
@@ -238,21 +264,21 @@ struct TileShape {
 };
 
 // evidence: threads WARPS_M * WARPS_N * WARP, shared STAGES * (ROWS + COLUMNS) * TILE_K * 2
-template <typename T, int ROWS, int COLUMNS, int WARPS_M, int WARPS_N, int STAGES, bool A_ALONG_K, bool B_ALONG_K>
+template <typename T, int ROWS, int COLUMNS, int WARPS_M, int WARPS_N, int STAGES, bool A_ALONG_K, bool B_ALONG_K, bool IS_GROUPED = false>
 static __global__ void __launch_bounds__(WARPS_M *WARPS_N *WARP) tile_product(TileArguments p) {
   using Shape = TileShape<T, ROWS, COLUMNS, WARPS_M, WARPS_N, STAGES, A_ALONG_K, B_ALONG_K>;
   constexpr int STAGE = Shape::A_TILE + Shape::B_TILE;
   DYNAMIC_SHARED(T, memory);
-  int64_t row, column;
-  place_tile(p, &row, &column);
-  row *= ROWS, column *= COLUMNS;
+  Tile place;
+  if (!place_tile<ROWS, COLUMNS, IS_GROUPED>(p, &place)) return;
   int begin = blockIdx.z * p.tiles_per_part, end = begin + p.tiles_per_part < p.tiles ? begin + p.tiles_per_part : p.tiles;
   TileOfK next = tile_of_k(p, begin, TILE_K);
   auto load = [&] {
     const TileTerm &term = p.terms[next.term];
     T *a = memory + (next.tile - begin) % STAGES * STAGE, *b = a + Shape::A_TILE;
-    load_tile<T, ROWS, Shape::THREADS, A_ALONG_K>(a, term.a, term.a_step, row, p.m, next.k, term.k);
-    load_tile<T, COLUMNS, Shape::THREADS, B_ALONG_K>(b, term.b, term.b_step, column, p.n, next.k, term.k);
+    load_tile<T, ROWS, Shape::THREADS, A_ALONG_K>(a, term.a, term.a_step, place.row, place.end, next.k, term.k);
+    load_tile<T, COLUMNS, Shape::THREADS, B_ALONG_K>(b, static_cast<const T *>(term.b) + place.b_offset, term.b_step, place.column, p.n,
+                                                     next.k, term.k);
     step_of_k(p, &next, TILE_K);
   };
   for (int stage = 0; stage < STAGES - 1; stage++) {
@@ -307,7 +333,7 @@ static __global__ void __launch_bounds__(WARPS_M *WARPS_N *WARP) tile_product(Ti
           *reinterpret_cast<float2 *>(room + line * LINE + x) = make_float2(pair[0], pair[1]);
         }
     __syncthreads();
-    store_lines<LINES, COLUMNS, Shape::THREADS, 32, Shape::M * 16>(p, room, row + first * 16, column, alpha);
+    store_lines<LINES, COLUMNS, Shape::THREADS, 32, Shape::M * 16>(p, room, place, place.row + first * 16, alpha);
   }
 }
 
@@ -335,21 +361,21 @@ static __device__ __forceinline__ void keep_floats(float *tile, const float valu
   }
 }
 
-template <int SIDE, bool A_ALONG_K, bool B_ALONG_K>
+template <int SIDE, bool A_ALONG_K, bool B_ALONG_K, bool IS_GROUPED = false>
 static __global__ void __launch_bounds__(FLOAT_THREADS, 1) float_product(TileArguments p) {
   constexpr int EXTENT = 16 * SIDE, LOADS = EXTENT * FLOAT_K / FLOAT_THREADS, FOURS = SIDE / 4;
   constexpr int LINE = EXTENT + 4, ROOM = FLOAT_K * LINE / 4;
   SHARED(float4, room, [4][ROOM]);  // tiles of a, in turns, and of b
-  int64_t row, column;
-  place_tile(p, &row, &column);
-  row *= EXTENT, column *= EXTENT;
+  Tile place;
+  if (!place_tile<EXTENT, EXTENT, IS_GROUPED>(p, &place)) return;
   int begin = blockIdx.z * p.tiles_per_part, end = begin + p.tiles_per_part < p.tiles ? begin + p.tiles_per_part : p.tiles;
   float a_next[LOADS], b_next[LOADS], sums[SIDE][SIDE] = {};
   TileOfK next = tile_of_k(p, begin, FLOAT_K);
   auto load = [&] {
     const TileTerm &term = p.terms[next.term];
-    load_floats<EXTENT, A_ALONG_K>(a_next, term.a, term.a_step, row, p.m, next.k, term.k);
-    load_floats<EXTENT, B_ALONG_K>(b_next, term.b, term.b_step, column, p.n, next.k, term.k);
+    load_floats<EXTENT, A_ALONG_K>(a_next, term.a, term.a_step, place.row, place.end, next.k, term.k);
+    load_floats<EXTENT, B_ALONG_K>(b_next, static_cast<const float *>(term.b) + place.b_offset, term.b_step, place.column, p.n, next.k,
+                                   term.k);
     step_of_k(p, &next, FLOAT_K);
   };
   auto keep = [&](int stage) {
@@ -399,7 +425,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, 1) float_product(TileArg
         reinterpret_cast<float4 *>(room)[((y + i) * LINE + x + 64 * j) / 4] = make_float4(four[0], four[1], four[2], four[3]);
       }
     __syncthreads();
-    store_lines<64, EXTENT, FLOAT_THREADS, 64, 64>(p, reinterpret_cast<const float *>(room), row + 64 * f, column, alpha);
+    store_lines<64, EXTENT, FLOAT_THREADS, 64, 64>(p, reinterpret_cast<const float *>(room), place, place.row + 64 * f, alpha);
     __syncthreads();
   }
 }

@@ -21,6 +21,7 @@ extern "C" const Kernels kernels_cuda = {
     .softcap = cuda_softcap,
     .router_forward = cuda_router_forward,
     .router_backward = cuda_router_backward,
+    .experts_scratch_floats = cuda_experts_scratch_floats,
     .experts_forward = cuda_experts_forward,
     .experts_backward = cuda_experts_backward,
     .copy_heads = cuda_copy_heads,

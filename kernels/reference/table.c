@@ -22,6 +22,7 @@ const Kernels kernels_scalar = {
     .softcap = reference_softcap,
     .router_forward = reference_router_forward,
     .router_backward = reference_router_backward,
+    .experts_scratch_floats = experts_scratch_floats_by_parts,
     .experts_forward = reference_experts_forward,
     .experts_backward = reference_experts_backward,
     .copy_heads = reference_copy_heads,

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/cuda_library.h"
 #include "tests/support/kernel_compare.h"
 
 static Backend *backend;
@@ -97,6 +98,133 @@ static void a_factor_of_several_parts_gets_the_sums_of_all(void **state) {
       for (int i = 0; i < 2; i++) assert_true(dw[i][r * COLUMNS + c] == sums[i]);
     }
   for (int i = 0; i < 3; i++) backend->release(on_device[i], backend);
+}
+
+// Experts all at once (TUNING_GROUPED_PAIRS), in panels and pieces of all sizes.
+typedef enum Choices { ANY_EXPERTS, ONE_EXPERT, EVEN_EXPERTS } Choices;  // by chance; expert 1 for all rows; some experts have no rows
+typedef struct ExpertShape {
+  BlockType type;
+  int64_t n, experts, used, hidden, width;
+  Choices choices;
+  int64_t panel_bytes, piece_bytes;
+} ExpertShape;
+
+static const ExpertShape expert_shapes[] = {
+    {BLOCK_Q8_0, 70, 5, 3, 64, 96, ANY_EXPERTS, 0, 0},
+    {BLOCK_Q8_0, 70, 5, 3, 64, 96, ANY_EXPERTS, 64 << 10, 0},  // some experts a panel
+    {BLOCK_Q8_0, 70, 5, 3, 64, 96, ANY_EXPERTS, 0, 40 << 10},  // some tokens a piece
+    {BLOCK_F16, 33, 3, 2, 40, 72, ANY_EXPERTS, 4 << 10, 0},  // some rows of a matrix a panel
+    {BLOCK_F32, 90, 4, 1, 24, 8, ONE_EXPERT, 0, 0},
+    {BLOCK_BF16, 40, 9, 4, 8, 40, EVEN_EXPERTS, 3 << 10, 1},  // a token a piece
+    {BLOCK_F32, 21, 3, 3, 32, 16, ANY_EXPERTS, 0, 0},  // every expert has every row
+    {BLOCK_Q4_0, 1, 64, 8, 32, 32, ANY_EXPERTS, 0, 0},
+    {BLOCK_F16, 300, 2, 1, 136, 136, ANY_EXPERTS, 0, 0},  // large tiles, the last of a group not full
+};
+
+static void tune_experts(int64_t grouped_pairs, int64_t panel_bytes, int64_t piece_bytes) {
+  backend->tuning[TUNING_GROUPED_PAIRS] = grouped_pairs;
+  backend->tuning[TUNING_BACKWARD_PANEL] = panel_bytes;
+  backend->tuning[TUNING_PIECE_BYTES] = piece_bytes;
+}
+
+static KernelCase *expert_case(Arena *arena, Rng *rng, KernelOp op, const ExpertShape *shape, bool accumulate) {
+  ExpertMatrices experts = {.experts = shape->experts, .used = shape->used, .hidden = shape->hidden, .width = shape->width};
+  KernelCase *c = case_experts(arena, rng, op, shape->type, shape->n, experts, accumulate);
+  int32_t *chosen = (int32_t *)(uintptr_t)c->inputs[4];
+  for (int64_t p = 0; p < shape->n * shape->used && shape->choices != ANY_EXPERTS; p++) {
+    int64_t i = p / shape->used, s = p % shape->used;
+    chosen[p] = shape->choices == ONE_EXPERT ? 1 : (int32_t)((i + s) % ((shape->experts - 1) / 2) * 2 + 2);
+  }
+  return c;
+}
+
+// For each shape, both entries and each type; of builds under sanitizers a third of these.
+static void for_expert_cases(void (*check)(const KernelCase *c, const ExpertShape *shape, Arena *arena)) {
+  Rng rng = rng_new(CASES_SEED + 3, RNG_STREAM_TEST);
+  for (size_t i = 0; i < sizeof expert_shapes / sizeof *expert_shapes; i++)
+    for (FloatType type = FLOAT_32; type <= FLOAT_F16; type++)
+      for (int backward = 0; backward < 2 && (type != FLOAT_BF16 || has_bfloat16); backward++) {
+        if (most_flop > 0 && (i + 2 * (size_t)type + (size_t)backward) % 3 > 0) continue;
+        Arena arena = {0};
+        KernelCase *c =
+            expert_case(&arena, &rng, backward ? OP_experts_backward : OP_experts_forward, &expert_shapes[i], backward && i % 2);
+        if (type != FLOAT_32) (void)case_round(c, type);
+        check(c, &expert_shapes[i], &arena);
+        arena_release(&arena);
+      }
+  tune_experts(0, 0, 0);
+}
+
+static void compare_experts(const KernelCase *c, const ExpertShape *shape, Arena *arena) {
+  tune_experts(1, shape->panel_bytes, shape->piece_bytes);
+  case_compare(c, backend, arena);
+}
+
+static void experts_at_once_match_float64(void **state) {
+  (void)state;
+  for_expert_cases(compare_experts);
+  tune_experts(1, 0, 0);
+  compare_types(OP_experts_forward);
+  compare_types(OP_experts_backward);
+  tune_experts(0, 0, 0);
+}
+
+static int downloads;
+static void (*download)(void *host, const void *device, int64_t bytes, Backend *backend);
+static void count_download(void *host, const void *device, int64_t bytes, Backend *of) {
+  downloads++;
+  download(host, device, bytes, of);
+}
+
+// Returns how often something was downloaded, by the test itself, too.
+static int run_experts(float *out[CASE_OUTPUTS], const KernelCase *c, Arena *arena) {
+  download = backend->download;
+  backend->download = count_download;
+  downloads = 0;
+  case_outputs_new(out, arena, c);
+  case_run(out, c, backend);
+  backend->download = download;
+  return downloads;
+}
+
+// Whole experts in panels and whole tokens in pieces: no sum is cut.
+static void compare_ways(const KernelCase *c, const ExpertShape *shape, Arena *arena) {
+  enum { ONE_BY_ONE, AT_ONCE, AGAIN, IN_PIECES, WAYS };
+  float *out[WAYS][CASE_OUTPUTS];
+  int64_t expert_bytes = 2 * shape->hidden * shape->width * float_bytes(c->type);
+  int counts[WAYS];
+  for (int way = 0; way < WAYS; way++) {
+    bool in_pieces = way == IN_PIECES;
+    tune_experts(way == ONE_BY_ONE ? INT64_MAX : 1, in_pieces ? expert_bytes : 0, in_pieces ? 20000 : 0);
+    counts[way] = run_experts(out[way], c, arena);
+  }
+  assert_int_equal(counts[AT_ONCE] + 1, counts[ONE_BY_ONE]);  // which downloads the choice
+  assert_int_equal(counts[IN_PIECES], counts[AT_ONCE]);
+  for (int i = 0; i < CASE_OUTPUTS; i++) {
+    double *expected = arena_new(arena, (size_t)c->counts[i] + 1, sizeof *expected);
+    for (int64_t j = 0; j < c->counts[i]; j++) expected[j] = out[ONE_BY_ONE][i][j];
+    double error = relative_error(out[AT_ONCE][i], expected, c->counts[i], c->scale[i]);
+    if (c->counts[i] > 0 && !(error <= (c->type == FLOAT_32 ? 1e-5 : 0x1p-6)))
+      fail_msg("output %d is %.3g from that of one expert after another: %s", i, error, c->description);
+    for (int way = AGAIN; way < WAYS; way++)
+      if (memcmp(out[way][i], out[AT_ONCE][i], (size_t)c->counts[i] * sizeof(float)) != 0)
+        fail_msg("output %d has other bits %s: %s", i, way == AGAIN ? "when it is computed again" : "in pieces", c->description);
+  }
+}
+
+static void experts_at_once_repeat_bits_and_download_nothing(void **state) {
+  (void)state;
+  for_expert_cases(compare_ways);
+}
+
+static void scratch_of_experts_does_not_grow_without_bound(void **state) {
+  (void)state;
+  const ExpertMatrices experts = {.experts = 128, .used = 8, .hidden = 2048, .width = 768};
+  for (int backward = 0; backward < 2; backward++) {
+    int64_t few = backend->kernels->experts_scratch_floats(64, &experts, FLOAT_F16, backward, backend);
+    int64_t many = backend->kernels->experts_scratch_floats(1 << 20, &experts, FLOAT_F16, backward, backend);
+    assert_true(few < many && many * (int64_t)sizeof(float) < 520 << 20);  // 512 MiB of rows, and their order
+  }
 }
 
 static void repeated_attention_gives_the_same_bits(void **state) {
@@ -218,7 +346,10 @@ static const Family families[] = {
     {"attention", {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits)}},
     {"elementwise", {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(fill), OP(copy), OP(add)}},
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
-    {"experts", {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward)}},
+    {"experts",
+     {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward), cmocka_unit_test(experts_at_once_match_float64),
+      cmocka_unit_test(experts_at_once_repeat_bits_and_download_nothing),
+      cmocka_unit_test(scratch_of_experts_does_not_grow_without_bound)}},
     {"optimizer", {OP(adamw), OP(adamw_8bit), OP(sum_of_squares), cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through)}},
     {"device",
      {cmocka_unit_test(the_table_has_no_hole), cmocka_unit_test(memory_is_counted_and_its_lack_is_told),

@@ -410,7 +410,8 @@ static void experts_in_int8_are_the_products_in_int8(void **state) {
     float y[HIDDEN] = {0}, expected[HIDDEN] = {0}, exact[HIDDEN] = {0}, g[WIDTH], u[WIDTH], h[WIDTH], part[HIDDEN];
     const int32_t *chosen = c->inputs[4];
     const float *weights = c->inputs[5];
-    float *scratch = arena_new(&fixture->arena, (size_t)experts_scratch_floats(1, &shape), sizeof *scratch);
+    float *scratch =
+        arena_new(&fixture->arena, (size_t)k->experts_scratch_floats(1, &shape, FLOAT_32, false, fixture->backend), sizeof *scratch);
     Rows x = rows_f32(c->inputs[0], HIDDEN);
     k->experts_forward(rows_f32(y, HIDDEN), x, &shape, chosen, weights, 1, true, scratch, fixture->backend);
     k->experts_forward(rows_f32(exact, HIDDEN), x, &shape, chosen, weights, 1, false, scratch, fixture->backend);

@@ -190,7 +190,8 @@ typedef struct ExpertCall {
 } ExpertCall;
 
 static ExpertCall expert_call(const KernelCase *c, Backend *backend, const void *const *in) {
-  int64_t count = c->experts.experts, floats = experts_scratch_floats(c->n, &c->experts);
+  int64_t count = c->experts.experts;
+  int64_t floats = backend->kernels->experts_scratch_floats(c->n, &c->experts, c->type, c->op == OP_experts_backward, backend);
   ExpertCall call = {.experts = c->experts, .matrices = memory_new((size_t)(3 * count), sizeof(Matrix))};
   Matrix all = matrix_at(c, in, backend);
   for (int which = 0; which < 3; which++)
