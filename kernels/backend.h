@@ -147,6 +147,7 @@ typedef struct StepShape {
   const AttentionSpan *spans;  // [span_count]
   int64_t span_count;
   AttentionShape attention;  // of the layers that see all of a document
+  int64_t attention_calls;  // forward, in the whole run
 } StepShape;
 
 struct Backend {

@@ -235,7 +235,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
   step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
-  step_leave_workspace(&run->step, &run->largest);
+  step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));

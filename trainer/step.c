@@ -49,7 +49,7 @@ static int64_t read_batch(Step *step, const Batch *batch) {
   return count;
 }
 
-void step_leave_workspace(Step *step, const Batch *largest) {
+void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batches) {
   const Model *model = step->model;
   (void)read_batch(step, largest);
   StepShape shape = {.activations = step->tape.activations,
@@ -57,7 +57,8 @@ void step_leave_workspace(Step *step, const Batch *largest) {
                      .columns = model->head.weight.columns,
                      .spans = step->spans,
                      .span_count = largest->document_count,
-                     .attention = config_attention_shape(&model->config, false)};
+                     .attention = config_attention_shape(&model->config, false),
+                     .attention_calls = micro_batches * model->config.layers};
   for (int i = 0; i < model->linear_count; i++)
     if (model->linears[i]->weight.columns > shape.columns) shape.columns = model->linears[i]->weight.columns;
   step->budget_bytes -= model->backend->reserve_workspace(&shape, step->budget_bytes, model->backend);

@@ -28,8 +28,8 @@ typedef struct Step {
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes);
 void step_free(Step *step);
 
-// Takes from the budget what kernels will want for themselves in steps whose largest micro-batch is this one.
-void step_leave_workspace(Step *step, const Batch *largest);
+// Takes from the budget what kernels will want for themselves in a run of so many micro-batches, of which this is the largest.
+void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batches);
 
 // Plans the run's largest micro-batch of a mode and takes the memory for it, so that what does not fit is told before the first
 // step: STATUS_NO_SPACE with the remedy.

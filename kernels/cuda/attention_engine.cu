@@ -410,8 +410,20 @@ void attention_close(Device *device) {
   free(device->attention);
 }
 
-int64_t attention_reserve(const AttentionCall *call, int64_t room, Device *device) {
+// Flop of causal attention over the call's rows, forward and back.
+static double flop_of(const AttentionCall &call) {
+  double scores = 0;
+  for (int64_t i = 0; i < call.span_count; i++) {
+    double length = static_cast<double>(call.spans[i].query_end - call.spans[i].query_begin);
+    scores += length * length / 2;
+  }
+  return 7 * 2 * scores * static_cast<double>(call.shape.heads * call.shape.head_size);
+}
+
+int64_t attention_reserve(const AttentionCall *call, int64_t calls, int64_t room, Device *device) {
+  constexpr double WORTH_ASKING = 2e15;  // 20 s at 100 TFLOP/s, which an H100 reaches by our kernels; cuDNN takes 5 s to be ready
   AttentionChoices *choices = device->attention;
+  if (choices->mode == MODE_AUTO && static_cast<double>(calls) * flop_of(*call) < WORTH_ASKING) choices->mode = MODE_OWN;
   const Verdict *verdict = verdict_on(*call, NULL, device);
   choices->is_reserved = true;
   choices->reserved = device->workspace_bytes[WORKSPACE_CUDNN];  // of the trial

@@ -67,9 +67,10 @@ bool attention_judge(const AttentionTrial *trial, bool must_be_faster, const cha
 // Reads the environment; STATUS_USAGE where it says something else. The other engine is sought when it is first wanted.
 Status attention_open(Device *device);
 void attention_close(Device *device);
-// For steps whose largest call is this one (its rows are NULL), where `room` bytes are free: tries the engines, and returns what workspace the
-// other may then take; 0 where it is not taken, or where it needs more than an eighth of the room, which activations have more use for.
-int64_t attention_reserve(const AttentionCall *call, int64_t room, Device *device);
+// For a run of so many calls, whose largest is this one (its rows are NULL), where `room` bytes are free: tries the engines, and returns what
+// workspace the other may then take; 0 where it is not taken, or where it needs more than an eighth of the room, which activations have more use
+// for. A run that is over before the other's seconds of preparation are won back is left to our own.
+int64_t attention_reserve(const AttentionCall *call, int64_t calls, int64_t room, Device *device);
 // The largest workspace that the other engine may take: what was reserved, or, where nothing was planned, half of what is free.
 int64_t attention_room(Device *device);
 

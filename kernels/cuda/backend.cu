@@ -78,7 +78,7 @@ static int64_t backend_reserve_workspace(const StepShape *step, int64_t room, Ba
   int64_t own = linear_workspace_bytes(step->tokens, step->columns) + blas_workspace_bytes() + PART_BYTES + CODE_BYTES;
   AttentionCall largest = {};
   largest.type = step->activations, largest.spans = step->spans, largest.span_count = step->span_count, largest.shape = step->attention;
-  return own + attention_reserve(&largest, room - own, device);
+  return own + attention_reserve(&largest, step->attention_calls, room - own, device);
 }
 
 void *device_workspace(Device *device, Workspace purpose, int64_t bytes) {
