@@ -144,7 +144,7 @@ static __device__ __forceinline__ void store_lines(const TileArguments &p, const
     constexpr int FOURS = COLUMNS / 4;
     const int x = threadIdx.x % FOURS * 4;
     static_assert(THREADS % FOURS == 0 && LINES % (THREADS / FOURS) == 0, "each thread has one place in its lines");
-#pragma unroll 2
+#pragma unroll 1
     for (int line = threadIdx.x / FOURS; line < LINES; line += THREADS / FOURS) {
       int64_t i = row + line / GROUP * STRIDE + line % GROUP, at = i * output.row_step + own + x;
       float4 v = *reinterpret_cast<const float4 *>(room + line * LINE + x);
