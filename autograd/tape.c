@@ -535,6 +535,11 @@ void tape_backward(Tape *tape) {
   for (int e = tape->plan->forward_events; e < tape->plan->event_count; e++) event_run(tape, e);
 }
 
+void tape_copy(float *to, const Tape *tape, const Tensor *tensor) {
+  const float *from = (const float *)(const void *)buffer_of(tape, tensor->forward_life);
+  tape->backend->kernels->copy(to, from, tensor->rows * tensor->columns, tape->backend);
+}
+
 void tape_read(void *host, const Tape *tape, const Tensor *tensor) {
   tape->backend->download(host, buffer_of(tape, tensor->forward_life), tensor_bytes(tensor), tape->backend);
 }

@@ -118,7 +118,7 @@ Tensor *tape_tensor(Tape *tape, int64_t rows, int64_t columns, FloatType type); 
 Node *tape_node(Tape *tape, const Op *op, void *attributes);  // for ops: appended to the present segment
 void node_finish(Node *node, bool has_parameters);  // after inputs and outputs are set: decides who needs gradients
 void tape_segment(Tape *tape);  // what follows belongs to a new segment
-void tape_keep(Tensor *tensor);  // its data can be read by tape_read after the pass
+void tape_keep(Tensor *tensor);  // its data can be had by tape_read and tape_copy after the pass
 
 // Plans memory; the first `checkpointed` segments are recomputed (all when it is larger than their number; the last
 // segment, which holds the loss, never is: it would be run twice at once).
@@ -129,6 +129,8 @@ int tape_segments(const Tape *tape);
 Status tape_reserve(Tape *tape);  // makes the blocks large enough; STATUS_NO_SPACE names the need
 void tape_forward(Tape *tape);  // needs tape_reserve
 void tape_backward(Tape *tape);  // after tape_forward, in TAPE_TRAIN mode
-void tape_read(void *host, const Tape *tape, const Tensor *tensor);  // a kept tensor's data
+// A kept tensor's data: to the host, which waits for it, or, of float32, to another place in the device's memory.
+void tape_read(void *host, const Tape *tape, const Tensor *tensor);
+void tape_copy(float *to, const Tape *tape, const Tensor *tensor);
 
 #endif

@@ -267,9 +267,10 @@ Status run_evaluate(double *loss, Run *run) {
   int64_t tokens = 0;
   Status status = STATUS_OK;
   for (int64_t i = 0; status == STATUS_OK && i < plan.batch_count; i++) {
-    double nll;
+    double nll = 0;
     batch_fill(&batch, &plan, i);
-    status = step_run(&nll, &run->step, &batch, TAPE_FORWARD, 0, 0, 0);
+    status = step_run(&run->step, &batch, TAPE_FORWARD, 0, 0, 0);
+    if (status == STATUS_OK) status = step_loss(&nll, &run->step);
     sum += nll;
     tokens += batch.trained_tokens;
     progress_show(i + 1, plan.batch_count, "evaluation");

@@ -12,11 +12,12 @@ void step_new(Step *step, Model *model, FloatType activations, Checkpointing che
 }
 
 void step_free(Step *step) {
+  if (step->losses) step->model->backend->release(step->losses, step->model->backend);
   tape_free(&step->tape);
   free(step->spans);
   free(step->rows);
   free(step->targets);
-  free(step->nll);
+  free(step->read_losses);
   *step = (Step){0};
 }
 
@@ -25,7 +26,6 @@ static void reserve(Step *step, const Batch *batch) {
     step->token_capacity = batch->tokens;
     step->rows = memory_grow(step->rows, (size_t)batch->tokens, sizeof *step->rows);
     step->targets = memory_grow(step->targets, (size_t)batch->tokens, sizeof *step->targets);
-    step->nll = memory_grow(step->nll, (size_t)batch->tokens, sizeof *step->nll);
   }
   if (batch->document_count > step->span_capacity) {
     step->span_capacity = batch->document_count;
@@ -156,9 +156,23 @@ Status step_reserve(Step *step, const Batch *batch, TapeMode mode) {
   return tape_reserve(&step->tape);
 }
 
-Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
-                uint64_t dropout_stream) {
-  *nll = 0;
+// Room for the losses of another micro-batch behind those that are there.
+static Status reserve_losses(Step *step, int64_t labelled) {
+  Backend *backend = step->model->backend;
+  int64_t wanted = step->loss_count + labelled;
+  if (wanted <= step->loss_capacity) return STATUS_OK;
+  void *block;
+  wanted = wanted > 2 * step->loss_capacity ? wanted : 2 * step->loss_capacity;
+  TRY(backend->allocate(&block, wanted * (int64_t)sizeof(float), "losses of tokens", backend));
+  if (step->loss_count > 0) backend->kernels->copy(block, step->losses, step->loss_count, backend);
+  if (step->losses) backend->release(step->losses, backend);
+  step->losses = block;
+  step->read_losses = memory_grow(step->read_losses, (size_t)wanted, sizeof *step->read_losses);
+  step->loss_capacity = wanted;
+  return STATUS_OK;
+}
+
+Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed, uint64_t dropout_stream) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
   Tape *tape = &step->tape;
@@ -167,10 +181,20 @@ Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, floa
   tape->dropout_seed = dropout_seed;
   tape->dropout_stream = dropout_stream;
   TRY(tape_reserve(tape));
+  TRY(reserve_losses(step, labelled));
   tape_forward(tape);
   if (mode == TAPE_TRAIN) tape_backward(tape);
-  tape_read(step->nll, tape, loss);
-  TRY(tape->backend->check(tape->backend));
-  for (int64_t i = 0; i < labelled; i++) *nll += step->nll[i];
+  tape_copy(step->losses + step->loss_count, tape, loss);
+  step->loss_count += labelled;
+  return STATUS_OK;
+}
+
+Status step_loss(double *nll, Step *step) {
+  Backend *backend = step->model->backend;
+  *nll = 0;
+  if (step->loss_count > 0) backend->download(step->read_losses, step->losses, step->loss_count * (int64_t)sizeof(float), backend);
+  TRY(backend->check(backend));
+  for (int64_t i = 0; i < step->loss_count; i++) *nll += step->read_losses[i];
+  step->loss_count = 0;
   return STATUS_OK;
 }

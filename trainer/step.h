@@ -21,8 +21,10 @@ typedef struct Step {
   // private: the micro-batch in the form that the graph reads
   AttentionSpan *spans;
   int32_t *rows, *targets;  // the labelled positions
-  float *nll;
   int64_t token_capacity, span_capacity;
+  float *losses;  // the device's: -log p of the labelled tokens of all micro-batches that step_loss has not summed up
+  float *read_losses;  // [loss_capacity] and the host's
+  int64_t loss_count, loss_capacity;
 } Step;
 
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes);
@@ -35,9 +37,12 @@ void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batche
 // step: STATUS_NO_SPACE with the remedy.
 Status step_reserve(Step *step, const Batch *batch, TapeMode mode);
 
-// *nll: the sum of -log p over the batch's trained tokens. In TAPE_TRAIN mode the gradient of gradient_scale * *nll is
-// added to the adapter's. dropout_stream: the micro-batch's number in the run. STATUS_NO_SPACE when it cannot fit.
-Status step_run(double *nll, Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed,
-                uint64_t dropout_stream);
+// In TAPE_TRAIN mode the gradient of gradient_scale * nll, the sum of -log p over the batch's trained tokens, is added to the adapter's.
+// dropout_stream: the micro-batch's number in the run. STATUS_NO_SPACE when it cannot fit. A device is not waited for: while it is at this
+// micro-batch, the next is planned and queued.
+Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed, uint64_t dropout_stream);
+
+// *nll: the sum over the micro-batches that ran since it was last asked for. Waits for them; STATUS_FAILED when the device has failed.
+Status step_loss(double *nll, Step *step);
 
 #endif

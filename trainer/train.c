@@ -55,17 +55,16 @@ static Status open_epoch(Loop *loop) {
 // One optimiser step: the loss and every gradient have one denominator, the step's trained tokens.
 static Status train_step(Loop *loop, StepMetrics *metrics) {
   Run *run = loop->run;
-  double start = time_seconds(), sum = 0, flop = run->step.tape.flop;
+  double start = time_seconds(), sum, flop = run->step.tape.flop;
   int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
   model_balance_clear(run->model);
   float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
   for (int64_t i = 0; i < count; i++) {
-    double nll;
     uint64_t number = (uint64_t)(loop->state.step * run->recipe->gradient_accumulation_steps + i);
-    TRY(step_run(&nll, &run->step, &loop->batches[i], TAPE_TRAIN, scale, (uint64_t)run->recipe->seed, number));
-    sum += nll;
+    TRY(step_run(&run->step, &loop->batches[i], TAPE_TRAIN, scale, (uint64_t)run->recipe->seed, number));
   }
+  TRY(step_loss(&sum, &run->step));
   loop->loss = trained ? sum / (double)trained : 0;
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   OptimizerReport report;

@@ -233,6 +233,25 @@ static void repeated_attention_gives_the_same_bits(void **state) {
   a_repeated_call_gives_the_same_bits(OP_attention_backward);
 }
 
+// Documents of so many rows that another engine may be asked for them (kernels/cuda/attention_engine.h): of different lengths, and of one.
+static void attention_of_many_rows_matches_float64(void **state) {
+  (void)state;
+  static const int64_t lengths[][3] = {{391, 1, 207}, {256, 256}}, earlier[3] = {0};
+  static const int64_t sizes[] = {64, 128};
+  for (int i = 0; i < 4; i++) {
+    Arena arena = {0};
+    Rng rng = rng_new(CASES_SEED + 3, RNG_STREAM_TEST);
+    int which = i / 2;
+    AttentionShape shape = {.heads = 2, .kv_heads = 1, .head_size = sizes[which], .value_size = sizes[which]};
+    shape.scale = 1 / sqrtf((float)shape.head_size);
+    KernelOp op = i % 2 ? OP_attention_backward : OP_attention_forward;
+    KernelCase *c = case_attention(&arena, &rng, op, shape, which ? 2 : 3, lengths[which], earlier, false);
+    bool is_small = most_flop == 0 || case_flop(c) <= (double)most_flop;
+    if (is_small && case_round(c, has_bfloat16 ? FLOAT_BF16 : FLOAT_F16)) case_compare(c, backend, &arena);
+    arena_release(&arena);
+  }
+}
+
 static void sum_of_squares_lets_nan_and_infinity_through(void **state) {
   (void)state;
   float host[1000] = {0};
@@ -343,7 +362,9 @@ static const Family families[] = {
       cmocka_unit_test(a_factor_of_several_parts_gets_the_sums_of_all)}},
     {"rows", {OP(embedding_forward), OP(gather_rows), OP(scatter_rows), OP(copy_heads)}},
     {"norm", {OP(norm_forward), OP(norm_backward)}},
-    {"attention", {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits)}},
+    {"attention",
+     {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits),
+      cmocka_unit_test(attention_of_many_rows_matches_float64)}},
     {"elementwise", {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(fill), OP(copy), OP(add)}},
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
     {"experts",

@@ -493,8 +493,6 @@ static const AttentionPlan attention_plans[] = {
     {{4, 2, 32, 32, 1, 7, 2}, 2, {37, 5}, {0, 9}},  // softcap and window, unscaled: tanh saturates
     {{2, 1, 64, 64, 40, 0, 0}, 1, {50}, {0}},  // huge scores
     {{3, 1, 16, 8, 0, 0, 0}, 3, {25, 0, 17}, {3, 9, 0}},  // a document without queries: nothing sees its keys
-    {{2, 1, 64, 64, 0, 0, 0}, 3, {391, 1, 207}, {0, 0, 0}},  // so many that another engine may be asked (kernels/cuda/attention_engine.h)
-    {{2, 1, 128, 128, 0, 0, 0}, 2, {256, 256}, {0, 0}},  // and all of one length
     {{2, 1, 16, 16, 0, 0, 0}, 2, {2, 3}, {300, 250}},  // where they are some rows: whole tiles of keys that no query sees
 };
 
