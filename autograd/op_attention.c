@@ -55,8 +55,7 @@ static void attention_backward(Node *node, Tape *tape) {
                                              attributes->span_count, query_ends(node), attributes->shape, tape->backend);
 }
 
-static int64_t attention_scratch(const Node *node, const Tape *tape, bool backward) {
-  (void)tape;
+static int64_t attention_scratch(const Node *node, bool backward) {
   if (!backward) return 0;
   const AttentionAttributes *attributes = node->attributes;
   const Tensor *q = node->inputs[ATTENTION_Q];

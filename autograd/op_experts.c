@@ -9,6 +9,12 @@
 enum { EXPERTS_X, EXPERTS_RESIDUAL };
 enum { EXPERTS_Y, EXPERTS_LOGITS, EXPERTS_CHOSEN, EXPERTS_WEIGHTS, EXPERTS_OUTPUTS };
 
+typedef struct ExpertsAttributes {
+  ExpertLayer layer;
+  int64_t kernel_floats[2];  // of scratch that the device's kernels want, forward and backward
+} ExpertsAttributes;
+
+static const ExpertsAttributes *attributes_of(const Node *node) { return node->attributes; }
 static Rows rows_at(void *data, const Tensor *tensor) { return (Rows){data, tensor->columns, tensor->type}; }
 static int64_t round_up(int64_t floats) { return (floats + 15) / 16 * 16; }
 
@@ -24,7 +30,7 @@ static int64_t router_places(float *places[EXPERTS_OUTPUTS], const Node *node, f
 }
 
 static void experts_forward(Node *node, Tape *tape) {
-  const ExpertLayer *layer = node->attributes;
+  const ExpertLayer *layer = &attributes_of(node)->layer;
   const Kernels *kernels = tape->backend->kernels;
   const Tensor *x = node->inputs[EXPERTS_X], *residual = node->inputs[EXPERTS_RESIDUAL], *y = node->outputs[EXPERTS_Y];
   float *places[EXPERTS_OUTPUTS], *scratch = node->scratch;
@@ -50,7 +56,7 @@ typedef struct BackwardScratch {
 } BackwardScratch;
 
 static BackwardScratch backward_scratch(const Node *node) {
-  const RouterSettings *router = &((const ExpertLayer *)node->attributes)->settings;
+  const RouterSettings *router = &attributes_of(node)->layer.settings;
   const Tensor *x = node->inputs[EXPERTS_X];
   BackwardScratch places = {.dlogits = round_up(x->rows * router->used)};
   places.dx = places.dlogits + round_up(x->rows * router->experts);
@@ -59,7 +65,7 @@ static BackwardScratch backward_scratch(const Node *node) {
 }
 
 static void experts_backward(Node *node, Tape *tape) {
-  const ExpertLayer *layer = node->attributes;
+  const ExpertLayer *layer = &attributes_of(node)->layer;
   const Kernels *kernels = tape->backend->kernels;
   const Tensor *x = node->inputs[EXPERTS_X], *residual = node->inputs[EXPERTS_RESIDUAL], *y = node->outputs[EXPERTS_Y];
   const int32_t *chosen = node->outputs[EXPERTS_CHOSEN]->data;
@@ -79,17 +85,15 @@ static void experts_backward(Node *node, Tape *tape) {
     kernels->add(residual->gradient, y->gradient, 1, y->rows * y->columns, tape->backend);
 }
 
-static int64_t experts_scratch(const Node *node, const Tape *tape, bool backward) {
-  const ExpertLayer *layer = node->attributes;
-  const Tensor *x = node->inputs[EXPERTS_X];
-  int64_t rest = tape->backend->kernels->experts_scratch_floats(x->rows, &layer->matrices, x->type, backward, tape->backend);
+static int64_t experts_scratch(const Node *node, bool backward) {
+  int64_t rest = attributes_of(node)->kernel_floats[backward];
   float *places[EXPERTS_OUTPUTS];
   return rest + (backward ? backward_scratch(node).rest : router_places(places, node, NULL));
 }
 
 // An expert's three products of a row are computed forward, two of them again and then three on the way back.
 static double experts_flop(const Node *node, bool backward) {
-  const ExpertMatrices *matrices = &((const ExpertLayer *)node->attributes)->matrices;
+  const ExpertMatrices *matrices = &attributes_of(node)->layer.matrices;
   double rows = (double)node->inputs[EXPERTS_X]->rows, hidden = (double)matrices->hidden;
   double expert = rows * (double)matrices->used * hidden * (double)matrices->width;
   double products = backward ? 5 : node->outputs[EXPERTS_Y]->data ? 3 : 0;
@@ -109,8 +113,11 @@ static const Op experts_op = {.name = "experts",
 Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *residual) {
   const RouterSettings *router = &layer->settings;
   assert(EXPERTS_OUTPUTS <= NODE_OUTPUTS && router->experts == layer->matrices.experts && router->used == layer->matrices.used);
-  ExpertLayer *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = *layer;
+  ExpertsAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  attributes->layer = *layer;
+  for (int backward = 0; backward < 2; backward++)
+    attributes->kernel_floats[backward] =
+        tape->backend->kernels->experts_scratch_floats(x->rows, &layer->matrices, x->type, backward, tape->backend);
   Node *node = tape_node(tape, &experts_op, attributes);
   node->inputs[EXPERTS_X] = x;
   node->inputs[EXPERTS_RESIDUAL] = residual;

@@ -172,8 +172,7 @@ static void linear_backward(Node *node, Tape *tape) {
     kernels->add(residual->gradient, y->gradient, 1, tensor_count(y), tape->backend);  // a set one would have been shared
 }
 
-static int64_t linear_scratch(const Node *node, const Tape *tape, bool backward) {
-  (void)tape;
+static int64_t linear_scratch(const Node *node, bool backward) {
   const Tensor *x = node->inputs[LINEAR_X];
   int64_t forward = has_dropout(node->attributes) ? tensor_count(x) * float_bytes(x->type) : 0;
   return ((backward ? backward_scratch(node).bytes : forward) + 3) / 4;

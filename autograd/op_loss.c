@@ -46,8 +46,7 @@ static void loss_backward(Node *node, Tape *tape) {
   assert(!node->accumulate[LOSS_X]);
 }
 
-static int64_t loss_scratch(const Node *node, const Tape *tape, bool backward) {
-  (void)tape;
+static int64_t loss_scratch(const Node *node, bool backward) {
   const LossAttributes *attributes = node->attributes;
   const Tensor *x = node->inputs[LOSS_X];
   int64_t rows = chunk_rows(attributes, x->rows);

@@ -101,8 +101,7 @@ static void gated_backward(Node *node, Tape *tape) {
 }
 
 // Room for the gradient of an input that wants none (the other one does, or there would be no backward pass).
-static int64_t gated_scratch(const Node *node, const Tape *tape, bool backward) {
-  (void)tape;
+static int64_t gated_scratch(const Node *node, bool backward) {
   bool both = node->inputs[0]->needs_gradient && (!node->inputs[1] || node->inputs[1]->needs_gradient);
   return backward && !both ? node->outputs[0]->rows * node->outputs[0]->columns : 0;
 }

@@ -50,7 +50,6 @@ typedef struct TapePlan {
   int64_t bytes, host_bytes;
   int checkpointed;
   bool keeps_cheap;
-  const Tape *tape;  // while it is planned
 } TapePlan;
 
 static void plan_free(TapePlan *plan) {
@@ -166,7 +165,7 @@ static int event_add(TapePlan *plan, Node *node, Phase phase, unsigned outputs) 
 }
 
 static void plan_scratch(TapePlan *plan, Node *node, int event, bool backward) {
-  int64_t floats = node->op->scratch ? node->op->scratch(node, plan->tape, backward) : 0;
+  int64_t floats = node->op->scratch ? node->op->scratch(node, backward) : 0;
   if (floats) lifetime_new(plan, event, floats * (int64_t)sizeof(float), &node->scratch);
 }
 
@@ -409,7 +408,6 @@ void tape_plan(Tape *tape, int checkpointed) {
   plan->event_count = plan->forward_events = plan->lifetime_count = plan->offload_count = 0;
   plan->bytes = plan->host_bytes = 0;
   plan->keeps_cheap = tape->keeps_cheap;
-  plan->tape = tape;
   plan->checkpointed = checkpointed < tape->segment_count - 1 ? checkpointed : tape->segment_count - 1;
   for (int i = 0; i < tape->tensor_count; i++) {
     Tensor *tensor = tape->tensors[i];

@@ -48,7 +48,7 @@ typedef struct Op {
   const char *name;
   void (*forward)(Node *node, Tape *tape);
   void (*backward)(Node *node, Tape *tape);  // NULL: no gradient goes through
-  int64_t (*scratch)(const Node *node, const Tape *tape, bool backward);  // floats while it runs; NULL: none
+  int64_t (*scratch)(const Node *node, bool backward);  // floats while it runs; NULL: none
   double (*flop)(const Node *node, bool backward);  // of the products that its last call computed; NULL: none to speak of
   unsigned saved_inputs, saved_outputs;  // bit i: backward reads the data of input / output i
   int aliased_input;  // 1 + the input whose gradient is output 0's own; 0: none

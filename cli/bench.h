@@ -59,9 +59,9 @@ void *bench_activations(BenchMemory *memory, int64_t count, FloatType type);
 
 // All of the following measure backend->kernels and append to `rates`.
 BenchPeak bench_peak(Backend *backend);
-// All but the elementwise kernels in float32 and, where there are instructions for it, in the peak's half_type. linear_forward for each number of rows
-// (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1 and
-// levels are evenly spaced. `type`: what w was before the device had it.
+// All but the elementwise kernels in float32 and, where there are instructions for it, in the peak's half_type. linear_forward for each number
+// of rows (ascending), then linear_backward for each of those from `first_backward` on, and linear_forward_int8 for the first where that is 1
+// and levels are evenly spaced. `type`: what w was before the device had it.
 void bench_linear(KernelRates *rates, const Matrix *w, BlockType type, const int64_t *rows, int count, int64_t first_backward,
                   BenchPeak peak, Backend *backend);
 // weight_backward and low_rank_backward of LoRA's factors.

@@ -90,7 +90,7 @@ class Documents {
   enum Name { O, LSE, DQ, DK, DV, SCRATCH, NAMES };
 
   void *at(const Array &array, int result) const { return static_cast<char *>(block) + array.offset + result * bytes_of(array); }
-  int64_t bytes_of(const Array &array) const { return (rows * array.columns * array.size + 255) / 256 * 256; }
+  int64_t bytes_of(const Array &array) const { return round_up(rows * array.columns * array.size, 256); }
   std::vector<uint8_t> read(const Array &array, int result, int64_t columns);
   double value(const std::vector<uint8_t> &bytes, const Array &array, int64_t i) const;
 

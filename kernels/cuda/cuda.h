@@ -70,6 +70,7 @@ void *device_workspace(Device *device, Workspace purpose, int64_t bytes);  // NU
 // back. The same bytes as of late are not sent again.
 const void *device_stage(Device *device, const void *host, int64_t bytes);
 
+static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 static inline unsigned blocks_for(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
 // use(T()) for the element type T that `type` is: with_type(type, [&](auto element) { using T = decltype(element); ... });

@@ -1,8 +1,9 @@
 // cuDNN as an engine of attention (attention_engine.h, cudnn.h). The library is not linked: where it is not installed there is no engine.
 // A plan takes cuDNN up to some seconds, so there are few: the number of documents is rounded up to a power of two, as is the longest
 // length, for the backward pass to an eighth of one, for its workspace grows with the square.
-// What cuDNN 9.19 has of this, by its own word for the properties of such cards (an H100 alone was there): both passes for compute capability 8.0 and
-// later, but of documents of different lengths a backward pass that always gives the same bits for 9.0 alone.
+// What cuDNN 9.19 has of this, by its own word for the properties of such cards (none was there; an H100 has borne out documents of one length
+// since): both passes for compute capability 8.0 and later, but of documents of different lengths a backward pass that always gives the same bits
+// for 9.0 alone.
 #include "kernels/cuda/attention_engine.h"
 #include "kernels/cuda/cuda.h"
 
@@ -18,7 +19,7 @@
 
 namespace {
 
-enum { PLANS = 48, LEAST_VERSION = 90600, LEAST_LENGTH = 128, MOST_DOCUMENTS = 4096 };
+enum { PLANS = 48, LEAST_VERSION = 90600, LEAST_LENGTH = 128, MOST_DOCUMENTS = 4096, PLACE = 256 };  // PLACE: bytes that a part of the workspace begins at a multiple of
 constexpr int64_t MOST_WORKSPACE = 1 << 30;
 
 struct CachedPlan {
@@ -81,12 +82,11 @@ const CudnnPlan *plan_of(const CudnnShape &shape, State *state) {
   return &place->plan;
 }
 
-int64_t round_up(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 int64_t stats_bytes(const CudnnShape &shape) {
-  return round_up(shape.documents * shape.heads * shape.length * static_cast<int64_t>(sizeof(float)));
+  return round_up(shape.documents * shape.heads * shape.length * static_cast<int64_t>(sizeof(float)), PLACE);
 }
 int64_t workspace_bytes(const CudnnShape &shape, const CudnnPlan &plan) {
-  return round_up(plan.workspace_bytes) + stats_bytes(shape) * (shape.is_backward ? 2 : 1);
+  return round_up(plan.workspace_bytes, PLACE) + stats_bytes(shape) * (shape.is_backward ? 2 : 1);
 }
 
 // Offsets are 32 bits, and documents have to follow one another, in q as in k.
@@ -150,7 +150,7 @@ bool run(const AttentionCall *call, bool is_backward, Device *device) {
   Lengths lengths = stage_lengths(*call, shape, device);
   char *workspace = static_cast<char *>(device_workspace(device, WORKSPACE_CUDNN, workspace_bytes(shape, *plan)));
   if (!workspace || !lengths.lengths) return false;
-  float *stats = reinterpret_cast<float *>(workspace + round_up(plan->workspace_bytes)), *sums = stats + stats_bytes(shape) / 4;
+  float *stats = reinterpret_cast<float *>(workspace + round_up(plan->workspace_bytes, PLACE)), *sums = stats + stats_bytes(shape) / 4;
   float scale = call->shape.scale, one = 1;
   // Before 9.10 cuDNN wanted the least number in place of minus infinity.
   float masked = state->cudnn.version() < 91000 ? std::numeric_limits<float>::lowest() : -INFINITY;

@@ -16,8 +16,6 @@ namespace {
 enum { ORDER_THREADS = 512, ORDER_WARPS = ORDER_THREADS / WARP, PAIRS_A_THREAD = 8 };
 constexpr int64_t PANEL_BYTES = 64 << 20, PIECE_BYTES = 512 << 20;
 
-int64_t rounded_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-
 // Block e counts the pairs of the experts before e, and places those of e: each warp has a stretch of the pairs to itself.
 __global__ void __launch_bounds__(ORDER_THREADS)
     order_pairs(int32_t *starts, int32_t *order, int32_t *positions, const int32_t *chosen, int pairs, int experts) {
@@ -108,7 +106,7 @@ int64_t lay_out(PieceBuffers *buffers, void *block, int64_t tokens, const Expert
   PairBytes bytes = pair_bytes(experts, type, backward);
   auto take = [&](int64_t size) {
     char *place = block ? static_cast<char *>(block) + total : NULL;
-    total += rounded_up(size, 256);
+    total += round_up(size, 256);
     return place;
   };
   buffers->starts = reinterpret_cast<int32_t *>(take((experts->experts + 1) * static_cast<int64_t>(sizeof(int32_t))));
@@ -153,7 +151,7 @@ void for_each_panel(const Matrix *const *matrices, int count, int64_t experts, F
   if (rows > one->rows) rows = one->rows;
   if (at_once > experts) at_once = experts;
   int64_t pieces = (one->rows + rows - 1) / rows, panels = (experts + at_once - 1) / at_once * pieces;
-  int64_t room = rounded_up(at_once * rows * line, 256);
+  int64_t room = round_up(at_once * rows * line, 256);
   char *places = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, panels == 1 ? room : 2 * room));
   if (!places) return;
   ExpertPanel made[2];
@@ -185,24 +183,13 @@ Rows rows_of(const Piece &piece, void *data, int64_t columns) { return Rows{data
 // The piece's tokens of rows[n, hidden].
 Rows tokens_of(const Piece &piece, Rows rows) { return rows_from(rows, piece.first * rows.step); }
 
-DenseProduct product_of(const Piece &piece) {
-  DenseProduct product = {};
-  product.type = piece.call->x.type, product.m = piece.pairs;
-  return product;
-}
-
-void add_term(DenseProduct *product, Operand a, Operand b, int64_t k) {
-  ProductTerm &term = product->terms[product->term_count++];
-  term.a = a, term.b[0] = b, term.k = k, term.alpha = 1;
-}
-
 // y_i = x w_i^T for matrices w_i [experts] of one shape.
 void multiply_forward(const Piece &piece, const Rows *y, Rows x, const Matrix *const *w, int count) {
   int64_t columns = w[0]->columns;
   for_each_panel(w, count, piece.call->experts->experts, x.type, piece.call->device, [&](const ExpertPanel &panel) {
-    DenseProduct product = product_of(piece);
-    add_term(&product, operand_rows(x), Operand{panel.data, x.type, columns, true}, columns);
-    for (int i = 0; i < count; i++) product.outputs[product.output_count++] = output_rows(rows_from(y[i], panel.first_row), panel.rows);
+    DenseProduct product = product_of(piece.call->x.type, piece.pairs);
+    add_term(&product, operand_rows(x), Operand{panel.data, x.type, columns, true}, columns, 1);
+    for (int i = 0; i < count; i++) add_output(&product, output_rows(rows_from(y[i], panel.first_row), panel.rows));
     product_run_groups(product, piece.groups, panel.first, panel.last, count * panel.rows * columns, piece.call->device);
   });
 }
@@ -212,12 +199,12 @@ void multiply_backward(const Piece &piece, float *dx, const Rows *dy, const Matr
   int64_t columns = w[0]->columns;
   FloatType type = dy[0].type;
   for_each_panel(w, count, piece.call->experts->experts, type, piece.call->device, [&](const ExpertPanel &panel) {
-    DenseProduct product = product_of(piece);
+    DenseProduct product = product_of(piece.call->x.type, piece.pairs);
     Rows weights = {const_cast<void *>(panel.data), columns, type};
     for (int i = 0; i < count; i++)
       add_term(&product, operand_rows(rows_from(dy[i], panel.first_row)), operand_columns(rows_from(weights, i * panel.rows * columns)),
-               panel.rows);
-    product.outputs[product.output_count++] = output_rows(rows_f32(dx, columns), columns);
+               panel.rows, 1);
+    add_output(&product, output_rows(rows_f32(dx, columns), columns));
     product.outputs[0].accumulate = panel.first_row > 0;
     product_run_groups(product, piece.groups, panel.first, panel.last, count * panel.rows * columns, piece.call->device);
   });

@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t FORWARD_PANEL = 8 << 20, LARGEST_FORWARD_PANEL = 32 << 20, BACKWARD_PANEL = 64 << 20;
 enum { NARROW = 128 };  // plain matrices of at most so many rows are factors of an adapter
 
-int64_t multiple_of_8(int64_t x) { return (x + 7) / 8 * 8; }
-
 bool is_plain(const Matrix *w) { return w->type == BLOCK_F32 || w->type == BLOCK_F16 || w->type == BLOCK_BF16; }
 FloatType plain_type(const Matrix *w) { return w->type == BLOCK_F32 ? FLOAT_32 : w->type == BLOCK_BF16 ? FLOAT_BF16 : FLOAT_F16; }
 
@@ -41,11 +39,9 @@ struct Panel {
 
 bool is_read_in_place(const Matrix *w, FloatType type) { return is_plain(w) && plain_type(w) == type; }
 
-int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-
 // Of about equal panels, each of at most so many bytes where that is 16 rows.
 int64_t panel_rows(const Matrix *w, FloatType type, int64_t bytes) {
-  int64_t most = bytes / (multiple_of_8(w->columns) * float_bytes(type)) / 16 * 16;
+  int64_t most = bytes / (round_up(w->columns, 8) * float_bytes(type)) / 16 * 16;
   most = most < 16 ? 16 : most;
   if (most >= w->rows) return most;
   int64_t even = round_up(blocks_for(w->rows, blocks_for(w->rows, most)), most >= 256 ? 128 : 16);  // whole tiles of products
@@ -69,7 +65,7 @@ struct PanelCursor {
   Panel take() {
     const Matrix *w = projections[projection].w;
     int64_t most = panel_rows(w, type, bytes), rows = w->rows - first < most ? w->rows - first : most;
-    Panel panel = {projection, first, rows, NULL, multiple_of_8(w->columns)};
+    Panel panel = {projection, first, rows, NULL, round_up(w->columns, 8)};
     first += rows;
     return panel;
   }
@@ -95,10 +91,10 @@ void for_each_panel(const Projection *projections, int count, FloatType type, in
     const Matrix *w = projections[i].w;
     if (is_read_in_place(w, type)) continue;
     int64_t rows = panel_rows(w, type, bytes) < w->rows ? panel_rows(w, type, bytes) : w->rows;
-    int64_t own = rows * multiple_of_8(w->columns) * float_bytes(type);
+    int64_t own = rows * round_up(w->columns, 8) * float_bytes(type);
     room = room > own ? room : own;
   }
-  room = (room + 255) / 256 * 256;
+  room = round_up(room, 256);
   char *places = NULL;
   if (room > 0) {
     places = static_cast<char *>(device_workspace(device, WORKSPACE_WEIGHTS, panels == 1 ? room : 2 * room));
@@ -128,17 +124,6 @@ void for_each_panel(const Projection *projections, int count, FloatType type, in
   use_in_place(count);
 }
 
-DenseProduct product_of(FloatType type, int64_t m) {
-  DenseProduct product = {};
-  product.type = type, product.m = m;
-  return product;
-}
-void add_term(DenseProduct *product, Operand a, Operand b, int64_t k, float alpha) {
-  ProductTerm &term = product->terms[product->term_count++];
-  term.a = a, term.b[0] = b, term.k = k, term.alpha = alpha;
-}
-void add_output(DenseProduct *product, ProductOutput output) { product->outputs[product->output_count++] = output; }
-
 Operand rows_of_k(Operand a, int64_t first) {
   a.data = static_cast<const char *>(a.data) + first * float_bytes(a.type);
   return a;
@@ -162,7 +147,7 @@ bool is_same(Rows a, Rows b) { return a.data == b.data && a.step == b.step && a.
 
 int64_t forward_panel_bytes(const Matrix *w, int64_t n, FloatType type, const Device *device) {
   if (device->thresholds.forward_panel) return device->thresholds.forward_panel;
-  int64_t tiles_down = blocks_for(n, 128), row_bytes = multiple_of_8(w->columns) * float_bytes(type);
+  int64_t tiles_down = blocks_for(n, 128), row_bytes = round_up(w->columns, 8) * float_bytes(type);
   int64_t full = blocks_for(device->processors, tiles_down) * 128 * row_bytes;  // a tile for every processor
   int64_t bytes = full > FORWARD_PANEL ? full : FORWARD_PANEL;
   return bytes < LARGEST_FORWARD_PANEL ? bytes : LARGEST_FORWARD_PANEL;
@@ -315,7 +300,7 @@ void backward(const Backward &b) {
     if (ranks > 0) backward_low(b, Rows{});
     backward_weights(b, b.dx, b.accumulate || ranks > 0, bytes);
   } else {
-    int64_t step = multiple_of_8(b.columns);
+    int64_t step = round_up(b.columns, 8);
     void *room = device_workspace(b.device, WORKSPACE_SUMS, b.n * step * static_cast<int64_t>(sizeof(float)));
     if (!room) return;
     Rows sums = {room, step, FLOAT_32};

@@ -76,8 +76,6 @@ __global__ void __launch_bounds__(FINISH_THREADS) sum_parts(TileArguments p, con
   }
 }
 
-int64_t multiple_of_8(int64_t x) { return (x + 7) / 8 * 8; }
-
 bool is_in_place(const Operand &operand, FloatType type, int64_t contiguous) {
   if (operand.type != type) return false;
   return type == FLOAT_32 || (is_aligned(operand.data) && operand.step % 8 == 0 && contiguous % 8 == 0);
@@ -113,7 +111,7 @@ Packed pack(Packing *packing, const Operand *pieces, const int64_t *extents, int
   if (count == 1 && is_in_place(pieces[0], type, along_k ? k : extents[0])) return {pieces[0], false, 0};
   int64_t total = 0, first = 0;
   for (int i = 0; i < count; i++) total += extents[i];
-  int64_t step = multiple_of_8(along_k ? k : total);
+  int64_t step = round_up(along_k ? k : total, 8);
   Packed packed = {{NULL, type, step, along_k}, true, packing->elements};
   for (int i = 0; i < count; first += extents[i++]) {
     int64_t columns = along_k ? k : extents[i], width = along_k ? step : i + 1 < count ? extents[i] : step - first;
@@ -121,7 +119,7 @@ Packed pack(Packing *packing, const Operand *pieces, const int64_t *extents, int
         pieces[i].data, pieces[i].type, pieces[i].step, along_k ? extents[i] : k, columns, packed.at + (along_k ? first * step : first),
         step,           width};
   }
-  packing->elements += multiple_of_8((along_k ? total : k) * step);
+  packing->elements += round_up((along_k ? total : k) * step, 8);
   return packed;
 }
 
@@ -253,7 +251,7 @@ void product_run(const DenseProduct &given, Device *device) {
 
 Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t columns, Workspace purpose, Device *device) {
   if (is_in_place(operand, type, columns)) return operand;
-  int64_t step = multiple_of_8(columns);
+  int64_t step = round_up(columns, 8);
   OperandCopies copies = {};
   copies.copy[copies.count++] = {operand.data, operand.type, operand.step, rows, columns, 0, step, step};
   void *to = device_workspace(device, purpose, rows * step * float_bytes(type));

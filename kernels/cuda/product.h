@@ -54,6 +54,17 @@ static inline ProductOutput output_rows(Rows rows, int64_t columns) {
   return output;
 }
 
+static inline DenseProduct product_of(FloatType type, int64_t m) {
+  DenseProduct product = {};
+  product.type = type, product.m = m;
+  return product;
+}
+static inline void add_term(DenseProduct *product, Operand a, Operand b, int64_t k, float alpha) {
+  ProductTerm &term = product->terms[product->term_count++];
+  term.a = a, term.b[0] = b, term.k = k, term.alpha = alpha;
+}
+static inline void add_output(DenseProduct *product, ProductOutput output) { product->outputs[product->output_count++] = output; }
+
 void product_run(const DenseProduct &product, Device *device);
 
 // Grouped products: rows of a and c lie in groups, one after another, and each group is multiplied by a b of its own (the experts of a

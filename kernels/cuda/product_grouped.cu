@@ -10,7 +10,7 @@ enum { TABLE_THREADS = 128, SMALL_TILE = 64, LARGE_TILE = 128 };
 int64_t most_tiles(int64_t groups, int64_t rows, int tile_rows) { return (rows + groups * (tile_rows - 1)) / tile_rows; }
 
 // Where the tiles lie in the room, behind tile_starts.
-int64_t tiles_offset(int64_t groups) { return ((groups + 1) * static_cast<int64_t>(sizeof(int32_t)) + 255) / 256 * 256; }
+int64_t tiles_offset(int64_t groups) { return round_up((groups + 1) * static_cast<int64_t>(sizeof(int32_t)), 256); }
 
 // A block a group.
 __global__ void __launch_bounds__(TABLE_THREADS) make_tiles(int32_t *tile_starts, RowTile *tiles, const int32_t *starts, int tile_rows) {

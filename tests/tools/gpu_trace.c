@@ -1,7 +1,5 @@
-// Every kernel and copy of a program on a CUDA device, in lines of TRACE_OUT (a path): for scripts/gpu-check, by tests/tools/gpu_trace.py. The
-// driver loads it where CUDA_INJECTION64_PATH names it (CUPTI's activity records):
-//   kernel BEGIN END STREAM NAME        nanoseconds
-//   copy BEGIN END STREAM BYTES
+// Every kernel of a program on a CUDA device, in lines "BEGIN END NAME" of TRACE_OUT (a path), in nanoseconds: for tests/tools/gpu_trace.py. The
+// driver loads it where CUDA_INJECTION64_PATH names it (CUPTI's activity records).
 #include <cupti.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +18,7 @@ static void take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer, siz
   for (CUpti_Activity *record = NULL; cuptiActivityGetNextRecord(buffer, filled, &record) == CUPTI_SUCCESS;) {
     if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
       const CUpti_ActivityKernel9 *kernel = (const void *)record;
-      fprintf(out, "kernel %llu %llu %u %s\n", (unsigned long long)kernel->start, (unsigned long long)kernel->end, kernel->streamId,
-              kernel->name);
-    } else if (record->kind == CUPTI_ACTIVITY_KIND_MEMCPY) {
-      const CUpti_ActivityMemcpy5 *copy = (const void *)record;
-      fprintf(out, "copy %llu %llu %u %llu\n", (unsigned long long)copy->start, (unsigned long long)copy->end, copy->streamId,
-              (unsigned long long)copy->bytes);
+      fprintf(out, "%llu %llu %s\n", (unsigned long long)kernel->start, (unsigned long long)kernel->end, kernel->name);
     }
   }
   free(buffer);
@@ -42,6 +35,5 @@ int InitializeInjection(void) {
   if (!out) return 0;
   atexit(finish);
   return cuptiActivityRegisterCallbacks(give_buffer, take_buffer) == CUPTI_SUCCESS &&
-         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) == CUPTI_SUCCESS &&
-         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_MEMCPY) == CUPTI_SUCCESS;
+         cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) == CUPTI_SUCCESS;
 }

@@ -54,16 +54,16 @@ def covered(intervals):
     return total
 
 
-def report(records, last):
-    kernels = [record for record in records if record[0] == "kernel"]
+def report(kernels, last):
+    """kernels: (begin, end, name), nanoseconds"""
     if not kernels:
         sys.exit("no kernel ran")
-    end = max(record[2] for record in kernels)
-    begin = max(min(record[1] for record in kernels), end - last * 1e9 if last else 0)
-    kernels = [record for record in kernels if record[1] >= begin]
-    span, busy = end - begin, covered([record[1:3] for record in kernels])
+    end = max(end for _, end, _ in kernels)
+    begin = max(min(begin for begin, _, _ in kernels), end - last * 1e9 if last else 0)
+    kernels = [kernel for kernel in kernels if kernel[0] >= begin]
+    span, busy = end - begin, covered([kernel[:2] for kernel in kernels])
     sums = {}
-    for _, start, stop, _, name in kernels:
+    for start, stop, name in kernels:
         calls, time = sums.get(name, (0, 0))
         sums[name] = calls + 1, time + stop - start
     every = sum(time for _, time in sums.values())
@@ -90,11 +90,11 @@ def main():
         code = subprocess.run(options.program, env=environment).returncode
         if code:
             sys.exit(code)
-        records = []
+        kernels = []
         for line in trace.read_text().splitlines() if trace.exists() else []:
-            kind, begin, end, stream, rest = line.split(" ", 4)
-            records.append((kind, int(begin), int(end), int(stream), rest))
-    report(records, options.last)
+            begin, end, name = line.split(" ", 2)
+            kernels.append((int(begin), int(end), name))
+    report(kernels, options.last)
 
 
 if __name__ == "__main__":

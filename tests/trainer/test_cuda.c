@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "kernels/cuda_library.h"
+#include "kernels/selfcheck.h"
 #include "optim/optimizer.h"
 #include "runtime/session.h"
 #include "tests/support/golden.h"
@@ -361,7 +362,7 @@ static int ask_device(void **state) {
   (void)state;
   Backend *backend;
   assert_ok(backend_new(&backend, "cuda", 2));
-  half = backend->kernels->peak_flops(FLOAT_BF16, backend) > 0 ? FLOAT_BF16 : FLOAT_F16;
+  half = selfcheck_short_type(backend);
   backend_free(backend);
   return 0;
 }
