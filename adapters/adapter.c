@@ -76,6 +76,11 @@ Adapter *adapter_new(Model *model) {
   return adapter;
 }
 
+void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, Parameter *parameter) {
+  ARRAY_PUSH(adapter->tensors, adapter->tensor_count, adapter->tensor_capacity) = (AdapterTensor){module, role, parameter};
+  adapter->size += parameter->rows * parameter->columns;
+}
+
 void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale) {
   LowRank *pair = &adapter->pairs[adapter->count];
   *pair = (LowRank){.a = {.rows = rank, .columns = linear->weight.columns},
@@ -85,7 +90,8 @@ void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double sca
                     .index = adapter->count,
                     .enabled = true};
   adapter->linears[adapter->count++] = linear;
-  adapter->size += rank * (linear->weight.columns + linear->weight.rows);
+  adapter_add_tensor(adapter, linear->name, TENSOR_LORA_A, &pair->a);
+  adapter_add_tensor(adapter, linear->name, TENSOR_LORA_B, &pair->b);
 }
 
 Status adapter_allocate(Adapter *adapter, bool trainable) {
@@ -94,15 +100,13 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
   TRY(backend->allocate((void **)&adapter->data, bytes, "the adapter", backend));
   if (trainable) TRY(backend->allocate((void **)&adapter->gradient, bytes, "the adapter's gradients", backend));
   int64_t offset = 0;
-  for (int i = 0; i < adapter->count; i++) {
-    Parameter *parameters[2] = {&adapter->pairs[i].a, &adapter->pairs[i].b};
-    for (int j = 0; j < 2; j++) {
-      parameters[j]->data = adapter->data + offset;
-      if (trainable) parameters[j]->gradient = adapter->gradient + offset;
-      offset += parameters[j]->rows * parameters[j]->columns;
-    }
-    adapter->linears[i]->adapter = &adapter->pairs[i];
+  for (int i = 0; i < adapter->tensor_count; i++) {
+    Parameter *parameter = adapter->tensors[i].parameter;
+    parameter->data = adapter->data + offset;
+    if (trainable) parameter->gradient = adapter->gradient + offset;
+    offset += parameter->rows * parameter->columns;
   }
+  for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = &adapter->pairs[i];
   if (trainable) backend->kernels->fill(adapter->gradient, 0, adapter->size, backend);
   return STATUS_OK;
 }
@@ -156,6 +160,7 @@ void adapter_close(Adapter *adapter) {
   if (adapter->data) backend->release(adapter->data, backend);
   if (adapter->gradient) backend->release(adapter->gradient, backend);
   arena_release(&adapter->arena);
+  free(adapter->tensors);
   free(adapter);
 }
 

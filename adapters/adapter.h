@@ -17,11 +17,25 @@ typedef struct AdapterSettings {
   uint64_t seed;
 } AdapterSettings;
 
+// What a trainable tensor is to its module: optimisers give some of them rates of their own, and files have a name for each.
+typedef enum TensorRole {
+  TENSOR_LORA_A,  // [rank, in]
+  TENSOR_LORA_B,  // [out, rank]
+} TensorRole;
+
+typedef struct AdapterTensor {
+  const char *module;  // Hugging Face's path: "model.layers.0.self_attn.q_proj"
+  TensorRole role;
+  Parameter *parameter;
+} AdapterTensor;
+
 typedef struct Adapter {
   Model *model;
   LowRank *pairs;  // [count]
   Linear **linears;  // [count]: where each pair sits
   int count;
+  AdapterTensor *tensors;  // [tensor_count]: everything that is trained, in the order of the flat buffers
+  int tensor_count, tensor_capacity;
   int64_t rank;  // of every pair, as recorded in files; 0 when they differ
   double alpha, dropout;
   bool rslora;

@@ -6,7 +6,8 @@
 
 Adapter *adapter_new(Model *model);
 void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale);
-Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last pair: places them in the flat buffers
+void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, Parameter *parameter);
+Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last tensor: places all of them in the flat buffers
 double adapter_scale(double alpha, int64_t rank, bool rslora);
 
 // One pair as a file gives it, on the host; B's rows in the model's own order.
