@@ -99,11 +99,11 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
   int64_t bytes = adapter->size * (int64_t)sizeof(float);
   TRY(backend->allocate((void **)&adapter->data, bytes, "the adapter", backend));
   if (trainable) TRY(backend->allocate((void **)&adapter->gradient, bytes, "the adapter's gradients", backend));
+  adapter_set_data(adapter, adapter->data);
   int64_t offset = 0;
-  for (int i = 0; i < adapter->tensor_count; i++) {
+  for (int i = 0; trainable && i < adapter->tensor_count; i++) {
     Parameter *parameter = adapter->tensors[i].parameter;
-    parameter->data = adapter->data + offset;
-    if (trainable) parameter->gradient = adapter->gradient + offset;
+    parameter->gradient = adapter->gradient + offset;
     offset += parameter->rows * parameter->columns;
   }
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = &adapter->pairs[i];
@@ -166,6 +166,15 @@ void adapter_close(Adapter *adapter) {
 
 void adapter_set_enabled(Adapter *adapter, bool enabled) {
   for (int i = 0; i < adapter->count; i++) adapter->pairs[i].enabled = enabled;
+}
+
+void adapter_set_data(Adapter *adapter, float *data) {
+  int64_t offset = 0;
+  for (int i = 0; i < adapter->tensor_count; i++) {
+    Parameter *parameter = adapter->tensors[i].parameter;
+    parameter->data = data + offset;
+    offset += parameter->rows * parameter->columns;
+  }
 }
 
 void adapter_set_dropout(Adapter *adapter, double dropout) {

@@ -142,3 +142,55 @@ Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows) {
   node_finish(node, false);
   return node->outputs[0];
 }
+
+enum { REPEAT_X, REPEAT_ROWS, REPEAT_PLACES, REPEAT_AGAIN, REPEAT_REPEATED };
+
+static void repeat_backward(Node *node, Tape *tape) {
+  const Tensor *y = node->outputs[0], *x = node->inputs[REPEAT_X], *again = node->inputs[REPEAT_AGAIN];
+  const Kernels *kernels = tape->backend->kernels;
+  assert(!node->accumulate[REPEAT_X]);
+  kernels->gather_rows(x->gradient, y->gradient, y->type, node->inputs[REPEAT_PLACES]->data, x->rows, x->columns, tape->backend);
+  if (!again) return;
+  kernels->gather_rows(node->scratch, y->gradient, y->type, again->data, again->rows, y->columns, tape->backend);
+  kernels->scatter_rows(x->gradient, node->scratch, y->type, node->inputs[REPEAT_REPEATED]->data, again->rows, y->columns, tape->backend);
+}
+
+static int64_t repeat_scratch(const Node *node, bool backward) {
+  const Tensor *again = node->inputs[REPEAT_AGAIN];
+  return backward && again ? again->rows * node->outputs[0]->columns : 0;
+}
+
+static const Op repeat_op = {.name = "repeat_rows", .forward = gather_forward, .backward = repeat_backward, .scratch = repeat_scratch};
+
+RepeatedRows repeated_rows(Tape *tape, const int32_t *rows, int64_t count, int64_t x_rows) {
+  int32_t *places = arena_new(&tape->arena, (size_t)x_rows, sizeof *places);
+  int32_t *again = arena_new(&tape->arena, 2 * (size_t)(count - x_rows), sizeof *again), *repeated = again + (count - x_rows);
+  int64_t repetitions = 0;
+  for (int64_t i = 0; i < x_rows; i++) places[i] = -1;
+  for (int64_t i = 0; i < count; i++) {
+    if (places[rows[i]] < 0) {
+      places[rows[i]] = (int32_t)i;
+    } else {
+      again[repetitions] = (int32_t)i;
+      repeated[repetitions++] = rows[i];
+    }
+  }
+  assert(repetitions == count - x_rows);
+  RepeatedRows result = {.rows = tape_input(tape, rows, count, 1), .places = tape_input(tape, places, x_rows, 1)};
+  if (repetitions == 0) return result;
+  result.again = tape_input(tape, again, repetitions, 1);
+  result.repeated = tape_input(tape, repeated, repetitions, 1);
+  return result;
+}
+
+Tensor *op_repeat_rows(Tape *tape, Tensor *x, const RepeatedRows *rows) {
+  Node *node = tape_node(tape, &repeat_op, NULL);
+  node->inputs[REPEAT_X] = x;
+  node->inputs[REPEAT_ROWS] = rows->rows;
+  node->inputs[REPEAT_PLACES] = rows->places;
+  node->inputs[REPEAT_AGAIN] = rows->again;
+  node->inputs[REPEAT_REPEATED] = rows->repeated;
+  node->outputs[0] = tape_tensor(tape, rows->rows->rows, x->columns, x->type);
+  node_finish(node, false);
+  return node->outputs[0];
+}

@@ -84,6 +84,17 @@ Tensor *op_gated(Tape *tape, Tensor *gate, Tensor *up, Activation f);
 // y[i] = x[rows[i]]; rows: int32 input tensor [n, 1] of distinct row numbers.
 Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows);
 
+// Rows of x in another order, each at least once and at most twice: y[i] = x[rows[i]].
+typedef struct RepeatedRows {
+  Tensor *rows;  // int32 input tensor [rows of y, 1]
+  Tensor *places;  // [rows of x, 1]: where in y each row of x is first
+  Tensor *again, *repeated;  // [repetitions, 1]: where in y a row is for the second time, and which of x it is; NULL without any
+} RepeatedRows;
+// From the rows, a host's array [count] that must stay, of an x of x_rows rows.
+RepeatedRows repeated_rows(Tape *tape, const int32_t *rows, int64_t count, int64_t x_rows);
+// x has no other reader.
+Tensor *op_repeat_rows(Tape *tape, Tensor *x, const RepeatedRows *rows);
+
 // A mixture of experts, all of it frozen: y[n, hidden] float32 = residual (NULL: 0; else float32) + the sum of the experts chosen for each
 // row. Saves x and the router's results. `layer` is copied; its arrays must stay.
 typedef struct ExpertLayer {
@@ -102,6 +113,9 @@ Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
 // gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens. softcap > 0:
 // logits are softcap * tanh(x head^T / softcap).
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
+// The same for a loss that is any function of nll: the gradient is that of sum_i slopes[i] nll[i]. `slopes` [n] is the host's and read by
+// the backward pass, before which the caller has read nll and written them; logits are computed again there.
+Tensor *op_log_likelihood(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, const float *slopes, float softcap);
 
 // For ops that give some of a gradient's elements only, where they are its first: sets them all to zero.
 void gradient_clear(const Tensor *tensor, Backend *backend);

@@ -214,7 +214,7 @@ static void plan_backward(TapePlan *plan, Node *node) {
         lifetime_merge(plan, tensor->gradient_life, node->outputs[0]->gradient_life);
         node->shares_gradient = true;
       }
-      if (node->op->is_loss && i == 0) lifetime_merge(plan, tensor->gradient_life, node->outputs[1]->forward_life);
+      if (node->op->is_loss && i == 0 && node->outputs[1]) lifetime_merge(plan, tensor->gradient_life, node->outputs[1]->forward_life);
     }
     lifetime_extend(plan, tensor->gradient_life, event);
   }

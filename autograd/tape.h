@@ -55,7 +55,7 @@ typedef struct Op {
   bool is_in_place;  // output 0 takes the place of input 0, which no other op reads
   bool is_cheap;  // recomputed for the backward pass rather than kept, in every segment (but see keeps_cheap)
   bool is_selective;  // computes only the outputs that have data: a recomputation may want some of them
-  bool is_loss;  // begins the backward pass: output 1 (where there is one) is the gradient of input 0, which no other op reads
+  bool is_loss;  // begins the backward pass: output 1, where there is one, is the gradient of input 0, which no other op reads
 } Op;
 
 struct Node {

@@ -1,5 +1,4 @@
-// Which rows stand together in an epoch (shuffle, packing by first-fit decreasing or next-fit, lengths), and the
-// filling of a micro-batch: ids, positions and shifted targets of its documents, one after another.
+// Which rows stand together in an epoch: shuffle, packing by first-fit decreasing or next-fit, lengths.
 #include "data/batch.h"
 
 #include <inttypes.h>
@@ -20,12 +19,14 @@ BatchOptions batch_options_from_recipe(const Recipe *recipe, bool evaluation) {
       .bin_size = recipe->sample_packing_bin_size,
       .micro_batch_size = recipe->micro_batch_size,
       .seed = recipe->seed,
+      .shares_prompts = recipe->rl != NULL,
+      .trains_prompts = recipe->rl && strcmp(recipe->rl, "orpo") == 0,
   };
   if (!evaluation) return options;
   options.in_order = true;
   options.by_length = false;
   if (recipe->eval_sample_packing == CHOICE_FALSE || recipe->eval_sample_packing == CHOICE_TRUE)
-    options.packing = recipe->eval_sample_packing == CHOICE_TRUE;
+    options.packing = recipe->eval_sample_packing == CHOICE_TRUE && !recipe->rl;  // pairs are not packed
   if (recipe->eval_batch_size > 0) options.micro_batch_size = recipe->eval_batch_size;
   if (recipe->eval_sequence_len > 0) options.sequence_len = recipe->eval_sequence_len;
   return options;
@@ -142,18 +143,25 @@ static void order_by_length(int64_t *order, int64_t count, const RowSet *rows, i
 
 static void plan_measure(BatchPlan *plan, const BatchOptions *options) {
   int64_t total = 0;
+  plan->shares_prompts = options->shares_prompts;
+  plan->trains_prompts = options->trains_prompts;
   plan->micro_batch_size = options->micro_batch_size;
   plan->batch_count = (plan->sequence_count + options->micro_batch_size - 1) / options->micro_batch_size;
   for (int64_t b = 0; b < plan->batch_count; b++) {
     int64_t first = plan->sequence_begin[b * options->micro_batch_size];
     int64_t last = plan->sequence_begin[min_i64((b + 1) * options->micro_batch_size, plan->sequence_count)];
-    int64_t tokens = 0;
-    for (int64_t d = first; d < last; d++) tokens += plan->rows->rows[plan->documents[d]].count;
+    int64_t tokens = 0, documents = 0;
+    for (int64_t d = first; d < last; d++) {
+      const TokenRow *row = &plan->rows->rows[plan->documents[d]];
+      tokens += batch_row_tokens(row, options->shares_prompts);
+      documents += row->rejected > 0 ? 2 : 1;
+    }
     if (tokens > plan->most_tokens) {
       plan->largest = b;
       plan->most_tokens = tokens;
     }
-    plan->most_documents = max_i64(plan->most_documents, last - first);
+    plan->most_documents = max_i64(plan->most_documents, documents);
+    plan->most_rows = max_i64(plan->most_rows, last - first);
     total += tokens;
   }
   plan->efficiency = options->packing ? (double)total / ((double)plan->sequence_count * (double)options->sequence_len) : 1;
@@ -209,48 +217,4 @@ void batch_plan_release(BatchPlan *plan) {
   free(plan->documents);
   free(plan->sequence_begin);
   *plan = (BatchPlan){0};
-}
-
-void batch_reserve(Batch *batch, const BatchPlan *plan) {
-  if (plan->most_tokens > batch->token_capacity) {
-    batch->token_capacity = plan->most_tokens;
-    size_t tokens = (size_t)plan->most_tokens;
-    batch->ids = memory_grow(batch->ids, tokens, sizeof *batch->ids);
-    batch->positions = memory_grow(batch->positions, tokens, sizeof *batch->positions);
-    batch->targets = memory_grow(batch->targets, tokens, sizeof *batch->targets);
-  }
-  if (plan->most_documents > batch->document_capacity) {
-    batch->document_capacity = plan->most_documents;
-    batch->document_begin = memory_grow(batch->document_begin, (size_t)plan->most_documents + 1, sizeof *batch->document_begin);
-  }
-}
-
-static void batch_add(Batch *batch, const TokenRow *row) {
-  batch->document_begin[batch->document_count++] = batch->tokens;
-  for (int64_t i = 0; i < row->count; i++) {
-    int64_t t = batch->tokens++;
-    int32_t label = i + 1 < row->count ? row->labels[i + 1] : LABEL_MASKED;
-    batch->ids[t] = row->ids[i];
-    batch->positions[t] = (int32_t)i;
-    batch->targets[t] = label == LABEL_MASKED ? -1 : label;
-    batch->trained_tokens += label != LABEL_MASKED;
-  }
-}
-
-void batch_fill(Batch *batch, const BatchPlan *plan, int64_t index) {
-  batch_reserve(batch, plan);
-  batch->tokens = batch->trained_tokens = batch->document_count = 0;
-  int64_t first = plan->sequence_begin[index * plan->micro_batch_size];
-  int64_t last = plan->sequence_begin[min_i64((index + 1) * plan->micro_batch_size, plan->sequence_count)];
-  for (int64_t d = first; d < last; d++) batch_add(batch, &plan->rows->rows[plan->documents[d]]);
-  batch->document_begin[batch->document_count] = batch->tokens;
-  row_set_forget(plan->rows);
-}
-
-void batch_release(Batch *batch) {
-  free(batch->ids);
-  free(batch->positions);
-  free(batch->targets);
-  free(batch->document_begin);
-  *batch = (Batch){0};
 }

@@ -22,6 +22,9 @@ typedef struct TokenRow {
   int64_t count;
   int64_t trained;  // labels that are targets: all but masked ones and the first, which nothing predicts
   const char *source;  // "FILE:LINE"
+  int64_t prompt;  // preference training: tokens of the prompt at the row's beginning; 0 in rows of supervised training
+  int64_t rejected;  // where the worse reply begins: ids = prompt, better reply, worse reply; 0: there is one reply
+  bool is_undesirable;  // KTO: the reply is one to move away from
 } TokenRow;
 
 // What became of a row of a file (or of a piece of one: completion cuts long texts into several rows).

@@ -84,6 +84,10 @@ Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, cons
   Tensor *x = op_norm(tape, h, &layer->attention_norm, NULL);
   Heads heads = (c->kv_latent ? latent_heads : plain_heads)(tape, model, layer, x, keys, queries);
   if (queries->rows) h = op_gather_rows(tape, h, queries->rows);
+  if (keys->repeated) {
+    heads.k = op_repeat_rows(tape, heads.k, keys->repeated);
+    heads.v = op_repeat_rows(tape, heads.v, keys->repeated);
+  }
   Tensor *o = op_attention(tape, heads.q, heads.k, heads.v, queries->spans, queries->span_count, queries->ends, shape, cache);
   return add_to_stream(tape, &layer->o, o, &layer->attention_post_norm, h);
 }

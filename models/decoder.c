@@ -61,6 +61,11 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
                          .rows = input->tokens,
                          .length = input->cache ? input->context : 0};
   set_turns(&positions, tape, c);
+  RepeatedRows repeated;
+  if (input->key_rows) {
+    repeated = repeated_rows(tape, input->key_rows, input->key_count, input->tokens);
+    positions.repeated = &repeated;
+  }
   const Queries all = {.positions = positions, .spans = input->spans, .span_count = input->span_count};
   Queries last = all;
   // In generation one graph serves many passes, whose spans move on: there the rows are taken at the end.

@@ -74,8 +74,10 @@ static inline const NormSettings *layer_norm(const Layer *layer, const NormName 
 typedef struct DecoderInput {
   const int32_t *ids, *positions;  // [tokens]
   int64_t tokens;
-  const AttentionSpan *spans;  // the documents
+  const AttentionSpan *spans;  // the documents, or where one forks its branches
   int64_t span_count;
+  const int32_t *key_rows;  // [key_count]: the tokens that spans count keys by, where branches share some; NULL: each token once, in order
+  int64_t key_count;
   const KvLayer *cache;  // [layers], or NULL outside generation
   int64_t context;  // with a cache: the tokens that it has room for, by which RoPE is chosen where it depends on the length
   const int32_t *rows;  // the tokens whose hidden state is wanted, ascending; NULL: all

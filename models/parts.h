@@ -18,6 +18,7 @@ typedef struct Positions {
   int64_t span_count, rows;
   int64_t length;  // of every document, for RoPE; 0: the span's own keys
   Turns turns, local_turns;  // by the model's RoPE, and by that of windowed layers where they have their own
+  const RepeatedRows *repeated;  // the order in which spans count keys; NULL: that of the tokens
 } Positions;
 
 // The rows that a layer's queries, output projection and MLP are computed for.

@@ -194,6 +194,8 @@ static void check_data(Loader *loader) {
   if (recipe->val_set_size > 1 && recipe->val_set_size != floor(recipe->val_set_size))
     FAIL_KEY(loader, "val_set_size", "above 1 it is a number of rows, and must be whole");
   bool streams = recipe->streaming || recipe->has_pretraining;
+  if (recipe->rl && streams)
+    FAIL_KEY(loader, "rl", "rows of preference training are not streamed; remove streaming and pretraining_dataset");
   const char *stream_key = recipe->streaming ? "streaming" : "pretraining_dataset";
   if (streams && recipe->max_steps <= 0) FAIL_KEY(loader, stream_key, "a stream has no length; set max_steps");
   if (streams && recipe->group_by_length) FAIL_KEY(loader, "group_by_length", "a stream cannot be sorted; set group_by_length: false");

@@ -48,7 +48,7 @@ static const char *const checks[] = {
     "`bf16` and `fp16` exclude each other.",
     "`chat_template: jinja` needs `chat_template_jinja`, which alone means jinja.",
     "`tokenizer_use_mistral_common` excludes `special_tokens`, `tokens`, `added_tokens_overrides` and `chat_template`.",
-    "`streaming` and `pretraining_dataset` need `max_steps`, and exclude `group_by_length`.",
+    "`streaming` and `pretraining_dataset` need `max_steps`, and exclude `group_by_length` and `rl`.",
     "`dpo_loss_weights` are as many as `dpo_loss_type`; `rl: ipo` has no other loss beside it.",
     "Of `flash_attention`, `xformers_attention`, `sdp_attention` and `flex_attention` one at most is on; likewise `liger_glu_activation` "
     "and "

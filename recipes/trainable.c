@@ -76,7 +76,6 @@ static void check_types(Refusals *refusals, const char *list, const DatasetRecip
 // What works in place of a key that waits; of the others, training without.
 static const char *find_instead(const char *key) {
   static const char *const table[][2] = {
-      {"rl", "train on the better replies alone, with type: chat_template"},
       {"load_in_8bit", "use load_in_4bit: true, or neither"},
       {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
       {"pretraining_dataset", "use datasets with type: completion"},

@@ -74,6 +74,14 @@ static void put_real(Buffer *line, const char *name, double value) {
 
 static void put_integer(Buffer *line, const char *name, int64_t value) { buffer_format(line, ", \"%s\": %lld", name, (long long)value); }
 
+static void put_figures(Buffer *line, const char *prefix, const Figures *figures) {
+  for (int i = 0; i < figures->count; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", prefix, figures->items[i].name);
+    put_real(line, name, figures->items[i].value);
+  }
+}
+
 static Status line_write(MetricsWriter *writer, Buffer *line) {
   buffer_append_string(line, "}\n");
   ssize_t put = write(writer->descriptor, line->data, line->length);
@@ -91,7 +99,7 @@ Status metrics_write_step(MetricsWriter *writer, const StepMetrics *metrics) {
   buffer_format(&line, "{\"step\": %lld", (long long)metrics->step);
   put_real(&line, "epoch", metrics->epoch);
   put_real(&line, "loss", metrics->loss);
-  if (metrics->has_experts) put_real(&line, "load_balancing_loss", metrics->load_balancing_loss);
+  put_figures(&line, "", &metrics->figures);
   put_real(&line, "grad_norm", metrics->grad_norm);
   put_real(&line, "learning_rate", metrics->learning_rate);
   put_integer(&line, "tokens", metrics->tokens);
@@ -102,10 +110,11 @@ Status metrics_write_step(MetricsWriter *writer, const StepMetrics *metrics) {
   return line_write(writer, &line);
 }
 
-Status metrics_write_evaluation(MetricsWriter *writer, int64_t step, double loss) {
+Status metrics_write_evaluation(MetricsWriter *writer, int64_t step, const Evaluation *evaluation) {
   Buffer line = {0};
   buffer_format(&line, "{\"step\": %lld", (long long)step);
-  put_real(&line, "eval_loss", loss);
-  put_real(&line, "eval_perplexity", exp(loss));
+  put_real(&line, "eval_loss", evaluation->loss);
+  put_real(&line, "eval_perplexity", evaluation->perplexity);
+  put_figures(&line, "eval_", &evaluation->figures);
   return line_write(writer, &line);
 }

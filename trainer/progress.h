@@ -18,7 +18,7 @@ typedef struct TrainProgress {
 
 void train_progress_start(TrainProgress *progress, int64_t first_step, int64_t steps, int64_t logging_steps);
 void train_progress_step(TrainProgress *progress, const StepMetrics *metrics);
-void train_progress_evaluation(const TrainProgress *progress, int64_t step, double loss);
+void train_progress_evaluation(const TrainProgress *progress, int64_t step, const Evaluation *evaluation);
 // Removes the bar and says how long the run took.
 void train_progress_finish(TrainProgress *progress, int64_t step);
 

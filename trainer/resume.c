@@ -16,6 +16,13 @@ static void hash_recipe(char hex[65], const Run *run) {
                 r->adam_beta2, r->adam_epsilon, r->weight_decay, r->max_grad_norm, r->learning_rate);
   buffer_format(&text, "schedule %d %lld %lld %.17g %.17g\n", run->schedule.kind, (long long)run->schedule.steps,
                 (long long)run->schedule.warmup_steps, run->schedule.cosine_min_ratio, run->schedule.cosine_constant_ratio);
+  if (r->rl) {
+    buffer_format(&text, "%s beta %.17g %.17g smoothing %.17g nll %.17g %.17g margin %.17g kto %.17g %.17g reference %s\n", r->rl,
+                  r->rl_beta, r->orpo_alpha, r->dpo_label_smoothing, r->rpo_alpha, r->cpo_alpha, r->simpo_gamma, r->kto_desirable_weight,
+                  r->kto_undesirable_weight, r->rl_reference ? r->rl_reference : "start");
+    for (int i = 0; i < r->dpo_loss_type.count; i++)
+      buffer_format(&text, "%s %s\n", r->dpo_loss_type.items[i], i < r->dpo_loss_weights.count ? r->dpo_loss_weights.items[i] : "1");
+  }
   const BatchOptions *b = &run->batch_options;
   buffer_format(&text, "batches %d %d %d %d %lld %lld %lld %lld %lld x %lld\n", b->packing, b->sequentially, b->in_order, b->by_length,
                 (long long)b->sequence_len, (long long)b->group_size, (long long)b->bin_size, (long long)b->micro_batch_size,
@@ -28,9 +35,10 @@ static void hash_data(char hex[65], const RowSet *rows) {
   Buffer bytes = {0};
   for (int64_t i = 0; i < rows->count; i++) {
     const TokenRow *row = &rows->rows[i];
-    uint64_t both[2] = {hash_bytes(row->ids, (size_t)row->count * sizeof *row->ids),
-                        hash_bytes(row->labels, (size_t)row->count * sizeof *row->labels)};
-    buffer_append(&bytes, both, sizeof both);
+    uint64_t parts[5] = {hash_bytes(row->ids, (size_t)row->count * sizeof *row->ids),
+                         hash_bytes(row->labels, (size_t)row->count * sizeof *row->labels), (uint64_t)row->prompt, (uint64_t)row->rejected,
+                         row->is_undesirable};
+    buffer_append(&bytes, parts, sizeof parts);
     row_set_has_read(rows, i);
   }
   sha256_bytes(hex, bytes.data ? bytes.data : "", bytes.length);

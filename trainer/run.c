@@ -54,21 +54,27 @@ static Status open_rows(Run *run) {
   }
   run->batch_options = batch_options_from_recipe(recipe, false);
   run->eval_options = batch_options_from_recipe(recipe, true);
+  // A prompt whose rotation depends on how long its document gets is another before each reply.
+  const ModelConfig *config = &run->model->config;
+  if (rope_depends_on_length(&config->rope) || (config->local_rope.base != 0 && rope_depends_on_length(&config->local_rope)))
+    run->batch_options.shares_prompts = run->eval_options.shares_prompts = false;
   return STATUS_OK;
 }
+
+double run_dropout(const Run *run) { return run->recipe->rl ? 0 : run->recipe->lora_dropout; }
 
 static Status open_adapter(Run *run) {
   const Recipe *recipe = run->recipe;
   if (recipe->lora_model_dir) {
     const char *paths[] = {recipe->lora_model_dir};
     TRY(adapter_open(&run->adapter, run->model, paths, NULL, 1, true));
-    adapter_set_dropout(run->adapter, recipe->lora_dropout);
+    adapter_set_dropout(run->adapter, run_dropout(run));
     return STATUS_OK;
   }
   bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
   AdapterSettings settings = {.rank = recipe->lora_r,
                               .alpha = recipe->lora_alpha,
-                              .dropout = recipe->lora_dropout,
+                              .dropout = run_dropout(run),
                               .rslora = recipe->peft_use_rslora,
                               .all_linear = recipe->lora_target_linear || !named,
                               .targets = (const char *const *)recipe->lora_target_modules.items,
@@ -217,6 +223,31 @@ static Status reserve_evaluation(Run *run) {
   return status;
 }
 
+// The reference is the policy as it started: the base, unless the adapter was one already.
+static Status open_preference(Run *run) {
+  const Recipe *recipe = run->recipe;
+  if (!recipe->rl) return STATUS_OK;
+  bool is_base = !recipe->lora_model_dir || (recipe->rl_reference && strcmp(recipe->rl_reference, "base") == 0);
+  if (recipe->lora_dropout > 0) log_notice("lora_dropout: dropout is off in preference training, as it is in TRL");
+  return preference_open(&run->preference, recipe, run->adapter, &run->step, is_base);
+}
+
+static Status precompute(ReferenceScores *scores, Run *run, const RowSet *rows, const BatchOptions *options) {
+  BatchOptions in_order = *options;
+  in_order.in_order = true;
+  BatchPlan plan;
+  TRY(batch_plan_create(&plan, rows, &in_order, 0));
+  Status status = preference_precompute(scores, run->preference, &plan);
+  batch_plan_release(&plan);
+  return status;
+}
+
+static Status precompute_reference(Run *run) {
+  if (!run->preference || !run->recipe->precompute_ref_log_probs || !preference_has_reference(&run->preference->settings)) return STATUS_OK;
+  TRY(precompute(&run->train_reference, run, &run->train_rows, &run->batch_options));
+  return run->eval_every > 0 ? precompute(&run->eval_reference, run, &run->eval_rows, &run->eval_options) : STATUS_OK;
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
@@ -235,15 +266,19 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
   step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
+  TRY(open_preference(run));
   step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));
   describe(run);
-  return STATUS_OK;
+  return precompute_reference(run);
 }
 
 void run_close(Run *run) {
+  preference_close(run->preference);
+  free(run->train_reference);
+  free(run->eval_reference);
   if (run->step.model) step_free(&run->step);
   optimizer_free(run->optimizer);
   adapter_close(run->adapter);
@@ -255,30 +290,4 @@ void run_close(Run *run) {
   model_close(run->model);
   free(run->epoch_steps);
   *run = (Run){0};
-}
-
-Status run_evaluate(double *loss, Run *run) {
-  BatchPlan plan;
-  TRY(batch_plan_create(&plan, &run->eval_rows, &run->eval_options, 0));
-  Batch batch = {0};
-  batch_reserve(&batch, &plan);
-  adapter_set_dropout(run->adapter, 0);
-  double sum = 0;
-  int64_t tokens = 0;
-  Status status = STATUS_OK;
-  for (int64_t i = 0; status == STATUS_OK && i < plan.batch_count; i++) {
-    double nll = 0;
-    batch_fill(&batch, &plan, i);
-    status = step_run(&run->step, &batch, TAPE_FORWARD, 0, 0, 0);
-    if (status == STATUS_OK) status = step_loss(&nll, &run->step);
-    sum += nll;
-    tokens += batch.trained_tokens;
-    progress_show(i + 1, plan.batch_count, "evaluation");
-  }
-  progress_clear();
-  adapter_set_dropout(run->adapter, run->recipe->lora_dropout);
-  batch_release(&batch);
-  batch_plan_release(&plan);
-  *loss = tokens ? sum / (double)tokens : NAN;
-  return status;
 }

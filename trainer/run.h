@@ -10,6 +10,8 @@
 #include "optim/schedule.h"
 #include "recipes/recipe.h"
 #include "trainer/checkpoint.h"
+#include "trainer/metrics.h"
+#include "trainer/preference.h"
 #include "trainer/step.h"
 #include "trainer/train.h"
 
@@ -27,6 +29,8 @@ typedef struct Run {
   Optimizer *optimizer;
   Schedule schedule;
   Step step;
+  Preference *preference;  // NULL: supervised training
+  ReferenceScores train_reference, eval_reference;  // NULL: computed beside each micro-batch
   int64_t program_bytes, rows_bytes;  // resident before the run was opened; what rows and vocabulary added
   Profile profile;
   double peak_flops;  // of products in the type of activations, on this device alone, measured at the start
@@ -45,8 +49,9 @@ Status run_read_rows(Run *run, int64_t epoch);
 Status run_resume(TrainerState *state, Run *run);
 enum { RUN_ARRAYS = 1 + OPTIMIZER_STATE_LIMIT };
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
-// Mean -log p and its tokens over the evaluation rows, with dropout off.
-Status run_evaluate(double *loss, Run *run);
+double run_dropout(const Run *run);  // of training
+// Over the evaluation rows, with dropout off.
+Status run_evaluate(Evaluation *evaluation, Run *run);
 // output_dir's files at the end: the adapter in both formats, the recipe, the model card.
 Status run_export(Run *run, double loss, double eval_loss);
 

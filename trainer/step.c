@@ -15,30 +15,52 @@ void step_free(Step *step) {
   if (step->losses) step->model->backend->release(step->losses, step->model->backend);
   tape_free(&step->tape);
   free(step->spans);
+  free(step->key_rows);
   free(step->rows);
   free(step->targets);
+  free(step->slopes);
   free(step->read_losses);
   *step = (Step){0};
 }
 
+// A document that forks has two spans, and its shared tokens are keys twice.
 static void reserve(Step *step, const Batch *batch) {
   if (batch->tokens > step->token_capacity) {
     step->token_capacity = batch->tokens;
     step->rows = memory_grow(step->rows, (size_t)batch->tokens, sizeof *step->rows);
     step->targets = memory_grow(step->targets, (size_t)batch->tokens, sizeof *step->targets);
+    step->slopes = memory_grow(step->slopes, (size_t)batch->tokens, sizeof *step->slopes);
   }
-  if (batch->document_count > step->span_capacity) {
-    step->span_capacity = batch->document_count;
-    step->spans = memory_grow(step->spans, (size_t)batch->document_count, sizeof *step->spans);
+  if (2 * batch->document_count > step->span_capacity) {
+    step->span_capacity = 2 * batch->document_count;
+    step->spans = memory_grow(step->spans, (size_t)step->span_capacity, sizeof *step->spans);
+  }
+  int64_t keys = batch->tokens;
+  for (int64_t d = 0; d < batch->document_count; d++) keys += batch->forks[d].second ? batch->forks[d].shared : 0;
+  if (keys > step->key_capacity) {
+    step->key_capacity = keys;
+    step->key_rows = memory_grow(step->key_rows, (size_t)keys, sizeof *step->key_rows);
   }
 }
 
-// The labelled positions and the documents' spans. Returns the number of labelled positions.
+// Queries begin .. end-1, whose keys are `shared` tokens from `first` on and then themselves.
+static void add_span(Step *step, int64_t first, int64_t shared, int64_t begin, int64_t end) {
+  AttentionSpan *span = &step->spans[step->span_count++];
+  *span = (AttentionSpan){.query_begin = begin, .query_end = end, .key_begin = step->key_count};
+  for (int64_t i = 0; i < shared; i++) step->key_rows[step->key_count++] = (int32_t)(first + i);
+  for (int64_t i = begin; i < end; i++) step->key_rows[step->key_count++] = (int32_t)i;
+  span->key_end = step->key_count;
+}
+
+// The labelled positions, and the spans of the documents or of their branches. Returns the number of labelled positions.
 static int64_t read_batch(Step *step, const Batch *batch) {
   reserve(step, batch);
+  step->span_count = step->key_count = 0;
   for (int64_t d = 0; d < batch->document_count; d++) {
     int64_t begin = batch->document_begin[d], end = batch->document_begin[d + 1];
-    step->spans[d] = (AttentionSpan){begin, end, begin, end};
+    const Fork *fork = &batch->forks[d];
+    add_span(step, begin, 0, begin, fork->second ? begin + fork->second : end);
+    if (fork->second) add_span(step, begin, fork->shared, begin + fork->second, end);
   }
   int64_t count = 0;
   for (int64_t i = 0; i < batch->tokens; i++) {
@@ -56,7 +78,7 @@ void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batche
                      .tokens = largest->tokens,
                      .columns = model->head.weight.columns,
                      .spans = step->spans,
-                     .span_count = largest->document_count,
+                     .span_count = step->span_count,
                      .attention = config_attention_shape(&model->config, false),
                      .attention_calls = micro_batches * model->config.layers};
   for (int i = 0; i < model->linear_count; i++)
@@ -115,12 +137,17 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
                         .positions = batch->positions,
                         .tokens = batch->tokens,
                         .spans = step->spans,
-                        .span_count = batch->document_count,
+                        .span_count = step->span_count,
+                        .key_rows = step->key_count > batch->tokens ? step->key_rows : NULL,
+                        .key_count = step->key_count,
                         .rows = step->rows,
                         .row_count = labelled};
   Tensor *hidden = decoder_hidden(tape, step->model, &input);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
-  return op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale, (float)step->model->config.final_softcap);
+  const Matrix *head = &step->model->head.weight;
+  float softcap = (float)step->model->config.final_softcap;
+  if (step->is_likelihood) return op_log_likelihood(tape, hidden, head, targets, step->slopes, softcap);
+  return op_cross_entropy(tape, hidden, head, targets, gradient_scale, softcap);
 }
 
 // The graph, within the budget. In 16 bits, memory buys time: more rows of logits at once, for the head is dequantised as often as there are
@@ -172,22 +199,40 @@ static Status reserve_losses(Step *step, int64_t labelled) {
   return STATUS_OK;
 }
 
+// Builds the graph of a micro-batch, which has `labelled` labelled positions, and runs it forward; its losses are those behind loss_count.
+static Status run_forward(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
+  Tensor *loss;
+  TRY(build(&loss, step, batch, labelled, mode, gradient_scale));
+  TRY(tape_reserve(&step->tape));
+  TRY(reserve_losses(step, labelled));
+  tape_forward(&step->tape);
+  tape_copy(step->losses + step->loss_count, &step->tape, loss);
+  return STATUS_OK;
+}
+
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed, uint64_t dropout_stream) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
-  Tape *tape = &step->tape;
-  Tensor *loss;
-  TRY(build(&loss, step, batch, labelled, mode, gradient_scale));
-  tape->dropout_seed = dropout_seed;
-  tape->dropout_stream = dropout_stream;
-  TRY(tape_reserve(tape));
-  TRY(reserve_losses(step, labelled));
-  tape_forward(tape);
-  if (mode == TAPE_TRAIN) tape_backward(tape);
-  tape_copy(step->losses + step->loss_count, tape, loss);
+  step->tape.dropout_seed = dropout_seed;
+  step->tape.dropout_stream = dropout_stream;
+  TRY(run_forward(step, batch, labelled, mode, gradient_scale));
+  if (mode == TAPE_TRAIN) tape_backward(&step->tape);
   step->loss_count += labelled;
   return STATUS_OK;
 }
+
+Status step_likelihood(Likelihood *likelihood, Step *step, const Batch *batch, TapeMode mode) {
+  Backend *backend = step->model->backend;
+  int64_t labelled = read_batch(step, batch);
+  *likelihood = (Likelihood){.rows = step->rows, .slopes = step->slopes, .count = labelled};
+  if (labelled == 0) return STATUS_OK;
+  TRY(run_forward(step, batch, labelled, mode, 0));
+  backend->download(step->read_losses, step->losses + step->loss_count, labelled * (int64_t)sizeof(float), backend);
+  likelihood->nll = step->read_losses;
+  return backend->check(backend);
+}
+
+void step_likelihood_backward(Step *step) { tape_backward(&step->tape); }
 
 Status step_loss(double *nll, Step *step) {
   Backend *backend = step->model->backend;

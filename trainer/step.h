@@ -18,10 +18,15 @@ typedef struct Step {
   Checkpointing checkpointing;
   int64_t budget_bytes;  // for the activations and gradients of a micro-batch
   int recomputed_layers;  // of the last micro-batch
+  bool is_likelihood;  // training is by step_likelihood
   // private: the micro-batch in the form that the graph reads
   AttentionSpan *spans;
+  int64_t span_count;
+  int32_t *key_rows;  // [key_count] where documents fork; else key_count is 0
+  int64_t key_count;
   int32_t *rows, *targets;  // the labelled positions
-  int64_t token_capacity, span_capacity;
+  float *slopes;  // [labelled] for the backward pass of step_likelihood
+  int64_t token_capacity, span_capacity, key_capacity;
   float *losses;  // the device's: -log p of the labelled tokens of all micro-batches that step_loss has not summed up
   float *read_losses;  // [loss_capacity] and the host's
   int64_t loss_count, loss_capacity;
@@ -44,5 +49,18 @@ Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_sc
 
 // *nll: the sum over the micro-batches that ran since it was last asked for. Waits for them; STATUS_FAILED when the device has failed.
 Status step_loss(double *nll, Step *step);
+
+// What a preference loss is built on: -log p of each labelled token, of a micro-batch that is at hand.
+typedef struct Likelihood {
+  const int32_t *rows;  // [count] which tokens of the micro-batch are labelled, ascending
+  const float *nll;  // [count] of their targets
+  float *slopes;  // [count] of TAPE_TRAIN: the caller's, the loss's derivatives by nll
+  int64_t count;
+} Likelihood;
+
+// The forward pass of a micro-batch, which is waited for. What *likelihood points to lasts until the next call. step_loss knows nothing of it.
+Status step_likelihood(Likelihood *likelihood, Step *step, const Batch *batch, TapeMode mode);
+// In TAPE_TRAIN mode, after the slopes have been written: adds the gradient of sum slopes[i] nll[i] to the adapter's.
+void step_likelihood_backward(Step *step);
 
 #endif

@@ -20,7 +20,8 @@ typedef struct Loop {
   TrainProgress progress;
   BatchPlan plan;  // of the present epoch
   Batch *batches;  // [gradient_accumulation_steps]
-  double loss, eval_loss;
+  double loss;
+  Evaluation evaluation;  // the last one
   double step_seconds;  // of all steps
 } Loop;
 
@@ -52,13 +53,11 @@ static Status open_epoch(Loop *loop) {
   return STATUS_OK;
 }
 
-// One optimiser step: the loss and every gradient have one denominator, the step's trained tokens.
-static Status train_step(Loop *loop, StepMetrics *metrics) {
+// The micro-batches of a step from likelihoods: queued without a wait, then their losses are read.
+static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
+  (void)figures;
   Run *run = loop->run;
-  double start = time_seconds(), sum, flop = run->step.tape.flop;
-  int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
-  run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
-  model_balance_clear(run->model);
+  double sum;
   float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
   for (int64_t i = 0; i < count; i++) {
     uint64_t number = (uint64_t)(loop->state.step * run->recipe->gradient_accumulation_steps + i);
@@ -66,6 +65,34 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   }
   TRY(step_loss(&sum, &run->step));
   loop->loss = trained ? sum / (double)trained : 0;
+  return STATUS_OK;
+}
+
+// And from preferences: each one's loss decides about its gradient.
+static Status run_preference(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
+  (void)trained;
+  Run *run = loop->run;
+  PreferenceShare share = {0};
+  PreferenceSums sums = {0};
+  for (int64_t i = 0; i < count; i++) preference_count(&share, run->preference, &loop->batches[i]);
+  for (int64_t i = 0; i < count; i++)
+    TRY(preference_run(&sums, run->preference, &loop->plan, loop->state.micro_batch + i, &loop->batches[i], TAPE_TRAIN, &share,
+                       run->optimizer->loss_scale.value, run->train_reference));
+  loop->loss = preference_mean_loss(&sums, &share, run->preference);
+  preference_figures(figures, &sums, &share, run->preference);
+  return STATUS_OK;
+}
+
+// One optimiser step: the loss and every gradient have one denominator, the step's trained tokens.
+static Status train_step(Loop *loop, StepMetrics *metrics) {
+  Run *run = loop->run;
+  double start = time_seconds(), flop = run->step.tape.flop;
+  int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
+  run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
+  model_balance_clear(run->model);
+  Figures figures = {0};
+  TRY((run->preference ? run_preference : run_supervised)(&figures, loop, count, trained));
+  if (run->model->balance) figures_add(&figures, "load_balancing_loss", "load balance", model_balance_loss(run->model));
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
@@ -85,8 +112,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   *metrics = (StepMetrics){.step = loop->state.step,
                            .epoch = run->stream ? (double)dataset_stream_pass(run->stream) : (double)loop->state.epoch + epoch_share,
                            .loss = loop->loss,
-                           .has_experts = run->model->balance != NULL,
-                           .load_balancing_loss = model_balance_loss(run->model),
+                           .figures = figures,
                            .grad_norm = report.gradient_norm,
                            .learning_rate = rate,
                            .tokens = tokens,
@@ -119,9 +145,9 @@ static Status save_checkpoint(Loop *loop) {
 }
 
 static Status evaluate(Loop *loop) {
-  TRY(run_evaluate(&loop->eval_loss, loop->run));
-  train_progress_evaluation(&loop->progress, loop->state.step, loop->eval_loss);
-  return metrics_write_evaluation(&loop->metrics, loop->state.step, loop->eval_loss);
+  TRY(run_evaluate(&loop->evaluation, loop->run));
+  train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
+  return metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation);
 }
 
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -169,13 +195,13 @@ static Status train_loop(Loop *loop) {
   }
   train_progress_finish(&loop->progress, loop->state.step);
   if (run->options.profile) tell_profile(loop);
-  return run_export(run, loop->loss, loop->eval_loss);
+  return run_export(run, loop->loss, loop->evaluation.loss);
 }
 
 Status train(const Recipe *recipe, TrainOptions options, Backend *backend) {
   TRY(recipe_check_trainable(recipe));
   Run run;
-  Loop loop = {.run = &run, .metrics = {.descriptor = -1}, .loss = NAN, .eval_loss = NAN};
+  Loop loop = {.run = &run, .metrics = {.descriptor = -1}, .loss = NAN, .evaluation = {.loss = NAN}};
   loop.batches = memory_new((size_t)recipe->gradient_accumulation_steps, sizeof *loop.batches);
   Status status = run_open(&run, recipe, options, backend);
   if (status == STATUS_OK) status = train_loop(&loop);

@@ -228,6 +228,7 @@ static void conflicting_keys_are_refused(void **state) {
       {LORA "val_set_size: 0.1\ntest_datasets: [{path: x, type: alpaca}]\n", "test_datasets", "exclude"},
       {LORA "val_set_size: 1.5\n", "val_set_size", "whole"},
       {LORA "rl: dpo\nsample_packing: true\n", "sample_packing", "rl"},
+      {LORA "rl: dpo\nstreaming: true\nmax_steps: 5\n", "rl", "not streamed"},
       {LORA "test_datasets: [{path: x, type: sharegpt}]\n", "test_datasets.0.type", "chat_template"},
       {LORA "test_datasets: [{path: x, type: sharegpt:chat}]\n", "test_datasets.0.type", "message_property_mappings"},
       {LORA "chat_template: jinja\n", "chat_template", "chat_template_jinja"},
@@ -397,7 +398,7 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
   static const struct {
     const char *text, *place;
   } cases[] = {{HEAD STEPS, "r.yml:1:1: adapter"},
-               {LORA "rl: dpo\n", "r.yml:12:1: rl"},
+               {LORA "shard_base: true\n", "r.yml:12:1: shard_base"},
                {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
                {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
                {LORA "optimizer: muon\n", "r.yml:12:1: optimizer"},
@@ -415,9 +416,9 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
 
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "rl: dpo\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(LORA "shard_base: true\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
-               "r.yml:12:1: rl: is not built yet in this version (the method: dpo, ipo, simpo, orpo or kto); train on the better replies",
+               "r.yml:12:1: shard_base: is not built yet in this version (each process holds its share", "remove it to train without",
                "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true", "\nr.yml:13:1: optimizer: muon is not built yet",
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
 }

@@ -49,7 +49,7 @@ static void write_steps(int64_t first, int64_t last, int64_t cut) {
   for (int64_t step = first; step <= last; step++) {
     StepMetrics metrics = step_metrics(step);
     assert_ok(metrics_write_step(&writer, &metrics));
-    if (step % 2 == 0) assert_ok(metrics_write_evaluation(&writer, step, 1.25));
+    if (step % 2 == 0) assert_ok(metrics_write_evaluation(&writer, step, &(Evaluation){.loss = 1.25, .perplexity = exp(1.25)}));
   }
   metrics_close(&writer);
 }
@@ -121,7 +121,7 @@ static void nan_and_infinity_become_null(void **state) {
   StepMetrics metrics = step_metrics(1);
   metrics.loss = NAN, metrics.grad_norm = INFINITY;
   assert_ok(metrics_write_step(&writer, &metrics));
-  assert_ok(metrics_write_evaluation(&writer, 1, 1000));  // whose perplexity is infinite
+  assert_ok(metrics_write_evaluation(&writer, 1, &(Evaluation){.loss = 1000, .perplexity = exp(1000)}));  // whose perplexity is infinite
   metrics_close(&writer);
   Buffer text = read_lines();
   assert_non_null(strstr(text.data, "\"loss\": null, \"grad_norm\": null,"));
@@ -129,24 +129,22 @@ static void nan_and_infinity_become_null(void **state) {
   buffer_release(&text);
 }
 
-static void only_a_model_with_experts_reports_its_load_balancing_loss(void **state) {
+static void a_line_has_what_method_and_model_add_behind_the_loss(void **state) {
   (void)state;
   MetricsWriter writer;
   assert_ok(metrics_open(&writer, output_dir, -1));
   StepMetrics metrics = step_metrics(1);
-  metrics.load_balancing_loss = 2.125;
+  figures_add(&metrics.figures, "load_balancing_loss", "load balance", 2.125);
   assert_ok(metrics_write_step(&writer, &metrics));
-  Buffer text = read_lines();
-  assert_null(strstr(text.data, "load_balancing_loss"));
-  buffer_release(&text);
-  metrics.has_experts = true;
+  metrics.figures.items[0].value = NAN;
   assert_ok(metrics_write_step(&writer, &metrics));
-  metrics.load_balancing_loss = NAN;
-  assert_ok(metrics_write_step(&writer, &metrics));
+  Evaluation evaluation = {.loss = 1, .perplexity = NAN, .figures = metrics.figures};
+  assert_ok(metrics_write_evaluation(&writer, 1, &evaluation));
   metrics_close(&writer);
-  text = read_lines();
+  Buffer text = read_lines();
   assert_non_null(strstr(text.data, ", \"load_balancing_loss\": 2.125, \"grad_norm\": "));
   assert_non_null(strstr(text.data, ", \"load_balancing_loss\": null, \"grad_norm\": "));
+  assert_non_null(strstr(text.data, "{\"step\": 1, \"eval_loss\": 1, \"eval_perplexity\": null, \"eval_load_balancing_loss\": null}"));
   buffer_release(&text);
 }
 
@@ -224,7 +222,7 @@ static Buffer progress_lines(int64_t first, int64_t last, int64_t logging_steps)
     StepMetrics metrics = step_metrics(step);
     train_progress_step(&progress, &metrics);
   }
-  train_progress_evaluation(&progress, last, 1.25);
+  train_progress_evaluation(&progress, last, &(Evaluation){.loss = 1.25, .perplexity = exp(1.25)});
   train_progress_finish(&progress, last);
   dup2(kept, STDERR_FILENO);
   close(kept);
@@ -266,7 +264,7 @@ int main(void) {
       TEST(each_line_is_json_with_the_names_of_the_contract_and_the_same_bits),
       TEST(a_line_is_in_the_file_as_soon_as_it_is_written),
       TEST(nan_and_infinity_become_null),
-      TEST(only_a_model_with_experts_reports_its_load_balancing_loss),
+      TEST(a_line_has_what_method_and_model_add_behind_the_loss),
       TEST(resuming_cuts_back_to_the_step_and_gives_the_file_of_one_run),
       TEST(a_new_run_starts_an_empty_file),
       TEST(a_line_that_does_not_fit_on_the_disk_is_taken_back),
