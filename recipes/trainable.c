@@ -84,8 +84,6 @@ static const char *find_instead(const char *key) {
       {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
       {"model_config", "write it into the base_model's own config.json"},
       {"cosine_min_lr_ratio", "remove it; cosine falls to 0"},
-      {"early_stopping_patience", "set num_epochs or max_steps"},
-      {"load_best_model_at_end", "remove it; save_total_limit keeps checkpoints to choose from"},
       {"lora_rank_pattern", "use lora_r for all"},
       {"lora_alpha_pattern", "use lora_alpha for all"},
   };
@@ -133,8 +131,6 @@ static void check_names(Refusals *refusals, bool *low_precision) {
   if (!scheduler_is_built(recipe->lr_scheduler))
     refuse(refusals, "lr_scheduler", "%s is not built yet in this version; use cosine, linear, constant or constant_with_warmup",
            recipe->lr_scheduler);
-  if (recipe->save_strategy && strcmp(recipe->save_strategy, "best") == 0)
-    refuse(refusals, "save_strategy", "best is not built yet in this version; use steps or epoch");
 }
 
 Status recipe_check_trainable(const Recipe *recipe) {

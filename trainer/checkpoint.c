@@ -46,6 +46,8 @@ static const struct Field {
     REAL(seconds),
     REAL(best_metric),
     INTEGER(best_step),
+    INTEGER(stale_evaluations),
+    INTEGER(high_losses),
     {"recipe_sha256", FIELD_HASH, offsetof(TrainerState, fingerprint.recipe), 1},
     {"data_sha256", FIELD_HASH, offsetof(TrainerState, fingerprint.data), 1},
     {"model_sha256", FIELD_HASH, offsetof(TrainerState, fingerprint.model), 1},

@@ -36,6 +36,7 @@ typedef struct TrainerState {
   double seconds;  // trained since the run began
   double best_metric;
   int64_t best_step;  // -1: no metric yet
+  int64_t stale_evaluations, high_losses;  // in a row, just now: no better than the best; above the watchdog's threshold
   RunFingerprint fingerprint;
 } TrainerState;
 

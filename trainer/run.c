@@ -10,6 +10,7 @@
 #include "data/prepared.h"
 #include "kernels/peak.h"
 #include "models/balance.h"
+#include "trainer/stopping.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
   int32_t largest = row_set_largest_id(rows);
@@ -232,6 +233,13 @@ static Status open_preference(Run *run) {
   return preference_open(&run->preference, recipe, run->adapter, &run->step, is_base);
 }
 
+// metric_for_best_model has to be a figure that evaluations will have.
+static Status check_metric(const Run *run) {
+  Evaluation any = {.perplexity = run->preference ? NAN : 1};
+  if (run->preference) preference_figures(&any.figures, &(PreferenceSums){0}, &(PreferenceShare){0}, run->preference);
+  return run->eval_every > 0 ? stopping_check(run->recipe, &any) : STATUS_OK;
+}
+
 static Status precompute(ReferenceScores *scores, Run *run, const RowSet *rows, const BatchOptions *options) {
   BatchOptions in_order = *options;
   in_order.in_order = true;
@@ -267,6 +275,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
   step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
   TRY(open_preference(run));
+  TRY(check_metric(run));
   step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));

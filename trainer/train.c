@@ -5,6 +5,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "models/balance.h"
@@ -12,6 +13,7 @@
 #include "trainer/memory_use.h"
 #include "trainer/progress.h"
 #include "trainer/run.h"
+#include "trainer/stopping.h"
 
 typedef struct Loop {
   Run *run;
@@ -22,6 +24,7 @@ typedef struct Loop {
   Batch *batches;  // [gradient_accumulation_steps]
   double loss;
   Evaluation evaluation;  // the last one
+  Verdict verdict;  // on it
   double step_seconds;  // of all steps
 } Loop;
 
@@ -147,10 +150,24 @@ static Status save_checkpoint(Loop *loop) {
 static Status evaluate(Loop *loop) {
   TRY(run_evaluate(&loop->evaluation, loop->run));
   train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
-  return metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation);
+  TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
+  return stopping_evaluation(&loop->verdict, &loop->state, loop->run->recipe, &loop->evaluation);
 }
 
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static bool is_by_best(const Recipe *recipe) {
+  return recipe->load_best_model_at_end || (recipe->save_strategy && strcmp(recipe->save_strategy, "best") == 0);
+}
+
+// Whether this step's checkpoint is kept: it is due, the first or the last, or better than all before it.
+static bool saves_now(const Loop *loop, bool evaluated) {
+  const Run *run = loop->run;
+  bool last = loop->state.step == run->total_steps || loop->verdict.stops;
+  if (evaluated && loop->verdict.is_best && is_by_best(run->recipe)) return true;
+  return is_due(loop->state.step, run->save_every) || (last && run->save_every > 0) ||
+         (loop->state.step == 1 && run->recipe->save_first_step);
+}
 
 // What follows a step: its log line, evaluation and checkpoint where they are due, and a signal that came meanwhile.
 static Status after_step(Loop *loop, const StepMetrics *metrics) {
@@ -158,13 +175,29 @@ static Status after_step(Loop *loop, const StepMetrics *metrics) {
   bool last = loop->state.step == run->total_steps;
   TRY(metrics_write_step(&loop->metrics, metrics));
   train_progress_step(&loop->progress, metrics);
-  if (is_due(loop->state.step, run->eval_every) || (last && run->eval_every > 0)) TRY(evaluate(loop));
+  TRY(stopping_step(&loop->state, run->recipe, loop->loss));
+  bool evaluated = is_due(loop->state.step, run->eval_every) || (last && run->eval_every > 0);
+  if (evaluated) TRY(evaluate(loop));
   int caught = run->options.signal ? *run->options.signal : 0;
-  bool first = loop->state.step == 1 && run->recipe->save_first_step;
-  if (is_due(loop->state.step, run->save_every) || (last && run->save_every > 0) || first || caught) TRY(save_checkpoint(loop));
+  if (caught || saves_now(loop, evaluated)) TRY(save_checkpoint(loop));
   if (!caught) return STATUS_OK;
   return status_fail(caught == SIGINT ? STATUS_INTERRUPTED : STATUS_TERMINATED,
                      "stopped by a signal after step %lld; `--resume` goes on from its checkpoint", (long long)loop->state.step);
+}
+
+// load_best_model_at_end: what is exported is the adapter of the best evaluation's checkpoint.
+static Status load_best(Loop *loop) {
+  Run *run = loop->run;
+  const TrainerState *state = &loop->state;
+  if (!run->recipe->load_best_model_at_end || state->best_step < 0 || state->best_step == state->step) return STATUS_OK;
+  char *folder = memory_format("%s/checkpoint-%lld", run->recipe->output_dir, (long long)state->best_step);
+  CheckpointArray arrays[RUN_ARRAYS];
+  TrainerState best;
+  Status status = checkpoint_read(folder, &state->fingerprint, &best, arrays, run_checkpoint_arrays(arrays, run), run->backend);
+  if (status == STATUS_OK) log_info("the best evaluation was that of step %lld: its adapter is taken", (long long)state->best_step);
+  free(folder);
+  loop->evaluation = (Evaluation){.loss = stopping_is_by_loss(run->recipe) ? state->best_metric : NAN};
+  return status;
 }
 
 // Time by operation, then memory by purpose. Times are of the steps alone: opening and export are not in them.
@@ -183,7 +216,7 @@ static Status train_loop(Loop *loop) {
   TRY(metrics_open(&loop->metrics, run->recipe->output_dir, loop->state.step ? loop->state.step : -1));
   train_progress_start(&loop->progress, loop->state.step, run->total_steps, run->recipe->logging_steps);
   TRY(open_epoch(loop));
-  while (loop->state.step < run->total_steps) {
+  while (loop->state.step < run->total_steps && !loop->verdict.stops) {
     if (loop->state.micro_batch >= loop->plan.batch_count) {
       loop->state.epoch++;
       loop->state.micro_batch = 0;
@@ -194,6 +227,10 @@ static Status train_loop(Loop *loop) {
     TRY(after_step(loop, &metrics));
   }
   train_progress_finish(&loop->progress, loop->state.step);
+  if (loop->verdict.stops)
+    log_info("stopped early: %lld evaluations in a row were no better than that of step %lld", (long long)loop->state.stale_evaluations,
+             (long long)loop->state.best_step);
+  TRY(load_best(loop));
   if (run->options.profile) tell_profile(loop);
   return run_export(run, loop->loss, loop->evaluation.loss);
 }

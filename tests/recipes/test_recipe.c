@@ -262,7 +262,7 @@ static void keys_that_agree_are_accepted(void **state) {
       LORA "val_set_size: 0.1\nearly_stopping_patience: 3\nsave_steps: 20\neval_steps: 10\n",
       LORA "val_set_size: 0.1\nearly_stopping_patience: 3\nsaves_per_epoch: 1\nevals_per_epoch: 4\n",
       LORA "val_set_size: 0\ntest_datasets: [{path: x, type: alpaca}]\n",
-      LORA "save_strategy: best\nmetric_for_best_model: eval_loss\n",
+      LORA "save_strategy: best\nmetric_for_best_model: eval_loss\nval_set_size: 0.1\n",
       LORA "tokens: [<a>]\nlora_modules_to_save: [embed_tokens, lm_head]\n",
       LORA "streaming: true\nmax_steps: 100\n",
       LORA "eval_strategy: no\n",
@@ -407,7 +407,7 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
                {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
                {LORA "neftune_noise_alpha: 5\n", "neftune_noise_alpha"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
-               {LORA "save_strategy: best\nmetric_for_best_model: eval_loss\n", "save_strategy"}};
+               {LORA "lora_rank_pattern: {q_proj: 4}\n", "lora_rank_pattern"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     assert_ok(parse(cases[i].text));
     assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), cases[i].place, "not built yet");
