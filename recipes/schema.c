@@ -211,7 +211,7 @@ static const SchemaKey recipe_keys[] = {
 static const SchemaKey dataset_keys[] = {
   ENTRY(VALUE_TEXT, path, NULL, "a file, a folder, or a name on the Hub; required"),
   {.names = "type", .kind = VALUE_SPECIAL, .form = "name, or mapping", .offset = offsetof(DatasetRecipe, type), .words = dataset_type_words, .read = read_dataset_type,
-   .doc = "how a row becomes a prompt; a mapping of format strings; absent: rows have input_ids and labels"},
+   .doc = "how a row becomes a prompt; a mapping of format strings; absent: rows have input_ids and labels, or, with rl, prompts and replies"},
   ENTRY_WORD(ds_type, FILE_TYPES, "the form of the files, when their names do not tell"),
   ENTRY(VALUE_TEXTS, data_files, NULL, "files within path"),
   ENTRY(VALUE_TEXT, name, NULL, "configuration of a dataset on the Hub"),

@@ -150,17 +150,6 @@ static Status render_reply(ChatText *text, const Rendering *rendering, const jso
   return status;
 }
 
-// Where a reply that does not begin with its content, but with thoughts or calls of tools, parts from the generation prompt.
-static Status find_parting(size_t *begin, const Rendering *rendering, const json_t *before, const ChatText *text) {
-  ChatText opened = {0};
-  Status status = render(&opened, rendering, before, true);
-  size_t at = 0;
-  while (status == STATUS_OK && at < opened.text.length && at < *begin && opened.text.data[at] == text->text.data[at]) at++;
-  if (status == STATUS_OK) *begin = at;
-  chat_text_release(&opened);
-  return status;
-}
-
 static Status refuse_unprinted(const Rendering *rendering) {
   const ChatPrompt *state = rendering->prompt->state;
   return status_fail(STATUS_BAD_INPUT, "it is not printed by %s", chat_template_name(state->chat));
@@ -176,12 +165,11 @@ static Status print_alone(Buffer *out, const Rendering *rendering, const json_t 
     if (text.spans[s].message == 1) span = &text.spans[s];
   if (status == STATUS_OK && !span) status = refuse_unprinted(rendering);
   if (status == STATUS_OK) {
-    size_t begin = span->begin, length = text.text.length;
-    if (text.offsets[begin] < 0) status = find_parting(&begin, rendering, before, &text);
-    const char *from = text.text.data + begin, *rest = from;
-    length -= begin;
+    // From its content on, or from the thoughts or calls of tools that it begins with.
+    const char *from = text.text.data + span->reply_begin, *rest = from;
+    size_t length = text.text.length - span->reply_begin;
     text_strip(&rest, &length);
-    if (status == STATUS_OK) buffer_append(out, from, (size_t)(rest - from) + length);
+    buffer_append(out, from, (size_t)(rest - from) + length);
   }
   chat_text_release(&text);
   json_decref(before);
@@ -235,6 +223,8 @@ static Status encode_turns(EncodedRow *out, const Prompt *prompt, const json_t *
   PreferenceTexts texts = {.adds_bos = of_text, .adds_eos = of_text};
   Rendering rendering = {.prompt = prompt, .texts = &texts};
   Status status = conversation_read_list(&rendering.talk, prompt, row, turns->prompt);
+  if (status == STATUS_OK && json_array_size(rendering.talk.messages) == 0)
+    status = status_fail(STATUS_BAD_INPUT, "there is no message before the reply");
   if (status == STATUS_OK) status = print_prompt(&rendering);
   for (int r = 0; r < (prompt->paired ? REPLIES : 1) && status == STATUS_OK; r++)
     status = print_reply(&rendering, r, turns->replies[r], whole);

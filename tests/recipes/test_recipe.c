@@ -415,11 +415,11 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
 
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "rl: dpo\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(LORA "rl: dpo\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: completion}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
                "r.yml:12:1: rl: is not built yet in this version (the method: dpo, ipo, simpo, orpo or kto); train on the better replies",
                "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true", "\nr.yml:13:1: optimizer: muon is not built yet",
-               "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
+               "\nr.yml:15:27: test_datasets.0.type: the type completion");
 }
 
 static void overrides_that_concern_no_frozen_model_train(void **state) {
