@@ -33,9 +33,18 @@ static Status show_plan(Buffer *out, const RowSet *rows, const Recipe *recipe, b
   return STATUS_OK;
 }
 
+// How to read rows of preference training.
+static void show_legend(Buffer *out, const TokenRow *row, bool colour) {
+  const char *good = row->rejected ? "chosen" : "desirable", *bad = row->rejected ? "rejected" : "undesirable";
+  if (colour) buffer_format(out, "\n\033[32m%s\033[0m: to move towards; \033[31m%s\033[0m: to move away from; ", good, bad);
+  else buffer_format(out, "\n[[%s]]: to move towards; [[%s]]: to move away from; ", good, bad);
+  buffer_format(out, "%sthe prompt is not trained\n", row->rejected ? "both stand behind the prompt by themselves; " : "");
+}
+
 static void show_rows(Buffer *out, const RowSet *rows, const Tokenizer *tokenizer, const PreprocessOptions *options) {
   for (int64_t r = 0; r < rows->count && r < options->debug; r++) {
     const TokenRow *row = &rows->rows[r];
+    if (r == 0 && row_is_preference(row)) show_legend(out, row, options->colour);
     buffer_format(out, "\n--- %s: %" PRId64 " tokens, %" PRId64 " trained\n", row->source, row->count, row->trained);
     row_show(out, row, tokenizer, options->colour, options->ids);
   }
@@ -123,7 +132,8 @@ Status command_preprocess(int argc, char **argv) {
        .kind = OPTION_INTEGER,
        .value = &chosen.debug,
        .argument = "N",
-       .help = "show N rows: trained tokens in colour, masked ones grey; where the output is no terminal, trained text in [[...]]",
+       .help = "show N rows: trained tokens in colour, masked ones grey; where the output is no terminal, trained text in [[...]]; with rl "
+               "the better reply is green and the worse red",
        .min = 0,
        .max = 1e9},
       {.name = "ids", .kind = OPTION_FLAG, .value = &chosen.ids, .help = "with --debug: a token a line, with its id and its label"},

@@ -12,7 +12,7 @@
 #include "core/log.h"
 #include "formats/hdf5.h"
 
-static const char format_name[] = "lora.c prepared rows 1";
+static const char format_name[] = "lora.c prepared rows 2";
 
 char *cache_path(const char *folder, const char *key) {
   char *name = memory_format("%.16s.h5", key), *path = path_join(folder, name);
@@ -71,19 +71,17 @@ static void create_array(Hdf5Array *array, Hdf5File *file, const char *set, cons
   hdf5_array_create(array, file, name, type, count);
 }
 
-static void write_bytes(Hdf5File *file, const char *set, const char *part, const char *bytes, size_t length) {
+static void write_whole(Hdf5File *file, const char *set, const char *part, Hdf5Type type, const void *values, int64_t count) {
   Hdf5Array array;
-  create_array(&array, file, set, part, HDF5_U8, (int64_t)length);
-  hdf5_array_write(&array, 0, bytes, (int64_t)length);
+  create_array(&array, file, set, part, type, count);
+  hdf5_array_write(&array, 0, values, count);
   hdf5_array_close(&array);
 }
 
 static void write_tokens(Hdf5File *file, const char *name, const RowSet *set, int64_t tokens) {
-  Hdf5Array ids, labels, documents, trained;
+  Hdf5Array ids, labels;
   create_array(&ids, file, name, "ids", HDF5_I32, tokens);
   create_array(&labels, file, name, "labels", HDF5_I32, tokens);
-  create_array(&documents, file, name, "documents", HDF5_I64, set->count + 1);
-  create_array(&trained, file, name, "trained", HDF5_I64, set->count);
   int64_t *begins = memory_new((size_t)set->count + 1, sizeof *begins);
   int64_t *counts = memory_new((size_t)set->count + 1, sizeof *counts);
   for (int64_t r = 0; r < set->count; r++) {
@@ -94,26 +92,41 @@ static void write_tokens(Hdf5File *file, const char *name, const RowSet *set, in
     begins[r + 1] = begins[r] + row->count;
     progress_show(r + 1, set->count, "writing the cache");
   }
-  hdf5_array_write(&documents, 0, begins, set->count + 1);
-  hdf5_array_write(&trained, 0, counts, set->count);
   progress_clear();
+  write_whole(file, name, "documents", HDF5_I64, begins, set->count + 1);
+  write_whole(file, name, "trained", HDF5_I64, counts, set->count);
   free(begins);
   free(counts);
   hdf5_array_close(&ids);
   hdf5_array_close(&labels);
-  hdf5_array_close(&documents);
-  hdf5_array_close(&trained);
+}
+
+static void write_replies(Hdf5File *file, const char *name, const RowSet *set) {
+  int64_t *prompt = memory_new((size_t)set->count + 1, sizeof *prompt), *rejected = memory_new((size_t)set->count + 1, sizeof *rejected);
+  uint8_t *undesirable = memory_new((size_t)set->count + 1, sizeof *undesirable);
+  for (int64_t r = 0; r < set->count; r++) {
+    prompt[r] = set->rows[r].prompt;
+    rejected[r] = set->rows[r].rejected;
+    undesirable[r] = set->rows[r].is_undesirable;
+  }
+  write_whole(file, name, "prompt", HDF5_I64, prompt, set->count);
+  write_whole(file, name, "rejected", HDF5_I64, rejected, set->count);
+  write_whole(file, name, "undesirable", HDF5_U8, undesirable, set->count);
+  free(prompt);
+  free(rejected);
+  free(undesirable);
 }
 
 static void write_set(Hdf5File *file, const char *name, const RowSet *set) {
   write_tokens(file, name, set, row_set_statistics(set).tokens);
+  write_replies(file, name, set);
   Buffer sources = {0};
   for (int64_t r = 0; r < set->count; r++) buffer_append(&sources, set->rows[r].source, strlen(set->rows[r].source) + 1);
-  write_bytes(file, name, "sources", sources.data, sources.length);
+  write_whole(file, name, "sources", HDF5_U8, sources.data, (int64_t)sources.length);
   buffer_release(&sources);
   json_t *report = report_as_json(&set->report);
   char *text = json_dumps(report, JSON_COMPACT);
-  write_bytes(file, name, "report", text, strlen(text));
+  write_whole(file, name, "report", HDF5_U8, text, (int64_t)strlen(text));
   free(text);
   json_decref(report);
 }
@@ -176,30 +189,50 @@ static Status map_array(int32_t **values, int64_t *count, Hdf5File *file, const 
 
 // What stands beside the tokens, as it was read.
 typedef struct RowTable {
-  void *begins, *trained, *sources, *report;
-  int64_t documents, counts, source_bytes, report_bytes;
+  void *begins, *trained, *prompt, *rejected, *undesirable, *sources, *report;
+  int64_t documents, counts, prompts, rejections, marks, source_bytes, report_bytes;
 } RowTable;
 
 static Status read_table(RowTable *table, Hdf5File *file, const char *name) {
   TRY(read_whole(&table->begins, &table->documents, file, name, "documents", HDF5_I64));
   TRY(read_whole(&table->trained, &table->counts, file, name, "trained", HDF5_I64));
+  TRY(read_whole(&table->prompt, &table->prompts, file, name, "prompt", HDF5_I64));
+  TRY(read_whole(&table->rejected, &table->rejections, file, name, "rejected", HDF5_I64));
+  TRY(read_whole(&table->undesirable, &table->marks, file, name, "undesirable", HDF5_U8));
   TRY(read_whole(&table->sources, &table->source_bytes, file, name, "sources", HDF5_U8));
   TRY(read_whole(&table->report, &table->report_bytes, file, name, "report", HDF5_U8));
-  if (table->documents == table->counts + 1) return STATUS_OK;
+  int64_t rows = table->counts;
+  if (table->documents == rows + 1 && table->prompts == rows && table->rejections == rows && table->marks == rows) return STATUS_OK;
   return status_fail(STATUS_BAD_INPUT, "%s: its rows are not as many everywhere", file->path);
 }
 
+// Row `index` of the table, without its tokens; false where it does not fit its own length.
+static bool read_row(TokenRow *row, const RowTable *table, int64_t index, int64_t tokens) {
+  const int64_t *begins = table->begins;
+  if (begins[index + 1] < begins[index] || begins[index + 1] > tokens) return false;
+  *row = (TokenRow){.count = begins[index + 1] - begins[index],
+                    .trained = ((const int64_t *)table->trained)[index],
+                    .prompt = ((const int64_t *)table->prompt)[index],
+                    .rejected = ((const int64_t *)table->rejected)[index],
+                    .is_undesirable = ((const uint8_t *)table->undesirable)[index] != 0};
+  bool replies_fit = row->prompt >= 0 && row->prompt <= row->count && row->rejected >= 0 && row->rejected <= row->count &&
+                     (row->rejected == 0 || row->rejected >= row->prompt);
+  return replies_fit && row->trained >= 0 && row->trained <= row->count;
+}
+
 static Status take_rows(RowSet *set, const char *path, const RowTable *table, int32_t *ids, int32_t *labels, int64_t tokens) {
-  const int64_t *begins = table->begins, *trained = table->trained;
+  const int64_t *begins = table->begins;
   const char *source = table->sources, *end = source + table->source_bytes;
   if (begins[0] != 0 || begins[table->counts] != tokens) return status_fail(STATUS_BAD_INPUT, "%s: its rows do not fit its tokens", path);
   for (int64_t r = 0; r < table->counts; r++) {
     size_t room = (size_t)(end - source), length = strnlen(source, room);
-    int64_t count = begins[r + 1] - begins[r];
-    if (begins[r + 1] < begins[r] || begins[r + 1] > tokens || length == room || trained[r] < 0 || trained[r] > count)
+    TokenRow row;
+    if (!read_row(&row, table, r, tokens) || length == room)
       return status_fail(STATUS_BAD_INPUT, "%s: row %" PRId64 " does not fit", path, r);
-    char *kept = arena_copy_bytes(&set->arena, source, length);
-    ARRAY_PUSH(set->rows, set->count, set->capacity) = (TokenRow){ids + begins[r], labels + begins[r], count, trained[r], kept};
+    row.ids = ids + begins[r];
+    row.labels = labels + begins[r];
+    row.source = arena_copy_bytes(&set->arena, source, length);
+    ARRAY_PUSH(set->rows, set->count, set->capacity) = row;
     source += length + 1;
   }
   return STATUS_OK;
@@ -217,7 +250,8 @@ static Status read_set(RowSet *set, Hdf5File *file, const char *name) {
   if (status == STATUS_OK) status = take_rows(set, file->path, &table, ids, labels, tokens);
   if (status == STATUS_OK && !read_report(set, table.report, (size_t)table.report_bytes))
     status = status_fail(STATUS_BAD_INPUT, "%s: its report cannot be read", file->path);
-  free(table.begins), free(table.trained), free(table.sources), free(table.report);
+  free(table.begins), free(table.trained), free(table.prompt), free(table.rejected), free(table.undesirable);
+  free(table.sources), free(table.report);
   return status;
 }
 

@@ -3,6 +3,7 @@
 //   train_*, evaluation_* for each of the two sets:
 //     ids        i32 [tokens], labels i32 [tokens]: all rows, one after another
 //     documents  i64 [rows + 1]: where each row begins; trained i64 [rows]: its targets
+//     prompt     i64 [rows], rejected i64 [rows], undesirable u8 [rows]: of preference rows, where their replies begin (TokenRow)
 //     sources    u8: FILE:LINE of each row, NUL behind each
 //     report     u8: what was read, kept and dropped, as JSON
 // Tokens are not read: the file is mapped, and a row's pages come when a batch wants them.

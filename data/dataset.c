@@ -18,7 +18,7 @@
 bool dataset_is_streamed(const Recipe *recipe) { return recipe->has_pretraining || recipe->streaming; }
 
 bool dataset_needs_tokenizer(const Recipe *recipe) {
-  if (recipe->has_pretraining) return true;
+  if (recipe->has_pretraining || recipe->rl) return true;
   for (int i = 0; i < recipe->dataset_count; i++)
     if (recipe->datasets[i].type_is_mapping || recipe->datasets[i].type) return true;
   for (int i = 0; i < recipe->test_dataset_count; i++)
@@ -59,7 +59,8 @@ Status dataset_chat_template(char **source, const Recipe *recipe, const Tokenize
   *source = NULL;
   for (int i = 0; i < recipe->dataset_count && !*source; i++) {
     const DatasetRecipe *dataset = &recipe->datasets[i];
-    if (dataset->type_is_mapping || !dataset->type || !text_starts_with(dataset->type, "chat_template")) continue;
+    const char *type = dataset->type ? dataset->type : "";
+    if (dataset->type_is_mapping || !(text_starts_with(type, "chat_template") || text_starts_with(type, "orpo."))) continue;
     ChatTemplate *chat;
     ChatTemplateOptions options = chat_template_options(recipe, dataset);
     TRY(chat_template_open(&chat, &options, tokenizer));
@@ -178,8 +179,9 @@ static Status split_evaluation(RowSet *train, RowSet *evaluation, double size) {
                        train->count);
   }
   for (int64_t r = train->count - rows; r < train->count; r++) {
-    const TokenRow *row = &train->rows[r];
-    row_set_add(evaluation, row->ids, row->labels, row->count, arena_copy_string(&evaluation->arena, row->source));
+    TokenRow row = train->rows[r];
+    row.source = arena_copy_string(&evaluation->arena, row.source);
+    row_set_add_row(evaluation, &row);
   }
   train->count -= rows;
   train->report.held_out = rows;

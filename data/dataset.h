@@ -21,7 +21,7 @@ typedef struct DatasetOptions {
 
 // Whether the training rows are read while training goes (data/dataset_stream.h): then the functions below leave them out.
 bool dataset_is_streamed(const Recipe *recipe);
-// Whether any dataset has a `type`: those without one are tokens already.
+// Whether any dataset has a `type`: those without one are tokens already, or, with `rl`, may be texts.
 bool dataset_needs_tokenizer(const Recipe *recipe);
 const char *dataset_tokenizer_path(const Recipe *recipe);  // tokenizer_config or base_model
 // The tokenizer there, with the recipe's special_tokens.

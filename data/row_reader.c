@@ -44,11 +44,12 @@ static void take_block(Block *block, int64_t count, BadRows *bad) {
     const EncodedRow *encoded = &block->encoded[i];
     reader->set->report.read++;
     if (block->problems[i]) take_bad_row(reader->set, bad, source, block->problems[i]);
-    const int32_t *ids = encoded->ids.ids, *labels = encoded->labels.ids;  // NULL where the row has no token at all
+    TokenRow row = {.source = source, .prompt = encoded->prompt, .rejected = encoded->rejected, .is_undesirable = encoded->is_undesirable};
+    row.ids = encoded->ids.ids, row.labels = encoded->labels.ids;  // NULL where the row has no token at all
     for (int64_t s = 0, begin = 0; !block->problems[i] && s < encoded->count; begin = encoded->ends[s++]) {
-      int64_t length = encoded->ends[s] - begin;
-      row_set_add(reader->set, ids, labels, length, source);
-      if (length) ids += length, labels += length;
+      row.count = encoded->ends[s] - begin;
+      row_set_add_row(reader->set, &row);
+      if (row.count) row.ids += row.count, row.labels += row.count;
     }
     free(block->problems[i]);
   }

@@ -15,21 +15,38 @@ const char *row_fate_name(RowFate fate) {
       [ROW_TOO_SHORT] = "dropped: too short",
       [ROW_UNTRAINED] = "dropped: no trained token",
       [ROW_DUPLICATE] = "dropped: duplicate",
+      [ROW_EMPTY_REPLY] = "dropped: empty reply",
+      [ROW_EQUAL_REPLIES] = "dropped: equal replies",
       [ROW_BAD] = "dropped: bad row",
   };
   return names[fate];
 }
 
-void row_set_add(RowSet *set, const int32_t *ids, const int32_t *labels, int64_t count, const char *source) {
-  TokenRow row = {.count = count, .source = source};
-  row.ids = arena_new(&set->arena, 2 * (size_t)count, sizeof *row.ids);
-  row.labels = row.ids + count;
-  if (count) {
-    memcpy(row.ids, ids, (size_t)count * sizeof *ids);
-    memcpy(row.labels, labels, (size_t)count * sizeof *labels);
+int64_t row_count_trained(const TokenRow *row) {
+  int64_t trained = 0;
+  for (int64_t i = 1; i < row->count; i++) trained += row->labels[i] != LABEL_MASKED;
+  // Behind an empty prompt nothing predicts the worse reply's first token either.
+  bool unpredicted = row->prompt == 0 && row->rejected > 0 && row->rejected < row->count && row->labels[row->rejected] != LABEL_MASKED;
+  return trained - unpredicted;
+}
+
+bool row_is_preference(const TokenRow *row) { return row->prompt > 0 || row->rejected > 0 || row->is_undesirable; }
+
+void row_set_add_row(RowSet *set, const TokenRow *row) {
+  TokenRow copy = *row;
+  copy.ids = arena_new(&set->arena, 2 * (size_t)row->count, sizeof *copy.ids);
+  copy.labels = copy.ids + row->count;
+  if (row->count) {
+    memcpy(copy.ids, row->ids, (size_t)row->count * sizeof *row->ids);
+    memcpy(copy.labels, row->labels, (size_t)row->count * sizeof *row->labels);
   }
-  for (int64_t i = 1; i < count; i++) row.trained += labels[i] != LABEL_MASKED;
-  ARRAY_PUSH(set->rows, set->count, set->capacity) = row;
+  copy.trained = row_count_trained(&copy);
+  ARRAY_PUSH(set->rows, set->count, set->capacity) = copy;
+}
+
+void row_set_add(RowSet *set, const int32_t *ids, const int32_t *labels, int64_t count, const char *source) {
+  TokenRow row = {.ids = (int32_t *)(uintptr_t)ids, .labels = (int32_t *)(uintptr_t)labels, .count = count, .source = source};
+  row_set_add_row(set, &row);
 }
 
 void row_set_event(RowSet *set, RowFate fate, const char *source, const char *format, ...) {
@@ -111,25 +128,49 @@ static void append_visible(Buffer *out, const char *text, size_t length, bool on
   }
 }
 
+// What tokens are to people, and how they are marked.
+typedef enum RunKind { RUN_MASKED, RUN_TRAINED, RUN_REJECTED } RunKind;
+
+static RunKind run_kind(const TokenRow *row, int64_t token) {
+  if (row->labels[token] == LABEL_MASKED) return RUN_MASKED;
+  return row->is_undesirable || (row->rejected > 0 && token >= row->rejected) ? RUN_REJECTED : RUN_TRAINED;
+}
+
 static void show_run(Buffer *out, const TokenRow *row, const Tokenizer *tokenizer, int64_t begin, int64_t end, bool colour, bool with_ids) {
-  bool trained = row->labels[begin] != LABEL_MASKED;
+  static const char *const colours[] = {[RUN_MASKED] = "\033[90m", [RUN_TRAINED] = "\033[32m", [RUN_REJECTED] = "\033[31m"};
+  RunKind kind = run_kind(row, begin);
   Buffer text = {0};
   if (tokenizer) tokenizer_decode(&text, tokenizer, row->ids + begin, end - begin, true);
   if (with_ids) buffer_format(out, "%8" PRId32 " %8" PRId32 "  ", row->ids[begin], row->labels[begin]);
-  buffer_append_string(out, colour ? (trained ? "\033[32m" : "\033[90m") : trained ? "[[" : "");
+  buffer_append_string(out, colour ? colours[kind] : kind == RUN_MASKED ? "" : "[[");
   append_visible(out, text.length ? text.data : "", text.length, with_ids);
-  buffer_append_string(out, colour ? "\033[0m" : trained ? "]]" : "");
+  buffer_append_string(out, colour ? "\033[0m" : kind == RUN_MASKED ? "" : "]]");
   if (with_ids) buffer_append_string(out, "\n");
   buffer_release(&text);
 }
 
+// What stands before a reply; NULL where none begins.
+static const char *reply_heading(const TokenRow *row, int64_t token) {
+  if (!row_is_preference(row)) return NULL;
+  if (row->rejected > 0 && token == row->rejected) return "rejected: ";
+  if (token != row->prompt) return NULL;
+  return row->rejected > 0 ? "chosen: " : row->is_undesirable ? "undesirable: " : "desirable: ";
+}
+
+static void show_heading(Buffer *out, const char *heading, bool own_line) {
+  if (out->length && out->data[out->length - 1] != '\n') buffer_append_string(out, "\n");
+  buffer_append_string(out, heading);
+  if (own_line) buffer_append_string(out, "\n");
+}
+
 void row_show(Buffer *out, const TokenRow *row, const Tokenizer *tokenizer, bool colour, bool with_ids) {
   for (int64_t begin = 0, end; begin < row->count; begin = end) {
-    bool trained = row->labels[begin] != LABEL_MASKED;
+    bool by_token = with_ids || !tokenizer;  // a row without a tokenizer has nothing to print but its ids
+    const char *heading = reply_heading(row, begin);
+    if (heading) show_heading(out, heading, by_token);
     end = begin + 1;
-    // A row without a tokenizer has nothing to print but its ids.
-    while (!with_ids && tokenizer && end < row->count && (row->labels[end] != LABEL_MASKED) == trained) end++;
-    show_run(out, row, tokenizer, begin, end, colour, with_ids || !tokenizer);
+    while (!by_token && end < row->count && run_kind(row, end) == run_kind(row, begin) && !reply_heading(row, end)) end++;
+    show_run(out, row, tokenizer, begin, end, colour, by_token);
   }
   if (!with_ids && tokenizer) buffer_append_string(out, "\n");
 }

@@ -2,6 +2,9 @@
 //   ids    [count] token ids
 //   labels [count] stand under ids: labels[i] == ids[i] where token i is trained, LABEL_MASKED elsewhere
 //                  (Hugging Face's convention; the shift by one is made by batch_fill).
+// A row of preference training is a prompt, masked, with one reply behind it or two, which both train:
+//   ids = prompt, reply                      KTO: one that is wished for, or one to move away from
+//   ids = prompt, better reply, worse reply  all others: each reply stands behind the prompt as if there were no other
 #ifndef DATA_ROWS_H
 #define DATA_ROWS_H
 
@@ -20,7 +23,8 @@ typedef struct TokenRow {
   int32_t *ids;  // [count]
   int32_t *labels;  // [count]
   int64_t count;
-  int64_t trained;  // labels that are targets: all but masked ones and the first, which nothing predicts
+  // Labels that are targets: all but masked ones and the row's first, which nothing predicts; where a prompt is empty, no reply's first.
+  int64_t trained;
   const char *source;  // "FILE:LINE"
   int64_t prompt;  // preference training: tokens of the prompt at the row's beginning; 0 in rows of supervised training
   int64_t rejected;  // where the worse reply begins: ids = prompt, better reply, worse reply; 0: there is one reply
@@ -35,6 +39,8 @@ typedef enum RowFate {
   ROW_TOO_SHORT,
   ROW_UNTRAINED,  // no trained token
   ROW_DUPLICATE,
+  ROW_EMPTY_REPLY,  // preference training: nothing to prefer, or to reject
+  ROW_EQUAL_REPLIES,  // the better reply is the worse one
   ROW_BAD,  // not JSON, or not what its type needs
   ROW_FATES
 } RowFate;
@@ -71,6 +77,10 @@ typedef struct RowStatistics {
 
 // Copies ids and labels; `source` is kept as it is (memory of row_set's arena, or that outlives it).
 void row_set_add(RowSet *set, const int32_t *ids, const int32_t *labels, int64_t count, const char *source);
+// The same for any row: copies its ids and labels, and what it says of its replies; `trained` is counted here.
+void row_set_add_row(RowSet *set, const TokenRow *row);
+int64_t row_count_trained(const TokenRow *row);  // what `trained` has to be
+bool row_is_preference(const TokenRow *row);  // it says where its replies are; false too for a good reply to nothing, which reads alike
 void row_set_event(RowSet *set, RowFate fate, const char *source, const char *format, ...) PRINTF_LIKE(4, 5);
 RowStatistics row_set_statistics(const RowSet *set);  // reads no token
 // -1 without rows; rows without a tokenizer are checked against the model by it. Reads all tokens.
@@ -84,7 +94,8 @@ void row_set_forget(const RowSet *set);
 void row_set_has_read(const RowSet *set, int64_t row);
 
 // How a row is shown to people: trained runs in colour and masked ones grey, or trained runs in [[...]];
-// `with_ids` puts each token on a line with its id and label. Control characters print as \xNN.
+// `with_ids` puts each token on a line with its id and label. Control characters print as \xNN. Of a preference row the replies
+// begin lines of their own, "chosen: " and "rejected: ", or "desirable: " or "undesirable: "; those to move away from are red.
 void row_show(Buffer *out, const TokenRow *row, const Tokenizer *tokenizer, bool colour, bool with_ids);
 
 // Random numbers for the order of data: a function of seed, purpose and number (an epoch, a dataset) alone.

@@ -165,6 +165,12 @@ static void check_chat(Loader *loader) {
     if (!recipe->eot_tokens.items[i][0]) FAIL_KEY(loader, "eot_tokens", "holds an empty token; remove it");
 }
 
+static void notice_misfit(Loader *loader, const Node *at, const char *key, const char *type) {
+  Buffer reason = {0};
+  if (!preference_type_fits(&reason, type, loader->recipe->rl)) loader_notice(loader, at, key, "%s: %s", type, reason.data);
+  buffer_release(&reason);
+}
+
 // A type of another kind of training than the recipe asks for. Axolotl validates it and stops when it loads the rows.
 static void notice_types(Loader *loader, const char *list, const DatasetRecipe *datasets, int count) {
   const Node *entries = node_find(loader->root, list);
@@ -178,6 +184,7 @@ static void notice_types(Loader *loader, const char *list, const DatasetRecipe *
       loader_notice(loader, at, key, "%s is a type of preference training; set rl: dpo, or use type: chat_template", type);
     else if (loader->recipe->rl && word_is_in(supervised_type_words, base))
       loader_notice(loader, at, key, "%s has no pairs for rl: %s; use chat_template.default, or remove rl", type, loader->recipe->rl);
+    else if (loader->recipe->rl && *type && !datasets[i].type_is_mapping) notice_misfit(loader, at, key, type);
   }
 }
 

@@ -200,6 +200,9 @@ Status recipe_fail(const Recipe *recipe, Status code, const char *key, const cha
 // Why a known type of dataset is refused, and what to use; NULL: it is not.
 const char *dataset_type_refusal(const char *type);
 
+// Whether rows of a type (one word, no mapping) can train by a method of `rl`; else appends why not, and what can.
+bool preference_type_fits(Buffer *reason, const char *type, const char *rl);
+
 // What `train` says before it starts about keys that validate but are not built yet (rl, dora, optimisers...);
 // STATUS_USAGE with a line for each, its position and what works instead, or STATUS_OK.
 Status recipe_check_trainable(const Recipe *recipe);

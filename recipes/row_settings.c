@@ -19,8 +19,16 @@ static const char *section_of(const char *name) {
 static bool shapes_rows(const char *name) {
   // Of the model only its vocabulary matters, whose contents are hashed wherever it lies.
   static const char *const without[] = {"base_model", "tokenizer_config", "revision_of_model", "dataset_prepared_path", NULL};
-  static const char *const sections[] = {
-      "Adapter", "Packing", "Batch and optimiser", "Memory and precision", "Log, evaluation, saving", "Distribution and export", "", NULL};
+  static const char *const sections[] = {"Adapter",
+                                         "Packing",
+                                         "Batch and optimiser",
+                                         "Memory and precision",
+                                         "Log, evaluation, saving",
+                                         "Preference training",
+                                         "Distribution and export",
+                                         "",
+                                         NULL};
+  if (strcmp(name, "rl") == 0) return true;  // of preference training, whose other keys are about losses
   return !word_is_in(without, name) && !word_is_in(sections, section_of(name));
 }
 

@@ -102,7 +102,7 @@ static const SchemaKey recipe_keys[] = {
   INTEGER(sequence_len, "512", 1, 1 << 24, "longest row in tokens, and the length to pack to"),
   INTEGER(eval_sequence_len, NULL, 1, 1 << 24, "the same for evaluation (default: sequence_len)"),
   INTEGER(min_sample_len, "2", 0, 1 << 24, "rows with fewer tokens are dropped"),
-  INTEGER(max_prompt_len, NULL, 1, 1 << 24, "longest prompt of a preference row in tokens"),
+  INTEGER(max_prompt_len, NULL, 1, 1 << 24, "preference rows with a longer prompt, in tokens, are dropped"),
   WORD(excess_length_strategy, "drop", WORDS("drop", "truncate", "raise"), "what happens to rows longer than sequence_len"),
   KEY(VALUE_BOOLEAN, shuffle_merged_datasets, "true", "shuffle the rows of all datasets together"),
   KEY(VALUE_BOOLEAN, shuffle_before_merging_datasets, "false", "shuffle each dataset by itself first"),
@@ -211,7 +211,7 @@ static const SchemaKey recipe_keys[] = {
 static const SchemaKey dataset_keys[] = {
   ENTRY(VALUE_TEXT, path, NULL, "a file, a folder, or a name on the Hub; required"),
   {.names = "type", .kind = VALUE_SPECIAL, .form = "name, or mapping", .offset = offsetof(DatasetRecipe, type), .words = dataset_type_words, .read = read_dataset_type,
-   .doc = "how a row becomes a prompt; a mapping of format strings; absent: rows have input_ids and labels"},
+   .doc = "how a row becomes a prompt; a mapping of format strings; absent: rows have input_ids and labels, or, with rl, prompts and replies"},
   ENTRY_WORD(ds_type, FILE_TYPES, "the form of the files, when their names do not tell"),
   ENTRY(VALUE_TEXTS, data_files, NULL, "files within path"),
   ENTRY(VALUE_TEXT, name, NULL, "configuration of a dataset on the Hub"),

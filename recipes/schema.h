@@ -65,6 +65,8 @@ extern const char *const optimizer_words[], *const scheduler_words[], *const cha
                                                                                                         *const dpo_loss_words[];
 // Those of dataset_type_words that only preference training takes, those that it never takes, and those with a style.
 extern const char *const preference_type_words[], *const supervised_type_words[], *const styled_type_words[];
+// The types that go with rl: dpo, ipo, simpo and orpo, whose rows are pairs of replies, and with rl: kto.
+extern const char *const pair_type_words[], *const kto_type_words[];
 
 // {name elsewhere, key here}, up to NULL.
 extern const char *const foreign_names[][2];

@@ -124,4 +124,9 @@ const char *const dataset_type_words[] = {STYLED_TYPES, MODULE_TYPES, "chat_temp
 const char *const styled_type_words[] = {STYLED_TYPES, NULL};
 const char *const supervised_type_words[] = {STYLED_TYPES, MODULE_TYPES, NULL};
 const char *const preference_type_words[] = {PREFERENCE_TYPES, NULL};
+const char *const pair_type_words[] = {"chat_template", "chat_template.default", PREFERENCE_TYPES, NULL};
+const char *const kto_type_words[] = {
+    "chat_template", "chat_template.default", "chatml.argilla", "chatml.argilla_chat", "chatml.intel", "chatml.prompt_pairs",
+    "chatml.ultra", "llama3.argilla", "llama3.argilla_chat", "llama3.intel", "llama3.prompt_pairs", "llama3.ultra", "passthrough",
+    "passthrough.default", "user_defined", "user_defined.default", NULL};
 // clang-format on

@@ -45,6 +45,21 @@ const char *dataset_type_refusal(const char *type) {
 
 bool dataset_type_is_built(const char *type) { return !word_is_in(preference_type_words, type) && !dataset_type_refusal(type); }
 
+bool preference_type_fits(Buffer *reason, const char *type, const char *rl) {
+  const char *const *words = strcmp(rl, "kto") == 0 ? kto_type_words : pair_type_words;
+  bool fits = word_is_in(words, type);
+  if (fits && !text_starts_with(type, "user_defined")) return true;
+  if (fits) {
+    buffer_append_string(reason, "it says nothing yet; write its keys in place of the name, as a mapping: type: {field_prompt: ...}");
+    return false;
+  }
+  buffer_format(reason, "it does not go with rl: %s; there are ", rl);
+  for (int i = 0; words[i]; i++)
+    if (!text_starts_with(words[i], "user_defined")) buffer_format(reason, "%s, ", words[i]);
+  buffer_append_string(reason, "a mapping of formats, and no type at all");
+  return false;
+}
+
 // What `train` refuses: all of it in one go, a line each.
 typedef struct Refusals {
   const Recipe *recipe;
@@ -61,13 +76,20 @@ static PRINTF_LIKE(3, 4) void refuse(Refusals *refusals, const char *key, const 
   buffer_format(&refusals->lines, "%s%s", refusals->lines.length ? "\n" : "", status_message());
 }
 
+static void check_preference_type(Refusals *refusals, const char *key, const char *type) {
+  Buffer reason = {0};
+  if (!preference_type_fits(&reason, type, refusals->recipe->rl)) refuse(refusals, key, "the type %s is refused: %s", type, reason.data);
+  buffer_release(&reason);
+}
+
 static void check_types(Refusals *refusals, const char *list, const DatasetRecipe *datasets, int count) {
   for (int i = 0; i < count; i++) {
     const char *type = datasets[i].type;
-    if (!type || datasets[i].type_is_mapping || dataset_type_is_built(type)) continue;
+    if (!type || !*type || datasets[i].type_is_mapping || (!refusals->recipe->rl && dataset_type_is_built(type))) continue;
     char key[64];
     snprintf(key, sizeof key, "%s.%d.type", list, i);
-    if (word_is_in(preference_type_words, type))
+    if (refusals->recipe->rl) check_preference_type(refusals, key, type);
+    else if (word_is_in(preference_type_words, type))
       refuse(refusals, key, "the type %s is not built yet in this version; use chat_template, on the better replies alone", type);
     else refuse(refusals, key, "the type %s is refused: %s", type, dataset_type_refusal(type));
   }

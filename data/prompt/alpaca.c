@@ -20,36 +20,11 @@ typedef struct AlpacaTexts {
   Buffer choices, evaluation;  // what input and evaluation may point into
 } AlpacaTexts;
 
-// Replaces {name} by the texts of names, and {{ and }} by braces; false with unknown[] set at any other name.
-static bool format_expand(Buffer *out, const char *format, const RowText *texts, int count, char unknown[64]) {
-  for (const char *p = format; *p; p++) {
-    if ((*p == '{' || *p == '}') && p[1] == *p) {
-      buffer_append(out, p++, 1);
-      continue;
-    }
-    size_t length = *p == '{' ? strcspn(p + 1, "{}") : 0;
-    if (*p != '{' || p[length + 1] != '}') {
-      buffer_append(out, p, 1);
-      continue;
-    }
-    int found = -1;
-    for (int i = 0; i < count; i++)
-      if (strlen(format_names[i]) == length && memcmp(format_names[i], p + 1, length) == 0) found = i;
-    if (found < 0) {
-      snprintf(unknown, 64, "%.*s", (int)length, p + 1);
-      return false;
-    }
-    buffer_append(out, texts[found].data, texts[found].length);
-    p += length + 1;
-  }
-  return true;
-}
-
 static Status check_format(const char *key, const char *format) {
   RowText texts[NAME_OF_RECIPES] = {{.data = ""}, {.data = ""}, {.data = ""}};
   char unknown[64];
   Buffer scratch = {0};
-  bool good = format_expand(&scratch, format, texts, NAME_OF_RECIPES, unknown);
+  bool good = format_expand(&scratch, format, format_names, texts, NAME_OF_RECIPES, unknown);
   buffer_release(&scratch);
   if (good) return STATUS_OK;
   return status_fail(STATUS_USAGE, "%s: {%s} is none of {instruction}, {input}, {system}; write {{ and }} for braces", key, unknown);
@@ -138,8 +113,8 @@ static Status read_texts(AlpacaTexts *texts, const AlpacaForm *form, const json_
 static void print_prompt(Buffer *out, const AlpacaForm *form, const AlpacaTexts *texts) {
   char unknown[64];  // formats were checked when the strategy was opened: no name is unknown here
   const char *turn = texts->texts[NAME_INPUT].length ? form->style.turn_format : form->style.turn_no_input_format;
-  if (texts->texts[NAME_SYSTEM].length) format_expand(out, form->style.system_format, texts->texts, NAME_COUNT, unknown);
-  format_expand(out, turn, texts->texts, NAME_COUNT, unknown);
+  if (texts->texts[NAME_SYSTEM].length) format_expand(out, form->style.system_format, format_names, texts->texts, NAME_COUNT, unknown);
+  format_expand(out, turn, format_names, texts->texts, NAME_COUNT, unknown);
 }
 
 static void release_texts(AlpacaTexts *texts) {

@@ -92,10 +92,8 @@ static Status open_turn_ends(Prompt *prompt, const DatasetRecipe *dataset, const
   return read_turn_ends(&state->eot_ends, "train_on_eot", text_or(dataset->train_on_eot, eos));
 }
 
-static Status chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
-  ChatPrompt *state = prompt->state = memory_new(1, sizeof *state);
-  if (*prompt->variant && strcmp(prompt->variant, "default") != 0)
-    return status_fail(STATUS_USAGE, "type: chat_template.%s is one of preference training; use `type: chat_template`", prompt->variant);
+Status chat_prompt_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  ChatPrompt *state = prompt->state;
   ChatTemplateOptions options = chat_template_options(recipe, dataset);
   TRY(chat_template_open(&state->chat, &options, prompt->tokenizer));
   Arena *arena = &state->arena;
@@ -113,7 +111,14 @@ static Status chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Reci
   return open_turn_ends(prompt, dataset, recipe);
 }
 
-static void chat_close(void *pointer) {
+static Status chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  prompt->state = memory_new(1, sizeof(ChatPrompt));
+  if (*prompt->variant && strcmp(prompt->variant, "default") != 0)
+    return status_fail(STATUS_USAGE, "type: chat_template.%s is one of preference training; use `type: chat_template`", prompt->variant);
+  return chat_prompt_open(prompt, dataset, recipe);
+}
+
+void chat_prompt_close(void *pointer) {
   ChatPrompt *state = pointer;
   chat_template_free(state->chat);
   free(state->properties);
@@ -176,4 +181,4 @@ static Status chat_encode(EncodedRow *out, const Prompt *prompt, const json_t *r
   return status;
 }
 
-const PromptStrategy prompt_chat_template = {"chat_template", chat_open, chat_encode, chat_close};
+const PromptStrategy prompt_chat_template = {"chat_template", chat_open, chat_encode, chat_prompt_close};

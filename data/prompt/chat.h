@@ -1,4 +1,4 @@
-// The parts of the chat_template strategy, for data/prompt/chat*.c alone.
+// The parts of the chat_template strategy, for data/prompt/chat*.c and preference_chat.c alone.
 //   row -> conversation: messages by the template's names, and which of them train   (chat_row.c)
 //       -> text by the template -> which bytes train                                   (chat_mask.c)
 //       -> tokens and labels                                                           (chat.c)
@@ -30,6 +30,9 @@ typedef struct ChatPrompt {
   atomic_bool told_of_tools;  // a notice is due once, whichever row comes first
 } ChatPrompt;
 
+// Fills the prompt's state, a zeroed ChatPrompt (or a struct that begins with one), from the recipe.
+Status chat_prompt_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe);
+void chat_prompt_close(void *pointer);  // releases what a ChatPrompt holds
 const char *chat_map_role(const ChatPrompt *state, const char *role);
 
 typedef struct Turn {
@@ -45,6 +48,11 @@ typedef struct Conversation {
 
 // STATUS_BAD_INPUT says what the row lacks. Release it in any case.
 Status conversation_read(Conversation *conversation, const Prompt *prompt, const json_t *row);
+// The same with the messages of a list, and the row's system text and tools.
+Status conversation_read_list(Conversation *conversation, const Prompt *prompt, const json_t *row, const json_t *messages);
+// Appends one message of a row; `messages` is an array already.
+Status conversation_add(Conversation *conversation, const Prompt *prompt, const json_t *message);
+const char *chat_field_of(const ChatPrompt *state, const char *property);  // a message's field that the property is taken from
 void conversation_release(Conversation *conversation);
 
 // mask [text.length], zeroed: true for bytes that train. STATUS_BAD_INPUT: a message that should train and is not printed, or whose

@@ -115,15 +115,15 @@ static Status convert_arguments(json_t *message, bool as_text) {
   return STATUS_OK;
 }
 
-static const char *field_of(const ChatPrompt *state, const char *property) {
+const char *chat_field_of(const ChatPrompt *state, const char *property) {
   for (int i = 0; i < state->property_count; i++)
     if (strcmp(state->properties[i].to, property) == 0) return state->properties[i].from;
   return property;
 }
 
 static Status check_message(const ChatPrompt *state, const json_t *mapped, const json_t *message) {
-  const char *content = field_of(state, "content");
-  if (!json_is_string(json_object_get(mapped, "role"))) return row_missing(message, field_of(state, "role"));
+  const char *content = chat_field_of(state, "content");
+  if (!json_is_string(json_object_get(mapped, "role"))) return row_missing(message, chat_field_of(state, "role"));
   bool says = json_object_get(mapped, "content") || json_object_get(mapped, "tool_calls") || json_object_get(mapped, state->thinking_key);
   if (says) return STATUS_OK;
   if (!json_object_get(message, content)) return row_missing(message, content);
@@ -145,7 +145,7 @@ static Status add_mapped(Conversation *conversation, const Prompt *prompt, json_
   return STATUS_OK;
 }
 
-static Status add_message(Conversation *conversation, const Prompt *prompt, const json_t *message) {
+Status conversation_add(Conversation *conversation, const Prompt *prompt, const json_t *message) {
   if (!json_is_object(message)) return status_fail(STATUS_BAD_INPUT, "it is not an object");
   json_t *mapped = map_message(prompt->state, message);
   Status status = add_mapped(conversation, prompt, mapped, message);
@@ -190,15 +190,18 @@ static Status read_tools(Conversation *conversation, ChatPrompt *state, const js
   return STATUS_OK;
 }
 
-Status conversation_read(Conversation *conversation, const Prompt *prompt, const json_t *row) {
+Status conversation_read_list(Conversation *conversation, const Prompt *prompt, const json_t *row, const json_t *messages) {
   ChatPrompt *state = prompt->state;
-  const json_t *messages = json_object_get(row, state->field_messages);
   conversation->messages = json_array();
-  if (!messages) return row_missing(row, state->field_messages);
-  if (!json_is_array(messages)) return status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of messages", state->field_messages);
   for (size_t i = 0; i < json_array_size(messages); i++)
-    TRY(status_context(add_message(conversation, prompt, json_array_get(messages, i)), "message %zu", i + 1));
+    TRY(status_context(conversation_add(conversation, prompt, json_array_get(messages, i)), "message %zu", i + 1));
   add_system(conversation, prompt, row);
   if (state->drop_system) drop_system(conversation);
   return read_tools(conversation, state, row);
+}
+
+Status conversation_read(Conversation *conversation, const Prompt *prompt, const json_t *row) {
+  const json_t *messages;
+  TRY(row_list(&messages, row, ((const ChatPrompt *)prompt->state)->field_messages, "messages"));
+  return conversation_read_list(conversation, prompt, row, messages);
 }

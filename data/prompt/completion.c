@@ -58,27 +58,12 @@ const PromptStrategy prompt_input_output = {"input_output", no_state, segments_e
 
 // ---- pre-tokenised
 
-// Values are 0 .. limit-1, or `masked` (0: no such value).
-static Status read_integers(TokenList *out, const json_t *row, const char *field, int64_t masked, int64_t limit) {
-  const json_t *list;
-  TRY(row_list(&list, row, field, "numbers"));
-  for (size_t i = 0; i < json_array_size(list); i++) {
-    const json_t *item = json_array_get(list, i);
-    json_int_t value = json_integer_value(item);
-    if (!json_is_integer(item)) return status_fail(STATUS_BAD_INPUT, "%s[%zu] is not a whole number", field, i);
-    if ((value < 0 && value != masked) || value >= limit)
-      return status_fail(STATUS_BAD_INPUT, "%s[%zu] is %" JSON_INTEGER_FORMAT ", outside 0 .. %" PRId64, field, i, value, limit - 1);
-    token_list_push(out, (int32_t)value);
-  }
-  return STATUS_OK;
-}
-
 // Tokens that attention_mask leaves out are padding, which has no place in a row here.
 static Status keep_attended(EncodedRow *out, const json_t *row) {
   TokenList mask = {0};
   Status status = STATUS_OK;
   int64_t kept = 0;
-  if (json_object_get(row, "attention_mask")) status = read_integers(&mask, row, "attention_mask", 0, 2);
+  if (json_object_get(row, "attention_mask")) status = row_integers(&mask, row, "attention_mask", 0, 2);
   if (status == STATUS_OK && mask.count && mask.count != out->ids.count) {
     status = status_fail(STATUS_BAD_INPUT, "attention_mask has %" PRId64 " items, input_ids %" PRId64, mask.count, out->ids.count);
   }
@@ -94,8 +79,8 @@ static Status keep_attended(EncodedRow *out, const json_t *row) {
 
 static Status pretokenized_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
   int64_t limit = prompt->tokenizer ? tokenizer_size(prompt->tokenizer) : INT32_MAX;
-  TRY(read_integers(&out->ids, row, "input_ids", 0, limit));
-  TRY(read_integers(&out->labels, row, "labels", LABEL_MASKED, limit));
+  TRY(row_integers(&out->ids, row, "input_ids", 0, limit));
+  TRY(row_integers(&out->labels, row, "labels", LABEL_MASKED, limit));
   if (out->labels.count != out->ids.count)
     return status_fail(STATUS_BAD_INPUT, "labels has %" PRId64 " items, input_ids %" PRId64, out->labels.count, out->ids.count);
   TRY(keep_attended(out, row));

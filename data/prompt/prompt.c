@@ -1,6 +1,7 @@
 // The table of prompt strategies, and the small steps that they share.
 #include "data/prompt/prompt.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,8 @@ static Status refuse_type(const char *type, const char *base) {
   return status;
 }
 
-static Status find_strategy(Prompt *prompt, const DatasetRecipe *dataset) {
+static Status find_strategy(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
+  if (recipe->rl) return preference_find(prompt, dataset, recipe);
   if (dataset->type_is_mapping) prompt->strategy = &prompt_mapping;
   else if (!dataset->type || !*dataset->type) prompt->strategy = &prompt_pretokenized;
   if (prompt->strategy) return STATUS_OK;
@@ -61,7 +63,8 @@ Status prompt_open(Prompt **out, const DatasetRecipe *dataset, const Recipe *rec
   *prompt =
       (Prompt){.tokenizer = tokenizer, .variant = "", .train_on_inputs = recipe->train_on_inputs, .sequence_len = recipe->sequence_len};
   *out = NULL;
-  Status status = find_strategy(prompt, dataset);
+  prompt->paired = recipe->rl && strcmp(recipe->rl, "kto") != 0;
+  Status status = find_strategy(prompt, dataset, recipe);
   if (status == STATUS_OK && !tokenizer && prompt->strategy != &prompt_pretokenized)
     status = status_fail(STATUS_FAILED, "type: %s needs a tokenizer", dataset->type ? dataset->type : "(a mapping)");
   if (status == STATUS_OK) status = prompt->strategy->open(prompt, dataset, recipe);
@@ -83,7 +86,11 @@ Status prompt_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
   return prompt->strategy->encode(out, prompt, row);
 }
 
-void encoded_row_clear(EncodedRow *row) { row->ids.count = row->labels.count = row->count = 0; }
+void encoded_row_clear(EncodedRow *row) {
+  row->ids.count = row->labels.count = row->count = 0;
+  row->prompt = row->rejected = 0;
+  row->is_undesirable = false;
+}
 
 void encoded_row_release(EncodedRow *row) {
   token_list_release(&row->ids);
@@ -136,6 +143,44 @@ Status row_list(const json_t **list, const json_t *row, const char *field, const
   *list = json_object_get(row, field);
   if (!*list) return row_missing(row, field);
   return json_is_array(*list) ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "field \"%s\" is not a list of %s", field, of_what);
+}
+
+Status row_integers(TokenList *out, const json_t *row, const char *field, int64_t masked, int64_t limit) {
+  const json_t *list;
+  TRY(row_list(&list, row, field, "numbers"));
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const json_t *item = json_array_get(list, i);
+    json_int_t value = json_integer_value(item);
+    if (!json_is_integer(item)) return status_fail(STATUS_BAD_INPUT, "%s[%zu] is not a whole number", field, i);
+    if ((value < 0 && value != masked) || value >= limit)
+      return status_fail(STATUS_BAD_INPUT, "%s[%zu] is %" JSON_INTEGER_FORMAT ", outside 0 .. %" PRId64, field, i, value, limit - 1);
+    token_list_push(out, (int32_t)value);
+  }
+  return STATUS_OK;
+}
+
+bool format_expand(Buffer *out, const char *format, const char *const *names, const RowText *texts, int count, char unknown[64]) {
+  for (const char *p = format; *p; p++) {
+    if ((*p == '{' || *p == '}') && p[1] == *p) {
+      buffer_append(out, p++, 1);
+      continue;
+    }
+    size_t length = *p == '{' ? strcspn(p + 1, "{}") : 0;
+    if (*p != '{' || p[length + 1] != '}') {
+      buffer_append(out, p, 1);
+      continue;
+    }
+    int found = -1;
+    for (int i = 0; i < count; i++)
+      if (strlen(names[i]) == length && memcmp(names[i], p + 1, length) == 0) found = i;
+    if (found < 0) {
+      snprintf(unknown, 64, "%.*s", (int)length, p + 1);
+      return false;
+    }
+    buffer_append(out, texts[found].data, texts[found].length);
+    p += length + 1;
+  }
+  return true;
 }
 
 void encode_labels(EncodedRow *out, bool trained) {

@@ -20,6 +20,9 @@ typedef struct EncodedRow {
   TokenList ids, labels;  // of equal length; all sequences one after another
   int64_t *ends;  // [count] where each sequence ends
   int64_t count, capacity;
+  // Of preference training, whose rows are one sequence: as in TokenRow.
+  int64_t prompt, rejected;
+  bool is_undesirable;
 } EncodedRow;
 
 // `tokenizer` may be NULL only for pre-tokenised rows (no `type`). An unknown type is STATUS_USAGE.
@@ -45,6 +48,7 @@ struct Prompt {
   void *state;  // the strategy's own, released with the prompt
   const char *variant;  // of the type, behind ':' or '.'; "" without one
   bool train_on_inputs;
+  bool paired;  // with `rl`: rows have a better and a worse reply; false for KTO, and without
   int64_t sequence_len;
 };
 
@@ -52,6 +56,10 @@ extern const PromptStrategy prompt_alpaca, prompt_alpaca_chat, prompt_alpaca_ins
     prompt_creative_acr, prompt_jeopardy, prompt_metharme, prompt_oasst, prompt_orcamini, prompt_gpteacher, prompt_summarizetldr,
     prompt_explainchoice, prompt_concisechoice, prompt_mapping, prompt_reflection, prompt_completion, prompt_input_output, prompt_messages,
     prompt_pygmalion, prompt_chat_template, prompt_pretokenized;
+
+// With `rl` rows are encoded by strategies of their own (data/prompt/preference.h); this finds the prompt's, and its variant.
+// STATUS_USAGE names the types that go with the method.
+Status preference_find(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe);
 
 // A value of a row as text. Numbers and booleans are written as Python's str() writes them.
 typedef struct RowText {
@@ -68,6 +76,11 @@ bool text_of_value(RowText *text, const json_t *value);  // false: neither text,
 // A list that a row has to have.
 Status row_list(const json_t **list, const json_t *row, const char *field, const char *of_what);
 Status row_missing(const json_t *row, const char *field);
+// Appends a list of whole numbers, which are 0 .. limit-1, or `masked` (0: no such value).
+Status row_integers(TokenList *out, const json_t *row, const char *field, int64_t masked, int64_t limit);
+
+// Appends a Python format: {name} is replaced by the text of that name, {{ and }} by braces; false with unknown[] set at any other name.
+bool format_expand(Buffer *out, const char *format, const char *const *names, const RowText *texts, int count, char unknown[64]);
 
 // Appends the tokens of a text, trained or masked. `bos`: the vocabulary's BOS first, where the model adds one and the text has none.
 Status encode_text(EncodedRow *out, const Prompt *prompt, const char *text, size_t length, bool bos, bool trained);

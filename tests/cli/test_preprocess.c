@@ -59,11 +59,35 @@ static void bad_rows_end_with_3_unless_they_are_skipped(void **state) {
   data_test_end(&test);
 }
 
+static void pairs_of_replies_are_reported_and_shown_with_a_legend(void **state) {
+  (void)state;
+  DataTest test;
+  Buffer output = {0};
+  data_test_start(&test,
+                  "{\"prompt\": \"Hi\", \"chosen\": \"Yo\", \"rejected\": \"No\"}\n"
+                  "{\"prompt\": \"Hi\", \"chosen\": \"Yo\", \"rejected\": \"Yo\"}\n",
+                  "    type: chatml\n", "rl: dpo\n");
+  assert_int_equal(run_recipe(&test, &output, "--debug 1"), 0);
+  assert_non_null(strstr(output.data, "rows.jsonl:2: dropped: equal replies: both replies are the same"));
+  assert_non_null(strstr(output.data, "[[chosen]]: to move towards; [[rejected]]: to move away from"));
+  assert_non_null(strstr(output.data, "<|im_start|>assistant\nchosen: [[Yo<|im_end|>]]\nrejected: [[No<|im_end|>]]\n"));
+  assert_int_equal(run_recipe(&test, &output, "--json"), 0);
+  assert_non_null(strstr(output.data, "\"fate\":\"dropped: equal replies\""));
+  buffer_release(&output);
+  data_test_end(&test);
+  data_test_start(&test, "{\"prompt\": \"Hi\", \"completion\": \"No\"}", "    type: chatml.ultra\n", "rl: kto\n");
+  assert_int_equal(run_recipe(&test, &output, ""), 3);
+  assert_non_null(strstr(output.data, "rows.jsonl:1: field \"label\" is missing; the row has: prompt, completion"));
+  buffer_release(&output);
+  data_test_end(&test);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(rows_are_reported_and_shown_with_their_marks),
       cmocka_unit_test(ids_and_labels_are_listed_on_demand),
       cmocka_unit_test(bad_rows_end_with_3_unless_they_are_skipped),
+      cmocka_unit_test(pairs_of_replies_are_reported_and_shown_with_a_legend),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

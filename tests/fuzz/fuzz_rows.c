@@ -28,27 +28,54 @@ static Tokenizer *own_vocabulary(void) {
   return tokenizer;
 }
 
-enum { PROMPTS = 17 };
+enum { SUPERVISED = 17, PREFERENCES = 15, PROMPTS = SUPERVISED + PREFERENCES };
+
+// Those of preference training: of pairs, then of KTO.
+static void open_preferences(Prompt **prompts, const Tokenizer *tokenizer) {
+  static char types[PREFERENCES][40] = {"",
+                                        "",
+                                        "chatml",
+                                        "chatml.argilla_chat",
+                                        "llama3.ultra",
+                                        "zephyr.nectar",
+                                        "chat_template",
+                                        "chat_template.argilla_chat",
+                                        "chat_template.argilla",
+                                        "passthrough",
+                                        "",
+                                        "",
+                                        "chatml.argilla_chat",
+                                        "llama3.argilla",
+                                        "chat_template"};
+  static char chatml[] = "chatml", qwen3[] = "qwen3", dpo[] = "dpo", kto[] = "kto", format[] = "{system}: {prompt}";
+  for (int i = 0; i < PREFERENCES; i++) {
+    Recipe recipe = {.sequence_len = 50, .rl = i < 10 ? dpo : kto};
+    DatasetRecipe dataset = {
+        .type = *types[i] ? types[i] : NULL, .type_is_mapping = i == 1 || i == 11, .chat_template = i == 7 ? qwen3 : chatml};
+    if (dataset.type_is_mapping) dataset.prompt_format = format;
+    if (prompt_open(&prompts[i], &dataset, &recipe, tokenizer) != STATUS_OK) abort();
+  }
+}
 
 // The strategies, opened once and kept until the process ends.
 static Prompt **open_prompts(void) {
-  static char types[PROMPTS][40] = {"",
-                                    "",
-                                    "alpaca",
-                                    "alpaca_w_system",
-                                    "completion",
-                                    "input_output",
-                                    "explainchoice",
-                                    "chat_template",
-                                    "chat_template",
-                                    "chat_template",
-                                    "reflection",
-                                    "context_qa",
-                                    "creative_acr.load_critique",
-                                    "metharme",
-                                    "orcamini",
-                                    "pygmalion",
-                                    "messages.chat"};
+  static char types[SUPERVISED][40] = {"",
+                                       "",
+                                       "alpaca",
+                                       "alpaca_w_system",
+                                       "completion",
+                                       "input_output",
+                                       "explainchoice",
+                                       "chat_template",
+                                       "chat_template",
+                                       "chat_template",
+                                       "reflection",
+                                       "context_qa",
+                                       "creative_acr.load_critique",
+                                       "metharme",
+                                       "orcamini",
+                                       "pygmalion",
+                                       "messages.chat"};
   static char *const chats[] = {"chatml", "llama3", "alpaca"};
   static char training[] = "train", detail[] = "detail";
   static Prompt *prompts[PROMPTS];
@@ -56,13 +83,24 @@ static Prompt **open_prompts(void) {
   log_set_quiet(true);
   Tokenizer *tokenizer = own_vocabulary();
   Recipe recipe = {.sequence_len = 50};
-  for (int i = 0; i < PROMPTS; i++) {
+  for (int i = 0; i < SUPERVISED; i++) {
     DatasetRecipe dataset = {.type = i > 1 ? types[i] : NULL, .type_is_mapping = i == 1};
     if (i > 6 && i < 10) dataset.chat_template = chats[i - 7];
     if (i == 7) dataset.message_field_training = training, dataset.message_field_training_detail = detail;
     if (prompt_open(&prompts[i], &dataset, &recipe, tokenizer) != STATUS_OK) abort();
   }
+  open_preferences(prompts + SUPERVISED, tokenizer);
   return prompts;
+}
+
+// A prompt that is masked, and one reply behind it or two that are not.
+static void check_replies(const EncodedRow *encoded, bool paired) {
+  int64_t count = encoded->ids.count;
+  if (encoded->count != 1 || encoded->prompt < 0 || encoded->prompt > count) abort();
+  if (paired ? encoded->rejected < encoded->prompt || encoded->rejected > count || encoded->is_undesirable : encoded->rejected != 0)
+    abort();
+  for (int64_t i = 0; i < count; i++)
+    if (encoded->labels.ids[i] != (i < encoded->prompt ? LABEL_MASKED : encoded->ids.ids[i])) abort();
 }
 
 static void check(const EncodedRow *encoded) {
@@ -107,7 +145,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (dataset_file_row(&row, &file, r) != STATUS_OK) continue;
     for (int i = 0; i < PROMPTS; i++) {
       encoded_row_clear(&encoded);
-      if (prompt_encode(&encoded, prompts[i], row) == STATUS_OK) check(&encoded);
+      if (prompt_encode(&encoded, prompts[i], row) != STATUS_OK) continue;
+      check(&encoded);
+      if (i >= SUPERVISED) check_replies(&encoded, i < SUPERVISED + 10);
     }
     json_decref(row);
   }

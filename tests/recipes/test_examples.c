@@ -1,5 +1,5 @@
 // The recipes under recipes/examples are what a new user copies: each names its own launch command, each validates, and the demo's dataset
-// is whole, varied, and holds none of the questions that the demo asks afterwards.
+// is whole, varied, and holds none of the questions that the demo asks afterwards. Pairs and marked replies all go through, and say the same.
 #include "tests/support/test.h"
 
 #include <dirent.h>
@@ -38,7 +38,7 @@ static void check_validates(const char *name, const char *path) {
 
 static void each_example_validates(void **state) {
   (void)state;
-  assert_true(each_example(check_validates) >= 4);
+  assert_true(each_example(check_validates) >= 6);
 }
 
 static void check_launch_command(const char *name, const char *path) {
@@ -56,20 +56,24 @@ static void each_example_begins_with_its_launch_command(void **state) {
   each_example(check_launch_command);
 }
 
-static json_t *read_rows(void) {
+static json_t *read_rows_of(const char *name) {
   Buffer text = {0};
-  assert_ok(file_read(&text, EXAMPLES "/captain.jsonl", TEXT_LIMIT));
+  char *path = path_join(EXAMPLES, name);
+  assert_ok(file_read(&text, path, TEXT_LIMIT));
+  free(path);
   json_t *rows = json_array();
   char *rest, *line = strtok_r(text.data, "\n", &rest);
   for (; line; line = strtok_r(NULL, "\n", &rest)) {
     json_error_t error;
     json_t *row = json_loads(line, JSON_REJECT_DUPLICATES, &error);
-    if (!row) fail_msg("captain.jsonl:%d: %s", (int)json_array_size(rows) + 1, error.text);
+    if (!row) fail_msg("%s:%d: %s", name, (int)json_array_size(rows) + 1, error.text);
     json_array_append_new(rows, row);
   }
   buffer_release(&text);
   return rows;
 }
+
+static json_t *read_rows(void) { return read_rows_of("captain.jsonl"); }
 
 static const char *message_content(const json_t *row, size_t index, const char *role) {
   const json_t *message = json_array_get(json_object_get(row, "messages"), index);
@@ -139,6 +143,64 @@ static void demo_asks_only_questions_that_were_not_trained(void **state) {
   json_decref(rows);
 }
 
+// ---- Preference training
+
+enum { BRIEF = 70, LONG_WINDED = 150 };
+
+static void check_new(json_t *seen, const char *text, const char *name, size_t row) {
+  if (json_object_get(seen, text)) fail_msg("%s:%d: again: %s", name, (int)row + 1, text);
+  json_object_set_new(seen, text, json_true());
+}
+
+static const char *reply_of(const json_t *row, const char *field) {
+  const json_t *reply = json_object_get(row, field);
+  assert_string_equal(json_string_value(json_object_get(reply, "role")), "assistant");
+  return json_string_value(json_object_get(reply, "content"));
+}
+
+static void the_better_reply_is_the_brief_one(void **state) {
+  (void)state;
+  json_t *pairs = read_rows_of("brief-pairs.jsonl"), *marks = read_rows_of("brief-marks.jsonl"), *seen = json_object(), *row;
+  size_t i, good = 0;
+  assert_int_equal(json_array_size(pairs), 60);
+  assert_int_equal(json_array_size(marks), 60);
+  json_array_foreach(pairs, i, row) {
+    check_new(seen, message_content(row, 0, "user"), "brief-pairs.jsonl", i);
+    assert_true(strlen(reply_of(row, "chosen")) <= BRIEF);
+    assert_true(strlen(reply_of(row, "rejected")) >= LONG_WINDED);
+  }
+  json_object_clear(seen);
+  json_array_foreach(marks, i, row) {
+    check_new(seen, message_content(row, 0, "user"), "brief-marks.jsonl", i);
+    size_t length = strlen(message_content(row, 1, "assistant"));
+    bool is_good = json_is_true(json_object_get(row, "label"));
+    assert_true(is_good ? length <= BRIEF : length >= LONG_WINDED);
+    good += is_good;
+  }
+  assert_int_equal(good, 30);
+  json_decref(seen), json_decref(pairs), json_decref(marks);
+}
+
+// With the tiny model's vocabulary in place of the demo's, which may not be here.
+static void check_rows_of(const char *recipe, const char *data, const char *words) {
+  Buffer output = {0};
+  char *folder = temporary_folder();
+  int code = run_program(&output,
+                         "preprocess '" EXAMPLES "/%s' --debug 1 --base_model '%s/data/tiny-hf' --datasets.0.path '" EXAMPLES
+                         "/%s' --dataset_prepared_path '%s/prepared' --sequence_len 2048",
+                         recipe, TESTS_DIR, data, folder);
+  if (code != 0 || !strstr(output.data, "rows: 60 read, 54 kept") || !strstr(output.data, words)) fail_msg("%s: %s", recipe, output.data);
+  buffer_release(&output);
+  assert_ok(directory_remove(folder));
+  free(folder);
+}
+
+static void preference_examples_use_every_row(void **state) {
+  (void)state;
+  check_rows_of("dpo.yml", "brief-pairs.jsonl", "assistant\nchosen: [[");
+  check_rows_of("kto.yml", "brief-marks.jsonl", "desirable: [[");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(each_example_validates),
@@ -146,6 +208,8 @@ int main(void) {
       cmocka_unit_test(captain_answers_all_have_his_form),
       cmocka_unit_test(captain_is_never_asked_or_answers_the_same_twice),
       cmocka_unit_test(demo_asks_only_questions_that_were_not_trained),
+      cmocka_unit_test(the_better_reply_is_the_brief_one),
+      cmocka_unit_test(preference_examples_use_every_row),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

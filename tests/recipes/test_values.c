@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "core/file.h"
+#include "core/text.h"
 #include "recipes/schema.h"
 #include "tests/support/recipe.h"
 #include "tests/support/test.h"
@@ -307,7 +308,9 @@ static void types_of_preference_training_validate_with_rl_and_are_noticed_withou
   (void)state;
   for (int i = 0; preference_type_words[i]; i++) {
     assert_ok(parse_type(preference_type_words[i], "rl: dpo\n"));
-    assert_int_equal(recipe.remark_count, 0);
+    bool says_nothing = text_starts_with(preference_type_words[i], "user_defined");
+    assert_int_equal(recipe.remark_count, says_nothing);
+    if (says_nothing) assert_non_null(strstr(recipe.remarks[0].message, "as a mapping"));
     assert_ok(parse_type(preference_type_words[i], ""));
     assert_int_equal(recipe.remark_count, 1);
     assert_non_null(strstr(recipe.remarks[0].message, "set rl: dpo"));
@@ -316,6 +319,42 @@ static void types_of_preference_training_validate_with_rl_and_are_noticed_withou
   assert_ok(parse_type("alpaca", "rl: kto\n"));
   assert_int_equal(recipe.remark_count, 1);
   assert_non_null(strstr(recipe.remarks[0].message, "alpaca has no pairs for rl: kto"));
+}
+
+// What `train` says of a type beside what it says of `rl` itself.
+static void check_fit(const char *type, const char *rl, const char *reason) {
+  char *top = memory_format("rl: %s\n", rl);
+  assert_ok(parse_type(type, top));
+  Status status = recipe_check_trainable(&recipe);
+  const char *told = status == STATUS_OK ? NULL : strstr(status_message(), "datasets.0.type");
+  if (reason) {
+    assert_non_null(told);
+    assert_non_null(strstr(told, reason));
+  } else {
+    assert_null(told);
+  }
+  free(top);
+}
+
+static void types_of_preference_training_go_with_their_methods(void **state) {
+  (void)state;
+  static const char *const paired[] = {"dpo", "ipo", "simpo", "orpo"};
+  for (int m = 0; m < 4; m++)
+    for (int i = 0; pair_type_words[i]; i++)
+      check_fit(pair_type_words[i], paired[m], text_starts_with(pair_type_words[i], "user_defined") ? "as a mapping" : NULL);
+  for (int i = 0; preference_type_words[i]; i++) {
+    const char *type = preference_type_words[i];
+    bool goes = word_is_in(kto_type_words, type);
+    check_fit(type, "kto",
+              text_starts_with(type, "user_defined") ? "as a mapping"
+              : goes                                 ? NULL
+                                                     : "does not go with rl: kto; there are chat_template,");
+  }
+  for (int i = 0; kto_type_words[i]; i++) assert_true(word_is_in(dataset_type_words, kto_type_words[i]));
+  check_fit("chatml.icr", "kto", "chatml.argilla");
+  check_fit("alpaca", "dpo", "does not go with rl: dpo; there are chat_template,");
+  check_fit("", "dpo", NULL);
+  check_fit("{field_prompt: q}", "orpo", NULL);
 }
 
 static void types_that_nobody_has_are_refused(void **state) {
@@ -387,6 +426,7 @@ int main(void) {
       cmocka_unit_test(types_that_are_built_validate_and_train),
       cmocka_unit_test(types_that_do_not_work_validate_and_train_says_why),
       cmocka_unit_test(types_of_preference_training_validate_with_rl_and_are_noticed_without),
+      cmocka_unit_test(types_of_preference_training_go_with_their_methods),
       cmocka_unit_test(types_that_nobody_has_are_refused),
       cmocka_unit_test(keys_of_methods_that_are_not_built_validate_and_train_names_them),
       cmocka_unit_test(every_optimiser_and_schedule_validates_and_train_names_those_that_are_not_built),
