@@ -99,7 +99,7 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
   int64_t bytes = adapter->size * (int64_t)sizeof(float);
   TRY(backend->allocate((void **)&adapter->data, bytes, "the adapter", backend));
   if (trainable) TRY(backend->allocate((void **)&adapter->gradient, bytes, "the adapter's gradients", backend));
-  adapter_set_data(adapter, adapter->data);
+  (void)adapter_set_data(adapter, adapter->data);
   int64_t offset = 0;
   for (int i = 0; trainable && i < adapter->tensor_count; i++) {
     Parameter *parameter = adapter->tensors[i].parameter;
@@ -168,13 +168,15 @@ void adapter_set_enabled(Adapter *adapter, bool enabled) {
   for (int i = 0; i < adapter->count; i++) adapter->pairs[i].enabled = enabled;
 }
 
-void adapter_set_data(Adapter *adapter, float *data) {
+float *adapter_set_data(Adapter *adapter, float *data) {
+  float *before = adapter->tensor_count ? adapter->tensors[0].parameter->data : NULL;
   int64_t offset = 0;
   for (int i = 0; i < adapter->tensor_count; i++) {
     Parameter *parameter = adapter->tensors[i].parameter;
     parameter->data = data + offset;
     offset += parameter->rows * parameter->columns;
   }
+  return before;
 }
 
 void adapter_set_dropout(Adapter *adapter, double dropout) {

@@ -55,8 +55,9 @@ Status adapter_open(Adapter **out, Model *model, const char *const *paths, const
 void adapter_close(Adapter *adapter);  // empties the slots
 
 void adapter_set_enabled(Adapter *adapter, bool enabled);  // off: the base's logits, bit for bit
-// Computes with the values of another buffer [size] of the device, laid out like the adapter's own, until it is told otherwise.
-void adapter_set_data(Adapter *adapter, float *data);
+// Computes with the values of another buffer [size] of the device, laid out like the adapter's own, until it is told otherwise. Returns the
+// one before. Files are written of these values, too.
+float *adapter_set_data(Adapter *adapter, float *data);
 void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
 // Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.

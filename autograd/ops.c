@@ -1,5 +1,6 @@
 // The small operations: embedding, rotary positions, gated activation, soft caps, gathering of rows.
 #include <assert.h>
+#include <math.h>
 
 #include "autograd/ops.h"
 
@@ -139,6 +140,43 @@ Tensor *op_gather_rows(Tape *tape, Tensor *x, Tensor *rows) {
   node->inputs[0] = x;
   node->inputs[1] = rows;
   node->outputs[0] = tape_tensor(tape, rows->rows, x->columns, x->type);
+  node_finish(node, false);
+  return node->outputs[0];
+}
+
+typedef struct NoiseAttributes {
+  const AttentionSpan *spans;
+  int64_t span_count;
+  float magnitude;
+} NoiseAttributes;
+
+static void noise_forward(Node *node, Tape *tape) {
+  const NoiseAttributes *attributes = node->attributes;
+  const Tensor *x = node->outputs[0];
+  for (int64_t s = 0; s < attributes->span_count; s++) {
+    const AttentionSpan *span = &attributes->spans[s];
+    int64_t count = (span->query_end - span->query_begin) * x->columns;
+    // As the streams of dropout are, but for bit 23: adapters are fewer.
+    uint64_t stream = 1ull << 63 | tape->dropout_stream << 24 | 1u << 23 | (uint64_t)s;
+    if (count > 0)
+      tape->backend->kernels->add_uniform((float *)x->data + span->query_begin * x->columns, count,
+                                          attributes->magnitude / sqrtf((float)count), tape->dropout_seed, stream, tape->backend);
+  }
+}
+
+static void noise_backward(Node *node, Tape *tape) {
+  const Tensor *x = node->inputs[0], *y = node->outputs[0];
+  if (!node->shares_gradient) tape->backend->kernels->add(x->gradient, y->gradient, 1, y->rows * y->columns, tape->backend);
+}
+
+static const Op noise_op = {.name = "noise", .forward = noise_forward, .backward = noise_backward, .aliased_input = 1, .is_in_place = true};
+
+Tensor *op_noise(Tape *tape, Tensor *x, const AttentionSpan *spans, int64_t span_count, float magnitude) {
+  NoiseAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = (NoiseAttributes){.spans = spans, .span_count = span_count, .magnitude = magnitude};
+  Node *node = tape_node(tape, &noise_op, attributes);
+  node->inputs[0] = x;
+  node->outputs[0] = tape_tensor(tape, x->rows, x->columns, x->type);
   node_finish(node, false);
   return node->outputs[0];
 }

@@ -24,6 +24,10 @@ typedef struct LowRank {
 // y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
 Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
 
+// In training, noise of NEFTune (Jain et al. 2023, arXiv 2310.05914) in x's place, which nothing else may read: rows begin .. end-1 of each
+// span, float32, get magnitude / sqrt(their number * columns) times uniform numbers in [-1, 1) by the tape's dropout seed and stream.
+Tensor *op_noise(Tape *tape, Tensor *x, const AttentionSpan *spans, int64_t span_count, float magnitude);
+
 // y = norm(x) + residual (NULL: none; else a float32 tensor, and y is float32, too). x->columns is a multiple of norm->columns: each group
 // of them (a head) is normalised apart. Saves x. `norm` is copied.
 Tensor *op_norm(Tape *tape, Tensor *x, const NormSettings *norm, Tensor *residual);

@@ -80,6 +80,10 @@ static void run_dropout(void *argument) {
   const Elements *s = argument;
   s->kernels->dropout(s->a, s->b, FLOAT_32, s->count, 0.1f, 1, 2, false, s->backend);
 }
+static void run_add_uniform(void *argument) {
+  const Elements *s = argument;
+  s->kernels->add_uniform(s->a, s->count, 0.1f, 1, 2, s->backend);
+}
 static void run_embedding_forward(void *argument) {
   const Elements *s = argument;
   Matrix w = matrix_f32(s->b, s->rows, s->columns);
@@ -138,6 +142,7 @@ static const struct {
     {"router_backward", run_router_backward, 2},
     {"copy_heads", run_copy_heads, 2},
     {"dropout", run_dropout, 2},
+    {"add_uniform", run_add_uniform, 2},
     {"embedding_forward", run_embedding_forward, 2},
     {"gather_rows", run_gather_rows, 2},
     {"scatter_rows", run_scatter_rows, 3},

@@ -112,7 +112,8 @@ static Status train_once(Trainee *trainee, uint64_t number) {
   OptimizerReport report;
   backend->kernels->fill(adapter->gradient, 0, adapter->size, backend);
   float scale = (float)(1.0 / (double)trainee->batch.trained_tokens);
-  TRY(step_run(&trainee->step, &trainee->batch, TAPE_TRAIN, scale, 1, number));
+  step_seed(&trainee->step, 1, number);
+  TRY(step_run(&trainee->step, &trainee->batch, TAPE_TRAIN, scale));
   TRY(step_loss(&nll, &trainee->step));
   return optimizer_step(trainee->optimizer, adapter->data, adapter->gradient, 2e-4, nll * scale, &report);
 }

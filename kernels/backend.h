@@ -115,6 +115,8 @@ typedef struct Kernels {
   // accumulate adds to y. The same call with dy for x is its backward.
   void (*dropout)(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                   Backend *backend);
+  // y[i] += magnitude * u_i, u_i uniform in [-1, 1), a function of (seed, stream, i) alone: (philox word i >> 8) / 2^23 - 1.
+  void (*add_uniform)(float *y, int64_t count, float magnitude, uint64_t seed, uint64_t stream, Backend *backend);
 
   // y[i] = x[rows[i]] (gather); y[rows[i]] += x[i] (scatter, distinct rows)
   void (*gather_rows)(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);

@@ -413,6 +413,14 @@ static bool dropout(Side *side) {
   return true;
 }
 
+static bool add_uniform(Side *side) {
+  if (side->index >= COUNT_OF(counts)) return false;
+  int64_t count = counts[side->index];
+  SAY("%d values", (int)count);
+  side->kernels->add_uniform(side_output(side, OUTPUT_FLOATS, count, 0), count, 0.7f, 1, 2, side->backend);
+  return true;
+}
+
 static bool gather_rows(Side *side) {
   if (side->index >= 2) return false;
   int64_t columns = side->index ? 67 : 256;
@@ -523,6 +531,7 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(experts_backward, true),
     KERNEL(copy_heads, true),
     KERNEL(dropout, true),
+    KERNEL(add_uniform, false),
     KERNEL(gather_rows, true),
     KERNEL(scatter_rows, true),
     KERNEL(fill, false),

@@ -73,6 +73,7 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   Tensor *rows = takes_rows ? tape_input(tape, input->rows, input->row_count, 1) : NULL;
   if (rows && !input->cache) last = wanted_queries(tape, c, input, rows, &positions);
   Tensor *h = op_embedding(tape, ids, &model->embedding, model->family->scales_embedding ? (float)sqrt((double)c->hidden) : 1);
+  if (input->noise > 0 && tape->mode == TAPE_TRAIN) h = op_noise(tape, h, input->spans, input->span_count, input->noise);
   for (int i = 0; i < c->layers; i++) {
     tape_segment(tape);
     h = attention_block(tape, model, &model->layers[i], input->cache ? &input->cache[i] : NULL, h, &positions,

@@ -82,6 +82,7 @@ typedef struct DecoderInput {
   int64_t context;  // with a cache: the tokens that it has room for, by which RoPE is chosen where it depends on the length
   const int32_t *rows;  // the tokens whose hidden state is wanted, ascending; NULL: all
   int64_t row_count;
+  float noise;  // of training: NEFTune's alpha; 0: none
 } DecoderInput;
 
 // Adds the decoder to the tape, one segment a layer, and returns the hidden states after the last norm,

@@ -138,6 +138,7 @@ typedef struct Recipe {
   bool lr_quadratic_warmup;
   StringList lr_groups;  // each as JSON
   double embedding_lr, embedding_lr_scale, neftune_noise_alpha;
+  double ema_decay;  // 0: no average
 
   // Memory and precision
   char *bf16;  // "auto", "true", "false", "full"

@@ -10,7 +10,7 @@ static Status likelihood_of(Evaluation *evaluation, Run *run, const BatchPlan *p
   for (int64_t i = 0; i < plan->batch_count; i++) {
     double nll = 0;
     batch_fill(batch, plan, i);
-    TRY(step_run(&run->step, batch, TAPE_FORWARD, 0, 0, 0));
+    TRY(step_run(&run->step, batch, TAPE_FORWARD, 0));
     TRY(step_loss(&nll, &run->step));
     sum += nll;
     tokens += batch->trained_tokens;

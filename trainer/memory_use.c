@@ -14,7 +14,7 @@ int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
   bool is_own = !run->backend->describe_memory;  // else the device has a table of its own
   const MemoryPart all[MEMORY_PURPOSES] = {
       {"base weights", model_mapped_bytes(run->model) + run->model->nf4_bytes},
-      {"adapter", is_own ? values : 0},
+      {"adapter", is_own ? values * (1 + (run->average.values != NULL) + (run->preference && run->preference->start)) : 0},
       {"adapter's gradients", is_own ? values : 0},
       {"optimiser", is_own ? optimizer_state_bytes(run->optimizer) : 0},
       {"activations and their gradients", is_own ? run->step.tape.block_bytes : 0},

@@ -80,11 +80,11 @@ static void sum_replies(ReplyScore *replies, const Batch *batch, const Likelihoo
 static Status score(ReplyScore *replies, Preference *preference, const Batch *batch, bool is_reference) {
   Likelihood likelihood;
   Adapter *adapter = preference->adapter;
-  float *own = adapter->data;
-  if (is_reference && preference->start) adapter_set_data(adapter, preference->start);
+  float *own = NULL;
+  if (is_reference && preference->start) own = adapter_set_data(adapter, preference->start);
   else if (is_reference) adapter_set_enabled(adapter, false);
   Status status = step_likelihood(&likelihood, preference->step, batch, TAPE_FORWARD);
-  if (is_reference && preference->start) adapter_set_data(adapter, own);
+  if (own) (void)adapter_set_data(adapter, own);
   else if (is_reference) adapter_set_enabled(adapter, true);
   if (status == STATUS_OK) sum_replies(replies, batch, &likelihood, is_reference);
   return status;

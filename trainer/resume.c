@@ -16,6 +16,7 @@ static void hash_recipe(char hex[65], const Run *run) {
                 r->adam_beta2, r->adam_epsilon, r->weight_decay, r->max_grad_norm, r->learning_rate);
   buffer_format(&text, "schedule %d %lld %lld %.17g %.17g\n", run->schedule.kind, (long long)run->schedule.steps,
                 (long long)run->schedule.warmup_steps, run->schedule.cosine_min_ratio, run->schedule.cosine_constant_ratio);
+  buffer_format(&text, "average %.17g noise %.17g\n", r->ema_decay, r->neftune_noise_alpha);
   if (r->rl) {
     buffer_format(&text, "%s beta %.17g %.17g smoothing %.17g nll %.17g %.17g margin %.17g kto %.17g %.17g reference %s\n", r->rl,
                   r->rl_beta, r->orpo_alpha, r->dpo_label_smoothing, r->rpo_alpha, r->cpo_alpha, r->simpo_gamma, r->kto_desirable_weight,
@@ -49,6 +50,7 @@ int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run) {
   int count = 0;
   const Optimizer *optimizer = run->optimizer;
   arrays[count++] = (CheckpointArray){"parameters", run->adapter->data, run->adapter->size, HDF5_F32};
+  if (run->average.values) arrays[count++] = (CheckpointArray){"average", run->average.values, run->adapter->size, HDF5_F32};
   for (int i = 0; i < optimizer->method->state_count; i++) {
     const OptimizerState *state = &optimizer->method->states[i];
     Hdf5Type type = state->kind == STATE_CODES ? HDF5_U8 : HDF5_F32;

@@ -268,12 +268,14 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   run->rows_bytes = memory_private_bytes() - before;
   TRY(open_adapter(run));
   TRY(open_optimizer(run));
+  TRY(average_open(&run->average, run->adapter, recipe->ema_decay));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
   FloatType activations;
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
   step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
+  run->step.noise = (float)recipe->neftune_noise_alpha;
   TRY(open_preference(run));
   TRY(check_metric(run));
   step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);
@@ -289,6 +291,7 @@ void run_close(Run *run) {
   free(run->train_reference);
   free(run->eval_reference);
   if (run->step.model) step_free(&run->step);
+  average_close(&run->average);
   optimizer_free(run->optimizer);
   adapter_close(run->adapter);
   batch_release(&run->largest);

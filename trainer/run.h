@@ -9,6 +9,7 @@
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "recipes/recipe.h"
+#include "trainer/average.h"
 #include "trainer/checkpoint.h"
 #include "trainer/metrics.h"
 #include "trainer/preference.h"
@@ -27,6 +28,7 @@ typedef struct Run {
   BatchOptions batch_options, eval_options;
   Adapter *adapter;
   Optimizer *optimizer;
+  Average average;
   Schedule schedule;
   Step step;
   Preference *preference;  // NULL: supervised training
@@ -47,7 +49,7 @@ void run_close(Run *run);
 Status run_read_rows(Run *run, int64_t epoch);
 // Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.
 Status run_resume(TrainerState *state, Run *run);
-enum { RUN_ARRAYS = 1 + OPTIMIZER_STATE_LIMIT };
+enum { RUN_ARRAYS = 2 + OPTIMIZER_STATE_LIMIT };
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
 double run_dropout(const Run *run);  // of training
 // Over the evaluation rows, with dropout off.

@@ -141,7 +141,8 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
                         .key_rows = step->key_count > batch->tokens ? step->key_rows : NULL,
                         .key_count = step->key_count,
                         .rows = step->rows,
-                        .row_count = labelled};
+                        .row_count = labelled,
+                        .noise = step->noise};
   Tensor *hidden = decoder_hidden(tape, step->model, &input);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
   const Matrix *head = &step->model->head.weight;
@@ -210,11 +211,14 @@ static Status run_forward(Step *step, const Batch *batch, int64_t labelled, Tape
   return STATUS_OK;
 }
 
-Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed, uint64_t dropout_stream) {
+void step_seed(Step *step, uint64_t seed, uint64_t number) {
+  step->tape.dropout_seed = seed;
+  step->tape.dropout_stream = number;
+}
+
+Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
-  step->tape.dropout_seed = dropout_seed;
-  step->tape.dropout_stream = dropout_stream;
   TRY(run_forward(step, batch, labelled, mode, gradient_scale));
   if (mode == TAPE_TRAIN) tape_backward(&step->tape);
   step->loss_count += labelled;

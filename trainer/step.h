@@ -19,6 +19,7 @@ typedef struct Step {
   int64_t budget_bytes;  // for the activations and gradients of a micro-batch
   int recomputed_layers;  // of the last micro-batch
   bool is_likelihood;  // training is by step_likelihood
+  float noise;  // NEFTune's alpha
   // private: the micro-batch in the form that the graph reads
   AttentionSpan *spans;
   int64_t span_count;
@@ -42,10 +43,13 @@ void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batche
 // step: STATUS_NO_SPACE with the remedy.
 Status step_reserve(Step *step, const Batch *batch, TapeMode mode);
 
+// The random numbers of the next micro-batch that trains: a seed, and its number in the run.
+void step_seed(Step *step, uint64_t seed, uint64_t number);
+
 // In TAPE_TRAIN mode the gradient of gradient_scale * nll, the sum of -log p over the batch's trained tokens, is added to the adapter's.
-// dropout_stream: the micro-batch's number in the run. STATUS_NO_SPACE when it cannot fit. A device is not waited for: while it is at this
+// STATUS_NO_SPACE when it cannot fit. A device is not waited for: while it is at this
 // micro-batch, the next is planned and queued.
-Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale, uint64_t dropout_seed, uint64_t dropout_stream);
+Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale);
 
 // *nll: the sum over the micro-batches that ran since it was last asked for. Waits for them; STATUS_FAILED when the device has failed.
 Status step_loss(double *nll, Step *step);

@@ -56,6 +56,11 @@ static Status open_epoch(Loop *loop) {
   return STATUS_OK;
 }
 
+static void seed_micro_batch(Loop *loop, int64_t index) {
+  const Recipe *recipe = loop->run->recipe;
+  step_seed(&loop->run->step, (uint64_t)recipe->seed, (uint64_t)(loop->state.step * recipe->gradient_accumulation_steps + index));
+}
+
 // The micro-batches of a step from likelihoods: queued without a wait, then their losses are read.
 static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
   (void)figures;
@@ -63,8 +68,8 @@ static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_
   double sum;
   float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
   for (int64_t i = 0; i < count; i++) {
-    uint64_t number = (uint64_t)(loop->state.step * run->recipe->gradient_accumulation_steps + i);
-    TRY(step_run(&run->step, &loop->batches[i], TAPE_TRAIN, scale, (uint64_t)run->recipe->seed, number));
+    seed_micro_batch(loop, i);
+    TRY(step_run(&run->step, &loop->batches[i], TAPE_TRAIN, scale));
   }
   TRY(step_loss(&sum, &run->step));
   loop->loss = trained ? sum / (double)trained : 0;
@@ -78,9 +83,11 @@ static Status run_preference(Figures *figures, Loop *loop, int64_t count, int64_
   PreferenceShare share = {0};
   PreferenceSums sums = {0};
   for (int64_t i = 0; i < count; i++) preference_count(&share, run->preference, &loop->batches[i]);
-  for (int64_t i = 0; i < count; i++)
+  for (int64_t i = 0; i < count; i++) {
+    seed_micro_batch(loop, i);
     TRY(preference_run(&sums, run->preference, &loop->plan, loop->state.micro_batch + i, &loop->batches[i], TAPE_TRAIN, &share,
                        run->optimizer->loss_scale.value, run->train_reference));
+  }
   loop->loss = preference_mean_loss(&sums, &share, run->preference);
   preference_figures(figures, &sums, &share, run->preference);
   return STATUS_OK;
@@ -104,6 +111,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
              (long long)loop->state.step + 1, run->optimizer->loss_scale.value);
   else if (report.skipped)
     log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
+  if (!report.skipped) average_update(&run->average);
   double epoch_share = (double)(loop->state.micro_batch + count) / (double)loop->plan.batch_count;
   loop->state.step++;
   loop->state.micro_batch += count;
@@ -128,7 +136,10 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
 
 static Status write_adapter(const char *folder, void *context) {
   const Run *run = context;
-  return adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+  average_show(&run->average, true);
+  Status status = adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+  average_show(&run->average, false);
+  return status;
 }
 
 static Status save_checkpoint(Loop *loop) {
@@ -148,7 +159,10 @@ static Status save_checkpoint(Loop *loop) {
 }
 
 static Status evaluate(Loop *loop) {
-  TRY(run_evaluate(&loop->evaluation, loop->run));
+  average_show(&loop->run->average, true);
+  Status status = run_evaluate(&loop->evaluation, loop->run);
+  average_show(&loop->run->average, false);
+  TRY(status);
   train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
   TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
   return stopping_evaluation(&loop->verdict, &loop->state, loop->run->recipe, &loop->evaluation);
@@ -231,6 +245,7 @@ static Status train_loop(Loop *loop) {
     log_info("stopped early: %lld evaluations in a row were no better than that of step %lld", (long long)loop->state.stale_evaluations,
              (long long)loop->state.best_step);
   TRY(load_best(loop));
+  average_show(&run->average, true);
   if (run->options.profile) tell_profile(loop);
   return run_export(run, loop->loss, loop->evaluation.loss);
 }

@@ -49,6 +49,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_experts_backward ISA_NAME(cpu_experts_backward)
 #define cpu_copy_heads ISA_NAME(cpu_copy_heads)
 #define cpu_dropout ISA_NAME(cpu_dropout)
+#define cpu_add_uniform ISA_NAME(cpu_add_uniform)
 #define cpu_gather_rows ISA_NAME(cpu_gather_rows)
 #define cpu_scatter_rows ISA_NAME(cpu_scatter_rows)
 #define cpu_fill ISA_NAME(cpu_fill)
@@ -94,6 +95,7 @@ void cpu_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_step, in
                     Backend *backend);
 void cpu_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                  Backend *backend);
+void cpu_add_uniform(float *y, int64_t count, float magnitude, uint64_t seed, uint64_t stream, Backend *backend);
 void cpu_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 void cpu_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 void cpu_fill(float *y, float value, int64_t count, Backend *backend);

@@ -30,6 +30,7 @@ const Kernels ISA_NAME(kernels) = {
     .experts_backward = cpu_experts_backward,
     .copy_heads = cpu_copy_heads,
     .dropout = cpu_dropout,
+    .add_uniform = cpu_add_uniform,
     .gather_rows = cpu_gather_rows,
     .scatter_rows = cpu_scatter_rows,
     .fill = cpu_fill,

@@ -99,6 +99,26 @@ void cuda_dropout(void *y, const void *x, FloatType type, int64_t count, float p
   });
 }
 
+// y_i += magnitude u_i, u_i by the top 24 bits of a word.
+__global__ void __launch_bounds__(THREADS) noise_kernel(float *y, int64_t count, float magnitude, uint64_t seed, uint64_t stream,
+                                                        bool is_packed) {
+  constexpr int N = PACKET<float>;
+  for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
+    float values[N];
+    uint32_t words[4];
+    load_floats<N>(values, y + i, count - i, is_packed);
+    random_words(words, seed, stream, static_cast<uint64_t>(i) / 4);
+    UNROLL for (int j = 0; j < N; j++) values[j] += magnitude * (static_cast<float>(words[j] >> 8) * 0x1p-23f - 1.0f);
+    store_floats<N>(y + i, values, count - i, is_packed);
+  }
+}
+
+void cuda_add_uniform(float *y, int64_t count, float magnitude, uint64_t seed, uint64_t stream, Backend *backend) {
+  Device *device = device_of(backend);
+  if (count > 0)
+    LAUNCH(device, noise_kernel, loop_blocks(device, count, PACKET<float>), THREADS, 0, y, count, magnitude, seed, stream, is_aligned(y));
+}
+
 // Rows of whole T, `columns` of them, whatever they mean.
 template <typename T>
 __global__ void __launch_bounds__(THREADS) gather_kernel(T *y, const T *x, const int32_t *rows, int64_t columns) {

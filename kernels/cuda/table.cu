@@ -26,6 +26,7 @@ extern "C" const Kernels kernels_cuda = {
     .experts_backward = cuda_experts_backward,
     .copy_heads = cuda_copy_heads,
     .dropout = cuda_dropout,
+    .add_uniform = cuda_add_uniform,
     .gather_rows = cuda_gather_rows,
     .scatter_rows = cuda_scatter_rows,
     .fill = cuda_fill,

@@ -72,6 +72,7 @@ void reference_copy_heads(Rows y, int64_t y_head_step, Rows x, int64_t x_head_st
                           bool accumulate, Backend *backend);
 void reference_dropout(void *y, const void *x, FloatType type, int64_t count, float p, uint64_t seed, uint64_t stream, bool accumulate,
                        Backend *backend);
+void reference_add_uniform(float *y, int64_t count, float magnitude, uint64_t seed, uint64_t stream, Backend *backend);
 
 void reference_gather_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);
 void reference_scatter_rows(void *y, const void *x, FloatType type, const int32_t *rows, int64_t n, int64_t columns, Backend *backend);

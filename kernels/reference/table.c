@@ -27,6 +27,7 @@ const Kernels kernels_scalar = {
     .experts_backward = reference_experts_backward,
     .copy_heads = reference_copy_heads,
     .dropout = reference_dropout,
+    .add_uniform = reference_add_uniform,
     .gather_rows = reference_gather_rows,
     .scatter_rows = reference_scatter_rows,
     .fill = reference_fill,

@@ -223,6 +223,78 @@ static void activations_without_a_gate_and_capped_logits_have_the_gradient_of_fi
   check_body(ungated_body, 3, NULL);
 }
 
+// Rows in another order, some of them twice.
+static Tensor *repeated_body(Tape *tape, Tensor *x, Tensor *h, const Fixture *f) {
+  static const int32_t order[] = {0, 1, 2, 3, 4, 2, 3, 5, 6, 7, 8, 12, 9, 10, 11, 6, 12};
+  static const int32_t kept[TOKENS] = {0, 2, 3, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16};  // without some, with both copies of others
+  (void)h;
+  NormSettings norm = {.weight = f->norm_weight, .columns = HIDDEN, .epsilon = 1e-5f};
+  RepeatedRows rows = repeated_rows(tape, order, sizeof order / sizeof *order, TOKENS);
+  Tensor *repeated = op_repeat_rows(tape, op_norm(tape, x, &norm, NULL), &rows);
+  return op_norm(tape, op_gather_rows(tape, repeated, tape_input(tape, kept, TOKENS, 1)), &norm, NULL);
+}
+
+static void repeated_rows_have_the_gradient_of_finite_differences(void **state) {
+  (void)state;
+  check_body(repeated_body, 0, NULL);
+}
+
+static const AttentionSpan noise_spans[] = {{0, 5, 0, 5}, {5, TOKENS, 5, TOKENS}};
+
+static Tensor *noise_body(Tape *tape, Tensor *x, Tensor *h, const Fixture *f) {
+  NormSettings norm = {.weight = f->norm_weight, .columns = HIDDEN, .epsilon = 1e-5f};
+  tape->dropout_seed = 3;
+  return op_norm(tape, op_noise(tape, op_norm(tape, x, &norm, h), noise_spans, 2, 5), &norm, NULL);
+}
+
+static void noise_lets_the_gradient_through(void **state) {
+  (void)state;
+  check_body(noise_body, 0, NULL);
+}
+
+static void embed_with_noise(float out[TOKENS * HIDDEN], Fixture *f, float magnitude, uint64_t stream) {
+  Tape tape;
+  tape_new(&tape, f->backend);
+  tape_begin(&tape, TAPE_TRAIN);
+  tape.dropout_seed = 3;
+  tape.dropout_stream = stream;
+  Tensor *x = op_embedding(&tape, tape_input(&tape, f->ids, TOKENS, 1), &f->embedding, 1);
+  x = op_noise(&tape, x, noise_spans, 2, magnitude);
+  tape_keep(x);
+  tape_plan(&tape, 0);
+  assert_ok(tape_reserve(&tape));
+  tape_forward(&tape);
+  tape_read(out, &tape, x);
+  tape_free(&tape);
+}
+
+// As large as alpha / sqrt(length * hidden) allows in each document, and other numbers for each document and micro-batch.
+static void noise_is_uniform_within_its_bound(void **state) {
+  (void)state;
+  Fixture f;
+  open_fixture(&f, 2);
+  float plain[TOKENS * HIDDEN], first[TOKENS * HIDDEN], again[TOKENS * HIDDEN], second[TOKENS * HIDDEN];
+  embed_with_noise(plain, &f, 0, 0);
+  embed_with_noise(first, &f, 5, 0);
+  embed_with_noise(again, &f, 5, 0);
+  embed_with_noise(second, &f, 5, 1);
+  assert_memory_equal(first, again, sizeof first);
+  for (int s = 0; s < 2; s++) {
+    double largest = 0, squares = 0, moved = 0, bound = 5 / sqrt((double)(noise_spans[s].query_end - noise_spans[s].query_begin) * HIDDEN);
+    int64_t begin = noise_spans[s].query_begin * HIDDEN, end = noise_spans[s].query_end * HIDDEN;
+    for (int64_t i = begin; i < end; i++) {
+      double noise = (double)first[i] - plain[i];
+      largest = fmax(largest, fabs(noise));
+      squares += noise * noise / (double)(end - begin);
+      moved += first[i] != second[i];
+    }
+    assert_true(largest <= bound * 1.001 && largest > 0.9 * bound);
+    assert_true(fabs(sqrt(squares) - bound / sqrt(3)) < 0.15 * bound);
+    assert_true(moved > 0.9 * (double)(end - begin));
+  }
+  close_fixture(&f);
+}
+
 // Every pass forward counts once, and what is recomputed for the backward pass not again.
 static void totals_count_every_token_once(void **state) {
   (void)state;
@@ -269,6 +341,9 @@ int main(void) {
       cmocka_unit_test(experts_have_the_gradient_of_finite_differences),
       cmocka_unit_test(experts_of_groups_have_the_gradient_of_finite_differences),
       cmocka_unit_test(activations_without_a_gate_and_capped_logits_have_the_gradient_of_finite_differences),
+      cmocka_unit_test(repeated_rows_have_the_gradient_of_finite_differences),
+      cmocka_unit_test(noise_lets_the_gradient_through),
+      cmocka_unit_test(noise_is_uniform_within_its_bound),
       cmocka_unit_test(totals_count_every_token_once),
       cmocka_unit_test(softcap_caps_in_place),
   };

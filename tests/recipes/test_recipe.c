@@ -405,7 +405,6 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
                {LORA "lr_scheduler: rex\n", "r.yml:12:1: lr_scheduler"},
                {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
                {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
-               {LORA "neftune_noise_alpha: 5\n", "neftune_noise_alpha"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
                {LORA "lora_rank_pattern: {q_proj: 4}\n", "lora_rank_pattern"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -561,8 +561,8 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count) {
   KernelCase *c = case_new(arena, op);
   c->n = count, c->alpha = op == OP_softcap ? 2.5f : -1.5f;
-  if (op != OP_fill && op != OP_softcap) put_normals(c, 0, arena, rng, count);
-  bool is_updated = op == OP_add || op == OP_softcap;
+  if (op != OP_fill && op != OP_softcap && op != OP_add_uniform) put_normals(c, 0, arena, rng, count);
+  bool is_updated = op == OP_add || op == OP_softcap || op == OP_add_uniform;
   put_output(c, 0, op == OP_sum_of_squares ? 1 : count, is_updated ? normals(arena, rng, count, 3) : NULL);
   snprintf(c->description, sizeof c->description, "count=%lld", (long long)count);
   return c;

@@ -28,7 +28,7 @@
   X(router_backward)      \
   X(experts_forward)      \
   X(experts_backward)     \
-  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(sum_of_squares)
+  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(sum_of_squares) X(add_uniform)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;

@@ -248,6 +248,10 @@ RUN(linear_cross_entropy) {
   backend->release(scratch, backend);
 }
 RUN(dropout) { k->dropout(out[0], in[0], c->type, c->n, c->alpha, CASE_SEED, CASE_STREAM, c->accumulate, backend); }
+RUN(add_uniform) {
+  (void)in;
+  k->add_uniform(out[0], c->n, c->alpha, CASE_SEED, CASE_STREAM, backend);
+}
 RUN(gather_rows) { k->gather_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
 RUN(scatter_rows) { k->scatter_rows(out[0], in[0], c->type, in[1], c->n, c->columns, backend); }
 RUN(fill) {
@@ -563,6 +567,8 @@ MAKE(sum_of_squares) {
   if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);
   return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_sum_of_squares, sizes[index]) : NULL;
 }
+
+MAKE(add_uniform) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_add_uniform, sizes[index]) : NULL; }
 
 // Which inputs and outputs are activations, as bits.
 static const struct {

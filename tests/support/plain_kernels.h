@@ -464,6 +464,14 @@ static void NAME(dropout)(REAL *const *out, const KernelCase *c) {
   }
 }
 
+static void NAME(add_uniform)(REAL *const *out, const KernelCase *c) {
+  for (int64_t i = 0; i < c->n; i++) {
+    uint32_t words[4];
+    philox(words, CASE_SEED, CASE_STREAM, (uint64_t)(i / 4));
+    out[0][i] += c->alpha * ((REAL)(words[i % 4] >> 8) * (REAL)0x1p-23 - 1);
+  }
+}
+
 static void NAME(gather_rows)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0];
   const int32_t *rows = c->inputs[1];

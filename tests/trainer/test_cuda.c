@@ -102,7 +102,8 @@ static void fill(Batch *batch, const Model *model) {
 static double run_step(Side *side, const Batch *batch, uint64_t number) {
   double nll;
   side->backend->kernels->fill(side->adapter->gradient, 0, side->adapter->size, side->backend);
-  assert_ok(step_run(&side->step, batch, TAPE_TRAIN, 1.0f / (float)batch->trained_tokens, 3, number));
+  step_seed(&side->step, 3, number);
+  assert_ok(step_run(&side->step, batch, TAPE_TRAIN, 1.0f / (float)batch->trained_tokens));
   assert_ok(step_loss(&nll, &side->step));
   return nll / (double)batch->trained_tokens;
 }
@@ -275,7 +276,7 @@ static void check_waits(const char *path) {
   device_download = side.backend->download, device_check = side.backend->check;
   side.backend->download = counted_download, side.backend->check = counted_check;
   waits = 0;
-  for (int i = 0; i < MICRO_BATCHES; i++) assert_ok(step_run(&side.step, &batch, TAPE_TRAIN, 1, 3, 0));
+  for (int i = 0; i < MICRO_BATCHES; i++) assert_ok(step_run(&side.step, &batch, TAPE_TRAIN, 1));
   const ModelConfig *config = &side.model->config;
   bool is_odd = config->experts > 0 && (config->hidden % 8 || config->expert_feed_forward % 8);
   if (waits && !is_odd) fail_msg("%s: a step waits for the device %d times before its loss is asked for", path, waits);
