@@ -28,11 +28,6 @@ void preference_turns_release(PreferenceTurns *turns) {
 
 // ---- What the recipe says
 
-// White space at the end of a turn and its marks are the template's here; what is learnt of them does not depend on the recipe.
-Status preference_chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
-  return chat_prompt_open(prompt, dataset, recipe);
-}
-
 static Status open_form(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe, ChatForm form) {
   PreferenceChat *state = prompt->state = memory_new(1, sizeof *state);
   Arena *arena = &state->chat.arena;
@@ -41,7 +36,7 @@ static Status open_form(Prompt *prompt, const DatasetRecipe *dataset, const Reci
   state->field_rejected = arena_copy_string(arena, dataset->field_rejected ? dataset->field_rejected : "rejected");
   state->field_completion = arena_copy_string(arena, dataset->field_completion ? dataset->field_completion : "completion");
   state->field_label = arena_copy_string(arena, dataset->field_label ? dataset->field_label : "label");
-  TRY(preference_chat_open(prompt, dataset, recipe));
+  TRY(chat_prompt_open(prompt, dataset, recipe));
   return prompt_need_eos(prompt);
 }
 
@@ -161,7 +156,7 @@ static Status print_alone(Buffer *out, const Rendering *rendering, const json_t 
   ChatText text = {0};
   Status status = render_reply(&text, rendering, before, reply);
   const ChatSpan *span = NULL;
-  for (int64_t s = text.count - 1; s >= 0; s--)
+  for (int64_t s = 0; s < text.count && !span; s++)
     if (text.spans[s].message == 1) span = &text.spans[s];
   if (status == STATUS_OK && !span) status = refuse_unprinted(rendering);
   if (status == STATUS_OK) {
