@@ -4,8 +4,8 @@
 //   .argilla_chat             {chosen, rejected}: conversations; the prompt is the better one without its last message
 //   .argilla (of ORPO)        the same, with the row's `prompt`, where it has one, as the user's message
 // The prompt ends with the template's generation prompt. As in Axolotl, a reply is printed behind a message of no importance, and is what
-// begins with its content there, without white space at its end: what a template prints before the content of a last reply, such as an empty
-// thought, is left out. Types of ORPO print replies with the prompt, and so do conversations of TRL's form.
+// begins with its content there, without white space at its end: what a template prints before the content of a last reply, such as
+// an empty thought, is left out. Types of ORPO print replies with the prompt, and so do conversations of TRL's form.
 #include <stdlib.h>
 #include <string.h>
 
