@@ -100,12 +100,11 @@ Status preference_label(EncodedRow *out, const json_t *row, const char *field) {
 // ---- Rows that need no strategy; the state is a ChatPrompt where there is a chat template
 
 static Status plain_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
-  TRY(prompt_need_eos(prompt));
   // Texts and tokens do without a template; conversations are told that there is none.
   bool has_template = dataset->chat_template || recipe->chat_template || tokenizer_chat_template(prompt->tokenizer);
   if (!has_template) return STATUS_OK;
   prompt->state = memory_new(1, sizeof(ChatPrompt));
-  return preference_chat_open(prompt, dataset, recipe);
+  return chat_prompt_open(prompt, dataset, recipe);
 }
 
 // The first of two names that the row has, else the first.
@@ -152,6 +151,7 @@ static Status encode_texts(EncodedRow *out, const Prompt *prompt, const json_t *
   RowText replies[REPLIES], text;
   PreferenceTexts texts = {.adds_bos = true, .adds_eos = true};
   int count = prompt->paired ? REPLIES : 1;
+  TRY(prompt_need_eos(prompt));
   for (int r = 0; r < count; r++) TRY(row_text(&replies[r], row, (prompt->paired ? pair : single)[r]));
   size_t shared = 0;
   if (!prompt->paired || json_object_get(row, "prompt")) {

@@ -34,9 +34,8 @@ typedef struct PreferenceTurns {
 
 void preference_turns_release(PreferenceTurns *turns);
 
-// Opens and closes the template of a strategy whose state begins with a ChatPrompt.
-Status preference_chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe);
-// Encodes rendered conversations of TRL's form: the template prints each reply with the prompt, and all behind that is the reply.
+// Encodes conversations of TRL's form, for a strategy whose state begins with a ChatPrompt: the template prints each reply with the prompt,
+// and all behind that is the reply.
 Status preference_encode_turns(EncodedRow *out, const Prompt *prompt, const json_t *row, const PreferenceTurns *turns);
 
 extern const PromptStrategy preference_plain, preference_chat, preference_orpo_chat, preference_chatml, preference_llama3,

@@ -4,8 +4,8 @@
 //   .argilla_chat             {chosen, rejected}: conversations; the prompt is the better one without its last message
 //   .argilla (of ORPO)        the same, with the row's `prompt`, where it has one, as the user's message
 // The prompt ends with the template's generation prompt. As in Axolotl, a reply is printed behind a message of no importance, and is what
-// begins with its content there, without white space at its end: a template that prints more before the last reply of a conversation (an empty
-// thought) does not print it here. Types of ORPO print replies with the prompt, and so do conversations of TRL's form.
+// begins with its content there, without white space at its end: what a template prints before the content of a last reply, such as
+// an empty thought, is left out. Types of ORPO print replies with the prompt, and so do conversations of TRL's form.
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,11 +28,6 @@ void preference_turns_release(PreferenceTurns *turns) {
 
 // ---- What the recipe says
 
-// White space at the end of a turn and its marks are the template's here; what is learnt of them does not depend on the recipe.
-Status preference_chat_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
-  return chat_prompt_open(prompt, dataset, recipe);
-}
-
 static Status open_form(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe, ChatForm form) {
   PreferenceChat *state = prompt->state = memory_new(1, sizeof *state);
   Arena *arena = &state->chat.arena;
@@ -41,7 +36,7 @@ static Status open_form(Prompt *prompt, const DatasetRecipe *dataset, const Reci
   state->field_rejected = arena_copy_string(arena, dataset->field_rejected ? dataset->field_rejected : "rejected");
   state->field_completion = arena_copy_string(arena, dataset->field_completion ? dataset->field_completion : "completion");
   state->field_label = arena_copy_string(arena, dataset->field_label ? dataset->field_label : "label");
-  TRY(preference_chat_open(prompt, dataset, recipe));
+  TRY(chat_prompt_open(prompt, dataset, recipe));
   return prompt_need_eos(prompt);
 }
 
@@ -161,7 +156,7 @@ static Status print_alone(Buffer *out, const Rendering *rendering, const json_t 
   ChatText text = {0};
   Status status = render_reply(&text, rendering, before, reply);
   const ChatSpan *span = NULL;
-  for (int64_t s = text.count - 1; s >= 0; s--)
+  for (int64_t s = 0; s < text.count && !span; s++)
     if (text.spans[s].message == 1) span = &text.spans[s];
   if (status == STATUS_OK && !span) status = refuse_unprinted(rendering);
   if (status == STATUS_OK) {

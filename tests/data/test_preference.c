@@ -211,6 +211,23 @@ static void no_reply_to_nothing_has_a_target_for_its_first_token(void **state) {
   data_test_end(&test);
 }
 
+// It goes with the adapter, as that of supervised conversations does.
+static void the_template_of_the_rows_is_known(void **state) {
+  (void)state;
+  static const char *const types[] = {"chat_template.default", "orpo.chat_template.argilla"};
+  for (int i = 0; i < 2; i++) {
+    DataTest test;
+    char *source, *keys = memory_format("    type: %s\n    chat_template: llama3\n", types[i]);
+    data_test_start(&test, "{}", keys, "rl: orpo\n");
+    assert_ok(dataset_open_tokenizer(&test.tokenizer, &test.recipe));
+    assert_ok(dataset_chat_template(&source, &test.recipe, test.tokenizer));
+    assert_non_null(source);
+    assert_non_null(strstr(source, "<|start_header_id|>"));
+    free(source), free(keys);
+    data_test_end(&test);
+  }
+}
+
 // ---- Filters
 
 #define PAIR(prompt, chosen, rejected) "{\"prompt_ids\": " prompt ", \"chosen_ids\": " chosen ", \"rejected_ids\": " rejected "}\n"
@@ -461,6 +478,7 @@ int main(void) {
       cmocka_unit_test(replies_begin_with_their_thoughts_and_calls),
       cmocka_unit_test(tokens_are_used_as_they_are),
       cmocka_unit_test(no_reply_to_nothing_has_a_target_for_its_first_token),
+      cmocka_unit_test(the_template_of_the_rows_is_known),
       cmocka_unit_test(a_pair_is_as_long_as_its_prompt_with_its_longer_reply),
       cmocka_unit_test(truncation_cuts_the_ends_of_replies_alone),
       cmocka_unit_test(rows_without_a_preference_are_dropped_and_told),

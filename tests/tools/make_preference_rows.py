@@ -159,6 +159,8 @@ for name in ("tiny-hf", "tiny-spm-json"):
     eos = tokenizers[name].eos_token
     case(f"replies that end already, {name}", "dpo", None, {"prompt": "a", "chosen": good + eos, "rejected": bad}, tokenizer=name)
     case(f"texts without a prompt of their own, {name}", "dpo", None, {"chosen": "Human: hi\n\nAssistant: yes caf\u00e9", "rejected": "Human: hi\n\nAssistant: no"}, tokenizer=name)
+case("texts that begin alike up to a space", "dpo", None, {"chosen": "Assistant: \u2603", "rejected": "Assistant: \u00e9"})
+case("texts of which one begins the other", "dpo", None, {"chosen": "a b c", "rejected": "a b"})
 case("texts that begin alike within a word", "dpo", None, {"chosen": "Human: hi\n\nAssistant: yesterday", "rejected": "Human: hi\n\nAssistant: yes"})
 mapping = {"field_prompt": "q", "field_system": "s", "field_chosen": "a", "field_rejected": "b", "prompt_format": "[{{S}}] {system} [Q] {prompt} [A]",
            "chosen_format": "+ {chosen}", "rejected_format": "- {rejected} {{x}}"}
@@ -189,7 +191,7 @@ case("chat_template with mapped names", "dpo", "chat_template.default",
      {"conversations": [{"from": "human", "value": question}], "good": {"from": "gpt", "value": good}, "bad": {"from": "gpt", "value": bad}},
      dataset={"field_messages": "conversations", "field_chosen": "good", "field_rejected": "bad", "message_property_mappings": {"role": "from", "content": "value"},
               "roles": {"user": ["human"], "assistant": ["gpt"]}})
-PROMPTED = {"prompt": question, "chosen": CHAT, "rejected": WORSE, "system": "Be kind."}
+PROMPTED = {"prompt": "Which one?", "chosen": CHAT, "rejected": WORSE, "system": "Be kind."}
 for form in (None, "llama3", "phi_4"):
     for row, label in (({"chosen": talk[1:] + [better], "rejected": talk[1:] + [WORSE[1]]}, "of several turns"), (PROMPTED, "with a prompt")):
         case(f"orpo chat_template.argilla by {form} {label}", "orpo", "chat_template.argilla", row, form=form)
