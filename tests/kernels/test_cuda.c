@@ -353,7 +353,7 @@ static void host_memory_that_cannot_be_pinned_is_told(void **state) {
   { #op, op##_on_cuda_matches_float64, NULL, NULL, NULL }
 typedef struct Family {
   const char *name;
-  struct CMUnitTest tests[8];
+  struct CMUnitTest tests[12];
 } Family;
 
 static const Family families[] = {
