@@ -75,6 +75,7 @@ Status run_export(Run *run, double loss, double eval_loss) {
   Buffer card = {0};
   write_card(&card, run, loss, eval_loss);
   Status status;
+  optimizer_show_average(run->optimizer, run->adapter->data);
   TRY_DONE(run->backend->check(run->backend));
   TRY_DONE(adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe)));
   TRY_DONE(adapter_save_gguf(run->adapter, gguf));
@@ -83,6 +84,7 @@ Status run_export(Run *run, double loss, double eval_loss) {
   TRY_DONE(write_chat_template(run));
   log_info("the adapter is in %s", folder);
 done:
+  optimizer_show_training(run->optimizer, run->adapter->data);
   buffer_release(&card);
   free(gguf);
   free(recipe);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "models/balance.h"
@@ -67,6 +68,8 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   TRY(step_loss(&sum, &run->step));
   loop->loss = trained ? sum / (double)trained : 0;
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
+  double momentum = schedule_momentum(&run->schedule, loop->state.step);
+  if (!isnan(momentum)) optimizer_set_momentum(run->optimizer, momentum);
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
   if (report.overflowed)
@@ -97,9 +100,13 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   return STATUS_OK;
 }
 
+// The state beside it is of what is trained on; what is written to be used is the average, where the optimiser has one.
 static Status write_adapter(const char *folder, void *context) {
-  const Run *run = context;
-  return adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+  Run *run = context;
+  optimizer_show_average(run->optimizer, run->adapter->data);
+  Status status = adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+  optimizer_show_training(run->optimizer, run->adapter->data);
+  return status;
 }
 
 static Status save_checkpoint(Loop *loop) {
@@ -109,6 +116,7 @@ static Status save_checkpoint(Loop *loop) {
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;
+  memcpy(loop->state.optimizer_scalars, run->optimizer->scalars, sizeof run->optimizer->scalars);
   loop->state.loss_scale = run->optimizer->loss_scale.value;
   loop->state.loss_scale_steps = run->optimizer->loss_scale.good_steps;
   for (int i = 0; i < run->backend->tuning_count; i++) loop->state.tuning[i] = run->backend->tuning[i];
