@@ -121,6 +121,19 @@ static void run_adamw_8bit(void *argument) {  // the codes are any bytes
   s->kernels->adamw_8bit(s->a, (uint8_t *)s->b, scales, (uint8_t *)s->c, scales + moment_blocks(s->count), s->d, s->count, adamw_settings,
                          s->backend);
 }
+static void run_update(void *argument) {
+  const Elements *s = argument;
+  UpdateSettings lion = {
+      .rule = UPDATE_LION, .learning_rate = 1e-4, .weight_decay = 0.01, .gradient_scale = 1, .beta1 = 0.9, .beta2 = 0.99};
+  s->kernels->update(s->a, (float *[UPDATE_STATES]){s->b}, s->d, s->count, lion, s->backend);
+}
+static void run_update_8bit(void *argument) {
+  const Elements *s = argument;
+  UpdateSettings lion = {
+      .rule = UPDATE_LION, .learning_rate = 1e-4, .weight_decay = 0.01, .gradient_scale = 1, .beta1 = 0.9, .beta2 = 0.99};
+  s->kernels->update_8bit(s->a, (uint8_t *[UPDATE_STATES]){(uint8_t *)s->b}, (float *[UPDATE_STATES]){s->e}, s->d, s->count, lion,
+                          s->backend);
+}
 static void run_sum_of_squares(void *argument) {
   const Elements *s = argument;
   *s->sum = s->kernels->sum_of_squares(s->a, s->count, s->backend);
@@ -151,6 +164,8 @@ static const struct {
     {"add", run_add, 3},
     {"adamw", run_adamw, 7},
     {"adamw_8bit", run_adamw_8bit, 4},  // four arrays of bytes are one
+    {"update", run_update, 5},
+    {"update_8bit", run_update_8bit, 3},
     {"sum_of_squares", run_sum_of_squares, 1},
 };
 

@@ -141,8 +141,8 @@ static Status open_trainee(Trainee *trainee, const int32_t *ids, int64_t length)
   const OptimizerMethod *method;
   TRY(optimizer_find(&method, NULL, NULL));
   OptimizerSettings optimizer = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
-  ParameterGroup group = {.begin = 0, .end = trainee->adapter->size, .rate_multiplier = 1};
-  TRY(optimizer_new(&trainee->optimizer, method, optimizer, trainee->adapter->size, &group, 1, model->backend));
+  ParameterTensor all = {.rows = 1, .columns = trainee->adapter->size, .rate_multiplier = 1};
+  TRY(optimizer_new(&trainee->optimizer, method, optimizer, &all, 1, model->backend));
   double flops;
   FloatType fastest = peak_fastest(&flops, model->backend);
   step_new(&trainee->step, model, fastest, CHECKPOINT_AUTO, (int64_t)(0.8 * (double)model->backend->available_bytes(model->backend)));

@@ -19,6 +19,7 @@
 #include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/norm.h"
+#include "kernels/update.h"
 
 typedef enum RopeLayout {
   ROPE_HALVES,  // Hugging Face: (x[i], x[i + size/2]) turn together
@@ -132,6 +133,15 @@ typedef struct Kernels {
   // m_scales and v_scales one a block. Blocks begin at p; the last may be short. Gradients are finite.
   void (*adamw_8bit)(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                      AdamwSettings settings, Backend *backend);
+  // Other optimisers' steps, by the rule that the settings name (kernels/update.h): states[update_states(rule)], arrays of [count] each.
+  void (*update)(float *p, float *const *states, const float *g, int64_t count, UpdateSettings settings, Backend *backend);
+  // The same with states in 8 bits, as adamw_8bit: codes[k] [count] and scales[k], one a block.
+  void (*update_8bit)(float *p, uint8_t *const *codes, float *const *scales, const float *g, int64_t count, UpdateSettings settings,
+                      Backend *backend);
+  // Factored second moments r[rows] and c[columns] of g[rows, columns], and what they make of it, u[rows, columns], which is set.
+  void (*factored_moments)(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings, Backend *backend);
+  void (*factored_update)(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
+                          Backend *backend);
   double (*sum_of_squares)(const float *x, int64_t count, Backend *backend);  // waits for the device; NaN and Inf come through
 
   // Flop/s (a multiply-add is two) of multiply-adds on registers alone, on the whole device, measured now in at most 0.3 s;

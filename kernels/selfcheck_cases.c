@@ -496,6 +496,88 @@ static bool adamw_8bit(Side *side) {
   return true;
 }
 
+static UpdateSettings update_settings(int rule, int64_t step) {
+  return (UpdateSettings){.rule = (UpdateRule)rule,
+                          .learning_rate = 2e-2,
+                          .weight_decay = 0.1,
+                          .gradient_scale = 0.5,
+                          .epsilon = 1e-8,
+                          .beta1 = 0.9,
+                          .beta2 = 0.99,
+                          .beta3 = 0.999,
+                          .alpha = 3,
+                          .correction1 = 1 - pow(0.9, (double)step),
+                          .correction2 = sqrt(1 - pow(0.99, (double)step)),
+                          .gain = 1,
+                          .direct = 0.5,
+                          .through = 0.75,
+                          .average = 1 / (double)step};
+}
+
+// Every rule of kernels/update.h, three steps of it.
+static bool update(Side *side) {
+  if (side->index >= COUNT_OF(counts) * UPDATE_COUNT) return false;
+  int rule = side->index % UPDATE_COUNT;
+  int64_t count = counts[side->index / UPDATE_COUNT];
+  SAY("%d values by rule %d", (int)count, rule);
+  const float *g = side_floats(side, count, 1);
+  float *p = side_output(side, OUTPUT_FLOATS, count, 0), *states[UPDATE_STATES] = {0};
+  for (int i = 0; i < update_states(rule); i++) {
+    states[i] = side_output(side, OUTPUT_FLOATS, count, 0);
+    side->kernels->fill(states[i], 0, count, side->backend);
+  }
+  for (int64_t step = 1; step <= 3; step++) side->kernels->update(p, states, g, count, update_settings(rule, step), side->backend);
+  return true;
+}
+
+// (Lion moves by its states' signs, in which a neighbour's code may show whole.)
+static bool update_8bit(Side *side) {
+  static const int rules[] = {UPDATE_ADEMAMIX, UPDATE_ROOT};
+  if (side->index >= COUNT_OF(counts) * COUNT_OF(rules)) return false;
+  int rule = rules[side->index % COUNT_OF(rules)];
+  int64_t count = counts[side->index / COUNT_OF(rules)], blocks = moment_blocks(count);
+  SAY("%d values by rule %d", (int)count, rule);
+  uint8_t *zeros = arena_new(&side->arena, (size_t)count + 1, 1), *codes[UPDATE_STATES] = {0};
+  float *no_scales = arena_new(&side->arena, (size_t)blocks, sizeof *no_scales), *scales[UPDATE_STATES] = {0};
+  const float *g = side_floats(side, count, 1);
+  float *p = side_output(side, OUTPUT_FLOATS, count, 1e-3);
+  for (int i = 0; i < update_states(rule); i++) {
+    codes[i] = side_send(side, zeros, count);
+    scales[i] = side_output(side, OUTPUT_FLOATS, blocks, 1e-3);
+    side->backend->upload(scales[i], no_scales, blocks * (int64_t)sizeof(float), side->backend);
+  }
+  for (int64_t step = 1; step <= 3; step++)
+    side->kernels->update_8bit(p, codes, scales, g, count, update_settings(rule, step), side->backend);
+  return true;
+}
+
+static const int factored_shapes[][2] = {{1, 7}, {5, 3}, {33, 64}, {200, 8}};
+
+static bool factored_moments(Side *side) {
+  if (side->index >= COUNT_OF(factored_shapes)) return false;
+  int64_t rows = factored_shapes[side->index][0], columns = factored_shapes[side->index][1];
+  SAY("%d rows, %d columns", (int)rows, (int)columns);
+  const float *g = side_floats(side, rows * columns, 1);
+  float *r = side_output(side, OUTPUT_FLOATS, rows, 0), *c = side_output(side, OUTPUT_FLOATS, columns, 0);
+  FactoredSettings settings = {.beta = 0.5, .epsilon = 1e-30, .gradient_scale = 0.5};
+  side->kernels->factored_moments(r, c, g, rows, columns, settings, side->backend);
+  return true;
+}
+
+static bool factored_update(Side *side) {
+  if (side->index >= COUNT_OF(factored_shapes)) return false;
+  int64_t rows = factored_shapes[side->index][0], columns = factored_shapes[side->index][1];
+  SAY("%d rows, %d columns", (int)rows, (int)columns);
+  const float *g = side_floats(side, rows * columns, 1);
+  float *u = side_output(side, OUTPUT_FLOATS, rows * columns, 0);
+  float *r = arena_new(&side->arena, (size_t)rows, sizeof *r), *c = arena_new(&side->arena, (size_t)columns, sizeof *c);
+  for (int64_t i = 0; i < rows; i++) r[i] = 0.5f + (float)(i % 7);
+  for (int64_t i = 0; i < columns; i++) c[i] = 0.25f + (float)(i % 5);
+  const float *sent_r = side_send(side, r, rows * (int64_t)sizeof *r), *sent_c = side_send(side, c, columns * (int64_t)sizeof *c);
+  side->kernels->factored_update(u, g, sent_r, sent_c, rows, columns, 0.5, side->backend);
+  return true;
+}
+
 static bool sum_of_squares(Side *side) {
   if (side->index >= COUNT_OF(counts)) return false;
   SAY("%d values", (int)counts[side->index]);
@@ -539,6 +621,10 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(add, false),
     KERNEL(adamw, false),
     KERNEL(adamw_8bit, false),
+    KERNEL(update, false),
+    KERNEL(update_8bit, false),
+    KERNEL(factored_moments, false),
+    KERNEL(factored_update, false),
     KERNEL(sum_of_squares, false),
     {NULL, NULL, false},
 };

@@ -1,79 +1,62 @@
-// Clipping, guarding and grouping, which all methods share, and the table of spellings. Methods are in files of their own.
+// Clipping, guarding and the ranges of tensors, which all methods share. Methods are in files of their own, their names in names.c.
 #include "optim/optimizer.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/memory.h"
-#include "core/text.h"
 #include "kernels/adamw_8bit.h"
-#include "optim/adamw.h"
 
-static const char float_state[] =
-    "moments are kept in float32 here, neither in 4 bits nor in fp8; optimizer: adamw_8bit keeps them in 8 bits";
-static const char unpaged_state[] = "moments are not paged here: they stay in the device's memory";
-
-// Every spelling that recipes use: transformers' OptimizerNames and Axolotl's own.
-static const struct {
-  const char *name;
-  const OptimizerMethod *method;
-  const char *notice;
-} spellings[] = {
-    {"adamw_torch_fused", &optimizer_adamw, NULL},
-    {"adamw_torch", &optimizer_adamw, NULL},
-    {"adamw_torch_xla", &optimizer_adamw, NULL},
-    {"adamw_torch_npu_fused", &optimizer_adamw, NULL},
-    {"adamw_apex_fused", &optimizer_adamw, NULL},
-    {"adamw_anyprecision", &optimizer_adamw, NULL},
-    {"adamw_hf", &optimizer_adamw, NULL},
-    {"optimi_adamw", &optimizer_adamw, NULL},
-    {"paged_adamw", &optimizer_adamw, unpaged_state},
-    {"paged_adamw_32bit", &optimizer_adamw, unpaged_state},
-    {"adamw_bnb_8bit", &optimizer_adamw_8bit, NULL},
-    {"adamw_8bit", &optimizer_adamw_8bit, NULL},
-    {"adamw_torch_8bit", &optimizer_adamw_8bit, NULL},
-    {"ao_adamw_8bit", &optimizer_adamw_8bit, NULL},
-    {"paged_adamw_8bit", &optimizer_adamw_8bit, unpaged_state},
-    {"adamw_torch_4bit", &optimizer_adamw, float_state},
-    {"ao_adamw_4bit", &optimizer_adamw, float_state},
-    {"ao_adamw_fp8", &optimizer_adamw, float_state},
-    {"flash_adamw", &optimizer_adamw, float_state},
-};
-enum { SPELLING_COUNT = sizeof spellings / sizeof *spellings };
-
-Status optimizer_find(const OptimizerMethod **method, const char **notice, const char *name) {
-  const char *names[SPELLING_COUNT];
-  for (int i = 0; i < SPELLING_COUNT; i++) {
-    names[i] = spellings[i].name;
-    if (name && strcmp(names[i], name) != 0) continue;  // no name at all is the first
-    *method = spellings[i].method;
-    if (notice) *notice = spellings[i].notice;
-    return STATUS_OK;
-  }
-  const char *nearest = nearest_name(name, names, SPELLING_COUNT);
-  return status_fail(STATUS_USAGE, "optimizer: '%s' is not built; use %s", name, nearest ? nearest : names[0]);
+// Whether a tensor goes on where the range before it ends: of the same settings, and of a method that does not care for shapes.
+static bool is_joined(const OptimizerMethod *method, const ParameterRange *range, const ParameterTensor *tensor) {
+  return !method->by_tensor && range->weight_decay == tensor->weight_decay && range->rate_multiplier == tensor->rate_multiplier;
 }
 
-static inline bool groups_cover(const Optimizer *optimizer) {
-  int64_t end = 0;
-  for (int i = 0; i < optimizer->group_count; i++) {
-    if (optimizer->groups[i].begin != end || optimizer->groups[i].end < end) return false;
-    end = optimizer->groups[i].end;
+// Ranges of all tensors that hold anything; a vector, and what is joined, is one row.
+static void ranges_new(Optimizer *optimizer, const ParameterTensor *tensors, int tensor_count) {
+  ParameterRange *ranges = optimizer->ranges = memory_new((size_t)tensor_count + 1, sizeof *ranges);
+  int count = 0;
+  for (int i = 0; i < tensor_count; i++) {
+    const ParameterTensor *t = &tensors[i];
+    int64_t begin = optimizer->count, size = t->rows * t->columns;
+    if (size == 0) continue;
+    optimizer->count += size;
+    if (count > 0 && is_joined(optimizer->method, &ranges[count - 1], t)) {
+      ranges[count - 1].end += size, ranges[count - 1].columns += size;
+      continue;
+    }
+    bool is_plane = optimizer->method->by_tensor && t->rows > 1 && t->columns > 1;
+    ranges[count++] = (ParameterRange){.begin = begin,
+                                       .end = begin + size,
+                                       .rows = is_plane ? t->rows : 1,
+                                       .columns = is_plane ? t->columns : size,
+                                       .weight_decay = t->weight_decay,
+                                       .rate_multiplier = t->rate_multiplier,
+                                       .is_matrix = is_plane && !t->by_element};
   }
-  return end == optimizer->count;
-}
-
-int64_t optimizer_first_block(const Optimizer *optimizer, const ParameterGroup *group) {
-  int64_t blocks = 0;
-  for (const ParameterGroup *g = optimizer->groups; g != group; g++) blocks += moment_blocks(g->end - g->begin);
-  return blocks;
+  optimizer->range_count = count;
+  // One more behind the last says where states end.
+  for (int i = 0; i < count; i++) {
+    const ParameterRange *r = &ranges[i];
+    ranges[i + 1].first_block = r->first_block + moment_blocks(r->end - r->begin);
+    ranges[i + 1].first_row = r->first_row + r->rows;
+    ranges[i + 1].first_column = r->first_column + r->columns;
+    ranges[i + 1].first_other = r->first_other + (r->is_matrix ? 0 : r->end - r->begin);
+  }
 }
 
 int64_t optimizer_state_length(const Optimizer *optimizer, int index) {
-  bool is_each = optimizer->method->states[index].kind != STATE_SCALES;
-  return is_each ? optimizer->count : optimizer_first_block(optimizer, optimizer->groups + optimizer->group_count);
+  const ParameterRange *end = &optimizer->ranges[optimizer->range_count];
+  switch (optimizer->method->states[index].kind) {
+    case STATE_FLOATS:
+    case STATE_CODES: return optimizer->count;
+    case STATE_SCALES: return end->first_block;
+    case STATE_ROWS: return end->first_row;
+    case STATE_COLUMNS: return end->first_column;
+    case STATE_OTHERS: return end->first_other;
+  }
+  return 0;
 }
 
 static int64_t state_bytes(const Optimizer *optimizer, int index) {
@@ -81,8 +64,12 @@ static int64_t state_bytes(const Optimizer *optimizer, int index) {
   return optimizer_state_length(optimizer, index) * size;
 }
 
+static int64_t scratch_bytes(const Optimizer *optimizer) {
+  return optimizer->method->scratch_floats ? optimizer->method->scratch_floats(optimizer) * (int64_t)sizeof(float) : 0;
+}
+
 int64_t optimizer_state_bytes(const Optimizer *optimizer) {
-  int64_t bytes = 0;
+  int64_t bytes = scratch_bytes(optimizer);
   for (int i = 0; i < optimizer->method->state_count; i++) bytes += state_bytes(optimizer, i);
   return bytes;
 }
@@ -91,37 +78,58 @@ int64_t optimizer_state_bytes(const Optimizer *optimizer) {
 static Status state_new(Optimizer *optimizer, int index) {
   Backend *backend = optimizer->backend;
   int64_t floats = (state_bytes(optimizer, index) + (int64_t)sizeof(float) - 1) / (int64_t)sizeof(float);
+  if (floats == 0) return STATUS_OK;
   TRY(backend->allocate(&optimizer->state[index], floats * (int64_t)sizeof(float), "the optimiser's state", backend));
   backend->kernels->fill(optimizer->state[index], 0, floats, backend);
   return STATUS_OK;
 }
 
-Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, int64_t count,
-                     const ParameterGroup *groups, int group_count, Backend *backend) {
+static Status buffers_new(Optimizer *optimizer) {
+  for (int i = 0; i < optimizer->method->state_count; i++) TRY(state_new(optimizer, i));
+  int64_t bytes = scratch_bytes(optimizer);
+  if (bytes == 0) return STATUS_OK;
+  return optimizer->backend->allocate((void **)&optimizer->scratch, bytes, "the optimiser's scratch", optimizer->backend);
+}
+
+Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, const ParameterTensor *tensors,
+                     int tensor_count, Backend *backend) {
   Optimizer *optimizer = memory_new(1, sizeof *optimizer);
-  *optimizer = (Optimizer){.method = method, .settings = settings, .count = count, .group_count = group_count, .backend = backend};
+  *optimizer = (Optimizer){.method = method, .settings = settings, .backend = backend};
   optimizer->loss_scale = loss_scale_new(false);
   if (settings.skip_limit <= 0) optimizer->settings.skip_limit = OPTIMIZER_SKIP_LIMIT;
-  optimizer->groups = memory_new((size_t)group_count, sizeof *groups);
-  memcpy(optimizer->groups, groups, (size_t)group_count * sizeof *groups);
-  assert(groups_cover(optimizer));
-  for (int i = 0; i < method->state_count; i++) {
-    Status status = state_new(optimizer, i);
-    if (status != STATUS_OK) {
-      optimizer_free(optimizer);
-      return status;
-    }
-  }
-  *out = optimizer;
-  return STATUS_OK;
+  ranges_new(optimizer, tensors, tensor_count);
+  Status status = buffers_new(optimizer);
+  if (status == STATUS_OK) *out = optimizer;
+  else optimizer_free(optimizer);
+  return status;
 }
 
 void optimizer_free(Optimizer *optimizer) {
   if (!optimizer) return;
   for (int i = 0; i < optimizer->method->state_count; i++)
     if (optimizer->state[i]) optimizer->backend->release(optimizer->state[i], optimizer->backend);
-  free(optimizer->groups);
+  if (optimizer->scratch) optimizer->backend->release(optimizer->scratch, optimizer->backend);
+  free(optimizer->ranges);
   free(optimizer);
+}
+
+void optimizer_set_momentum(Optimizer *optimizer, double momentum) {
+  if (optimizer->method->momentum == MOMENTUM_BETA1) optimizer->settings.beta1 = momentum;
+  else if (optimizer->method->momentum == MOMENTUM_MOMENTUM) optimizer->settings.momentum = momentum;
+}
+
+// The scratch of such a method keeps what was there before.
+void optimizer_show_average(Optimizer *optimizer, float *parameters) {
+  if (!optimizer->method->show_average || optimizer->shows_average) return;
+  optimizer->backend->kernels->copy(optimizer->scratch, parameters, optimizer->count, optimizer->backend);
+  optimizer->method->show_average(optimizer, parameters);
+  optimizer->shows_average = true;
+}
+
+void optimizer_show_training(Optimizer *optimizer, float *parameters) {
+  if (!optimizer->shows_average) return;
+  optimizer->backend->kernels->copy(parameters, optimizer->scratch, optimizer->count, optimizer->backend);
+  optimizer->shows_average = false;
 }
 
 static Status step_skip(Optimizer *optimizer, double loss, double norm) {
@@ -142,6 +150,7 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
   double norm = factor * sqrt(backend->kernels->sum_of_squares(gradients, optimizer->count, backend));
   double limit = optimizer->settings.max_grad_norm, scale = 1;
   if (limit > 0 && limit / (norm + 1e-6) < 1) scale = limit / (norm + 1e-6);
+  assert(!optimizer->shows_average);
   *report = (OptimizerReport){.gradient_norm = norm, .gradient_scale = scale};
   report->skipped = !isfinite(loss) || !(norm * scale < largest_square_root);
   report->overflowed = loss_scale_update(&optimizer->loss_scale, !report->skipped) && isfinite(loss);
@@ -149,10 +158,10 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
   if (report->skipped) return step_skip(optimizer, loss, norm);
   optimizer->skipped_in_row = 0;
   optimizer->updates++;
-  for (int i = 0; i < optimizer->group_count; i++) {
-    const ParameterGroup *group = &optimizer->groups[i];
-    if (group->begin == group->end) continue;
-    optimizer->method->step(optimizer, parameters, gradients, group, learning_rate * group->rate_multiplier, scale * factor);
+  if (optimizer->method->begin_step) optimizer->method->begin_step(optimizer, learning_rate);
+  for (int i = 0; i < optimizer->range_count; i++) {
+    const ParameterRange *range = &optimizer->ranges[i];
+    optimizer->method->step(optimizer, parameters, gradients, range, learning_rate * range->rate_multiplier, scale * factor);
   }
   return STATUS_OK;
 }

@@ -132,10 +132,8 @@ static bool is_any(const char *word) {
   return true;
 }
 
-static bool is_built_optimizer(const char *word) {
-  bool low_precision;
-  return optimizer_is_built(word, &low_precision);
-}
+static bool is_built_optimizer(const char *word) { return !optimizer_refusal(word); }
+static bool is_built_scheduler(const char *word) { return !scheduler_refusal(word); }
 
 static bool is_preference_type(const char *word) { return word_is_in(preference_type_words, word); }
 
@@ -169,12 +167,24 @@ static void print_types(Buffer *out) {
                        "`message_property_mappings: {role: from, content: value}`. No type at all: rows have `input_ids` and `labels`.\n");
 }
 
+// A line a reason, with all words that follow each other and have it.
+static void print_refused_names(Buffer *out, const char *title, const char *const *words, const char *(*refusal)(const char *word)) {
+  buffer_format(out, "- **%s, refused**:\n", title);
+  for (int i = 0; words[i]; i++) {
+    const char *reason = refusal(words[i]), *next = words[i + 1] ? refusal(words[i + 1]) : NULL;
+    if (!reason) continue;
+    bool is_first = i == 0 || !refusal(words[i - 1]) || strcmp(refusal(words[i - 1]), reason) != 0;
+    buffer_format(out, "%s`%s`", is_first ? "  - " : ", ", words[i]);
+    if (!next || strcmp(next, reason) != 0) buffer_format(out, " %s\n", reason);
+  }
+}
+
 static void print_name_lists(Buffer *out) {
   buffer_append_string(out, "\n## Names\n\n");
   print_words(out, "optimizer", optimizer_words, is_built_optimizer, true);
-  print_words(out, "optimizer, not yet", optimizer_words, is_built_optimizer, false);
-  print_words(out, "lr_scheduler", scheduler_words, scheduler_is_built, true);
-  print_words(out, "lr_scheduler, not yet", scheduler_words, scheduler_is_built, false);
+  print_refused_names(out, "optimizer", optimizer_words, optimizer_refusal);
+  print_words(out, "lr_scheduler", scheduler_words, is_built_scheduler, true);
+  print_refused_names(out, "lr_scheduler", scheduler_words, scheduler_refusal);
   print_words(out, "chat_template", chat_template_words, is_any, true);
   print_words(out, "dpo_loss_type", dpo_loss_words, is_any, true);
 }

@@ -71,9 +71,10 @@ extern const char *const pair_type_words[], *const kto_type_words[];
 // {name elsewhere, key here}, up to NULL.
 extern const char *const foreign_names[][2];
 
-// What `train` can do: of AdamW, whether the recipe asks for a state of low precision, which stays float32 here.
-bool optimizer_is_built(const char *optimizer, bool *low_precision);
-bool scheduler_is_built(const char *scheduler);
+// Why `train` refuses an optimiser or a schedule of the lists above, and what to use: "NAME ..." goes on so. NULL: it is built.
+const char *optimizer_refusal(const char *optimizer);
+const char *scheduler_refusal(const char *scheduler);
+// What `train` can do.
 bool dataset_type_is_built(const char *type);
 
 // The row of a key, or NULL.

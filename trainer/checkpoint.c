@@ -38,6 +38,7 @@ static const struct Field {
     INTEGER(updates),
     INTEGER(skipped),
     INTEGER(skipped_in_row),
+    {"optimizer_scalars", FIELD_REAL, offsetof(TrainerState, optimizer_scalars), OPTIMIZER_SCALARS},
     REAL(loss_scale),
     INTEGER(loss_scale_steps),
     {"tuning", FIELD_INTEGER, offsetof(TrainerState, tuning), BACKEND_TUNINGS},

@@ -13,6 +13,7 @@
 #include "core/status.h"
 #include "formats/hdf5.h"
 #include "kernels/backend.h"
+#include "optim/optimizer.h"
 
 // SHA-256, in hexadecimal, of what must be the same in a run that goes on from a checkpoint.
 typedef struct RunFingerprint {
@@ -29,6 +30,7 @@ typedef struct TrainerState {
   int64_t seed;
   int64_t rng_index[TRAINER_RNG_STREAMS];  // Rng.index of each stream, by its RNG_STREAM number
   int64_t updates, skipped, skipped_in_row;  // the Optimizer's
+  double optimizer_scalars[OPTIMIZER_SCALARS];  // and its method's
   double loss_scale;  // and its LossScale's
   int64_t loss_scale_steps;
   int64_t tuning[BACKEND_TUNINGS];  // the Backend's

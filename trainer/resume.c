@@ -5,6 +5,27 @@
 #include "core/log.h"
 #include "trainer/run.h"
 
+static void hash_pairs(Buffer *text, const StringPairs *pairs) {
+  for (int i = 0; i < pairs->count; i++) buffer_format(text, " %s=%s", pairs->keys[i], pairs->values[i]);
+}
+
+// The method with its arguments, the schedule with its own, and each tensor's share of the rate.
+static void hash_optimizer(Buffer *text, const Run *run) {
+  const Recipe *r = run->recipe;
+  const Schedule *s = &run->schedule;
+  buffer_format(text, "optimizer %s %.17g %.17g %.17g %.17g %.17g %.17g rate %.17g", run->optimizer->method->name, r->adam_beta1,
+                r->adam_beta2, r->adam_beta3, r->adam_epsilon, r->weight_decay, r->max_grad_norm, r->learning_rate);
+  hash_pairs(text, &r->optim_args);
+  buffer_format(text, "\nschedule %d %lld %lld %.17g %.17g %d", s->kind, (long long)s->steps, (long long)s->warmup_steps,
+                s->cosine_min_ratio, s->cosine_constant_ratio, s->quadratic_warmup);
+  hash_pairs(text, &r->lr_scheduler_kwargs);
+  for (int i = 0; i < run->optimizer->range_count; i++) {
+    const ParameterRange *range = &run->optimizer->ranges[i];
+    buffer_format(text, "\n%lld %.17g %.17g", (long long)range->end, range->weight_decay, range->rate_multiplier);
+  }
+  buffer_append_string(text, "\n");
+}
+
 // Everything that shapes a step. Where to write, how often to log, evaluate or save may differ.
 static void hash_recipe(char hex[65], const Run *run) {
   const Recipe *r = run->recipe;
@@ -12,10 +33,7 @@ static void hash_recipe(char hex[65], const Run *run) {
   buffer_format(&text, "rank %lld alpha %.17g dropout %.17g rslora %d size %lld layers %d\n", (long long)run->adapter->rank,
                 run->adapter->alpha, r->lora_dropout, run->adapter->rslora, (long long)run->adapter->size, run->adapter->count);
   for (int i = 0; i < run->adapter->count; i++) buffer_format(&text, "%s\n", run->adapter->linears[i]->name);
-  buffer_format(&text, "optimizer %s %.17g %.17g %.17g %.17g %.17g rate %.17g\n", run->optimizer->method->name, r->adam_beta1,
-                r->adam_beta2, r->adam_epsilon, r->weight_decay, r->max_grad_norm, r->learning_rate);
-  buffer_format(&text, "schedule %d %lld %lld %.17g %.17g\n", run->schedule.kind, (long long)run->schedule.steps,
-                (long long)run->schedule.warmup_steps, run->schedule.cosine_min_ratio, run->schedule.cosine_constant_ratio);
+  hash_optimizer(&text, run);
   buffer_format(&text, "average %.17g noise %.17g\n", r->ema_decay, r->neftune_noise_alpha);
   if (r->rl) {
     buffer_format(&text, "%s beta %.17g %.17g smoothing %.17g nll %.17g %.17g margin %.17g kto %.17g %.17g reference %s\n", r->rl,
@@ -54,7 +72,8 @@ int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run) {
   for (int i = 0; i < optimizer->method->state_count; i++) {
     const OptimizerState *state = &optimizer->method->states[i];
     Hdf5Type type = state->kind == STATE_CODES ? HDF5_U8 : HDF5_F32;
-    arrays[count++] = (CheckpointArray){state->name, optimizer->state[i], optimizer_state_length(optimizer, i), type};
+    int64_t length = optimizer_state_length(optimizer, i);
+    if (length > 0) arrays[count++] = (CheckpointArray){state->name, optimizer->state[i], length, type};
   }
   return count;
 }
@@ -88,6 +107,7 @@ Status run_resume(TrainerState *state, Run *run) {
     run->optimizer->updates = state->updates;
     run->optimizer->skipped = state->skipped;
     run->optimizer->skipped_in_row = state->skipped_in_row;
+    memcpy(run->optimizer->scalars, state->optimizer_scalars, sizeof run->optimizer->scalars);
     run->optimizer->loss_scale.value = state->loss_scale;
     run->optimizer->loss_scale.good_steps = state->loss_scale_steps;
     for (int i = 0; i < run->backend->tuning_count; i++)

@@ -10,6 +10,7 @@
 #include "data/prepared.h"
 #include "kernels/peak.h"
 #include "models/balance.h"
+#include "trainer/parameters.h"
 #include "trainer/stopping.h"
 
 static Status check_ids(const RowSet *rows, const Model *model) {
@@ -85,16 +86,48 @@ static Status open_adapter(Run *run) {
   return adapter_create(&run->adapter, run->model, &settings);
 }
 
-static Status open_optimizer(Run *run) {
+// A message of optim_args or lr_scheduler_kwargs, at its place in the recipe.
+static Status refuse_arguments(const Run *run, const char *key, Status status) {
+  char *message = memory_copy_string(status_message());
+  recipe_fail(run->recipe, status, key, "%s", message);
+  free(message);
+  return status;
+}
+
+// The method and its settings, in the order of precedence: its library's, the recipe's keys, optim_args.
+static Status choose_optimizer(const OptimizerMethod **method, OptimizerSettings *settings, const Run *run) {
   const Recipe *recipe = run->recipe;
-  const OptimizerMethod *method;
   const char *notice;
-  TRY(optimizer_find(&method, &notice, recipe->optimizer));
+  TRY(optimizer_find(method, &notice, recipe->optimizer));
   if (notice) log_notice("%s", notice);
-  OptimizerSettings settings = {
-      .beta1 = recipe->adam_beta1, .beta2 = recipe->adam_beta2, .epsilon = recipe->adam_epsilon, .max_grad_norm = recipe->max_grad_norm};
-  ParameterGroup group = {.begin = 0, .end = run->adapter->size, .weight_decay = recipe->weight_decay, .rate_multiplier = 1};
-  return optimizer_new(&run->optimizer, method, settings, run->adapter->size, &group, 1, run->backend);
+  *settings = optimizer_defaults(*method);
+  settings->beta1 = recipe->adam_beta1, settings->beta2 = recipe->adam_beta2, settings->epsilon = recipe->adam_epsilon;
+  settings->max_grad_norm = recipe->max_grad_norm;
+  if (recipe->adam_beta3 > 0) settings->beta3 = recipe->adam_beta3;
+  for (int i = 0; i < recipe->optim_args.count; i++) {
+    Status status = optimizer_set_argument(settings, *method, recipe->optim_args.keys[i], recipe->optim_args.values[i]);
+    if (status != STATUS_OK) return refuse_arguments(run, "optim_args", status);
+  }
+  settings->warmup_steps = run->schedule.warmup_steps;
+  double momentum = schedule_momentum(&run->schedule, 0);
+  if (!isnan(momentum) && (*method)->momentum == MOMENTUM_NONE)
+    return recipe_fail(recipe, STATUS_USAGE, "lr_scheduler",
+                       "one_cycle lets a momentum go round with the rate, and %s has none; set "
+                       "lr_scheduler_kwargs: {cycle_momentum: false}",
+                       (*method)->name);
+  if (!isnan(momentum)) settings->momentum = momentum;
+  *method = optimizer_settle(*method, settings);
+  return STATUS_OK;
+}
+
+static Status open_optimizer(Run *run) {
+  const OptimizerMethod *method;
+  OptimizerSettings settings;
+  TRY(choose_optimizer(&method, &settings, run));
+  ParameterTensor *tensors = parameter_tensors(run->adapter, run->recipe);
+  Status status = optimizer_new(&run->optimizer, method, settings, tensors, run->adapter->tensor_count, run->backend);
+  free(tensors);
+  return status;
 }
 
 // While streaming, what later chunks hold is not known: the largest micro-batch is one of full sequences.
@@ -144,12 +177,27 @@ static int64_t interval(double steps, double per_epoch, const char *strategy, co
   return every > 0 && every < 1 ? 1 : (int64_t)every;
 }
 
+// What can be refused without a count of steps.
+static Status choose_schedule(Run *run) {
+  const Recipe *recipe = run->recipe;
+  TRY(schedule_new(&run->schedule, recipe->lr_scheduler));
+  run->schedule.learning_rate = recipe->learning_rate;
+  run->schedule.cosine_min_ratio = recipe->cosine_min_lr_ratio;
+  run->schedule.cosine_constant_ratio = recipe->cosine_constant_lr_ratio;
+  run->schedule.quadratic_warmup = recipe->lr_quadratic_warmup;
+  for (int i = 0; i < recipe->lr_scheduler_kwargs.count; i++) {
+    Status status = schedule_set_argument(&run->schedule, recipe->lr_scheduler_kwargs.keys[i], recipe->lr_scheduler_kwargs.values[i]);
+    if (status != STATUS_OK) return refuse_arguments(run, "lr_scheduler_kwargs", status);
+  }
+  Status status = schedule_check(&run->schedule);
+  return status == STATUS_OK ? status
+                             : refuse_arguments(run, recipe->lr_scheduler_kwargs.count ? "lr_scheduler_kwargs" : "lr_scheduler", status);
+}
+
 static void open_schedule(Run *run) {
   const Recipe *recipe = run->recipe;
   run->schedule.steps = run->total_steps;
   run->schedule.warmup_steps = schedule_warmup_steps(recipe->warmup_steps, recipe->warmup_ratio, run->total_steps);
-  run->schedule.cosine_min_ratio = recipe->cosine_min_lr_ratio;
-  run->schedule.cosine_constant_ratio = recipe->cosine_constant_lr_ratio;
   run->save_every = interval(recipe->save_steps, recipe->saves_per_epoch, recipe->save_strategy, "epoch", run);
   run->eval_every = run->eval_rows.count ? interval(recipe->eval_steps, recipe->evals_per_epoch, recipe->eval_strategy, "epoch", run) : 0;
 }
@@ -260,17 +308,17 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
-  TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
+  TRY(choose_schedule(run));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
   TRY(model_balance_open(run->model));
   int64_t before = memory_private_bytes();
   TRY(open_rows(run));
   run->rows_bytes = memory_private_bytes() - before;
   TRY(open_adapter(run));
-  TRY(open_optimizer(run));
-  TRY(average_open(&run->average, run->adapter, recipe->ema_decay));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
+  TRY(open_optimizer(run));
+  TRY(average_open(&run->average, run->adapter, recipe->ema_decay));
   FloatType activations;
   TRY(choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
@@ -302,4 +350,9 @@ void run_close(Run *run) {
   model_close(run->model);
   free(run->epoch_steps);
   *run = (Run){0};
+}
+
+void run_show_average(const Run *run, bool is_shown) {
+  (is_shown ? optimizer_show_average : optimizer_show_training)(run->optimizer, run->adapter->data);
+  average_show(&run->average, is_shown);
 }

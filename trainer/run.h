@@ -51,6 +51,8 @@ Status run_read_rows(Run *run, int64_t epoch);
 Status run_resume(TrainerState *state, Run *run);
 enum { RUN_ARRAYS = 2 + OPTIMIZER_STATE_LIMIT };
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
+// What evaluations, files and the export show in place of what training goes on with: the optimiser's average, and ema_decay's.
+void run_show_average(const Run *run, bool is_shown);
 double run_dropout(const Run *run);  // of training
 // Over the evaluation rows, with dropout off.
 Status run_evaluate(Evaluation *evaluation, Run *run);

@@ -104,6 +104,8 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   TRY((run->preference ? run_preference : run_supervised)(&figures, loop, count, trained));
   if (run->model->balance) figures_add(&figures, "load_balancing_loss", "load balance", model_balance_loss(run->model));
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
+  double momentum = schedule_momentum(&run->schedule, loop->state.step);
+  if (!isnan(momentum)) optimizer_set_momentum(run->optimizer, momentum);
   OptimizerReport report;
   TRY(optimizer_step(run->optimizer, run->adapter->data, run->adapter->gradient, rate, loop->loss, &report));
   if (report.overflowed)
@@ -134,11 +136,12 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   return STATUS_OK;
 }
 
+// The state beside it is of what is trained on; what is written to be used is the average, where the optimiser has one.
 static Status write_adapter(const char *folder, void *context) {
   const Run *run = context;
-  average_show(&run->average, true);
+  run_show_average(run, true);
   Status status = adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
-  average_show(&run->average, false);
+  run_show_average(run, false);
   return status;
 }
 
@@ -149,6 +152,7 @@ static Status save_checkpoint(Loop *loop) {
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;
+  memcpy(loop->state.optimizer_scalars, run->optimizer->scalars, sizeof run->optimizer->scalars);
   loop->state.loss_scale = run->optimizer->loss_scale.value;
   loop->state.loss_scale_steps = run->optimizer->loss_scale.good_steps;
   for (int i = 0; i < run->backend->tuning_count; i++) loop->state.tuning[i] = run->backend->tuning[i];
@@ -159,9 +163,9 @@ static Status save_checkpoint(Loop *loop) {
 }
 
 static Status evaluate(Loop *loop) {
-  average_show(&loop->run->average, true);
+  run_show_average(loop->run, true);
   Status status = run_evaluate(&loop->evaluation, loop->run);
-  average_show(&loop->run->average, false);
+  run_show_average(loop->run, false);
   TRY(status);
   train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
   TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
@@ -245,7 +249,7 @@ static Status train_loop(Loop *loop) {
     log_info("stopped early: %lld evaluations in a row were no better than that of step %lld", (long long)loop->state.stale_evaluations,
              (long long)loop->state.best_step);
   TRY(load_best(loop));
-  average_show(&run->average, true);
+  run_show_average(run, true);
   if (run->options.profile) tell_profile(loop);
   return run_export(run, loop->loss, loop->evaluation.loss);
 }

@@ -57,6 +57,10 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_add ISA_NAME(cpu_add)
 #define cpu_adamw ISA_NAME(cpu_adamw)
 #define cpu_adamw_8bit ISA_NAME(cpu_adamw_8bit)
+#define cpu_update ISA_NAME(cpu_update)
+#define cpu_update_8bit ISA_NAME(cpu_update_8bit)
+#define cpu_factored_moments ISA_NAME(cpu_factored_moments)
+#define cpu_factored_update ISA_NAME(cpu_factored_update)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
@@ -104,6 +108,12 @@ void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *back
 void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 void cpu_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                     AdamwSettings settings, Backend *backend);
+void cpu_update(float *p, float *const *states, const float *g, int64_t count, UpdateSettings settings, Backend *backend);
+void cpu_update_8bit(float *p, uint8_t *const *codes, float *const *scales, const float *g, int64_t count, UpdateSettings settings,
+                     Backend *backend);
+void cpu_factored_moments(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings, Backend *backend);
+void cpu_factored_update(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
+                         Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 

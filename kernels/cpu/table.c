@@ -38,6 +38,10 @@ const Kernels ISA_NAME(kernels) = {
     .add = cpu_add,
     .adamw = cpu_adamw,
     .adamw_8bit = cpu_adamw_8bit,
+    .update = cpu_update,
+    .update_8bit = cpu_update_8bit,
+    .factored_moments = cpu_factored_moments,
+    .factored_update = cpu_factored_update,
     .sum_of_squares = cpu_sum_of_squares,
     .peak_flops = cpu_peak_flops,
 };

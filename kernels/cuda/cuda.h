@@ -136,6 +136,12 @@ void cuda_add(float *y, const float *x, float alpha, int64_t count, Backend *bac
 void cuda_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 void cuda_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                      AdamwSettings settings, Backend *backend);
+void cuda_update(float *p, float *const *states, const float *g, int64_t count, UpdateSettings settings, Backend *backend);
+void cuda_update_8bit(float *p, uint8_t *const *codes, float *const *scales, const float *g, int64_t count, UpdateSettings settings,
+                      Backend *backend);
+void cuda_factored_moments(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings, Backend *backend);
+void cuda_factored_update(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
+                          Backend *backend);
 double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cuda_peak_flops(FloatType arithmetic, Backend *backend);
 }

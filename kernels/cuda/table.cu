@@ -34,6 +34,10 @@ extern "C" const Kernels kernels_cuda = {
     .add = cuda_add,
     .adamw = cuda_adamw,
     .adamw_8bit = cuda_adamw_8bit,
+    .update = cuda_update,
+    .update_8bit = cuda_update_8bit,
+    .factored_moments = cuda_factored_moments,
+    .factored_update = cuda_factored_update,
     .sum_of_squares = cuda_sum_of_squares,
     .peak_flops = cuda_peak_flops,
 };

@@ -83,6 +83,16 @@ void reference_add(float *y, const float *x, float alpha, int64_t count, Backend
 void reference_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 void reference_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                           AdamwSettings settings, Backend *backend);
+void reference_update(float *p, float *const *states, const float *g, int64_t count, UpdateSettings settings, Backend *backend);
+void reference_update_8bit(float *p, uint8_t *const *codes, float *const *scales, const float *g, int64_t count, UpdateSettings settings,
+                           Backend *backend);
+void reference_factored_moments(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings,
+                                Backend *backend);
+void reference_factored_update(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns,
+                               double gradient_scale, Backend *backend);
+// A block's codes as numbers; and the codes of numbers, whose scale is returned.
+void reference_moments_load(float *x, const uint8_t *codes, float scale, int64_t n, const float *levels);
+float reference_moments_store(uint8_t *codes, const float *x, int64_t n, const float *bounds);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double reference_peak_flops(FloatType arithmetic, Backend *backend);
 

@@ -35,6 +35,10 @@ const Kernels kernels_scalar = {
     .add = reference_add,
     .adamw = reference_adamw,
     .adamw_8bit = reference_adamw_8bit,
+    .update = reference_update,
+    .update_8bit = reference_update_8bit,
+    .factored_moments = reference_factored_moments,
+    .factored_update = reference_factored_update,
     .sum_of_squares = reference_sum_of_squares,
     .peak_flops = reference_peak_flops,
 };

@@ -12,7 +12,7 @@ enum { COUNT = 330, STEPS = 20, GROUPS = 3, BLOCKS = 4 };
 
 static json_t *file;
 static float initial[COUNT], gradients[STEPS][COUNT];
-static ParameterGroup groups[GROUPS];
+static ParameterTensor tensors[GROUPS];
 
 static json_t *entry(const char *key) {
   json_t *value = json_object_get(file, key);
@@ -40,7 +40,7 @@ static int start(void **state) {
   }
   for (int i = 0; i < GROUPS; i++) {
     json_t *group = json_array_get(entry("groups"), (size_t)i);
-    groups[i] = (ParameterGroup){(int64_t)element(group, 0), (int64_t)element(group, 1), element(group, 2), element(group, 3)};
+    tensors[i] = (ParameterTensor){1, (int64_t)(element(group, 1) - element(group, 0)), element(group, 2), element(group, 3), false};
   }
   return 0;
 }
@@ -63,7 +63,7 @@ static Optimizer *named_optimizer(const char *name, Backend *backend) {
   Optimizer *optimizer;
   assert_ok(optimizer_find(&method, NULL, name));
   OptimizerSettings settings = {.beta1 = setting("beta1"), .beta2 = setting("beta2"), .epsilon = setting("epsilon")};
-  assert_ok(optimizer_new(&optimizer, method, settings, COUNT, groups, GROUPS, backend));
+  assert_ok(optimizer_new(&optimizer, method, settings, tensors, GROUPS, backend));
   return optimizer;
 }
 
@@ -241,7 +241,7 @@ static void state_is_two_bytes_a_parameter_and_two_scales_a_block_and_begins_at_
   memcpy(parameters, initial, sizeof initial);
   step_once(coded, parameters, none);
   for (int i = 0; i < COUNT; i++) assert_int_equal(((const uint8_t *)coded->state[0])[i] | ((const uint8_t *)coded->state[2])[i], 0);
-  for (int i = (int)groups[1].begin; i < groups[1].end; i++) assert_true(parameters[i] == initial[i]);
+  for (int64_t i = tensors[0].columns; i < tensors[0].columns + tensors[1].columns; i++) assert_true(parameters[i] == initial[i]);
   optimizer_free(coded);
   optimizer_free(exact);
   backend_free(backend);

@@ -51,13 +51,14 @@ static void check_case(json_t *file, json_t *entry) {
   float parameters[MOST], gradients[MOST];
   int64_t count = read_floats(parameters, json_object_get(file, "initial"));
   int64_t steps = read_floats(gradients, json_object_get(file, "gradients")) / count;
-  ParameterGroup groups[3];
+  ParameterTensor tensors[3];
   for (size_t i = 0; i < 3; i++) {
     json_t *group = json_array_get(json_object_get(file, "groups"), i);
-    groups[i] = (ParameterGroup){.begin = json_integer_value(json_array_get(group, 0)),
-                                 .end = json_integer_value(json_array_get(group, 1)),
-                                 .weight_decay = json_number_value(json_array_get(group, 2)),
-                                 .rate_multiplier = json_number_value(json_array_get(group, 3))};
+    int64_t begin = json_integer_value(json_array_get(group, 0)), end = json_integer_value(json_array_get(group, 1));
+    tensors[i] = (ParameterTensor){.rows = 1,
+                                   .columns = end - begin,
+                                   .weight_decay = json_number_value(json_array_get(group, 2)),
+                                   .rate_multiplier = json_number_value(json_array_get(group, 3))};
   }
   json_t *settings = json_object_get(file, "settings");
   Optimizer *optimizer;
@@ -66,8 +67,10 @@ static void check_case(json_t *file, json_t *entry) {
                                               .beta2 = number(settings, "beta2"),
                                               .epsilon = number(settings, "epsilon"),
                                               .max_grad_norm = number(entry, "max_grad_norm")},
-                          count, groups, 3, backend));
-  Schedule schedule = {.kind = SCHEDULE_COSINE, .steps = steps, .warmup_steps = json_integer_value(json_object_get(file, "warmup_steps"))};
+                          tensors, 3, backend));
+  Schedule schedule;
+  assert_ok(schedule_new(&schedule, "cosine"));
+  schedule.steps = steps, schedule.warmup_steps = json_integer_value(json_object_get(file, "warmup_steps"));
   for (int64_t step = 0; step < steps; step++) {
     OptimizerReport report;
     double rate = number(settings, "lr") * schedule_factor(&schedule, step);
@@ -83,7 +86,7 @@ static void check_case(json_t *file, json_t *entry) {
   optimizer_free(optimizer);
 }
 
-static void adamw_matches_torch_over_twenty_steps_with_groups_schedule_and_clipping(void **state) {
+static void adamw_matches_torch_over_twenty_steps_with_rates_schedule_and_clipping(void **state) {
   (void)state;
   json_error_t error;
   json_t *file = json_load_file(TESTS_DIR "/optim/data/adamw.json", 0, &error);
@@ -103,9 +106,9 @@ typedef struct Small {
 
 static Small small_new(double max_grad_norm, int skip_limit) {
   Small small = {.parameters = {1, 2, 3, 4, 5, 6}, .gradients = {1, -2, 3, -4, 5, -6}};
-  ParameterGroup group = {.begin = 0, .end = 6, .weight_decay = 0.1, .rate_multiplier = 1};
+  ParameterTensor tensor = {.rows = 2, .columns = 3, .weight_decay = 0.1, .rate_multiplier = 1};
   OptimizerSettings settings = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = max_grad_norm, .skip_limit = skip_limit};
-  assert_ok(optimizer_new(&small.optimizer, adamw(), settings, 6, &group, 1, backend));
+  assert_ok(optimizer_new(&small.optimizer, adamw(), settings, &tensor, 1, backend));
   return small;
 }
 
@@ -212,12 +215,12 @@ static void every_spelling_of_adamw_is_known_and_others_are_refused(void **state
     else assert_non_null(strstr(notice, cases[i].notice));
   }
   assert_fails(STATUS_USAGE, optimizer_find(&method, &notice, "adamw_torhc"), "adamw_torhc", "use adamw_torch");
-  assert_fails(STATUS_USAGE, optimizer_find(&method, &notice, "muon"), "'muon' is not built", "use ");
+  assert_fails(STATUS_USAGE, optimizer_find(&method, &notice, "galore_adamw"), "'galore_adamw' is not built", "use ");
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(adamw_matches_torch_over_twenty_steps_with_groups_schedule_and_clipping),
+      cmocka_unit_test(adamw_matches_torch_over_twenty_steps_with_rates_schedule_and_clipping),
       cmocka_unit_test(clipping_scales_as_torch_does_and_zero_turns_it_off),
       cmocka_unit_test(a_step_with_nan_or_infinity_touches_nothing_and_is_counted),
       cmocka_unit_test(a_gradient_whose_square_overflows_is_skipped_unless_clipped),

@@ -383,7 +383,12 @@ static void no_key_has_two_rows(void **state) {
 
 static void supported_recipes_can_be_trained(void **state) {
   (void)state;
-  static const char *const cases[] = {LORA, LORA "optimizer: adamw_bnb_8bit\nlr_scheduler: linear\n",
+  static const char *const cases[] = {LORA,
+                                      LORA "optimizer: adamw_bnb_8bit\nlr_scheduler: linear\n",
+                                      LORA "optimizer: muon\noptim_args: mu=0.9, nesterov=false\nlr_scheduler: rex\n",
+                                      LORA "cosine_min_lr_ratio: 0.1\ncosine_constant_lr_ratio: 0.8\nlr_quadratic_warmup: false\n",
+                                      LORA
+                                      "loraplus_lr_ratio: 16\nlr_groups: [{name: a, modules: [q_proj], lr: 1e-3}]\nembedding_lr: 1e-5\n",
                                       LORA "optimizer: paged_adamw_32bit\npeft_init_lora_weights: true\n",
                                       LORA "lr_scheduler: constant_with_warmup\nwandb_project: x\nearly_stopping_patience:\n",
                                       LORA "test_datasets: [{path: x}, {path: y, type: {format: a}}, {path: z, type: completion}]\n"};
@@ -401,24 +406,24 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
                {LORA "shard_base: true\n", "r.yml:12:1: shard_base"},
                {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
                {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
-               {LORA "optimizer: muon\n", "r.yml:12:1: optimizer"},
-               {LORA "lr_scheduler: rex\n", "r.yml:12:1: lr_scheduler"},
+               {LORA "optimizer: adopt_adamw\n", "r.yml:12:1: optimizer"},
                {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
                {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
                {LORA "lora_rank_pattern: {q_proj: 4}\n", "lora_rank_pattern"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     assert_ok(parse(cases[i].text));
-    assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), cases[i].place, "not built yet");
+    assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), cases[i].place, "not built");
   }
 }
 
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "shard_base: true\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(LORA "shard_base: true\noptimizer: galore_adamw\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
                "r.yml:12:1: shard_base: is not built yet in this version (each process holds its share", "remove it to train without",
-               "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true", "\nr.yml:13:1: optimizer: muon is not built yet",
+               "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true",
+               "\nr.yml:13:1: optimizer: galore_adamw is a method for training weights in full",
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
 }
 

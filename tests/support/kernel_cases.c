@@ -607,3 +607,85 @@ KernelCase *case_adamw_8bit(Arena *arena, Rng *rng, int64_t count, int64_t step)
   put_output(c, 3, 2 * blocks, NULL);
   return c;
 }
+
+// Of a run's first step, where all states are zero, or of a later one.
+static UpdateSettings update_case_settings(UpdateRule rule, bool is_first) {
+  double t = is_first ? 1 : 1000;
+  return (UpdateSettings){.rule = rule,
+                          .learning_rate = 2e-2f,
+                          .weight_decay = 0.1f,
+                          .gradient_scale = 0.5f,
+                          .epsilon = 1e-8f,
+                          .beta1 = 0.9f,
+                          .beta2 = rule == UPDATE_ROOT && is_first ? 1 : 0.99f,
+                          .beta3 = 0.999f,
+                          .alpha = 3,
+                          .correction1 = 1 - pow(0.9f, t),
+                          .correction2 = sqrt(1 - pow(0.99f, t)),
+                          .gain = is_first ? 1 : 0.25f,
+                          .direct = is_first ? 1 : 0,
+                          .through = 0.75f,
+                          .average = is_first ? 0 : 0.125f};
+}
+
+KernelCase *case_update(Arena *arena, Rng *rng, UpdateRule rule, int64_t count, bool is_first) {
+  KernelCase *c = case_new(arena, OP_update);
+  c->n = count;
+  c->update = update_case_settings(rule, is_first);
+  put_normals(c, 0, arena, rng, count);
+  put_output(c, 0, count, normals(arena, rng, count, 1));
+  for (int k = 0; k < update_states(rule); k++) {
+    put_output(c, 1 + k, count, normals(arena, rng, count, is_first ? 0 : 0.3));
+    for (int64_t i = 0; i < count && update_moment(rule, k) == MOMENT_SECOND; i++) c->initial[1 + k][i] *= c->initial[1 + k][i];
+  }
+  snprintf(c->description, sizeof c->description, "rule=%d count=%lld first=%d", rule, (long long)count, is_first);
+  return c;
+}
+
+// Codes as in case_adamw_8bit.
+KernelCase *case_update_8bit(Arena *arena, Rng *rng, UpdateRule rule, int64_t count, bool is_first) {
+  KernelCase *c = case_update(arena, rng, rule, count, is_first);
+  int64_t blocks = moment_blocks(count), states = update_states(rule);
+  float *g = normals(arena, rng, count, 1), *scales = arena_new(arena, (size_t)(states * blocks) + 1, sizeof *scales);
+  uint8_t *codes = arena_new(arena, (size_t)(states * count) + 1, 1);
+  for (int64_t i = 0; i < count; i++) {
+    bool is_small = i % 5 == 3, is_new = is_first || i / MOMENT_BLOCK % 4 == 1;
+    if (is_small) g[i] *= (float)pow(10, -1 - 5 * rng_uniform(rng));
+    if (i % 97 == 5) g[i] = 0;
+    for (int k = 0; k < states; k++) {
+      bool is_second = update_moment(rule, k) == MOMENT_SECOND;
+      uint8_t old = (uint8_t)(is_small ? 120 + rng_below(rng, 15) : rng_below(rng, MOMENT_LEVELS));
+      if (is_second) old = (uint8_t)(is_small ? rng_below(rng, 40) : 80 + rng_below(rng, MOMENT_LEVELS - 80));
+      codes[k * count + i] = is_new ? 0 : old;
+      if (!is_new) scales[k * blocks + i / MOMENT_BLOCK] = is_second ? 0.2f : 0.3f;
+    }
+  }
+  c->op = OP_update_8bit;
+  put_input(c, 0, g, count * (int64_t)sizeof *g);
+  put_input(c, 1, codes, states * count + 1);
+  put_input(c, 2, scales, (states * blocks + 1) * (int64_t)sizeof *scales);
+  for (int k = 0; k < CASE_OUTPUTS - 1; k++) put_output(c, 1 + k, 0, NULL);
+  if (states) put_output(c, 1, states * count, NULL);
+  if (states) put_output(c, 2, states * blocks, NULL);
+  return c;
+}
+
+KernelCase *case_factored(Arena *arena, Rng *rng, KernelOp op, int64_t rows, int64_t columns) {
+  KernelCase *c = case_new(arena, op);
+  c->n = rows, c->columns = columns;
+  c->factored = (FactoredSettings){.beta = 0.75f, .epsilon = 1e-30f, .gradient_scale = 0.5f};
+  put_normals(c, 0, arena, rng, rows * columns);
+  float *r = normals(arena, rng, rows, 1), *of_columns = normals(arena, rng, columns, 1);
+  for (int64_t i = 0; i < rows; i++) r[i] = 0.1f + r[i] * r[i];
+  for (int64_t i = 0; i < columns; i++) of_columns[i] = 0.1f + of_columns[i] * of_columns[i];
+  if (op == OP_factored_moments) {
+    put_output(c, 0, rows, r);
+    put_output(c, 1, columns, of_columns);
+  } else {
+    put_input(c, 1, r, rows * (int64_t)sizeof *r);
+    put_input(c, 2, of_columns, columns * (int64_t)sizeof *of_columns);
+    put_output(c, 0, rows * columns, NULL);
+  }
+  snprintf(c->description, sizeof c->description, "rows=%lld columns=%lld", (long long)rows, (long long)columns);
+  return c;
+}

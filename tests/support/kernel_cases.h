@@ -28,7 +28,12 @@
   X(router_backward)      \
   X(experts_forward)      \
   X(experts_backward)     \
-  X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(sum_of_squares) X(add_uniform)
+  X(copy_heads)           \
+  X(dropout)              \
+  X(gather_rows)          \
+  X(scatter_rows)         \
+  X(fill)                 \
+  X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments) X(factored_update) X(sum_of_squares) X(add_uniform)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -56,6 +61,8 @@ typedef struct KernelCase {
   AttentionShape shape;
   int64_t span_count, queries, keys;
   AdamwSettings adamw;
+  UpdateSettings update;
+  FactoredSettings factored;
   unsigned exact_inputs, exact_outputs;  // bit i: stays float32 where activations are rounded
   int64_t x_step, y_step, x_head_step, y_head_step;  // of rows and heads of norms and copy_heads
   NormSettings norm;  // its weight and bias are inputs
@@ -116,6 +123,10 @@ KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
 // ruler of codes, moved into the cell of the code that was taken, and each scale in terms of the true one. So a code may be another than
 // that of float64 where the value lies between the two, and no further from it than any other output may be from the truth.
 KernelCase *case_adamw_8bit(Arena *arena, Rng *rng, int64_t count, int64_t step);
+KernelCase *case_update(Arena *arena, Rng *rng, UpdateRule rule, int64_t count, bool is_first);
+// Inputs are g, the codes of all states and their scales. Outputs: p, and as of case_adamw_8bit the places and the scales of all states.
+KernelCase *case_update_8bit(Arena *arena, Rng *rng, UpdateRule rule, int64_t count, bool is_first);
+KernelCase *case_factored(Arena *arena, Rng *rng, KernelOp op, int64_t rows, int64_t columns);
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output);

@@ -20,16 +20,17 @@ static void round_to_int8(float *levels, float *scales, const float *x, int64_t 
 }
 
 static void plain_double_new_moments(double *out, const KernelCase *c, Moment moment);
+static void plain_double_new_states(double *p, double *states, const KernelCase *c);
 
-// How 8-bit moments are compared; kernel_cases.h says what the numbers are. A cell is what lies between two bounds.
-static void place_moments(double *places, double *ratios, const uint8_t *codes, const double *scales, const KernelCase *c, Moment moment) {
-  int64_t blocks = moment_blocks(c->n);
-  double *truth = memory_new((size_t)c->n + 1, sizeof *truth), *largest = memory_new((size_t)blocks + 1, sizeof *largest);
+// How values in 8 bits are compared with the true ones; kernel_cases.h says what the numbers are. A cell is what lies between two bounds.
+static void place_codes(double *places, double *ratios, const uint8_t *codes, const double *scales, const double *truth, int64_t n,
+                        Moment moment) {
+  int64_t blocks = moment_blocks(n);
+  double *largest = memory_new((size_t)blocks + 1, sizeof *largest);
   float bounds[MOMENT_LEVELS];
   moment_bounds(bounds, moment);
-  plain_double_new_moments(truth, c, moment);
-  for (int64_t i = 0; i < c->n; i++) largest[i / MOMENT_BLOCK] = fmax(largest[i / MOMENT_BLOCK], fabs(truth[i]));
-  for (int64_t i = 0; i < c->n; i++) {
+  for (int64_t i = 0; i < n; i++) largest[i / MOMENT_BLOCK] = fmax(largest[i / MOMENT_BLOCK], fabs(truth[i]));
+  for (int64_t i = 0; i < n; i++) {
     double scale = largest[i / MOMENT_BLOCK], x = scale > 0 ? truth[i] / scale : moment == MOMENT_FIRST ? -1 : 0;
     int cell = 0;
     while (bounds[cell] < x) cell++;
@@ -38,8 +39,22 @@ static void place_moments(double *places, double *ratios, const uint8_t *codes, 
     places[i] = fmin(fmax(place, codes[i]), codes[i] + 1);
   }
   for (int64_t i = 0; i < blocks; i++) ratios[i] = largest[i] > 0 ? scales[i] / largest[i] : 1 + scales[i];
-  free(truth);
   free(largest);
+}
+
+static void place_moments(double *places, double *ratios, const uint8_t *codes, const double *scales, const KernelCase *c, Moment moment) {
+  double *truth = memory_new((size_t)c->n + 1, sizeof *truth);
+  plain_double_new_moments(truth, c, moment);
+  place_codes(places, ratios, codes, scales, truth, c->n, moment);
+  free(truth);
+}
+
+static void place_states(double *places, double *ratios, const uint8_t *codes, const double *scales, const KernelCase *c, int state) {
+  int64_t count = (update_states(c->update.rule) + 1) * c->n + 1;
+  double *truth = memory_new((size_t)count, sizeof *truth);
+  plain_double_new_states(truth, truth + c->n, c);
+  place_codes(places, ratios, codes, scales, truth + (1 + state) * c->n, c->n, update_moment(c->update.rule, state));
+  free(truth);
 }
 
 #define REAL float
@@ -309,6 +324,35 @@ RUN(adamw_8bit) {
   free(single);
   free(wide);
 }
+RUN(update) { k->update(out[0], (float *const[]){out[1], out[2], out[3]}, in[0], c->n, c->update, backend); }
+RUN(update_8bit) {
+  int64_t n = c->n, blocks = moment_blocks(n), scale_bytes = blocks * (int64_t)sizeof(float);
+  int64_t shift = n % 2 ? MARGIN - 3 : MARGIN, scale_shift = n % 2 ? MARGIN - 4 : MARGIN;
+  int count = update_states(c->update.rule);
+  uint8_t *codes[UPDATE_STATES], *scales[UPDATE_STATES], *shifted[UPDATE_STATES] = {0}, *taken = memory_new((size_t)n + 1, 1);
+  float *shifted_scales[UPDATE_STATES] = {0}, *single = memory_new((size_t)(n + blocks) + 1, sizeof *single);
+  double *wide = memory_new((size_t)(n + 2 * blocks) + 1, sizeof *wide);
+  for (int i = 0; i < count; i++) {
+    codes[i] = marked_new((const uint8_t *)c->inputs[1] + i * n, n, shift, backend);
+    scales[i] = marked_new((const float *)c->inputs[2] + i * blocks, scale_bytes, scale_shift, backend);
+    shifted[i] = codes[i] + shift, shifted_scales[i] = (float *)(void *)(scales[i] + scale_shift);
+  }
+  k->update_8bit(out[0], shifted, shifted_scales, in[0], n, c->update, backend);
+  for (int i = 0; i < count; i++) {
+    marked_end(taken, codes[i], n, shift, backend);
+    marked_end(single, scales[i], scale_bytes, scale_shift, backend);
+    for (int64_t j = 0; j < blocks; j++) wide[n + blocks + j] = single[j];
+    place_states(wide, wide + n, taken, wide + n + blocks, c, i);
+    for (int64_t j = 0; j < n + blocks; j++) single[j] = (float)wide[j];
+    backend->upload(out[1] + i * n, single, n * (int64_t)sizeof(float), backend);
+    backend->upload(out[2] + i * blocks, single + n, scale_bytes, backend);
+  }
+  free(taken);
+  free(single);
+  free(wide);
+}
+RUN(factored_moments) { k->factored_moments(out[0], out[1], in[0], c->n, c->columns, c->factored, backend); }
+RUN(factored_update) { k->factored_update(out[0], in[0], in[1], in[2], c->n, c->columns, c->factored.gradient_scale, backend); }
 RUN(sum_of_squares) {
   float sum = (float)k->sum_of_squares(in[0], c->n, backend);
   backend->upload(out[0], &sum, sizeof sum, backend);
@@ -562,6 +606,25 @@ MAKE(adamw_8bit) {
   static const int64_t counts[] = {1, 7, 255, 256, 257, 1031, 2048, 20001};
   return index < 2 * COUNT_OF(counts) ? case_adamw_8bit(arena, rng, counts[index / 2], index % 2 ? 1000 : 1) : NULL;
 }
+
+MAKE(update) {
+  if (index >= 2 * UPDATE_COUNT * COUNT_OF(sizes)) return NULL;
+  return case_update(arena, rng, index / 2 % UPDATE_COUNT, sizes[index / 2 / UPDATE_COUNT], index % 2 == 0);
+}
+
+MAKE(update_8bit) {
+  static const int64_t counts[] = {1, 7, 255, 256, 257, 1031, 2048, 20001};
+  if (index >= 2 * UPDATE_COUNT * COUNT_OF(counts)) return NULL;
+  return case_update_8bit(arena, rng, index / 2 % UPDATE_COUNT, counts[index / 2 / UPDATE_COUNT], index % 2 == 0);
+}
+
+static KernelCase *make_factored(Arena *arena, Rng *rng, KernelOp op, int index) {
+  static const int64_t shapes[][2] = {{1, 1},   {1, 5},   {2, 3},   {5, 1},    {7, 8},    {16, 33},
+                                      {33, 16}, {64, 65}, {3, 900}, {1000, 8}, {257, 31}, {1, 4097}};
+  return index < COUNT_OF(shapes) ? case_factored(arena, rng, op, shapes[index][0], shapes[index][1]) : NULL;
+}
+MAKE(factored_moments) { return make_factored(arena, rng, OP_factored_moments, index); }
+MAKE(factored_update) { return make_factored(arena, rng, OP_factored_update, index); }
 
 MAKE(sum_of_squares) {
   if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);

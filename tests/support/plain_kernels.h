@@ -559,4 +559,107 @@ static void NAME(adamw_8bit)(REAL *const *out, const KernelCase *c) {
   free(codes);
 }
 
+// One element of kernels/update.h; returns the new p.
+static REAL NAME(update_element)(REAL p, REAL *states[UPDATE_STATES], REAL g, const UpdateSettings *s) {
+  REAL rate = s->learning_rate, decay = s->weight_decay, beta1 = s->beta1, beta2 = s->beta2, kept = 1 - (REAL)s->average;
+  REAL coupled = g + decay * p, old = 0, *last = states[update_states(s->rule) - (update_states(s->rule) > 0)];
+  switch (s->rule) {
+    case UPDATE_LION:
+      old = beta1 * *last + (1 - beta1) * g;
+      *last = beta2 * *last + (1 - beta2) * g;
+      return p - rate * decay * p - (old > 0 ? rate : old < 0 ? -rate : 0);
+    case UPDATE_ADEMAMIX:
+      *states[0] = beta1 * *states[0] + (1 - beta1) * g;
+      *states[1] = (REAL)s->beta3 * *states[1] + (1 - (REAL)s->beta3) * g;
+      *last = beta2 * *last + (1 - beta2) * g * g;
+      return p - rate * decay * p -
+             rate * (*states[0] / (REAL)s->correction1 + (REAL)s->alpha * *states[1]) / (sqrt(*last) / (REAL)s->correction2 + s->epsilon);
+    case UPDATE_MOMENTUM:
+      *last = beta1 * *last + (REAL)s->gain * coupled;
+      return p - rate * ((REAL)s->direct * coupled + (REAL)s->through * *last);
+    case UPDATE_ROOT:
+      *last = beta2 * *last + (REAL)s->gain * coupled * coupled;
+      return p - rate * (coupled / (sqrt(*last) + (REAL)s->epsilon));
+    case UPDATE_SCHEDULE_FREE:
+      *last = beta2 * *last + (1 - beta2) * g * g;
+      coupled = g / (sqrt(*last) / (REAL)s->correction2 + (REAL)s->epsilon) + decay * p;
+      old = *states[0];
+      *states[0] = kept * (old - rate * beta1 * coupled);
+      return p + (REAL)s->average * old - rate * (1 - beta1 * kept) * coupled;
+    default: return p - rate * coupled;
+  }
+}
+
+static void NAME(update)(REAL *const *out, const KernelCase *c) {
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL *states[UPDATE_STATES] = {out[1] + i, out[2] + i, out[3] + i};
+    out[0][i] = NAME(update_element)(out[0][i], states, (REAL)c->update.gradient_scale * ((const float *)c->inputs[0])[i], &c->update);
+  }
+}
+
+// p[n] and states[of the rule][n] after the step, before they are rounded.
+static void NAME(new_states)(REAL *p, REAL *states, const KernelCase *c) {
+  const uint8_t *codes = c->inputs[1];
+  const float *scales = c->inputs[2];
+  int64_t blocks = moment_blocks(c->n);
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL *element[UPDATE_STATES] = {0};
+    for (int k = 0; k < update_states(c->update.rule); k++) {
+      float old = scales[k * blocks + i / MOMENT_BLOCK] * moment_levels(update_moment(c->update.rule, k))[codes[k * c->n + i]];
+      element[k] = states + k * c->n + i;
+      *element[k] = old;
+    }
+    p[i] = NAME(update_element)(c->initial[0][i], element, (REAL)c->update.gradient_scale * ((const float *)c->inputs[0])[i], &c->update);
+  }
+}
+
+static void NAME(update_8bit)(REAL *const *out, const KernelCase *c) {
+  int64_t n = c->n, blocks = moment_blocks(n);
+  REAL *states = memory_new((size_t)(UPDATE_STATES * n) + 1, sizeof *states);
+  uint8_t *codes = memory_new((size_t)n + 1, 1);
+  double *scales = memory_new((size_t)blocks + 1, sizeof *scales), *places = memory_new((size_t)(n + blocks) + 1, sizeof *places);
+  NAME(new_states)(out[0], states, c);
+  for (int k = 0; k < update_states(c->update.rule); k++) {
+    const REAL *x = states + k * n;
+    for (int64_t i = 0; i < blocks; i++) scales[i] = 0;
+    for (int64_t i = 0; i < n; i++) scales[i / MOMENT_BLOCK] = fmax(scales[i / MOMENT_BLOCK], (double)fabs(x[i]));
+    for (int64_t i = 0; i < n; i++) {
+      REAL scale = (REAL)scales[i / MOMENT_BLOCK];
+      codes[i] = scale > 0 ? NAME(moment_code)(x[i] / scale, moment_levels(update_moment(c->update.rule, k))) : 0;
+    }
+    place_states(places, places + n, codes, scales, c, k);
+    for (int64_t i = 0; i < n; i++) out[1][k * n + i] = (REAL)places[i];
+    for (int64_t i = 0; i < blocks; i++) out[2][k * blocks + i] = (REAL)places[n + i];
+  }
+  free(states);
+  free(codes);
+  free(scales);
+  free(places);
+}
+
+static void NAME(factored_moments)(REAL *const *out, const KernelCase *c) {
+  const float *g = c->inputs[0];
+  REAL beta = c->factored.beta, scale = c->factored.gradient_scale, epsilon = c->factored.epsilon;
+  for (int64_t i = 0; i < c->n + c->columns; i++) {
+    bool is_row = i < c->n;
+    int64_t terms = is_row ? c->columns : c->n;
+    REAL sum = 0, *moment = is_row ? out[0] + i : out[1] + i - c->n;
+    for (int64_t j = 0; j < terms; j++) {
+      int64_t k = TERM(j, terms);
+      REAL x = scale * (is_row ? g[i * c->columns + k] : g[k * c->columns + i - c->n]);
+      sum += x * x + epsilon;
+    }
+    *moment = beta * *moment + (1 - beta) * sum / terms;
+  }
+}
+
+static void NAME(factored_update)(REAL *const *out, const KernelCase *c) {
+  const float *g = c->inputs[0], *r = c->inputs[1], *columns = c->inputs[2];
+  REAL mean = 0;
+  for (int64_t i = 0; i < c->n; i++) mean += r[TERM(i, c->n)];
+  mean /= c->n;
+  for (int64_t i = 0; i < c->n * c->columns; i++)
+    out[0][i] = (REAL)c->factored.gradient_scale * g[i] / (sqrt(r[i / c->columns] / mean) * sqrt((REAL)columns[i % c->columns]));
+}
+
 static void NAME(sum_of_squares)(REAL *const *out, const KernelCase *c) { out[0][0] = NAME(dot)(c->inputs[0], 1, c->inputs[0], 1, c->n); }

@@ -13,16 +13,80 @@ def rounded(values, digits):
     return [float(f"{x:.{digits}g}") for x in values.flatten().tolist()]
 
 
-def factors(make, count, **kwargs):
-    """The learning rate that LambdaLR gives an optimiser with rate 1 at each of `count` steps."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+def factors(make, count, rate=1.0, **kwargs):
+    """The learning rate that LambdaLR gives an optimiser at each of `count` steps, over its own."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     scheduler = make(optimizer, **kwargs)
     out = []
     for _ in range(count):
-        out.append(scheduler.get_last_lr()[0])
+        out.append(scheduler.get_last_lr()[0] / rate)
         optimizer.step()
         scheduler.step()
     return out
+
+
+def one_cycle(steps, warmup, rate, arguments):
+    """The factors and the beta1 of torch's OneCycleLR, set up as Axolotl does: pct_start is the warm-up's share."""
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=rate)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, **(dict(pct_start=warmup / steps) | arguments))
+    out, momenta = [], []
+    for step in range(steps):
+        out.append(scheduler.get_last_lr()[0] / rate)
+        momenta.append(optimizer.param_groups[0]["betas"][0])
+        optimizer.step()
+        if step + 1 < steps:
+            scheduler.step()
+    return out, momenta
+
+
+def rex(steps, warmup, count, least):
+    """REX (Chen et al. 2021) with alpha = 0.1, beta = 0.9, as Axolotl's RexLR steps: its warm-up begins at step 1."""
+    out = []
+    for step in range(count):
+        after, left = step - warmup, steps - warmup
+        if 1 <= step <= warmup:
+            out.append(step / warmup)
+        elif after >= left or after == -1 or left <= 0:
+            out.append(least)
+        else:
+            z = (left - after % left) / left
+            out.append(least + (1 - least) * z / (0.1 + 0.9 * z))
+    return out
+
+
+def further_schedules(add, steps, warmup, count):
+    both = dict(num_warmup_steps=warmup, num_training_steps=steps)
+    rate = 3e-4
+    def of(kind, make, rate=1.0, warm=both, **arguments):
+        add(kind, factors(make, count, rate=rate, **warm, **arguments), arguments=arguments, rate=rate)
+    for cycles in (1, 3):
+        of("cosine_with_restarts", hf.get_cosine_with_hard_restarts_schedule_with_warmup, num_cycles=cycles)
+    of("cosine_with_min_lr", hf.get_cosine_with_min_lr_schedule_with_warmup, min_lr_rate=0.1)
+    of("cosine_with_min_lr", hf.get_cosine_with_min_lr_schedule_with_warmup, rate, min_lr=1e-5, num_cycles=1.25)
+    of("cosine_warmup_with_min_lr", hf.get_cosine_with_min_lr_schedule_with_warmup_lr_rate, min_lr_rate=0.1)
+    of("cosine_warmup_with_min_lr", hf.get_cosine_with_min_lr_schedule_with_warmup_lr_rate, rate, min_lr=1e-5, warmup_lr_rate=0.2)
+    if warmup < steps:
+        of("polynomial", hf.get_polynomial_decay_schedule_with_warmup, rate)
+        of("polynomial", hf.get_polynomial_decay_schedule_with_warmup, rate, lr_end=1e-5, power=2.5)
+    of("inverse_sqrt", hf.get_inverse_sqrt_schedule, warm=dict(num_warmup_steps=warmup))
+    of("inverse_sqrt", hf.get_inverse_sqrt_schedule, warm=dict(num_warmup_steps=warmup), timescale=100)
+    wsd = hf.get_wsd_schedule
+    of("warmup_stable_decay", wsd, num_decay_steps=10)
+    of("warmup_stable_decay", wsd, num_decay_steps=7, num_stable_steps=5, decay_type="1-sqrt", warmup_type="cosine", min_lr_ratio=0.1)
+    of("warmup_stable_decay", wsd, num_decay_steps=20, decay_type="linear", warmup_type="1-sqrt")
+    for arguments in ({}, dict(anneal_strategy="linear", div_factor=10.0, final_div_factor=100.0, base_momentum=0.8), dict(three_phase=True, pct_start=0.3)):
+        if warmup <= steps:
+            values, momenta = one_cycle(steps, warmup, rate, arguments)
+            add("one_cycle", values, arguments=arguments, rate=rate, momenta=momenta)
+    add("rex", rex(steps, warmup, count, 0))
+    add("rex", rex(steps, warmup, count, 0.1), min=0.1)
+    # Axolotl's lr_quadratic_warmup, which no minimum changes.
+    values = factors(hf.get_cosine_schedule_with_warmup, count, **both)
+    add("cosine", [value * value if step < warmup else value for step, value in enumerate(values)], quadratic=True, min=0.1)
+
+
+def adder(cases, steps, warmup):
+    return lambda kind, values, **more: cases.append(dict(kind=kind, steps=steps, warmup_steps=warmup, factors=values) | more)
 
 
 def schedules():
@@ -31,8 +95,7 @@ def schedules():
     for steps, warmup in corners:
         count = max(steps, 50) + 5  # beyond the end as well
         both = dict(num_warmup_steps=warmup, num_training_steps=steps)
-        def add(kind, values, **more):
-            cases.append(dict(kind=kind, steps=steps, warmup_steps=warmup, factors=values) | more)
+        add = adder(cases, steps, warmup)
         add("constant", factors(hf.get_constant_schedule, count))
         add("constant_with_warmup", factors(hf.get_constant_schedule_with_warmup, count, num_warmup_steps=warmup))
         add("linear", factors(hf.get_linear_schedule_with_warmup, count, **both))
@@ -45,7 +108,9 @@ def schedules():
         if warmup < short:
             values = factors(minimum, count, num_warmup_steps=warmup, num_training_steps=short, min_lr_rate=0.2)
             add("cosine", values[:short + 1] + [values[short]] * (count - short - 1), min=0.2, constant=0.75)
-    return dict(transformers=transformers.__version__, cases=cases)
+    for steps, warmup in [(20, 0), (20, 2), (20, 6), (20, 20), (7, 3), (12, 15)]:
+        further_schedules(adder(cases, steps, warmup), steps, warmup, steps + 3)
+    return dict(transformers=transformers.__version__, torch=torch.__version__, cases=cases)
 
 
 def adamw_run(dtype, initial, gradients, groups, settings, max_norm):

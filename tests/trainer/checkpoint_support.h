@@ -51,6 +51,7 @@ static inline Sample sample_new(int64_t step, int64_t count) {
                           .updates = step - 2,
                           .skipped = 2,
                           .skipped_in_row = 1,
+                          .optimizer_scalars = {1e-9 / 3, 2e-4 / 7},
                           .loss_scale = 1024,
                           .loss_scale_steps = 17,
                           .tuning = {64, 4},

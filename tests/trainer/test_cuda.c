@@ -56,8 +56,8 @@ static void open_side(Side *side, const char *path, const char *device, const Se
   const OptimizerMethod *method;
   assert_ok(optimizer_find(&method, NULL, NULL));
   OptimizerSettings adam = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
-  ParameterGroup group = {.end = side->adapter->size, .weight_decay = 0.01, .rate_multiplier = 1};
-  assert_ok(optimizer_new(&side->optimizer, method, adam, side->adapter->size, &group, 1, side->backend));
+  ParameterTensor all = {.rows = 1, .columns = side->adapter->size, .weight_decay = 0.01, .rate_multiplier = 1};
+  assert_ok(optimizer_new(&side->optimizer, method, adam, &all, 1, side->backend));
   step_new(&side->step, side->model, setting->type, setting->checkpointing, (int64_t)1 << 30);
   side->values = memory_new((size_t)side->adapter->size, sizeof *side->values);
 }
