@@ -43,7 +43,6 @@ typedef struct Pieces {
   bool same;  // each in the base's own type (a folder base)
   BlockType type;  // else; and what config.json says
   const char *chat_template;  // NULL: the base's
-  Linear embedding;
   Piece *items;
   int64_t count, capacity;
   Arena arena;
@@ -141,7 +140,7 @@ static void add_layer(Pieces *pieces, int index) {
 
 static void pieces_from_gguf(Pieces *pieces) {
   const Model *model = pieces->model;
-  add_matrix(pieces, "model.embed_tokens.weight", &pieces->embedding);
+  add_matrix(pieces, "model.embed_tokens.weight", &model->embedding);
   for (int layer = 0; layer < model->config.layers; layer++) add_layer(pieces, layer);
   add_norm(pieces, "model.norm", "output_norm.weight", &model->final_norm);
   if (!model->config.tied_embeddings) add_matrix(pieces, "lm_head.weight", &model->head);
@@ -392,7 +391,6 @@ Status merge_write_folder(MergeReport *report, const Model *model, const char *p
         STATUS_USAGE, "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others", type->name);
   TRY(check_place(model, path));
   Pieces pieces = {.model = model, .same = !type && !model->is_gguf, .type = type ? type->type : float_type(model)};
-  pieces.embedding = (Linear){.weight = model->embedding, .name = "model.embed_tokens"};
   pieces.chat_template = options.chat_template;
   if (model->is_gguf) pieces_from_gguf(&pieces);
   else pieces_from_folder(&pieces);

@@ -32,7 +32,6 @@ typedef struct Exact {
 typedef struct Plan {
   const Model *model;
   MergeOptions options;
-  Linear embedding;
   Entry *entries;
   int64_t count, capacity;
   Exact *exact;
@@ -40,7 +39,9 @@ typedef struct Plan {
   Arena arena;
 } Plan;
 
-static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linear == &plan->embedding || linear == &plan->model->head; }
+static bool is_vocabulary(const Plan *plan, const Linear *linear) {
+  return linear == &plan->model->embedding || linear == &plan->model->head;
+}
 
 // Its type follows when all tensors are known: choose_types.
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
@@ -96,7 +97,7 @@ static void collect_names(Names *names, Plan *plan) {
 static const Linear *find_linear(const Plan *plan, const Names *names, const char *tensor) {
   const Model *model = plan->model;
   int64_t index;
-  if (strcmp(tensor, "token_embd.weight") == 0) return &plan->embedding;
+  if (strcmp(tensor, "token_embd.weight") == 0) return &model->embedding;
   if (strcmp(tensor, "output.weight") == 0) return &model->head;
   return map_get_string(&names->linears, tensor, &index) ? model->linears[index] : NULL;
 }
@@ -215,7 +216,7 @@ static void plan_layer(Plan *plan, int index) {
 
 static void plan_from_folder(Plan *plan) {
   const Model *model = plan->model;
-  plan_matrix(plan, "token_embd.weight", &plan->embedding);
+  plan_matrix(plan, "token_embd.weight", &model->embedding);
   plan_rope_factors(plan);
   for (int layer = 0; layer < model->config.layers; layer++) plan_layer(plan, layer);
   plan_norm(plan, "output_norm", &model->final_norm);
@@ -412,8 +413,7 @@ done:
 
 Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   TRY(merge_check_output(model, path));
-  Plan plan = {
-      .model = model, .options = options, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
+  Plan plan = {.model = model, .options = options};
   Status status = STATUS_OK;
   if (model->is_gguf) status = plan_from_gguf(&plan);
   else plan_from_folder(&plan);

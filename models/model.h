@@ -1,4 +1,4 @@
-// A language model with frozen weights, from a GGUF file or a Hugging Face folder. Weights stay in the file's mapping
+// A language model, its weights frozen unless adapters/ trains them, from a GGUF file or a Hugging Face folder. Weights stay in the file's mapping
 // in the types they have; with `quantize_nf4` linear layers in plain floats become NF4.
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H
@@ -33,7 +33,7 @@ typedef struct Model {
   Safetensors safetensors;  // of a folder
   const Family *family;
   ModelConfig config;
-  Matrix embedding;  // [vocabulary, hidden]
+  Linear embedding;  // [vocabulary, hidden]
   NormSettings final_norm;
   Linear head;  // [vocabulary, hidden]; the embedding's own matrix when tied
   Layer *layers;
@@ -85,6 +85,8 @@ typedef struct DecoderInput {
 // Adds the decoder to the tape, one segment a layer, and returns the hidden states after the last norm,
 // [row_count or tokens, hidden], in the last segment.
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input);
+// The output layer and its loss (op_cross_entropy), whatever of the head is trained. targets: int32 input tensor [rows of hidden, 1].
+Tensor *decoder_loss(Tape *tape, const Model *model, Tensor *hidden, Tensor *targets, float gradient_scale);
 // The output layer: logits [rows of hidden, vocabulary] without a backward pass, soft-capped where the family does that.
 Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden);
 

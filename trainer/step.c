@@ -120,7 +120,7 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
                         .row_count = labelled};
   Tensor *hidden = decoder_hidden(tape, step->model, &input);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
-  return op_cross_entropy(tape, hidden, &step->model->head.weight, targets, gradient_scale, (float)step->model->config.final_softcap);
+  return decoder_loss(tape, step->model, hidden, targets, gradient_scale);
 }
 
 // The graph, within the budget. In 16 bits, memory buys time: more rows of logits at once, for the head is dequantised as often as there are
