@@ -88,6 +88,9 @@ void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
 // Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
 Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);
+// Whether a GGUF adapter can hold it all: LoRA pairs alone, and none of a head that is tied to the embedding (which the format has no name
+// for). What cannot go there is used by way of a merged GGUF.
+bool adapter_fits_gguf(const Adapter *adapter);
 // Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
 Status adapter_save_gguf(const Adapter *adapter, const char *path);
 

@@ -37,4 +37,8 @@ Status merge_write_gguf(MergeReport *report, const Model *model, const char *pat
 // replaced if it is empty or holds nothing but such files; else STATUS_USAGE.
 Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options);
 
+// Writes the same files into a folder that may hold others: what full fine-tuning leaves, and each of its checkpoints. Every file appears
+// whole; those of an earlier call are replaced. The model may be on a device if all of it is trained.
+Status merge_write_files(const Model *model, const char *folder, const char *chat_template);
+
 #endif

@@ -57,6 +57,8 @@ void b_rows_to_file(float *out, const float *in, const Linear *linear, const Mod
 // The type in which a weight is written where nobody asks for another: its own, or floats where it is in a form of quantised folders
 // (NF4, codes in groups), which no file of ours holds. merge.c.
 BlockType merge_base_type(const Model *model, const Matrix *weight);
+// Whether the head of a tied model is no longer its embedding, so that both are written. merge.c.
+bool merge_unties(const Model *model);
 // STATUS_USAGE when `path` is the model itself, whose mapped bytes must stay. merge.c.
 Status merge_check_output(const Model *model, const char *path);
 

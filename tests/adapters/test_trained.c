@@ -1,8 +1,10 @@
 // Tensors trained in full, beside the references of tests/tools/make_trained_reference.py: gradients of every tensor of whole models, and
 // PEFT's adapters with modules_to_save, rows of tokens, and LoRA on embedding and head.
 #include <math.h>
+#include <unistd.h>
 
 #include "adapters/adapter.h"
+#include "adapters/merge.h"
 #include "core/file.h"
 #include "core/text.h"
 #include "tests/support/golden.h"
@@ -269,6 +271,108 @@ static void written_adapters_come_back_whole(void **state) {
   assert_ok(directory_remove(folder));
 }
 
+// A merged model is a model of its own, with the logits of base and adapter, in both formats; an untied head is written beside the embedding.
+static void check_merged(const PeftCase *c, const char *path, double tolerance) {
+  Model *merged;
+  assert_ok(model_open(&merged, path, (ModelOptions){0}, c->backend));
+  check_logits(merged, &c->rows, tolerance);
+  model_close(merged);
+}
+
+static void merged_models_have_the_logits_of_base_and_adapter(void **state) {
+  (void)state;
+  char folder[] = "/tmp/lora-trained-XXXXXX";
+  assert_non_null(mkdtemp(folder));
+  for (int i = 0; i < CASES; i++) {
+    PeftCase c;
+    const Quantization *f32;
+    assert_ok(quantization_parse(&f32, "f32"));
+    open_case(&c, cases[i].name, cases[i].base);
+    char *gguf = memory_format("%s/%s.gguf", folder, cases[i].name), *plain = memory_format("%s/%s", folder, cases[i].name);
+    char *again = memory_format("%s/%s-again", folder, cases[i].name), *adapter = path_join(folder, "adapter");
+    MergeReport report;
+    assert_ok(merge_write_folder(&report, c.model, plain, (MergeOptions){.type = f32}));
+    assert_true(report.adapted > 0);
+    check_merged(&c, plain, 1e-5);
+    assert_ok(adapter_save_peft(c.adapter, adapter, c.base));
+    // Over a GGUF base of the same weights the same adapter, whose norms and rows are in another form there.
+    adapter_close(c.adapter);
+    c.adapter = NULL;
+    assert_ok(merge_write_gguf(&report, c.model, gguf, (MergeOptions){.type = f32}));
+    Model *base;
+    Adapter *over;
+    assert_ok(model_open(&base, gguf, (ModelOptions){0}, c.backend));
+    assert_ok(adapter_open(&over, base, (const char *const[]){adapter}, NULL, 1, false));
+    check_logits(base, &c.rows, 1e-5);
+    assert_int_equal(adapter_fits_gguf(over), cases[i].in_gguf);
+    char *merged = memory_format("%s/%s-merged.gguf", folder, cases[i].name);
+    assert_ok(merge_write_gguf(&report, base, merged, (MergeOptions){0}));
+    check_merged(&c, merged, 1e-5);
+    assert_ok(merge_write_folder(&report, base, again, (MergeOptions){.type = f32}));
+    check_merged(&c, again, 1e-5);
+    adapter_close(over);
+    model_close(base);
+    free(gguf), free(plain), free(again), free(merged), free(adapter);
+    close_case(&c);
+  }
+  assert_ok(directory_remove(folder));
+}
+
+static void adapters_of_embedding_and_head_come_back_from_gguf(void **state) {
+  (void)state;
+  char path[] = "/tmp/lora-trained-XXXXXX";
+  int descriptor = mkstemp(path);
+  assert_true(descriptor >= 0);
+  close(descriptor);
+  for (int i = 0; i < CASES; i++) {
+    if (!cases[i].in_gguf) continue;
+    PeftCase c;
+    open_case(&c, cases[i].name, cases[i].base);
+    assert_ok(adapter_save_gguf(c.adapter, path));
+    adapter_close(c.adapter);
+    assert_ok(adapter_open(&c.adapter, c.model, (const char *const[]){path}, NULL, 1, false));
+    check_logits(c.model, &c.rows, 1e-5);
+    close_case(&c);
+  }
+  remove(path);
+}
+
+static void what_cannot_be_trained_or_added_up_is_refused(void **state) {
+  (void)state;
+  PeftCase c;
+  Adapter *adapter;
+  open_case(&c, "modules_tied", "gemma2_scalar");
+  adapter_close(c.adapter);
+  c.adapter = NULL;
+  const double half[] = {0.5}, whole[] = {1, 1};
+  assert_fails(STATUS_USAGE, adapter_open(&adapter, c.model, (const char *const[]){c.folder}, half, 1, false), "in full", "unscaled");
+  assert_fails(STATUS_USAGE, adapter_open(&adapter, c.model, (const char *const[]){c.folder, c.folder}, whole, 2, false), "in full",
+               "alone");
+  AdapterSettings settings = {.rank = 2, .alpha = 4, .all_linear = true, .modules_to_save = (const char *const[]){"embed_token"}};
+  settings.modules_to_save_count = 1;
+  assert_fails(STATUS_USAGE, adapter_create(&adapter, c.model, &settings), "lora_modules_to_save", "embed_token");
+  AdapterSettings tokens = {.rank = 2, .alpha = 4, .all_linear = true, .tokens = (const int32_t[]){3, 40}, .token_count = 2};
+  assert_fails(STATUS_USAGE, adapter_create(&adapter, c.model, &tokens), "peft_trainable_token_indices", "40");
+  close_case(&c);
+  // An adapter of another model: its embedding has other sizes.
+  open_case(&c, "lora_vocabulary", "phi3_partial");
+  char *other = path_join(trained_data, "modules_apart");
+  assert_fails(STATUS_BAD_INPUT, adapter_open(&adapter, c.model, (const char *const[]){other}, NULL, 1, false), "another model");
+  free(other);
+  close_case(&c);
+  // Quantised weights are no parameters.
+  Backend *backend;
+  Model *model;
+  assert_ok(backend_new(&backend, "cpu", 2));
+  assert_ok(model_open(&model, TESTS_DIR "/adapters/data/families/gemma2_scalar", (ModelOptions){.quantize_nf4 = true}, backend));
+  assert_fails(STATUS_USAGE, adapter_create(&adapter, model, &(AdapterSettings){.trains_all = true}), "quantised", "qlora");
+  model_close(model);
+  assert_ok(model_open(&model, TESTS_DIR "/adapters/data/families/mixtral_window", (ModelOptions){0}, backend));
+  assert_fails(STATUS_USAGE, adapter_create(&adapter, model, &(AdapterSettings){.trains_all = true}), "experts");
+  model_close(model);
+  backend_free(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tensor_of_every_family_has_the_gradient_of_torch),
@@ -276,6 +380,9 @@ int main(void) {
       cmocka_unit_test(adapters_of_peft_give_its_logits_and_gradients),
       cmocka_unit_test(switched_off_or_closed_they_leave_the_base_bit_for_bit),
       cmocka_unit_test(written_adapters_come_back_whole),
+      cmocka_unit_test(merged_models_have_the_logits_of_base_and_adapter),
+      cmocka_unit_test(adapters_of_embedding_and_head_come_back_from_gguf),
+      cmocka_unit_test(what_cannot_be_trained_or_added_up_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
