@@ -26,8 +26,9 @@ CASES = {
     "modules_tied": ("gemma2_scalar", dict(target_modules=["q_proj"], modules_to_save=["embed_tokens", "k_proj", "norm"])),
     "modules_apart": ("starcoder2_window", dict(target_modules=["q_proj", "o_proj"], modules_to_save=["lm_head", "c_proj", "model.norm"])),
     "tokens_tied": ("gemma2_scalar", dict(target_modules=["q_proj", "down_proj"], trainable_token_indices=[7, 8, 9, 30, 3])),
-    "tokens_apart": ("phi3_partial", dict(target_modules=["qkv_proj"], trainable_token_indices={"embed_tokens": [5, 3]})),
-    "lora_vocabulary": ("phi3_partial", dict(target_modules=["qkv_proj", "embed_tokens", "lm_head"])),
+    "tokens_apart": ("mixtral_window", dict(target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [5, 3]})),
+    "lora_vocabulary": ("mixtral_window", dict(target_modules=["q_proj", "embed_tokens", "lm_head"])),
+    "lora_vocabulary_tied": ("phi3_partial", dict(target_modules=["qkv_proj", "embed_tokens", "lm_head"])),
     "lora_embedding_tied": ("gemma2_scalar", dict(target_modules=["q_proj", "embed_tokens"])),
 }
 
@@ -39,7 +40,7 @@ def sample(values):
 
 
 def open_model(folder):
-    return tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
+    return tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager")
 
 
 def full_gradients(folder):
