@@ -54,7 +54,8 @@ static void print_result(const MergeJob *job, const MergeReport *report, const M
 // Opens the written file as a model of its own and compares.
 static Status measure(Measured *measured, MergeTexts *texts, const Model *base, const MergeJob *job) {
   double scale;
-  char *adapter = adapter_argument_path(job->adapters.items[0], &scale);
+  // Without an adapter the model itself may lie where it was trained.
+  char *adapter = adapter_argument_path(job->adapters.count ? job->adapters.items[0] : job->model, &scale);
   Status status = merge_texts_open(texts, job->model, adapter, job->text, base->config.context_length, base->backend->pool);
   free(adapter);
   *measured = (Measured){.source = texts->source};

@@ -57,15 +57,23 @@ static Status open_rows(Run *run) {
   return STATUS_OK;
 }
 
+// The ids of peft_trainable_token_indices, which the recipe has as text.
+static int32_t *token_ids(const StringList *list) {
+  int32_t *ids = memory_new((size_t)list->count + 1, sizeof *ids);
+  for (int i = 0; i < list->count; i++) ids[i] = (int32_t)strtoll(list->items[i], NULL, 10);
+  return ids;
+}
+
 static Status open_adapter(Run *run) {
   const Recipe *recipe = run->recipe;
-  if (recipe->lora_model_dir) {
+  if (recipe->adapter && recipe->lora_model_dir) {
     const char *paths[] = {recipe->lora_model_dir};
     TRY(adapter_open(&run->adapter, run->model, paths, NULL, 1, true));
     adapter_set_dropout(run->adapter, recipe->lora_dropout);
     return STATUS_OK;
   }
   bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
+  int32_t *tokens = token_ids(&recipe->peft_trainable_token_indices);
   AdapterSettings settings = {.rank = recipe->lora_r,
                               .alpha = recipe->lora_alpha,
                               .dropout = recipe->lora_dropout,
@@ -74,8 +82,31 @@ static Status open_adapter(Run *run) {
                               .targets = (const char *const *)recipe->lora_target_modules.items,
                               .target_count = recipe->lora_target_modules.count,
                               .target_regex = recipe->lora_target_modules_regex,
+                              .trains_all = !recipe->adapter,
+                              .modules_to_save = (const char *const *)recipe->lora_modules_to_save.items,
+                              .modules_to_save_count = recipe->lora_modules_to_save.count,
+                              .tokens = tokens,
+                              .token_count = recipe->peft_trainable_token_indices.count,
                               .seed = (uint64_t)recipe->seed};
-  return adapter_create(&run->adapter, run->model, &settings);
+  Status status = adapter_create(&run->adapter, run->model, &settings);
+  free(tokens);
+  return status;
+}
+
+// Norms and biases are not decayed, as transformers' trainer has it; neighbours of one kind are a group.
+static ParameterGroup *decay_groups(int *count, const Run *run) {
+  const Adapter *adapter = run->adapter;
+  ParameterGroup *groups = memory_new((size_t)adapter->tensor_count + 1, sizeof *groups);
+  *count = 0;
+  for (int i = 0; i < adapter->tensor_count; i++) {
+    const AdapterTensor *tensor = &adapter->tensors[i];
+    bool decays = tensor->role != TENSOR_BIAS && tensor->role != TENSOR_NORM;
+    int64_t begin = tensor->parameter->data - adapter->data, end = begin + tensor->parameter->rows * tensor->parameter->columns;
+    double decay = decays ? run->recipe->weight_decay : 0;
+    if (*count && groups[*count - 1].weight_decay == decay) groups[*count - 1].end = end;
+    else groups[(*count)++] = (ParameterGroup){.begin = begin, .end = end, .weight_decay = decay, .rate_multiplier = 1};
+  }
+  return groups;
 }
 
 static Status open_optimizer(Run *run) {
@@ -86,8 +117,11 @@ static Status open_optimizer(Run *run) {
   if (notice) log_notice("%s", notice);
   OptimizerSettings settings = {
       .beta1 = recipe->adam_beta1, .beta2 = recipe->adam_beta2, .epsilon = recipe->adam_epsilon, .max_grad_norm = recipe->max_grad_norm};
-  ParameterGroup group = {.begin = 0, .end = run->adapter->size, .weight_decay = recipe->weight_decay, .rate_multiplier = 1};
-  return optimizer_new(&run->optimizer, method, settings, run->adapter->size, &group, 1, run->backend);
+  int count;
+  ParameterGroup *groups = decay_groups(&count, run);
+  Status status = optimizer_new(&run->optimizer, method, settings, run->adapter->size, groups, count, run->backend);
+  free(groups);
+  return status;
 }
 
 // While streaming, what later chunks hold is not known: the largest micro-batch is one of full sequences.
@@ -184,12 +218,31 @@ static int64_t free_bytes(const Run *run) {
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - PROGRAM_BYTES;
 }
 
+char *run_describe_trained(const Run *run) {
+  const Adapter *adapter = run->adapter;
+  if (adapter->is_full) return memory_copy_string("all weights trained in full");
+  Buffer text = {0};
+  int linears = 0;
+  for (int i = 0; i < adapter->count; i++)
+    linears += adapter->linears[i] != &run->model->embedding && adapter->linears[i] != &run->model->head;
+  buffer_format(&text, "%d of %d linear layers", linears, run->model->linear_count);
+  for (int i = 0; i < adapter->count; i++)
+    if (adapter->linears[i] == &run->model->embedding || adapter->linears[i] == &run->model->head)
+      buffer_format(&text, ", %s", adapter->linears[i] == &run->model->head ? "the head" : "the embedding");
+  buffer_append_string(&text, " adapted");
+  if (adapter->trained_count) buffer_format(&text, ", %d tensors trained in full", adapter->trained_count);
+  if (adapter->tokens.rows.rows) buffer_format(&text, ", %lld tokens' embeddings trained", (long long)adapter->tokens.rows.rows);
+  return text.data;
+}
+
 static void describe(const Run *run) {
   char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
-  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
-           (long long)model->config.layers, run->adapter->count, model->linear_count, (long long)run->adapter->size);
+  char *trained = run_describe_trained(run);
+  log_info("%s: %lld layers, %s, %lld trainable parameters", recipe_model_name(run->recipe), (long long)model->config.layers, trained,
+           (long long)run->adapter->size);
+  free(trained);
   log_info("%s%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", run->stream ? "streaming; the first chunk: " : "",
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);

@@ -47,7 +47,11 @@ enum { RUN_ARRAYS = 1 + OPTIMIZER_STATE_LIMIT };
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
 // Mean -log p and its tokens over the evaluation rows, with dropout off.
 Status run_evaluate(double *loss, Run *run);
-// output_dir's files at the end: the adapter in both formats, the recipe, the model card.
+// What of the model is trained, in a few words; free() it.
+char *run_describe_trained(const Run *run);
+// Writes what was trained into a folder: a PEFT adapter, or a model where all of it is trained.
+Status run_write_trained(const Run *run, const char *folder);
+// output_dir's files at the end: the adapter in both formats or the model, the recipe, the model card.
 Status run_export(Run *run, double loss, double eval_loss);
 
 #endif

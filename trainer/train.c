@@ -97,10 +97,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   return STATUS_OK;
 }
 
-static Status write_adapter(const char *folder, void *context) {
-  const Run *run = context;
-  return adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
-}
+static Status write_adapter(const char *folder, void *context) { return run_write_trained(context, folder); }
 
 static Status save_checkpoint(Loop *loop) {
   Run *run = loop->run;
