@@ -130,7 +130,8 @@ static void check_names(Refusals *refusals, bool *low_precision) {
     refuse(refusals, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
   const StringList *tokens = &recipe->peft_trainable_token_indices;
   if (tokens->count && tokens->items[0][0] == '{')
-    refuse(refusals, "peft_trainable_token_indices", "tokens of other modules than embed_tokens are not built; name that alone");
+    refuse(refusals, "peft_trainable_token_indices",
+           "rows of other modules than embed_tokens are not built yet in this version; name that alone");
   if (!optimizer_is_built(recipe->optimizer, low_precision))
     refuse(refusals, "optimizer", "%s is not built yet in this version; use adamw_torch_fused", recipe->optimizer);
   if (!scheduler_is_built(recipe->lr_scheduler))

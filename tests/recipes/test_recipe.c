@@ -382,7 +382,11 @@ static void no_key_has_two_rows(void **state) {
 
 static void supported_recipes_can_be_trained(void **state) {
   (void)state;
-  static const char *const cases[] = {LORA, LORA "optimizer: adamw_bnb_8bit\nlr_scheduler: linear\n",
+  static const char *const cases[] = {LORA,
+                                      HEAD STEPS,
+                                      LORA "lora_modules_to_save: [lm_head]\n",
+                                      LORA "peft_trainable_token_indices: {embed_tokens: [5, 7]}\n",
+                                      LORA "optimizer: adamw_bnb_8bit\nlr_scheduler: linear\n",
                                       LORA "optimizer: paged_adamw_32bit\npeft_init_lora_weights: true\n",
                                       LORA "lr_scheduler: constant_with_warmup\nwandb_project: x\nearly_stopping_patience:\n",
                                       LORA "test_datasets: [{path: x}, {path: y, type: {format: a}}, {path: z, type: completion}]\n"};
@@ -396,14 +400,13 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
   (void)state;
   static const struct {
     const char *text, *place;
-  } cases[] = {{HEAD STEPS, "r.yml:1:1: adapter"},
+  } cases[] = {{LORA "peft_trainable_token_indices: {lm_head: [5]}\n", "r.yml:12:1: peft_trainable_token_indices"},
                {LORA "rl: dpo\n", "r.yml:12:1: rl"},
                {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
                {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
                {LORA "optimizer: muon\n", "r.yml:12:1: optimizer"},
                {LORA "lr_scheduler: rex\n", "r.yml:12:1: lr_scheduler"},
                {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
-               {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
                {LORA "neftune_noise_alpha: 5\n", "neftune_noise_alpha"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
                {LORA "save_strategy: best\nmetric_for_best_model: eval_loss\n", "save_strategy"}};
