@@ -78,11 +78,9 @@ static double run(Fixture *f, bool train, int checkpointed, int64_t *bytes) {
   tape_plan(&tape, checkpointed);
   if (bytes) *bytes = tape_plan_bytes(&tape);
   assert_ok(tape_reserve(&tape));
-  tape_forward(&tape);
-  if (train) {
-    f->backend->kernels->fill(f->adapter->gradient, 0, f->adapter->size, f->backend);
-    tape_backward(&tape);
-  }
+  if (train) f->backend->kernels->fill(f->adapter->gradient, 0, f->adapter->size, f->backend);
+  tape_forward(&tape);  // which gives a head its gradient
+  if (train) tape_backward(&tape);
   float nll[TOKENS];
   tape_read(nll, &tape, loss);
   double sum = 0;
