@@ -91,7 +91,7 @@ Status adapter_save_peft(const Adapter *adapter, const char *folder, const char 
 // Whether a GGUF adapter can hold it all: LoRA pairs alone, and none of a head that is tied to the embedding (which the format has no name
 // for). What cannot go there is used by way of a merged GGUF.
 bool adapter_fits_gguf(const Adapter *adapter);
-// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
+// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base. STATUS_USAGE where it does not fit.
 Status adapter_save_gguf(const Adapter *adapter, const char *path);
 
 #endif

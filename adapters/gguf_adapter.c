@@ -105,6 +105,12 @@ bool adapter_fits_gguf(const Adapter *adapter) {
 }
 
 Status adapter_save_gguf(const Adapter *adapter, const char *path) {
+  if (!adapter_fits_gguf(adapter))
+    return status_fail(
+        STATUS_USAGE,
+        "%s: a GGUF adapter holds LoRA's pairs alone, and this one has more (modules or tokens trained in full, or a head that "
+        "is the embedding); `lora merge` writes it with its base as one GGUF",
+        path);
   double alpha = file_alpha(adapter);
   Backend *backend = adapter->model->backend;
   GgufWriter writer;

@@ -221,12 +221,35 @@ static void float_ggufs_are_tuned_in_full_and_quantised_ones_refused(void **stat
   free(recipe);
 }
 
+static void inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_hold(void **state) {
+  (void)state;
+  static const struct {
+    const char *name, *base;
+    size_t pairs, in_full;
+  } cases[] = {
+      {"modules_tied", "gemma2_scalar", 3, 17}, {"lora_vocabulary_tied", "phi3_partial", 5, 0}, {"tokens_tied", "gemma2_scalar", 6, 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    Buffer output = {0};
+    assert_int_equal(run_program(&output, "inspect --json %s/adapters/data/trained/%s", TESTS_DIR, cases[i].name), 0);
+    json_t *report = json_loads(output.data, 0, NULL), *adapter = json_object_get(report, "adapter");
+    assert_int_equal(json_array_size(json_object_get(adapter, "pairs")), cases[i].pairs);
+    assert_int_equal(json_array_size(json_object_get(adapter, "in_full")), cases[i].in_full);
+    json_decref(report);
+    output.length = 0;
+    int code = run_program(&output, "export --model %s/adapters/data/families/%s --adapter %s/adapters/data/trained/%s --output %s/a.gguf",
+                           TESTS_DIR, cases[i].base, TESTS_DIR, cases[i].name, test_folder);
+    if (code != 2 || !strstr(output.data, "lora merge")) fail_msg("exit code %d: %s", code, output.data);
+    buffer_release(&output);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       unit_test_in_folder(full_fine_tuning_leaves_a_model_as_its_checkpoints_are),
       unit_test_in_folder(a_resumed_run_has_the_bits_of_one_without_a_break),
       unit_test_in_folder(weight_decay_leaves_norms_and_biases_alone),
       unit_test_in_folder(saved_modules_and_tokens_leave_a_merged_gguf),
+      unit_test_in_folder(inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_hold),
       unit_test_in_folder(float_ggufs_are_tuned_in_full_and_quantised_ones_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
