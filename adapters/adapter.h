@@ -82,6 +82,8 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
 // STATUS_BAD_INPUT names file and tensor when it was made for another model or needs what is not built.
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
 void adapter_close(Adapter *adapter);  // empties the slots
+// *rows: those that a vocabulary must have for a PEFT folder's embeddings and tokens (ModelOptions.vocabulary); 0: it asks for none.
+Status adapter_vocabulary(int64_t *rows, const char *path);
 
 void adapter_set_enabled(Adapter *adapter, bool enabled);  // off: the base's logits, bit for bit
 void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation

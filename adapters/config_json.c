@@ -73,12 +73,13 @@ static Status write_own(const char *folder, const Model *model, BlockType type) 
     goto done;
   }
   const char *key = json_object_get(root, "dtype") ? "dtype" : "torch_dtype", *own = json_string_value(json_object_get(root, key));
-  bool unties = merge_unties(model);
-  if (own && strcmp(own, type_name(type)) == 0 && !json_object_get(root, "quantization_config") && !unties) {
+  bool unties = merge_unties(model), is_larger = model->file_vocabulary > 0;
+  if (own && strcmp(own, type_name(type)) == 0 && !json_object_get(root, "quantization_config") && !unties && !is_larger) {
     status = file_write_whole(to, text.data, text.length);
   } else {
     json_object_set_new(root, key, json_string(type_name(type)));
     json_object_del(root, "quantization_config");  // what is written is floats
+    if (is_larger) json_object_set_new(root, "vocab_size", json_integer(model->config.vocabulary));
     if (unties) json_object_set_new(root, "tie_word_embeddings", json_false());
     status = write_json(root, folder, "config.json", JSON_REAL_PRECISION(17));
   }

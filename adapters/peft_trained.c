@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/peft_config.h"
 #include "adapters/trained.h"
 #include "core/text.h"
 
@@ -116,6 +117,33 @@ void peft_put_trained(Adapter *adapter, const AdapterSource *source) {
   }
   const Parameter *tokens = &adapter->tokens.rows;
   if (tokens->rows) backend->upload(tokens->data, source->token_rows, tokens->rows * tokens->columns * (int64_t)sizeof(float), backend);
+}
+
+Status adapter_vocabulary(int64_t *rows, const char *path) {
+  *rows = 0;
+  if (!directory_exists(path)) return STATUS_OK;
+  AdapterSource source = {0};
+  json_t *config = NULL;
+  Safetensors st;
+  char *file = path_join(path, "adapter_model.safetensors");
+  Status status = safetensors_open(&st, file);
+  free(file);
+  if (status != STATUS_OK) return status;
+  for (int64_t i = 0; i < st.tensor_count; i++) {
+    const SafetensorsTensor *tensor = &st.tensors[i];
+    bool is_matrix = text_ends_with(tensor->name, ".embed_tokens.weight") || text_ends_with(tensor->name, ".lm_head.weight");
+    if (is_matrix && tensor->dimensions == 2 && tensor->shape[0] > *rows) *rows = tensor->shape[0];
+  }
+  status = peft_config_examine(&config, path);
+  if (status == STATUS_OK && json_object_get(config, "trainable_token_indices") &&
+      !json_is_null(json_object_get(config, "trainable_token_indices")))
+    status = read_indices(&source, config, path);
+  for (int i = 0; i < source.token_count; i++)
+    if (source.tokens[i] >= *rows) *rows = source.tokens[i] + 1;
+  arena_release(&source.arena);
+  json_decref(config);
+  safetensors_close(&st);
+  return status;
 }
 
 // ---- Writing ----

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "data/tokenizer/export.h"
+#include "data/tokenizer/tokenizer.h"
 #include "models/quantized_folder.h"
 
 // What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
@@ -42,7 +43,7 @@ typedef struct Pieces {
   const Model *model;
   bool same;  // each in the base's own type (a folder base)
   BlockType type;  // else; and what config.json says
-  const char *chat_template;  // NULL: the base's
+  const char *chat_template, *tokenizer;  // NULL: the base's
   Piece *items;
   int64_t count, capacity;
   Arena arena;
@@ -229,8 +230,10 @@ static void collect_own(OwnNames *names, Pieces *pieces) {
     }
   name_norm(names, pieces, "model.norm", &model->final_norm);
   // (Those that are not changed may be in a form of their own, or under the other's name.)
-  if (linear_is_changed(&model->embedding)) name_own(names, pieces, model->embedding.name, "weight", (Own){.linear = &model->embedding});
-  if (linear_is_changed(&model->head)) name_own(names, pieces, model->head.name, "weight", (Own){.linear = &model->head});
+  bool is_larger = model->file_vocabulary > 0;
+  if (linear_is_changed(&model->embedding) || is_larger)
+    name_own(names, pieces, model->embedding.name, "weight", (Own){.linear = &model->embedding});
+  if (linear_is_changed(&model->head) || is_larger) name_own(names, pieces, model->head.name, "weight", (Own){.linear = &model->head});
 }
 
 static void add_own(Pieces *pieces, const SafetensorsTensor *tensor, const OwnNames *names, const char *name) {
@@ -241,6 +244,7 @@ static void add_own(Pieces *pieces, const SafetensorsTensor *tensor, const OwnNa
   int64_t index;
   if (!map_get_string(&names->map, name, &index)) return;
   piece->linear = names->items[index].linear;
+  if (piece->linear) piece->shape[0] = piece->linear->weight.rows;  // of a vocabulary that has grown, more than in the file
   if (names->items[index].vector) piece->vector = host_values(pieces, names->items[index].vector, tensor->count);
 }
 
@@ -395,6 +399,7 @@ static Status write_all(MergeReport *report, const Pieces *pieces, const char *f
   TRY(directory_create(folder));
   TRY(config_json_write(folder, pieces->model, pieces->type));
   TRY(write_tokenizer(folder, pieces->model));
+  if (pieces->tokenizer) TRY(tokenizer_copy_folder(folder, pieces->tokenizer, NULL, 0));
   if (pieces->chat_template) TRY(write_template(folder, pieces->chat_template));
   TRY(write_tensors(report, pieces, folder));
   return directory_sync(folder);
@@ -463,6 +468,7 @@ static void plan_pieces(Pieces *pieces, MergeOptions options) {
   pieces->same = !type && !model->is_gguf;
   pieces->type = type ? type->type : float_type(model);
   pieces->chat_template = options.chat_template;
+  pieces->tokenizer = options.tokenizer;
   if (model->is_gguf) pieces_from_gguf(pieces);
   else pieces_from_folder(pieces);
 }

@@ -365,7 +365,8 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
   config_to_gguf(writer, &model->config, model->family);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, model->config.vocabulary, plan->options.chat_template));
+  const char *tokenizer = plan->options.tokenizer ? plan->options.tokenizer : model->path;
+  TRY(tokenizer_put_gguf(writer, tokenizer, model->config.vocabulary, plan->options.chat_template));
   for (int64_t i = 0; i < plan->exact_count; i++) {
     char key[128];
     snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", plan->exact[i].name);

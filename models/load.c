@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "models/parts.h"
 #include "models/quantized_folder.h"
 #include "models/tensors.h"
 #include "models/upload.h"
@@ -240,6 +241,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
     TRY_DONE(config_from_gguf(&model->config, &model->family, &model->gguf, &model->arena));
   }
   TRY_DONE(load_weights(model));
+  TRY_DONE(model_grow_vocabulary(model, options.vocabulary));
   if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
   hash_weights(model);
   TRY_DONE(model_upload(model));

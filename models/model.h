@@ -42,6 +42,7 @@ typedef struct Model {
   Matrix **expert_matrices;  // all of the routed experts'
   int64_t expert_matrix_count;
   Backend *backend;
+  int64_t file_vocabulary;  // rows of the file's embedding, where the vocabulary has grown; 0: config.vocabulary
   char hash[65];  // SHA-256 of what tells models apart without reading them: types, shapes and first bytes of all linear layers
   bool is_uploaded;  // weights are in the device's own memory; models/upload.h
   int64_t device_bytes;  // that they take there
@@ -56,6 +57,7 @@ typedef struct Model {
 
 typedef struct ModelOptions {
   bool quantize_nf4;
+  int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
 } ModelOptions;
 
 // STATUS_BAD_INPUT names file, tensor or key, and the remedy. `path`: a GGUF file or a folder.

@@ -90,13 +90,19 @@ static Status write_chat_template(const Run *run) {
   return status;
 }
 
-Status run_write_trained(const Run *run, const char *folder) {
-  if (!run->adapter->is_full) return adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+static Status write_model(const Run *run, const char *folder) {
   char *source;
   TRY(dataset_chat_template(&source, run->recipe, run->tokenizer));
   Status status = merge_write_files(run->model, folder, source);
   free(source);
   return status;
+}
+
+Status run_write_trained(const Run *run, const char *folder) {
+  const Recipe *recipe = run->recipe;
+  TRY(run->adapter->is_full ? write_model(run, folder) : adapter_save_peft(run->adapter, folder, recipe_model_name(recipe)));
+  if (!run->has_new_tokens) return STATUS_OK;
+  return tokenizer_copy_folder(folder, dataset_tokenizer_path(recipe), (const char *const *)recipe->tokens.items, recipe->tokens.count);
 }
 
 // Where it cannot hold what was trained, one of an earlier run must not stay.

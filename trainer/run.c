@@ -41,7 +41,7 @@ Status run_read_rows(Run *run, int64_t epoch) {
 
 static Status open_rows(Run *run) {
   const Recipe *recipe = run->recipe;
-  if (dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
+  if (!run->tokenizer && dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   DatasetOptions options = {.pool = run->backend->pool};
   TRY(prepared_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
   TRY(check_ids(&run->eval_rows, run->model));
@@ -270,11 +270,41 @@ static Status reserve_evaluation(Run *run) {
   return status;
 }
 
+// Whether `tokens` names some that the base's vocabulary has not.
+static Status find_new_tokens(Run *run) {
+  const StringList *tokens = &run->recipe->tokens;
+  const char *path = dataset_tokenizer_path(run->recipe);
+  Tokenizer *base;
+  TRY(tokenizer_open(&base, path));
+  for (int i = 0; i < tokens->count; i++) run->has_new_tokens |= tokenizer_find(base, tokens->items[i]) < 0;
+  tokenizer_free(base);
+  char *file = path_join(path, "tokenizer.json");
+  bool is_there = file_exists(file);
+  free(file);
+  if (!run->has_new_tokens || is_there) return STATUS_OK;
+  return recipe_fail(run->recipe, STATUS_USAGE, "tokens",
+                     "%s has no tokenizer.json, into which new tokens would be written; name a base_model that is a Hugging Face folder",
+                     path);
+}
+
+// The rows that the vocabulary must have: for `tokens`, and for the adapter that is gone on from.
+static Status find_vocabulary(int64_t *rows, Run *run) {
+  const Recipe *recipe = run->recipe;
+  *rows = 0;
+  if (recipe->adapter && recipe->lora_model_dir) TRY(adapter_vocabulary(rows, recipe->lora_model_dir));
+  if (recipe->tokens.count == 0) return STATUS_OK;
+  TRY(find_new_tokens(run));
+  TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
+  if (run->has_new_tokens && tokenizer_size(run->tokenizer) > *rows) *rows = tokenizer_size(run->tokenizer);
+  return STATUS_OK;
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
   TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
+  TRY(find_vocabulary(&model_options.vocabulary, run));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
   TRY(model_balance_open(run->model));
   int64_t before = memory_private_bytes();

@@ -19,6 +19,7 @@ typedef struct Run {
   Backend *backend;
   Model *model;
   Tokenizer *tokenizer;  // NULL when every row is tokenised already
+  bool has_new_tokens;  // it has some that the base's has not
   RowSet train_rows, eval_rows;
   DatasetStream *stream;  // train_rows are one chunk of it; NULL: they are all rows
   int64_t chunk;  // that train_rows hold while streaming; -1: none yet
