@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/trained.h"
 #include "core/rng.h"
 #include "core/text.h"
 
@@ -59,9 +60,8 @@ static Status check_targets(const Model *model, const AdapterSettings *settings)
     AdapterSettings one = {.targets = settings->targets + i, .target_count = 1};
     bool found = false;
     for (int j = 0; j < model->linear_count && !found; j++) found = matches_list(model->linears[j]->name, &one);
+    found |= matches_list(model->embedding.name, &one) || matches_list(model->head.name, &one);
     if (found) continue;
-    if (strcmp(settings->targets[i], "lm_head") == 0 || strcmp(settings->targets[i], "embed_tokens") == 0)
-      return status_fail(STATUS_USAGE, "lora_target_modules: an adapter on %s is not built yet; leave it out", settings->targets[i]);
     (void)nothing_matches(model);
     return status_context(STATUS_USAGE, "'%s'", settings->targets[i]);
   }
@@ -71,8 +71,9 @@ static Status check_targets(const Model *model, const AdapterSettings *settings)
 Adapter *adapter_new(Model *model) {
   Adapter *adapter = memory_new(1, sizeof *adapter);
   adapter->model = model;
-  adapter->pairs = arena_new(&adapter->arena, (size_t)model->linear_count, sizeof *adapter->pairs);
-  adapter->linears = arena_new(&adapter->arena, (size_t)model->linear_count, sizeof *adapter->linears);
+  size_t most = (size_t)model->linear_count + 2;  // the embedding and the head
+  adapter->pairs = arena_new(&adapter->arena, most, sizeof *adapter->pairs);
+  adapter->linears = arena_new(&adapter->arena, most, sizeof *adapter->linears);
   return adapter;
 }
 
@@ -83,15 +84,17 @@ void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, P
 
 void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale) {
   LowRank *pair = &adapter->pairs[adapter->count];
-  *pair = (LowRank){.a = {.rows = rank, .columns = linear->weight.columns},
-                    .b = {.rows = linear->weight.rows, .columns = rank},
+  bool is_embedding = linear == &adapter->model->embedding;
+  int64_t in = linear->weight.columns, out = linear->weight.rows;
+  *pair = (LowRank){.a = {.rows = is_embedding ? out : rank, .columns = is_embedding ? rank : in},
+                    .b = {.rows = is_embedding ? in : out, .columns = rank},
                     .scale = (float)scale,
                     .dropout = (float)adapter->dropout,
                     .index = adapter->count,
                     .enabled = true};
   adapter->linears[adapter->count++] = linear;
-  adapter_add_tensor(adapter, linear->name, TENSOR_LORA_A, &pair->a);
-  adapter_add_tensor(adapter, linear->name, TENSOR_LORA_B, &pair->b);
+  adapter_add_tensor(adapter, linear->name, is_embedding ? TENSOR_EMBEDDING_A : TENSOR_LORA_A, &pair->a);
+  adapter_add_tensor(adapter, linear->name, is_embedding ? TENSOR_EMBEDDING_B : TENSOR_LORA_B, &pair->b);
 }
 
 Status adapter_allocate(Adapter *adapter, bool trainable) {
@@ -108,17 +111,22 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
   }
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = &adapter->pairs[i];
   if (trainable) backend->kernels->fill(adapter->gradient, 0, adapter->size, backend);
-  return STATUS_OK;
+  return trained_place(adapter);
 }
 
 double adapter_scale(double alpha, int64_t rank, bool rslora) { return rslora ? alpha / sqrt((double)rank) : alpha / (double)rank; }
 
 static void initialise(Adapter *adapter, uint64_t seed) {
   Backend *backend = adapter->model->backend;
-  float *values = memory_new((size_t)adapter->size, sizeof *values);  // B stays zero
+  float *values = memory_new((size_t)adapter->size, sizeof *values);  // B stays zero; of the embedding A does
   for (int i = 0; i < adapter->count; i++) {
     const LowRank *pair = &adapter->pairs[i];
     Rng rng = rng_new(seed, RNG_STREAM_ADAPTER_INIT | (uint64_t)(i + 1) << 8);
+    if (adapter->linears[i] == &adapter->model->embedding) {
+      float *b = values + (pair->b.data - adapter->data);
+      for (int64_t j = 0; j < pair->b.rows * pair->b.columns; j++) b[j] = (float)rng_normal(&rng);
+      continue;
+    }
     double bound = 1 / sqrt((double)pair->a.columns);
     float *a = values + (pair->a.data - adapter->data);
     for (int64_t j = 0; j < pair->a.rows * pair->a.columns; j++) a[j] = (float)((2 * rng_uniform(&rng) - 1) * bound);
@@ -127,29 +135,48 @@ static void initialise(Adapter *adapter, uint64_t seed) {
   free(values);
 }
 
+// A layer that is trained in full has no adapter beside it.
+static bool is_target(const Linear *linear, const Model *model, const AdapterSettings *settings, const pcre2_code *regex) {
+  if (trained_is_saved(linear->name, settings->modules_to_save, settings->modules_to_save_count)) return false;
+  bool is_of_layers = linear != &model->embedding && linear != &model->head;
+  return (settings->all_linear && is_of_layers) || matches_list(linear->name, settings) || (regex && matches_regex(linear->name, regex));
+}
+
+static Status add_targets(Adapter *adapter, const AdapterSettings *settings) {
+  Model *model = adapter->model;
+  pcre2_code *regex = NULL;
+  TRY(check_targets(model, settings));
+  if (settings->target_regex) TRY(compile_regex(&regex, settings->target_regex));
+  double scale = adapter_scale(settings->alpha, settings->rank, settings->rslora);
+  for (int i = 0; i < model->linear_count; i++)
+    if (is_target(model->linears[i], model, settings, regex)) adapter_add_pair(adapter, model->linears[i], settings->rank, scale);
+  if (is_target(&model->embedding, model, settings, regex)) adapter_add_pair(adapter, &model->embedding, settings->rank, scale);
+  if (is_target(&model->head, model, settings, regex)) adapter_add_pair(adapter, &model->head, settings->rank, scale);
+  pcre2_code_free(regex);
+  if (adapter->count == 0) return nothing_matches(model);
+  TRY(trained_add_modules(adapter, settings->modules_to_save, settings->modules_to_save_count));
+  return settings->token_count ? trained_add_tokens(adapter, settings->tokens, settings->token_count) : STATUS_OK;
+}
+
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings) {
   Adapter *adapter = *out = adapter_new(model);
-  adapter->rank = settings->rank;
-  adapter->alpha = settings->alpha;
-  adapter->dropout = settings->dropout;
-  adapter->rslora = settings->rslora;
-  pcre2_code *regex = NULL;
-  Status status = check_targets(model, settings);
-  if (status == STATUS_OK && settings->target_regex) status = compile_regex(&regex, settings->target_regex);
-  for (int i = 0; status == STATUS_OK && i < model->linear_count; i++) {
-    Linear *linear = model->linears[i];
-    if (settings->all_linear || matches_list(linear->name, settings) || (regex && matches_regex(linear->name, regex)))
-      adapter_add_pair(adapter, linear, settings->rank, adapter_scale(settings->alpha, settings->rank, settings->rslora));
-  }
-  pcre2_code_free(regex);
-  if (status == STATUS_OK && adapter->count == 0) status = nothing_matches(model);
-  if (status == STATUS_OK) status = adapter_allocate(adapter, true);
-  if (status == STATUS_OK) {
-    initialise(adapter, settings->seed);
+  Status status = STATUS_OK;
+  if (settings->trains_all) {
+    TRY_DONE(trained_add_all(adapter));
   } else {
-    adapter_close(adapter);
-    *out = NULL;
+    adapter->rank = settings->rank;
+    adapter->alpha = settings->alpha;
+    adapter->dropout = settings->dropout;
+    adapter->rslora = settings->rslora;
+    TRY_DONE(add_targets(adapter, settings));
   }
+  TRY_DONE(adapter_allocate(adapter, true));
+  initialise(adapter, settings->seed);
+  status = trained_begin_at_base(adapter);
+done:
+  if (status == STATUS_OK) return status;
+  adapter_close(adapter);
+  *out = NULL;
   return status;
 }
 
@@ -157,6 +184,7 @@ void adapter_close(Adapter *adapter) {
   if (!adapter) return;
   Backend *backend = adapter->model->backend;
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = NULL;
+  trained_remove(adapter);
   if (adapter->data) backend->release(adapter->data, backend);
   if (adapter->gradient) backend->release(adapter->gradient, backend);
   arena_release(&adapter->arena);
@@ -166,6 +194,7 @@ void adapter_close(Adapter *adapter) {
 
 void adapter_set_enabled(Adapter *adapter, bool enabled) {
   for (int i = 0; i < adapter->count; i++) adapter->pairs[i].enabled = enabled;
+  trained_enable(adapter, enabled);
 }
 
 float *adapter_set_data(Adapter *adapter, float *data) {
@@ -176,6 +205,7 @@ float *adapter_set_data(Adapter *adapter, float *data) {
     parameter->data = data + offset;
     offset += parameter->rows * parameter->columns;
   }
+  trained_enable(adapter, true);  // the model's places of what is trained in full
   return before;
 }
 

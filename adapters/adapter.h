@@ -1,5 +1,5 @@
-// LoRA adapters over a model's linear layers: which layers, how they begin, and the files they are kept in
-// (PEFT folders and GGUF). All trainable values lie in one flat buffer, their gradients in another, so that an
+// What is trained of a model: LoRA adapters over its linear layers, tensors in full, or all of it (full fine-tuning); which, how they begin,
+// and the files they are kept in (PEFT folders, GGUF, model folders). All trainable values lie in one flat buffer, their gradients in another, so that an
 // optimiser step, an all-reduce and a checkpoint are each over one range.
 #ifndef ADAPTERS_ADAPTER_H
 #define ADAPTERS_ADAPTER_H
@@ -14,6 +14,11 @@ typedef struct AdapterSettings {
   const char *const *targets;  // exact module names, or ends of them after a '.'
   int target_count;
   const char *target_regex;  // a regular expression matched against the whole module name; NULL: none
+  bool trains_all;  // full fine-tuning: no adapters, every tensor; rank, alpha and targets do not count
+  const char *const *modules_to_save;  // ends of names of modules that are trained in full
+  int modules_to_save_count;
+  const int32_t *tokens;  // ids whose embeddings alone are trained
+  int token_count;
   uint64_t seed;
 } AdapterSettings;
 
@@ -21,6 +26,13 @@ typedef struct AdapterSettings {
 typedef enum TensorRole {
   TENSOR_LORA_A,  // [rank, in]
   TENSOR_LORA_B,  // [out, rank]
+  TENSOR_WEIGHT,  // [out, in]: a matrix in full
+  TENSOR_BIAS,  // [1, out]: of a linear layer or a norm
+  TENSOR_NORM,  // [1, columns]
+  TENSOR_EMBEDDING,  // [vocabulary, hidden]: the embedding in full, and the head where both are one
+  TENSOR_TOKENS,  // [tokens, hidden]: the embedding's rows of some tokens
+  TENSOR_EMBEDDING_A,  // [vocabulary, rank]: LoRA's A of the embedding, a row for each token
+  TENSOR_EMBEDDING_B,  // [hidden, rank]
 } TensorRole;
 
 typedef struct AdapterTensor {
@@ -29,6 +41,18 @@ typedef struct AdapterTensor {
   Parameter *parameter;
 } AdapterTensor;
 
+// A tensor that is trained in full, and what stands in its place while it is off.
+typedef struct Trained {
+  const char *module;
+  TensorRole role;
+  Parameter parameter;
+  Linear *linear;  // whose weight or bias it is; or
+  NormSettings *norm;
+  Linear *tied;  // the head that has the same weight; NULL: none
+  Matrix base;  // a weight's; else
+  const float *base_vector;
+} Trained;
+
 typedef struct Adapter {
   Model *model;
   LowRank *pairs;  // [count]
@@ -36,6 +60,11 @@ typedef struct Adapter {
   int count;
   AdapterTensor *tensors;  // [tensor_count]: everything that is trained, in the order of the flat buffers
   int tensor_count, tensor_capacity;
+  Trained *trained;  // [trained_count]
+  int trained_count;
+  bool is_full;  // full fine-tuning
+  TokenRows tokens;  // rows.rows 0: none
+  void *token_numbers;  // the device's
   int64_t rank;  // of every pair, as recorded in files; 0 when they differ
   double alpha, dropout;
   bool rslora;
@@ -53,6 +82,8 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
 // STATUS_BAD_INPUT names file and tensor when it was made for another model or needs what is not built.
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
 void adapter_close(Adapter *adapter);  // empties the slots
+// *rows: those that a vocabulary must have for a PEFT folder's embeddings and tokens (ModelOptions.vocabulary); 0: it asks for none.
+Status adapter_vocabulary(int64_t *rows, const char *path);
 
 void adapter_set_enabled(Adapter *adapter, bool enabled);  // off: the base's logits, bit for bit
 // Computes with the values of another buffer [size] of the device, laid out like the adapter's own, until it is told otherwise. Returns the
@@ -62,7 +93,10 @@ void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
 // Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
 Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);
-// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
+// Whether a GGUF adapter can hold it all: LoRA pairs alone, and none of a head that is tied to the embedding (which the format has no name
+// for). What cannot go there is used by way of a merged GGUF.
+bool adapter_fits_gguf(const Adapter *adapter);
+// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base. STATUS_USAGE where it does not fit.
 Status adapter_save_gguf(const Adapter *adapter, const char *path);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/parts.h"
 #include "core/file.h"
 
 static const char *type_name(BlockType type) { return type == BLOCK_F32 ? "float32" : type == BLOCK_BF16 ? "bfloat16" : "float16"; }
@@ -39,7 +40,7 @@ static Status make_config(json_t *root, const Model *model, BlockType type) {
   json_object_set_new(root, "mlp_bias", json_boolean(has_bias(model, offsetof(Layer, gate))));
   if (model->family->has_no_gate) json_object_set_new(root, "use_bias", json_boolean(has_bias(model, offsetof(Layer, q))));
   json_object_set_new(root, "attention_dropout", json_real(0));
-  json_object_set_new(root, "tie_word_embeddings", json_boolean(c->tied_embeddings));
+  json_object_set_new(root, "tie_word_embeddings", json_boolean(c->tied_embeddings && !merge_unties(model)));
   json_object_set_new(root, "use_cache", json_true());
   add_tokens(root, c);
   json_object_set_new(root, "torch_dtype", json_string(type_name(type)));
@@ -72,11 +73,14 @@ static Status write_own(const char *folder, const Model *model, BlockType type) 
     goto done;
   }
   const char *key = json_object_get(root, "dtype") ? "dtype" : "torch_dtype", *own = json_string_value(json_object_get(root, key));
-  if (own && strcmp(own, type_name(type)) == 0 && !json_object_get(root, "quantization_config")) {
+  bool unties = merge_unties(model), is_larger = model->file_vocabulary > 0;
+  if (own && strcmp(own, type_name(type)) == 0 && !json_object_get(root, "quantization_config") && !unties && !is_larger) {
     status = file_write_whole(to, text.data, text.length);
   } else {
     json_object_set_new(root, key, json_string(type_name(type)));
     json_object_del(root, "quantization_config");  // what is written is floats
+    if (is_larger) json_object_set_new(root, "vocab_size", json_integer(model->config.vocabulary));
+    if (unties) json_object_set_new(root, "tie_word_embeddings", json_false());
     status = write_json(root, folder, "config.json", JSON_REAL_PRECISION(17));
   }
 done:

@@ -13,9 +13,8 @@ enum { GROUP_TOKENS = 512, CHUNK_ROWS = 64 };
 // One model's side of the measurement.
 typedef struct Side {
   const Model *model;
-  Tape tape;
+  Tape tape, head_tape;
   float *hidden;  // [group's tokens, hidden] on the host
-  float *x, *logits;  // [CHUNK_ROWS, hidden], [CHUNK_ROWS, vocabulary] on the device
   float *host_logits;  // [CHUNK_ROWS, vocabulary]
 } Side;
 
@@ -56,17 +55,13 @@ static Status side_open(Side *side, const Model *model) {
   Backend *backend = model->backend;
   *side = (Side){.model = model};
   tape_new(&side->tape, backend);
-  int64_t width = model->config.hidden, vocabulary = model->config.vocabulary, bytes = CHUNK_ROWS * vocabulary * (int64_t)sizeof(float);
-  TRY(backend->allocate((void **)&side->x, CHUNK_ROWS * width * (int64_t)sizeof(float), "hidden states", backend));
-  TRY(backend->allocate((void **)&side->logits, bytes, "logits", backend));
-  return memory_try((void **)&side->host_logits, (size_t)bytes, "logits");
+  tape_new(&side->head_tape, backend);
+  return memory_try((void **)&side->host_logits, (size_t)(CHUNK_ROWS * model->config.vocabulary) * sizeof(float), "logits");
 }
 
 static void side_close(Side *side) {
-  Backend *backend = side->model->backend;
   tape_free(&side->tape);
-  if (side->x) backend->release(side->x, backend);
-  if (side->logits) backend->release(side->logits, backend);
+  tape_free(&side->head_tape);
   free(side->host_logits);
   free(side->hidden);
 }
@@ -85,16 +80,18 @@ static Status side_run(Side *side, const DecoderInput *input) {
   return STATUS_OK;
 }
 
-static void side_logits(Side *side, int64_t first, int64_t rows) {
+// By the decoder's own output layer, whatever of it is trained.
+static Status side_logits(Side *side, int64_t first, int64_t rows) {
   const Model *model = side->model;
-  Backend *backend = model->backend;
-  int64_t width = model->config.hidden, vocabulary = model->config.vocabulary;
-  backend->upload(side->x, side->hidden + first * width, rows * width * (int64_t)sizeof(float), backend);
-  Projection head = projection_f32(side->logits, &model->head.weight, 1);
-  backend->kernels->linear_forward(&head, 1, rows_f32(side->x, width), rows, backend);
-  if (model->config.final_softcap > 0)
-    backend->kernels->softcap(side->logits, rows * vocabulary, (float)model->config.final_softcap, backend);
-  backend->download(side->host_logits, side->logits, rows * vocabulary * (int64_t)sizeof(float), backend);
+  Tape *tape = &side->head_tape;
+  tape_begin(tape, TAPE_FORWARD);
+  Tensor *logits = decoder_logits(tape, model, tape_input(tape, side->hidden + first * model->config.hidden, rows, model->config.hidden));
+  tape_keep(logits);
+  tape_plan(tape, 0);
+  TRY(tape_reserve(tape));
+  tape_forward(tape);
+  tape_read(side->host_logits, tape, logits);
+  return STATUS_OK;
 }
 
 // Adds one group of texts to the sums in `out`.
@@ -107,7 +104,7 @@ static Status measure_group(Divergence *out, Side sides[2], const DecoderInput *
                  .positions = positions};
   for (int64_t first = 0; first < input->tokens; first += CHUNK_ROWS) {
     int64_t rows = input->tokens - first < CHUNK_ROWS ? input->tokens - first : CHUNK_ROWS;
-    for (int i = 0; i < 2; i++) side_logits(&sides[i], first, rows);
+    for (int i = 0; i < 2; i++) TRY(side_logits(&sides[i], first, rows));
     pool_run(sides[0].model->backend->pool, rows, compare_row, &chunk);
     for (int64_t i = 0; i < rows; i++) {
       if (!isfinite(positions[i].divergence)) return status_fail(STATUS_FAILED, "%s: a logit is not finite", sides[1].model->path);

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/peft_trained.h"
+#include "adapters/trained.h"
 
 static const PairSource *find_pair(const AdapterSource *source, const Linear *linear) {
   for (int i = 0; i < source->count; i++)
@@ -13,14 +15,18 @@ static const PairSource *find_pair(const AdapterSource *source, const Linear *li
 // Puts the sources' pairs of one layer behind one another along the rank. A lone one keeps its scale apart, as it was
 // trained; of several each one's scale goes into its B.
 static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource *sources, const double *scales, int count,
-                        Backend *backend) {
-  int64_t rank = pair->a.rows, in = pair->a.columns, out = pair->b.rows, first = 0;
+                        const Model *model) {
+  Backend *backend = model->backend;
+  bool is_embedding = linear == &model->embedding;  // whose A has the ranks along its rows, too
+  int64_t rank = pair->b.columns, in = is_embedding ? pair->a.rows : pair->a.columns, out = pair->b.rows, first = 0;
   float *a = memory_new((size_t)(rank * in), sizeof *a), *b = memory_new((size_t)(rank * out), sizeof *b);
   for (int s = 0; s < count; s++) {
     const PairSource *source = find_pair(&sources[s], linear);
     if (!source) continue;
     double factor = count == 1 ? 1 : source->scale * (scales ? scales[s] : 1);
-    memcpy(a + first * in, source->a, (size_t)(source->rank * in) * sizeof *a);
+    if (!is_embedding) memcpy(a + first * in, source->a, (size_t)(source->rank * in) * sizeof *a);
+    for (int64_t row = 0; is_embedding && row < in; row++)
+      memcpy(a + row * rank + first, source->a + row * source->rank, (size_t)source->rank * sizeof *a);
     for (int64_t row = 0; row < out; row++)
       for (int64_t r = 0; r < source->rank; r++) b[row * rank + first + r] = (float)(factor * source->b[row * source->rank + r]);
     first += source->rank;
@@ -31,7 +37,40 @@ static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource
   free(b);
 }
 
-static Status adapter_build(Adapter **out, Model *model, const AdapterSource *sources, const double *scales, int count, bool trainable) {
+// The pairs of one layer, if any source has some.
+static void add_pairs(Adapter *adapter, Linear *linear, const AdapterSource *sources, const double *scales, int count) {
+  int64_t rank = 0;
+  double scale = 1;
+  for (int s = 0; s < count; s++) {
+    const PairSource *source = find_pair(&sources[s], linear);
+    if (!source) continue;
+    rank += source->rank;
+    if (count == 1) scale = source->scale * (scales ? scales[0] : 1);
+  }
+  if (rank) adapter_add_pair(adapter, linear, rank, scale);
+}
+
+// What is trained in full replaces what the base has: it cannot be added up, or be scaled.
+static Status add_trained(Adapter *adapter, const AdapterSource *sources, const double *scales, int count, const char *const *paths) {
+  for (int s = 0; s < count; s++) {
+    if (sources[s].trained_count + sources[s].token_count == 0) continue;
+    if (count > 1 || (scales && scales[s] != 1))
+      return status_fail(STATUS_USAGE, "%s: holds modules or tokens that were trained in full, so it works alone and unscaled", paths[s]);
+    TRY(peft_add_trained(adapter, &sources[s], paths[s]));
+  }
+  return STATUS_OK;
+}
+
+static Status fill(Adapter *adapter, const AdapterSource *sources, const double *scales, int count, bool trainable) {
+  TRY(adapter_allocate(adapter, trainable));
+  TRY(trained_begin_at_base(adapter));
+  for (int i = 0; i < adapter->count; i++) stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, adapter->model);
+  if (count == 1) peft_put_trained(adapter, &sources[0]);
+  return STATUS_OK;
+}
+
+static Status adapter_build(Adapter **out, Model *model, const AdapterSource *sources, const double *scales, int count,
+                            const char *const *paths, bool trainable) {
   Adapter *adapter = *out = adapter_new(model);
   if (count == 1) {
     adapter->rank = sources[0].rank;
@@ -39,20 +78,11 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
     adapter->dropout = sources[0].dropout;
     adapter->rslora = sources[0].rslora;
   }
-  for (int i = 0; i < model->linear_count; i++) {
-    int64_t rank = 0;
-    double scale = 1;
-    for (int s = 0; s < count; s++) {
-      const PairSource *source = find_pair(&sources[s], model->linears[i]);
-      if (!source) continue;
-      rank += source->rank;
-      if (count == 1) scale = source->scale * (scales ? scales[0] : 1);
-    }
-    if (rank) adapter_add_pair(adapter, model->linears[i], rank, scale);
-  }
-  Status status = adapter_allocate(adapter, trainable);
-  for (int i = 0; status == STATUS_OK && i < adapter->count; i++)
-    stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, model->backend);
+  for (int i = 0; i < model->linear_count; i++) add_pairs(adapter, model->linears[i], sources, scales, count);
+  add_pairs(adapter, &model->embedding, sources, scales, count);
+  add_pairs(adapter, &model->head, sources, scales, count);
+  Status status = add_trained(adapter, sources, scales, count, paths);
+  if (status == STATUS_OK) status = fill(adapter, sources, scales, count, trainable);
   if (status != STATUS_OK) {
     adapter_close(adapter);
     *out = NULL;
@@ -66,13 +96,14 @@ Status adapter_open(Adapter **out, Model *model, const char *const *paths, const
   Status status = STATUS_OK;
   for (int i = 0; status == STATUS_OK && i < path_count; i++) {
     status = directory_exists(paths[i]) ? peft_read(&sources[i], model, paths[i]) : gguf_adapter_read(&sources[i], model, paths[i]);
-    if (status == STATUS_OK && sources[i].count == 0)
+    if (status == STATUS_OK && sources[i].count + sources[i].trained_count + sources[i].token_count == 0)
       status = status_fail(STATUS_BAD_INPUT, "%s: holds no adapter for any linear layer of %s", paths[i], model->path);
   }
-  if (status == STATUS_OK) status = adapter_build(out, model, sources, scales, path_count, trainable);
+  if (status == STATUS_OK) status = adapter_build(out, model, sources, scales, path_count, paths, trainable);
   for (int i = 0; i < path_count; i++) {
     arena_release(&sources[i].arena);
     free(sources[i].pairs);
+    free(sources[i].trained);
   }
   free(sources);
   return status;

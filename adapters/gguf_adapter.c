@@ -1,5 +1,5 @@
 // GGUF adapters: general.type = adapter, adapter.type = lora, NAME.weight.lora_a (ne = [in, rank]) and .lora_b
-// (ne = [rank, out]); the scale is adapter.lora.alpha / rank, so rsLoRA writes alpha * sqrt(rank).
+// (ne = [rank, out]), of token_embd [rank, vocabulary] and [rank, hidden]; the scale is adapter.lora.alpha / rank, so rsLoRA writes alpha * sqrt(rank).
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,16 +30,19 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
   const GgufTensor *a = tensors[0], *b = tensors[1];
   if (!a && !b) return STATUS_OK;
   if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_a and lora_b", gguf->path, linear->gguf_name);
-  if (a->dimensions > 2 || b->dimensions > 2 || a->shape[0] != linear->weight.columns || b->shape[1] != linear->weight.rows ||
-      a->shape[1] != b->shape[0])
+  bool is_embedding = linear == &model->embedding;
+  int64_t rank = b->shape[0], in = is_embedding ? linear->weight.rows : linear->weight.columns,
+          out = is_embedding ? linear->weight.columns : linear->weight.rows;
+  if (a->dimensions > 2 || b->dimensions > 2 || a->shape[is_embedding] != in || a->shape[!is_embedding] != rank || b->shape[1] != out)
     return status_fail(STATUS_BAD_INPUT, "%s: %s was made for another model: its shapes do not fit %s", gguf->path, linear->gguf_name,
                        model->path);
-  PairSource pair = {.linear = linear, .rank = a->shape[1], .scale = alpha / (double)a->shape[1]};
+  PairSource pair = {.linear = linear, .rank = rank, .scale = alpha / (double)rank};
   float *rows = NULL;
   TRY(read_floats(&pair.a, &source->arena, a, gguf));
   TRY(read_floats(&rows, &source->arena, b, gguf));
   pair.b = arena_new(&source->arena, (size_t)(b->shape[0] * b->shape[1]), sizeof(float));
-  b_rows_from_file(pair.b, rows, linear, model, pair.rank, true);
+  if (is_embedding) memcpy(pair.b, rows, (size_t)(out * rank) * sizeof *rows);
+  else b_rows_from_file(pair.b, rows, linear, model, rank, true);
   source->rank = source->count == 0 || source->rank == pair.rank ? pair.rank : 0;
   ARRAY_PUSH(source->pairs, source->count, source->capacity) = pair;
   *used += 2;
@@ -55,6 +58,8 @@ static Status read_all(AdapterSource *source, const Model *model, const Gguf *gg
     return status_fail(STATUS_BAD_INPUT, "%s: adapter.lora.alpha is missing", gguf->path);
   int64_t used = 0;
   for (int i = 0; i < model->linear_count; i++) TRY(read_pair(source, model, model->linears[i], gguf, source->alpha, &used));
+  TRY(read_pair(source, model, (Linear *)(uintptr_t)&model->embedding, gguf, source->alpha, &used));
+  TRY(read_pair(source, model, (Linear *)(uintptr_t)&model->head, gguf, source->alpha, &used));
   if (used != gguf->tensor_count)
     return status_fail(STATUS_BAD_INPUT,
                        "%s: %lld of its %lld tensors belong to no adaptable linear layer of %s; it was made for another model", gguf->path,
@@ -93,7 +98,19 @@ static void declare(GgufWriter *writer, const Adapter *adapter) {
   }
 }
 
+bool adapter_fits_gguf(const Adapter *adapter) {
+  bool fits = adapter->count > 0 && adapter->trained_count == 0 && adapter->tokens.rows.rows == 0;
+  for (int i = 0; i < adapter->count; i++) fits &= adapter->linears[i] != &adapter->model->head || !adapter->model->config.tied_embeddings;
+  return fits;
+}
+
 Status adapter_save_gguf(const Adapter *adapter, const char *path) {
+  if (!adapter_fits_gguf(adapter))
+    return status_fail(
+        STATUS_USAGE,
+        "%s: a GGUF adapter holds LoRA's pairs alone, and this one has more (modules or tokens trained in full, or a head that "
+        "is the embedding); `lora merge` writes it with its base as one GGUF",
+        path);
   double alpha = file_alpha(adapter);
   Backend *backend = adapter->model->backend;
   GgufWriter writer;
@@ -108,10 +125,11 @@ Status adapter_save_gguf(const Adapter *adapter, const char *path) {
     backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
     backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
     // A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.
-    float fold = (float)(pair->scale / (alpha / (double)pair->a.rows));
+    float fold = (float)(pair->scale / (alpha / (double)pair->b.columns));
     if (fabsf(fold - 1) > 1e-6f)
       for (int64_t j = 0; j < b_count; j++) b[j] *= fold;
-    b_rows_to_file(b_file, b, adapter->linears[i], adapter->model, pair->b.columns, true);
+    if (adapter->linears[i] == &adapter->model->embedding) memcpy(b_file, b, (size_t)b_count * sizeof *b);
+    else b_rows_to_file(b_file, b, adapter->linears[i], adapter->model, pair->b.columns, true);
     status = gguf_write_tensor(&writer, a, (size_t)a_count * sizeof *a);
     if (status == STATUS_OK) status = gguf_write_tensor(&writer, b_file, (size_t)b_count * sizeof *b_file);
     free(a);

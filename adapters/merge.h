@@ -11,6 +11,7 @@ typedef struct MergeOptions {
   const Quantization *type;  // NULL: every tensor in the type that the base has it in
   const ImportanceMatrix *importance;  // what errors count by when blocks are quantised; NULL: all columns alike
   const char *chat_template;  // written in place of the base's; NULL: the base's
+  const char *tokenizer;  // the folder of a tokenizer.json with more tokens than the base's; NULL: the base's
 } MergeOptions;
 
 typedef struct MergeReport {
@@ -36,5 +37,9 @@ Status merge_write_gguf(MergeReport *report, const Model *model, const char *pat
 // not at all. The type is F32, F16 or BF16; `same` of a GGUF base with quantised tensors is F16. A folder that is there already is
 // replaced if it is empty or holds nothing but such files; else STATUS_USAGE.
 Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options);
+
+// Writes the same files into a folder that may hold others: what full fine-tuning leaves, and each of its checkpoints. Every file appears
+// whole; those of an earlier call are replaced. The model may be on a device if all of it is trained.
+Status merge_write_files(const Model *model, const char *folder, const char *chat_template);
 
 #endif

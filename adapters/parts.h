@@ -13,14 +13,27 @@ double adapter_scale(double alpha, int64_t rank, bool rslora);
 // One pair as a file gives it, on the host; B's rows in the model's own order.
 typedef struct PairSource {
   Linear *linear;
-  float *a, *b;  // [rank, in], [out, rank]
+  float *a, *b;  // [rank, in], [out, rank]; of the embedding [vocabulary, rank], [hidden, rank]
   int64_t rank;
   double scale;
 } PairSource;
 
+// A tensor of a module that is trained in full, as a file gives it: in Hugging Face's order.
+typedef struct TrainedSource {
+  const char *module;
+  bool is_bias;
+  float *values;  // [count]
+  int64_t count;
+} TrainedSource;
+
 typedef struct AdapterSource {
   PairSource *pairs;
   int count, capacity;
+  TrainedSource *trained;
+  int trained_count, trained_capacity;
+  int32_t *tokens;  // [token_count]
+  float *token_rows;  // [token_count, hidden]
+  int token_count;
   double alpha, dropout;
   int64_t rank;
   bool rslora;
@@ -32,6 +45,8 @@ Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *
 
 // Where row `row` of the model's matrix stands in a file of a format. gguf: the file is a GGUF, else Hugging Face's order.
 int64_t linear_file_row(int64_t row, const Linear *linear, const Model *model, bool gguf);
+// out[columns, rows] = in[rows, columns] turned over: LoRA's A of the embedding, between our order and PEFT's.
+void transpose(float *out, const float *in, int64_t rows, int64_t columns);
 // Copies rows of B between the model's order and a format's.
 void b_rows_from_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
 void b_rows_to_file(float *out, const float *in, const Linear *linear, const Model *model, int64_t rank, bool gguf);
@@ -42,6 +57,8 @@ void b_rows_to_file(float *out, const float *in, const Linear *linear, const Mod
 // The type in which a weight is written where nobody asks for another: its own, or floats where it is in a form of quantised folders
 // (NF4, codes in groups), which no file of ours holds. merge.c.
 BlockType merge_base_type(const Model *model, const Matrix *weight);
+// Whether the head of a tied model is no longer its embedding, so that both are written. merge.c.
+bool merge_unties(const Model *model);
 // STATUS_USAGE when `path` is the model itself, whose mapped bytes must stay. merge.c.
 Status merge_check_output(const Model *model, const char *path);
 

@@ -6,6 +6,7 @@
 
 #include "adapters/parts.h"
 #include "adapters/peft_config.h"
+#include "adapters/peft_trained.h"
 #include "core/text.h"
 
 static const char peft_prefix[] = "base_model.model.";
@@ -31,9 +32,7 @@ static Status read_config(AdapterSource *source, const json_t *config, const cha
   const char *type = json_string_value(json_object_get(config, "peft_type"));
   if (!type || strcmp(type, "LORA") != 0)
     return status_fail(STATUS_BAD_INPUT, "%s: peft_type is '%s', and only LORA is built", path, type ? type : "missing");
-  static const char *const refused[] = {"use_dora",          "modules_to_save",   "trainable_token_indices",
-                                        "target_parameters", "layer_replication", "fan_in_fan_out",
-                                        "lora_bias",         "use_qalora"};
+  static const char *const refused[] = {"use_dora", "target_parameters", "layer_replication", "fan_in_fan_out", "lora_bias", "use_qalora"};
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
     if (is_set(json_object_get(config, refused[i])))
       return status_fail(STATUS_BAD_INPUT, "%s: %s is set, which is not built yet", path, refused[i]);
@@ -76,18 +75,28 @@ double peft_module_scale(const json_t *config, const char *module, int64_t rank)
   return adapter_scale(module_alpha(&source, config, module), rank, source.rslora);
 }
 
+enum { NAME_SIZE = 256 };
+
+// Of A (0) or B (1). The embedding's are plain tensors, not the weights of layers.
+static void pair_name(char name[NAME_SIZE], const Linear *linear, const Model *model, int factor) {
+  const char *form = linear == &model->embedding ? "%s%s.lora_embedding_%c" : "%s%s.lora_%c.weight";
+  snprintf(name, NAME_SIZE, form, peft_prefix, linear->name, "AB"[factor]);
+}
+
 static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, const json_t *config, int *used) {
-  char name[256];
+  char name[NAME_SIZE];
   const SafetensorsTensor *tensors[2];
   for (int i = 0; i < 2; i++) {
-    snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, linear->name, "AB"[i]);
+    pair_name(name, linear, model, i);
     tensors[i] = safetensors_find(st, name);
   }
   const SafetensorsTensor *a = tensors[0], *b = tensors[1];
   if (!a && !b) return STATUS_OK;
   const char *path = st->paths[0];
   if (!a || !b) return status_fail(STATUS_BAD_INPUT, "%s: %s has only one of lora_A and lora_B", path, linear->name);
-  int64_t in = linear->weight.columns, out = linear->weight.rows;
+  bool is_embedding = linear == &model->embedding;
+  int64_t in = is_embedding ? linear->weight.rows : linear->weight.columns,
+          out = is_embedding ? linear->weight.columns : linear->weight.rows;
   if (a->dimensions != 2 || b->dimensions != 2 || a->shape[1] != in || b->shape[0] != out || a->shape[0] != b->shape[1] || a->shape[0] <= 0)
     return status_fail(STATUS_BAD_INPUT,
                        "%s: %s was made for another model: A is %lld x %lld and B %lld x %lld, where %s has %lld inputs and %lld outputs",
@@ -98,10 +107,14 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
       .linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, config, linear->name), rank, source->rslora)};
   pair.a = arena_new(&source->arena, (size_t)a->count, sizeof(float));
   pair.b = arena_new(&source->arena, (size_t)b->count, sizeof(float));
-  float *b_file = memory_new((size_t)b->count, sizeof(float));
-  bool floats = safetensors_to_float(pair.a, a, 0, a->count) && safetensors_to_float(b_file, b, 0, b->count);
-  if (floats) b_rows_from_file(pair.b, b_file, linear, model, rank, false);
-  free(b_file);
+  float *file = memory_new((size_t)(a->count > b->count ? a->count : b->count), sizeof(float));
+  bool floats = safetensors_to_float(file, a, 0, a->count);
+  if (is_embedding) transpose(pair.a, file, rank, in);
+  else memcpy(pair.a, file, (size_t)a->count * sizeof *file);
+  floats = floats && safetensors_to_float(file, b, 0, b->count);
+  if (is_embedding) memcpy(pair.b, file, (size_t)b->count * sizeof *file);
+  else b_rows_from_file(pair.b, file, linear, model, rank, false);
+  free(file);
   if (!floats) return status_fail(STATUS_BAD_INPUT, "%s: %s is not in a float type", path, linear->name);
   ARRAY_PUSH(source->pairs, source->count, source->capacity) = pair;
   *used += 2;
@@ -112,13 +125,14 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
 static Status unused_tensor(const AdapterSource *source, const Safetensors *st, const Model *model) {
   for (int64_t t = 0; t < st->tensor_count; t++) {
     bool used = false;
-    char name[256];
-    for (int i = 0; i < source->count && !used; i++)
+    char name[NAME_SIZE];
+    bool is_pair = strstr(st->tensors[t].name, ".lora_") != NULL;  // the others have their own check
+    for (int i = 0; is_pair && i < source->count && !used; i++)
       for (int j = 0; j < 2 && !used; j++) {
-        snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, source->pairs[i].linear->name, "AB"[j]);
+        pair_name(name, source->pairs[i].linear, model, j);
         used = strcmp(name, st->tensors[t].name) == 0;
       }
-    if (!used)
+    if (!used && (is_pair || !text_starts_with(st->tensors[t].name, peft_prefix)))
       return status_fail(STATUS_BAD_INPUT, "%s: %s belongs to no adaptable linear layer of %s; the adapter was made for another model",
                          st->paths[0], st->tensors[t].name, model->path);
   }
@@ -137,6 +151,9 @@ Status peft_read(AdapterSource *source, const Model *model, const char *folder) 
   opened = true;
   int used = 0;
   for (int i = 0; i < model->linear_count; i++) TRY_DONE(read_pair(source, model, model->linears[i], &st, config, &used));
+  TRY_DONE(read_pair(source, model, (Linear *)(uintptr_t)&model->embedding, &st, config, &used));
+  TRY_DONE(read_pair(source, model, (Linear *)(uintptr_t)&model->head, &st, config, &used));
+  TRY_DONE(peft_read_trained(source, model, &st, config, &used));
   if (used != st.tensor_count) status = unused_tensor(source, &st, model);
 done:
   if (opened) safetensors_close(&st);
@@ -148,10 +165,15 @@ done:
 
 static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
+static const char *name_end(const Linear *linear) {
+  const char *dot = strrchr(linear->name, '.');
+  return dot ? dot + 1 : linear->name;
+}
+
 // The ends of the adapted modules' names ("q_proj"), each once.
 static json_t *target_modules(const Adapter *adapter) {
   const char **names = memory_new((size_t)adapter->count, sizeof *names);
-  for (int i = 0; i < adapter->count; i++) names[i] = strrchr(adapter->linears[i]->name, '.') + 1;
+  for (int i = 0; i < adapter->count; i++) names[i] = name_end(adapter->linears[i]);
   qsort(names, (size_t)adapter->count, sizeof *names, compare_names);
   // An end that only some layers have adapted would adapt all of them on loading: then full names are listed.
   json_t *ends = json_array(), *full = json_array();
@@ -159,8 +181,8 @@ static json_t *target_modules(const Adapter *adapter) {
   for (int i = 0; i < adapter->count;) {
     int same = 0, there = 0;
     while (i + same < adapter->count && strcmp(names[i], names[i + same]) == 0) same++;
-    for (int j = 0; j < adapter->model->linear_count; j++)
-      there += strcmp(strrchr(adapter->model->linears[j]->name, '.') + 1, names[i]) == 0;
+    for (int j = 0; j < adapter->model->linear_count; j++) there += strcmp(name_end(adapter->model->linears[j]), names[i]) == 0;
+    if (there == 0) there = 1;  // the embedding, or the head
     partial |= same != there;
     json_array_append_new(ends, json_string(names[i]));
     i += same;
@@ -176,6 +198,7 @@ static Status write_config(const Adapter *adapter, const char *path, const char 
                              "CAUSAL_LM", "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0,
                              "init_lora_weights", 1, "r", (int)adapter->rank, "lora_alpha", adapter->alpha, "lora_dropout",
                              adapter->dropout, "use_rslora", adapter->rslora, "use_dora", 0, "target_modules", target_modules(adapter));
+  peft_config_trained(config, adapter);
   // PEFT's alpha is an integer wherever it can be.
   if (adapter->alpha == (double)(json_int_t)adapter->alpha)
     json_object_set_new(config, "lora_alpha", json_integer((json_int_t)adapter->alpha));
@@ -186,33 +209,44 @@ static Status write_config(const Adapter *adapter, const char *path, const char 
   return status;
 }
 
+static void declare_pair(SafetensorsWriter *writer, const Adapter *adapter, int index) {
+  const Parameter *parameters[2] = {&adapter->pairs[index].a, &adapter->pairs[index].b};
+  bool is_embedding = adapter->linears[index] == &adapter->model->embedding;
+  for (int j = 0; j < 2; j++) {
+    char name[NAME_SIZE];
+    pair_name(name, adapter->linears[index], adapter->model, j);
+    int64_t rows = parameters[j]->rows, columns = parameters[j]->columns;
+    bool is_turned = is_embedding && j == 0;
+    safetensors_declare(writer, name, ST_F32, 2, (int64_t[]){is_turned ? columns : rows, is_turned ? rows : columns});
+  }
+}
+
+static void write_pair(SafetensorsWriter *writer, const Adapter *adapter, int index) {
+  Backend *backend = adapter->model->backend;
+  const LowRank *pair = &adapter->pairs[index];
+  const Linear *linear = adapter->linears[index];
+  bool is_embedding = linear == &adapter->model->embedding;
+  int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns, most = a_count > b_count ? a_count : b_count;
+  float *values = memory_new((size_t)most, sizeof *values), *ordered = memory_new((size_t)most, sizeof *ordered);
+  backend->download(values, pair->a.data, a_count * (int64_t)sizeof *values, backend);
+  if (is_embedding) transpose(ordered, values, pair->a.rows, pair->a.columns);
+  safetensors_write(writer, is_embedding ? ordered : values, (size_t)a_count * sizeof *values);
+  backend->download(values, pair->b.data, b_count * (int64_t)sizeof *values, backend);
+  if (!is_embedding) b_rows_to_file(ordered, values, linear, adapter->model, pair->b.columns, false);
+  safetensors_write(writer, is_embedding ? values : ordered, (size_t)b_count * sizeof *values);
+  free(values);
+  free(ordered);
+}
+
 static Status write_tensors(const Adapter *adapter, const char *path) {
   SafetensorsWriter writer;
   safetensors_writer_new(&writer);
   safetensors_put_metadata(&writer, "format", "pt");
-  for (int i = 0; i < adapter->count; i++) {
-    const Parameter *parameters[2] = {&adapter->pairs[i].a, &adapter->pairs[i].b};
-    for (int j = 0; j < 2; j++) {
-      char name[256];
-      snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, adapter->linears[i]->name, "AB"[j]);
-      safetensors_declare(&writer, name, ST_F32, 2, (int64_t[]){parameters[j]->rows, parameters[j]->columns});
-    }
-  }
+  for (int i = 0; i < adapter->count; i++) declare_pair(&writer, adapter, i);
+  peft_declare_trained(&writer, adapter);
   Status status = safetensors_writer_open(&writer, path);
-  Backend *backend = adapter->model->backend;
-  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
-    float *values = memory_new((size_t)(a_count > b_count ? a_count : b_count), sizeof *values);
-    float *b = memory_new((size_t)b_count, sizeof *b);
-    backend->download(values, pair->a.data, a_count * (int64_t)sizeof *values, backend);
-    safetensors_write(&writer, values, (size_t)a_count * sizeof *values);
-    backend->download(values, pair->b.data, b_count * (int64_t)sizeof *values, backend);
-    b_rows_to_file(b, values, adapter->linears[i], adapter->model, pair->b.columns, false);
-    safetensors_write(&writer, b, (size_t)b_count * sizeof *b);
-    free(values);
-    free(b);
-  }
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) write_pair(&writer, adapter, i);
+  if (status == STATUS_OK) status = peft_write_trained(&writer, adapter);
   if (status == STATUS_OK) return safetensors_writer_commit(&writer);
   safetensors_writer_abandon(&writer);
   return status;

@@ -22,3 +22,8 @@ void b_rows_to_file(float *out, const float *in, const Linear *linear, const Mod
   for (int64_t row = 0; row < linear->weight.rows; row++)
     memcpy(out + linear_file_row(row, linear, model, gguf) * rank, in + row * rank, (size_t)rank * sizeof *out);
 }
+
+void transpose(float *out, const float *in, int64_t rows, int64_t columns) {
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t column = 0; column < columns; column++) out[column * rows + row] = in[row * columns + column];
+}

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "data/tokenizer/export.h"
+#include "data/tokenizer/tokenizer.h"
 #include "models/quantized_folder.h"
 
 // What a folder of the base may have beside weights and config.json, and what an earlier output may hold.
@@ -42,8 +43,7 @@ typedef struct Pieces {
   const Model *model;
   bool same;  // each in the base's own type (a folder base)
   BlockType type;  // else; and what config.json says
-  const char *chat_template;  // NULL: the base's
-  Linear embedding;
+  const char *chat_template, *tokenizer;  // NULL: the base's
   Piece *items;
   int64_t count, capacity;
   Arena arena;
@@ -67,36 +67,47 @@ static void add_vector(Pieces *pieces, const char *name, const float *values, in
       (Piece){.name = name, .type = safetensors_type(pieces->type), .vector = values, .dimensions = 1, .shape = {length}};
 }
 
+// Values of a norm or a bias, where the host reads them.
+static const float *host_values(Pieces *pieces, const float *values, int64_t count) {
+  Backend *backend = pieces->model->backend;
+  if (!backend->upload_matrix) return values;
+  float *copy = arena_new(&pieces->arena, (size_t)count, sizeof *copy);
+  backend->download(copy, values, count * (int64_t)sizeof *copy, backend);
+  return copy;
+}
+
 static void add_bias(Pieces *pieces, const Linear *linear) {
   int64_t rows = linear->weight.rows;
+  const float *bias = host_values(pieces, linear->bias, rows);
   float *values = arena_new(&pieces->arena, (size_t)rows, sizeof *values);
-  for (int64_t row = 0; row < rows; row++) values[linear_file_row(row, linear, pieces->model, false)] = linear->bias[row];
+  for (int64_t row = 0; row < rows; row++) values[linear_file_row(row, linear, pieces->model, false)] = bias[row];
   add_vector(pieces, arena_format(&pieces->arena, "%s.bias", linear->name), values, rows);
 }
 
 // The values that the folder had from which the file was made, or NULL.
-static const float *exact_values(Pieces *pieces, const char *tensor, const NormSettings *norm, float offset) {
+static const float *exact_values(Pieces *pieces, const char *tensor, const float *weight, int64_t columns, float offset) {
   char key[128];
   snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", tensor);
   const GgufValue *value = gguf_find(&pieces->model->gguf, key);
-  if (!value || value->type != GGUF_ARRAY || value->element != GGUF_FLOAT32 || value->count != (uint64_t)norm->columns) return NULL;
-  float *values = arena_new(&pieces->arena, (size_t)norm->columns, sizeof *values);
-  memcpy(values, value->data, (size_t)norm->columns * sizeof *values);
-  for (int64_t i = 0; i < norm->columns; i++)
-    if (values[i] + offset != norm->weight[i]) return NULL;  // of other weights
+  if (!value || value->type != GGUF_ARRAY || value->element != GGUF_FLOAT32 || value->count != (uint64_t)columns) return NULL;
+  float *values = arena_new(&pieces->arena, (size_t)columns, sizeof *values);
+  memcpy(values, value->data, (size_t)columns * sizeof *values);
+  for (int64_t i = 0; i < columns; i++)
+    if (values[i] + offset != weight[i]) return NULL;  // of other weights
   return values;
 }
 
 static void add_norm(Pieces *pieces, const char *module, const char *tensor, const NormSettings *norm) {
   float offset = pieces->model->family->norm_offset;
-  const float *values = norm->weight;
-  if (offset != 0 && !(values = exact_values(pieces, tensor, norm, offset))) {
+  const float *weight = host_values(pieces, norm->weight, norm->columns), *values = weight;
+  if (offset != 0 && !(values = exact_values(pieces, tensor, weight, norm->columns, offset))) {
     float *differences = arena_new(&pieces->arena, (size_t)norm->columns, sizeof *differences);
-    for (int64_t i = 0; i < norm->columns; i++) differences[i] = norm->weight[i] - offset;
+    for (int64_t i = 0; i < norm->columns; i++) differences[i] = weight[i] - offset;
     values = differences;
   }
   add_vector(pieces, arena_format(&pieces->arena, "%s.weight", module), values, norm->columns);
-  if (norm->bias) add_vector(pieces, arena_format(&pieces->arena, "%s.bias", module), norm->bias, norm->columns);
+  if (norm->bias)
+    add_vector(pieces, arena_format(&pieces->arena, "%s.bias", module), host_values(pieces, norm->bias, norm->columns), norm->columns);
 }
 
 static void add_expert_matrix(Pieces *pieces, const char *name, const Matrix *weight) {
@@ -141,10 +152,10 @@ static void add_layer(Pieces *pieces, int index) {
 
 static void pieces_from_gguf(Pieces *pieces) {
   const Model *model = pieces->model;
-  add_matrix(pieces, "model.embed_tokens.weight", &pieces->embedding);
+  add_matrix(pieces, "model.embed_tokens.weight", &model->embedding);
   for (int layer = 0; layer < model->config.layers; layer++) add_layer(pieces, layer);
   add_norm(pieces, "model.norm", "output_norm.weight", &model->final_norm);
-  if (!model->config.tied_embeddings) add_matrix(pieces, "lm_head.weight", &model->head);
+  if (!model->config.tied_embeddings || merge_unties(model)) add_matrix(pieces, "lm_head.weight", &model->head);
 }
 
 // float16 holds what the quantised blocks do better than bfloat16: their scales are float16 themselves.
@@ -152,13 +163,24 @@ static BlockType float_type(const Model *model) {
   if (model->quantized) return model->quantized_float_type;
   bool all_f32 = true, all_bf16 = true;
   for (int i = 0; i < model->linear_count; i++) {
-    all_f32 &= model->linears[i]->weight.type == BLOCK_F32;
-    all_bf16 &= model->linears[i]->weight.type == BLOCK_BF16;
+    all_f32 &= linear_base(model->linears[i])->type == BLOCK_F32;
+    all_bf16 &= linear_base(model->linears[i])->type == BLOCK_BF16;
   }
   return all_f32 ? BLOCK_F32 : all_bf16 ? BLOCK_BF16 : BLOCK_F16;
 }
 
 // ---- From a folder ----
+
+// What the model made of the folder's tensors, by their names.
+typedef struct Own {
+  const Linear *linear;  // a matrix; or
+  const float *vector;
+} Own;
+typedef struct OwnNames {
+  Map map;  // of items
+  Own *items;
+  int64_t count, capacity;
+} OwnNames;
 
 static bool is_float(SafetensorsType type) { return type == ST_F32 || type == ST_F16 || type == ST_BF16; }
 
@@ -167,7 +189,7 @@ static bool is_quantized(const Model *model, const SafetensorsTensor *tensor) {
 }
 
 // Codes become floats under the name that floats have. Those of modules that the model does not use are left out.
-static void add_quantized(Pieces *pieces, const Map *linears, const SafetensorsTensor *tensor) {
+static void add_quantized(Pieces *pieces, const OwnNames *names, const SafetensorsTensor *tensor) {
   const Model *model = pieces->model;
   int64_t index;
   const char *module = arena_copy_bytes(&pieces->arena, tensor->name, (size_t)quantized_folder_module(model, tensor->name));
@@ -176,32 +198,86 @@ static void add_quantized(Pieces *pieces, const Map *linears, const SafetensorsT
   if (!weight) return;
   Linear *linear = arena_new(&pieces->arena, 1, sizeof *linear);
   *linear = (Linear){.weight = *weight, .name = module};
-  if (map_get_string(linears, name, &index)) linear = model->linears[index];
+  if (map_get_string(&names->map, name, &index) && names->items[index].linear) linear = (Linear *)(uintptr_t)names->items[index].linear;
   BlockType type = pieces->same ? merge_base_type(model, weight) : pieces->type;
   ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity) =
       (Piece){.name = name, .type = safetensors_type(type), .linear = linear, .dimensions = 2, .shape = {weight->rows, weight->columns}};
 }
 
+static void name_own(OwnNames *names, Pieces *pieces, const char *module, const char *what, Own own) {
+  map_set_string(&names->map, arena_format(&pieces->arena, "%s.%s", module, what), names->count);
+  ARRAY_PUSH(names->items, names->count, names->capacity) = own;
+}
+
+static void name_norm(OwnNames *names, Pieces *pieces, const char *module, const NormSettings *norm) {
+  name_own(names, pieces, module, "weight", (Own){.vector = norm->weight});
+  if (norm->bias) name_own(names, pieces, module, "bias", (Own){.vector = norm->bias});
+}
+
+static void collect_own(OwnNames *names, Pieces *pieces) {
+  const Model *model = pieces->model;
+  for (int i = 0; i < model->linear_count; i++) {
+    const Linear *linear = model->linears[i];
+    name_own(names, pieces, linear->name, "weight", (Own){.linear = linear});
+    if (linear->bias) name_own(names, pieces, linear->name, "bias", (Own){.vector = linear->bias});
+  }
+  for (int layer = 0; layer < model->config.layers; layer++)
+    for (int i = 0; i < family_norm_count(model->family); i++) {
+      const NormName *norm = &model->family->norms[i];
+      if (config_has(&model->config, norm->presence, layer))
+        name_norm(names, pieces, arena_format(&pieces->arena, "model.layers.%d.%s", layer, norm->name),
+                  layer_norm(&model->layers[layer], norm));
+    }
+  name_norm(names, pieces, "model.norm", &model->final_norm);
+  // (Those that are not changed may be in a form of their own, or under the other's name.)
+  bool is_larger = model->file_vocabulary > 0;
+  if (linear_is_changed(&model->embedding) || is_larger)
+    name_own(names, pieces, model->embedding.name, "weight", (Own){.linear = &model->embedding});
+  if (linear_is_changed(&model->head) || is_larger) name_own(names, pieces, model->head.name, "weight", (Own){.linear = &model->head});
+}
+
+static void add_own(Pieces *pieces, const SafetensorsTensor *tensor, const OwnNames *names, const char *name) {
+  Piece *piece = &ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity);
+  *piece = (Piece){.name = tensor->name, .type = tensor->type, .tensor = tensor, .dimensions = tensor->dimensions};
+  memcpy(piece->shape, tensor->shape, sizeof piece->shape);
+  if (!pieces->same && is_float(tensor->type)) piece->type = safetensors_type(pieces->type);
+  int64_t index;
+  if (!map_get_string(&names->map, name, &index)) return;
+  piece->linear = names->items[index].linear;
+  if (piece->linear) piece->shape[0] = piece->linear->weight.rows;  // of a vocabulary that has grown, more than in the file
+  if (names->items[index].vector) piece->vector = host_values(pieces, names->items[index].vector, tensor->count);
+}
+
 static void pieces_from_folder(Pieces *pieces) {
   const Model *model = pieces->model;
-  Map linears = {0};
-  for (int i = 0; i < model->linear_count; i++)
-    map_set_string(&linears, arena_format(&pieces->arena, "%s.weight", model->linears[i]->name), i);
+  const char *embedding = "model.embed_tokens.weight", *head = "lm_head.weight";
+  OwnNames names = {0};
+  collect_own(&names, pieces);
+  const SafetensorsTensor *shared = NULL;  // the matrix of a tied model, whatever its name
   for (int64_t i = 0; i < model->safetensors.tensor_count; i++) {
     const SafetensorsTensor *tensor = &model->safetensors.tensors[i];
     if (quantized_folder_is_part(model, tensor->name)) continue;
     if (is_quantized(model, tensor)) {
-      add_quantized(pieces, &linears, tensor);
+      add_quantized(pieces, &names, tensor);
       continue;
     }
-    Piece *piece = &ARRAY_PUSH(pieces->items, pieces->count, pieces->capacity);
-    int64_t index;
-    *piece = (Piece){.name = tensor->name, .type = tensor->type, .tensor = tensor, .dimensions = tensor->dimensions};
-    if (map_get_string(&linears, tensor->name, &index)) piece->linear = model->linears[index];
-    if (!pieces->same && is_float(tensor->type)) piece->type = safetensors_type(pieces->type);
-    memcpy(piece->shape, tensor->shape, sizeof piece->shape);
+    // A decoder that was saved without its head has no "model." before its names.
+    bool is_head = strcmp(tensor->name, head) == 0, is_plain = is_head || text_starts_with(tensor->name, "model.");
+    const char *name = is_plain ? tensor->name : arena_format(&pieces->arena, "model.%s", tensor->name);
+    bool is_tied = model->config.tied_embeddings && (is_head || strcmp(name, embedding) == 0);
+    if (is_tied && merge_unties(model)) shared = tensor;  // both are written below
+    else add_own(pieces, tensor, &names, is_tied ? embedding : name);
   }
-  map_release(&linears);
+  if (shared) {
+    add_own(pieces, shared, &names, embedding);
+    pieces->items[pieces->count - 1].name = embedding;
+    if (!pieces->items[pieces->count - 1].linear) pieces->items[pieces->count - 1].linear = &model->embedding;
+    add_own(pieces, shared, &names, head);
+    pieces->items[pieces->count - 1].name = head;
+    if (!pieces->items[pieces->count - 1].linear) pieces->items[pieces->count - 1].linear = &model->head;
+  }
+  map_release(&names.map);
+  free(names.items);
 }
 
 // ---- Writing ----
@@ -272,7 +348,7 @@ static Status write_tensors(MergeReport *report, const Pieces *pieces, const cha
   for (int64_t i = 0; i < pieces->count; i++) {
     progress_show(i, pieces->count, "%s", pieces->items[i].name);
     TRY_DONE(write_piece(&writer, pieces->model, &pieces->items[i]));
-    report->adapted += pieces->items[i].linear && pieces->items[i].linear->adapter;
+    report->adapted += pieces->items[i].linear && linear_is_changed(pieces->items[i].linear);
   }
   report->bytes = (int64_t)writer.written;
   status = safetensors_writer_commit(&writer);
@@ -323,6 +399,7 @@ static Status write_all(MergeReport *report, const Pieces *pieces, const char *f
   TRY(directory_create(folder));
   TRY(config_json_write(folder, pieces->model, pieces->type));
   TRY(write_tokenizer(folder, pieces->model));
+  if (pieces->tokenizer) TRY(tokenizer_copy_folder(folder, pieces->tokenizer, NULL, 0));
   if (pieces->chat_template) TRY(write_template(folder, pieces->chat_template));
   TRY(write_tensors(report, pieces, folder));
   return directory_sync(folder);
@@ -385,17 +462,36 @@ static Status write_pieces(MergeReport *report, const Pieces *pieces, const char
   return status;
 }
 
+static void plan_pieces(Pieces *pieces, MergeOptions options) {
+  const Model *model = pieces->model;
+  const Quantization *type = options.type;
+  pieces->same = !type && !model->is_gguf;
+  pieces->type = type ? type->type : float_type(model);
+  pieces->chat_template = options.chat_template;
+  pieces->tokenizer = options.tokenizer;
+  if (model->is_gguf) pieces_from_gguf(pieces);
+  else pieces_from_folder(pieces);
+}
+
+Status merge_write_files(const Model *model, const char *folder, const char *chat_template) {
+  TRY(merge_check_output(model, folder));
+  Pieces pieces = {.model = model};
+  MergeReport report = {0};
+  plan_pieces(&pieces, (MergeOptions){.chat_template = chat_template});
+  Status status = write_all(&report, &pieces, folder);
+  free(pieces.items);
+  arena_release(&pieces.arena);
+  return status;
+}
+
 Status merge_write_folder(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   const Quantization *type = options.type;
   if (type && block_traits(type->type)->elements > 1)
     return status_fail(
         STATUS_USAGE, "--type %s: a Hugging Face folder holds f32, f16 or bf16; name a file that ends in .gguf for the others", type->name);
   TRY(check_place(model, path));
-  Pieces pieces = {.model = model, .same = !type && !model->is_gguf, .type = type ? type->type : float_type(model)};
-  pieces.embedding = (Linear){.weight = model->embedding, .name = "model.embed_tokens"};
-  pieces.chat_template = options.chat_template;
-  if (model->is_gguf) pieces_from_gguf(&pieces);
-  else pieces_from_folder(&pieces);
+  Pieces pieces = {.model = model};
+  plan_pieces(&pieces, options);
   if (!type && model->is_gguf) log_notice("%s is written in %s (--type f16, bf16 or f32 chooses)", path, block_traits(pieces.type)->name);
   Status status = write_pieces(report, &pieces, path);
   free(pieces.items);

@@ -32,7 +32,6 @@ typedef struct Exact {
 typedef struct Plan {
   const Model *model;
   MergeOptions options;
-  Linear embedding;
   Entry *entries;
   int64_t count, capacity;
   Exact *exact;
@@ -40,7 +39,9 @@ typedef struct Plan {
   Arena arena;
 } Plan;
 
-static bool is_vocabulary(const Plan *plan, const Linear *linear) { return linear == &plan->embedding || linear == &plan->model->head; }
+static bool is_vocabulary(const Plan *plan, const Linear *linear) {
+  return linear == &plan->model->embedding || linear == &plan->model->head;
+}
 
 // Its type follows when all tensors are known: choose_types.
 static void plan_matrix(Plan *plan, const char *name, const Linear *linear) {
@@ -81,12 +82,24 @@ static void plan_other(Plan *plan, const GgufTensor *tensor) {
 // What the model made of the base's tensors, by their names.
 typedef struct Names {
   Map linears, experts;  // experts: layer * EXPERT_KINDS + kind
+  Map biases, norms, norm_biases;  // of linears; layer * FAMILY_NORMS + norm, -1: the last norm
 } Names;
 
 static void collect_names(Names *names, Plan *plan) {
   const Model *model = plan->model;
-  for (int i = 0; i < model->linear_count; i++)
+  for (int i = 0; i < model->linear_count; i++) {
     map_set_string(&names->linears, arena_format(&plan->arena, "%s.weight", model->linears[i]->gguf_name), i);
+    map_set_string(&names->biases, arena_format(&plan->arena, "%s.bias", model->linears[i]->gguf_name), i);
+  }
+  map_set_string(&names->norms, "output_norm.weight", -1);
+  map_set_string(&names->norm_biases, "output_norm.bias", -1);
+  for (int layer = 0; layer < model->config.layers; layer++)
+    for (int i = 0; i < family_norm_count(model->family); i++) {
+      const NormName *norm = &model->family->norms[i];
+      if (!config_has(&model->config, norm->presence, layer)) continue;
+      map_set_string(&names->norms, arena_format(&plan->arena, "blk.%d.%s.weight", layer, norm->gguf), layer * FAMILY_NORMS + i);
+      map_set_string(&names->norm_biases, arena_format(&plan->arena, "blk.%d.%s.bias", layer, norm->gguf), layer * FAMILY_NORMS + i);
+    }
   for (int layer = 0; layer < model->config.layers; layer++)
     for (int kind = 0; kind < EXPERT_KINDS && model->layers[layer].kind->is_sparse; kind++)
       map_set_string(&names->experts, arena_format(&plan->arena, "blk.%d.%s.weight", layer, expert_gguf_names[kind]),
@@ -96,9 +109,28 @@ static void collect_names(Names *names, Plan *plan) {
 static const Linear *find_linear(const Plan *plan, const Names *names, const char *tensor) {
   const Model *model = plan->model;
   int64_t index;
-  if (strcmp(tensor, "token_embd.weight") == 0) return &plan->embedding;
+  if (strcmp(tensor, "token_embd.weight") == 0) return &model->embedding;
   if (strcmp(tensor, "output.weight") == 0) return &model->head;
   return map_get_string(&names->linears, tensor, &index) ? model->linears[index] : NULL;
+}
+
+static const NormSettings *norm_at(const Model *model, int64_t index) {
+  if (index < 0) return &model->final_norm;
+  return layer_norm(&model->layers[index / FAMILY_NORMS], &model->family->norms[index % FAMILY_NORMS]);
+}
+
+// Norms and biases are the model's, which may have been trained; where they were not, these are the file's own.
+static bool plan_own_vector(Plan *plan, const Names *names, const char *tensor) {
+  const Model *model = plan->model;
+  int64_t index;
+  if (map_get_string(&names->biases, tensor, &index) && model->linears[index]->bias)
+    plan_vector(plan, tensor, model->linears[index]->bias, model->linears[index]->weight.rows);
+  else if (map_get_string(&names->norms, tensor, &index))
+    plan_vector(plan, tensor, norm_at(model, index)->weight, norm_at(model, index)->columns);
+  else if (map_get_string(&names->norm_biases, tensor, &index) && norm_at(model, index)->bias)
+    plan_vector(plan, tensor, norm_at(model, index)->bias, norm_at(model, index)->columns);
+  else return false;
+  return true;
 }
 
 // An adapted layer that the file keeps in another form would lose its adapter.
@@ -106,7 +138,7 @@ static Status check_adapted(const Plan *plan) {
   const Model *model = plan->model;
   for (int i = 0; i < model->linear_count; i++) {
     const Linear *linear = model->linears[i];
-    bool is_planned = !linear->adapter;
+    bool is_planned = !linear_is_changed(linear);
     for (int64_t j = 0; j < plan->count && !is_planned; j++) is_planned = plan->entries[j].linear == linear;
     if (!is_planned)
       return status_fail(STATUS_BAD_INPUT, "%s: the file keeps %s in parts, to which its adapter cannot be added; write a folder instead",
@@ -126,10 +158,14 @@ static Status plan_from_gguf(Plan *plan) {
     if (linear) plan_matrix(plan, tensor->name, linear);
     else if (map_get_string(&names.experts, tensor->name, &index))
       plan_experts(plan, tensor->name, expert_matrices(&model->layers[index / EXPERT_KINDS].experts.matrices, (int)(index % EXPERT_KINDS)));
-    else plan_other(plan, tensor);
+    else if (!plan_own_vector(plan, &names, tensor->name)) plan_other(plan, tensor);
   }
+  if (merge_unties(model)) plan_matrix(plan, "output.weight", &model->head);
   map_release(&names.linears);
   map_release(&names.experts);
+  map_release(&names.biases);
+  map_release(&names.norms);
+  map_release(&names.norm_biases);
   return check_adapted(plan);
 }
 
@@ -215,22 +251,22 @@ static void plan_layer(Plan *plan, int index) {
 
 static void plan_from_folder(Plan *plan) {
   const Model *model = plan->model;
-  plan_matrix(plan, "token_embd.weight", &plan->embedding);
+  plan_matrix(plan, "token_embd.weight", &model->embedding);
   plan_rope_factors(plan);
   for (int layer = 0; layer < model->config.layers; layer++) plan_layer(plan, layer);
   plan_norm(plan, "output_norm", &model->final_norm);
-  if (!model->config.tied_embeddings) plan_matrix(plan, "output.weight", &model->head);
+  if (!model->config.tied_embeddings || merge_unties(model)) plan_matrix(plan, "output.weight", &model->head);
 }
 
 // ---- What was planned, as a whole ----
 
-// The first of an entry's matrices; NULL of bytes that are carried over.
-static const Matrix *matrix_of(const Entry *entry) { return entry->linear ? &entry->linear->weight : entry->experts; }
+// The first of an entry's matrices, as the base has it; NULL of bytes that are carried over.
+static const Matrix *matrix_of(const Entry *entry) { return entry->linear ? linear_base(entry->linear) : entry->experts; }
 
 static BlockType type_of(const Plan *plan, const QuantizationModel *model, const Entry *entry) {
   BlockType base = merge_base_type(plan->model, matrix_of(entry));
   if (plan->options.type) return quantization_type(plan->options.type, model, entry->name, entry->shape[0]);
-  return entry->linear && entry->linear->adapter ? quantization_same_type(base) : base;
+  return entry->linear && linear_is_changed(entry->linear) ? quantization_same_type(base) : base;
 }
 
 static void choose_types(Plan *plan) {
@@ -280,7 +316,7 @@ static void tell_substitutes(const Plan *plan) {
   int64_t counts[BLOCK_GGUF_END] = {0};
   for (int64_t i = 0; i < plan->count && !plan->options.type; i++) {
     const Entry *entry = &plan->entries[i];
-    if (!entry->linear || !entry->linear->adapter) continue;
+    if (!entry->linear || !linear_is_changed(entry->linear)) continue;
     BlockType base = merge_base_type(plan->model, matrix_of(entry));
     if (entry->type != (uint32_t)base && (int)base < BLOCK_GGUF_END) counts[base]++;
   }
@@ -329,7 +365,8 @@ static Status put_made(GgufWriter *writer, const Plan *plan, int file_type) {
   config_to_gguf(writer, &model->config, model->family);
   gguf_put_uint32(writer, "general.file_type", (uint32_t)file_type);
   gguf_put_uint32(writer, "general.quantization_version", 2);
-  TRY(tokenizer_put_gguf(writer, model->path, model->config.vocabulary, plan->options.chat_template));
+  const char *tokenizer = plan->options.tokenizer ? plan->options.tokenizer : model->path;
+  TRY(tokenizer_put_gguf(writer, tokenizer, model->config.vocabulary, plan->options.chat_template));
   for (int64_t i = 0; i < plan->exact_count; i++) {
     char key[128];
     snprintf(key, sizeof key, MERGE_EXACT_KEY "%s", plan->exact[i].name);
@@ -401,7 +438,7 @@ static Status write_plan(MergeReport *report, const Plan *plan, const char *path
     report->bytes += (int64_t)entry->bytes;
     report->base_bytes += base_bytes(plan, entry);
     report->weights += entry->shape[0] * entry->shape[1] * entry->shape[2] * entry->shape[3];
-    report->adapted += entry->linear && entry->linear->adapter;
+    report->adapted += entry->linear && linear_is_changed(entry->linear);
   }
   status = gguf_writer_commit(&writer);
 done:
@@ -412,8 +449,7 @@ done:
 
 Status merge_write_gguf(MergeReport *report, const Model *model, const char *path, MergeOptions options) {
   TRY(merge_check_output(model, path));
-  Plan plan = {
-      .model = model, .options = options, .embedding = {.weight = model->embedding, .name = "embed_tokens", .gguf_name = "token_embd"}};
+  Plan plan = {.model = model, .options = options};
   Status status = STATUS_OK;
   if (model->is_gguf) status = plan_from_gguf(&plan);
   else plan_from_folder(&plan);

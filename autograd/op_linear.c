@@ -1,6 +1,6 @@
 // y_i = x W_i^T + bias_i + residual + h_i B_i^T,   h_i = scale_i dropout_i(x) A_i^T
 //   dh_i = scale_i dy_i B_i,   dx = sum_i dy_i W_i + dh_i A_i (through its dropout mask),   dresidual = dy
-//   dB_i += dy_i^T h_i,   dA_i += dh_i^T dropout_i(x)
+//   dB_i += dy_i^T h_i,   dA_i += dh_i^T dropout_i(x);   where they are trained, dW_i += dy_i^T x,   dbias_i += sum of dy_i's rows
 // h of all parts is one more output: when a segment is recomputed for its backward pass, h is needed again and y often is
 // not, and then W is not multiplied twice.
 #include <assert.h>
@@ -22,6 +22,7 @@ static Rows gradient_rows(const Tensor *tensor) { return (Rows){tensor->gradient
 static Matrix parameter_matrix(const Parameter *parameter) { return matrix_f32(parameter->data, parameter->rows, parameter->columns); }
 static bool is_adapted(const LinearPart *part) { return part->adapter && part->adapter->enabled; }
 static int64_t tensor_count(const Tensor *tensor) { return tensor->rows * tensor->columns; }
+static bool is_trained(const LinearPart *part) { return part->weight_gradient || part->bias_gradient; }
 
 static bool has_dropout(const LinearAttributes *a) {
   for (int i = 0; i < a->count; i++)
@@ -29,8 +30,7 @@ static bool has_dropout(const LinearAttributes *a) {
   return false;
 }
 
-// y (+)= the rows x as part i's adapter sees them in training; accumulate is for the way back.
-static void drop(void *y, const void *x, const LowRank *adapter, const Tensor *like, bool accumulate, const Tape *tape) {
+void adapter_dropout(void *y, const void *x, const LowRank *adapter, const Tensor *like, bool accumulate, const Tape *tape) {
   // The upper half tells micro-batches apart, the lower one adapters; bit 63 keeps clear of the other streams.
   uint64_t stream = 1ull << 63 | tape->dropout_stream << 24 | (uint64_t)adapter->index;
   tape->backend->kernels->dropout(y, x, like->type, tensor_count(like), adapter->dropout, tape->dropout_seed, stream, accumulate,
@@ -50,7 +50,7 @@ static void low_forward(const Node *node, Tape *tape) {
     matrices[count] = parameter_matrix(&adapter->a);
     projections[count] = (Projection){.w = &matrices[count], .alpha = adapter->scale, .y = rows_from(tensor_rows(h), a->h_column[i])};
     if (dropped) {
-      drop(node->scratch, x->data, adapter, x, false, tape);
+      adapter_dropout(node->scratch, x->data, adapter, x, false, tape);
       tape->backend->kernels->linear_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, tape->backend);
     }
     count++;
@@ -114,14 +114,14 @@ static void dropped_backward(const Node *node, int i, Rows dh, void *buffer, Tap
   const LowRank *adapter = a->parts[i].adapter;
   Tensor *x = node->inputs[LINEAR_X];
   Rows dropped = {buffer, x->columns, x->type};
-  drop(buffer, x->data, adapter, x, false, tape);
+  adapter_dropout(buffer, x->data, adapter, x, false, tape);
   WeightGradient da = {.dw = adapter->a.gradient, .dy = dh, .rows = adapter->a.rows, .alpha = 1};
   kernels->weight_backward(&da, 1, dropped, x->columns, x->rows, tape->backend);
   if (!x->needs_gradient) return;
   Matrix matrix = parameter_matrix(&adapter->a);
   Projection back = {.w = &matrix, .alpha = 1, .y = dh};
   kernels->linear_backward(dropped, &back, 1, x->rows, false, tape->backend);
-  drop(x->gradient, buffer, adapter, x, true, tape);
+  adapter_dropout(x->gradient, buffer, adapter, x, true, tape);
 }
 
 // Scratch of the backward pass: dh of all parts, dy in x's type where it has another one, one x where there is dropout.
@@ -139,6 +139,23 @@ static BackwardScratch backward_scratch(const Node *node) {
   return scratch;
 }
 
+// What parts trained in full get. (Adapters' gradients are products of their own: so many operands are never narrow at once.)
+static void weights_backward(const Node *node, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
+  const Kernels *kernels = tape->backend->kernels;
+  const Tensor *x = node->inputs[LINEAR_X];
+  WeightGradient gradients[LINEAR_PROJECTIONS];
+  int count = 0;
+  for (int i = 0; i < a->count; i++) {
+    const LinearPart *part = &a->parts[i];
+    Rows dy = gradient_rows(node->outputs[i]);
+    if (part->bias_gradient) kernels->column_sums(part->bias_gradient, dy, part->weight->rows, x->rows, tape->backend);
+    if (part->weight_gradient)
+      gradients[count++] = (WeightGradient){.dw = part->weight_gradient, .dy = dy, .rows = part->weight->rows, .alpha = 1};
+  }
+  if (count) kernels->weight_backward(gradients, count, tensor_rows(x), x->columns, x->rows, tape->backend);
+}
+
 static void linear_backward(Node *node, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Kernels *kernels = tape->backend->kernels;
@@ -149,6 +166,7 @@ static void linear_backward(Node *node, Tape *tape) {
   Rows dh = {scratch, a->rank, x->type}, rounded = {NULL, 0, x->type};
   if (places.dropped > places.rounded) rounded = (Rows){scratch + places.rounded, y->columns, x->type};
   if (a->rank) low_backward(node, dh, rounded, tape);
+  weights_backward(node, tape);
   Projection projections[LINEAR_PROJECTIONS];
   WeightGradient gradients[LINEAR_PROJECTIONS];
   bool dropped = has_dropout(a);
@@ -186,7 +204,7 @@ static double linear_flop(const Node *node, bool backward) {
   double weights = 0, factors = 0;
   for (int i = 0; i < a->count; i++) {
     const LinearPart *part = &a->parts[i];
-    if (has_y) weights += (double)part->weight->rows * (double)part->weight->columns;
+    weights += (double)((has_y + (backward && part->weight_gradient)) * part->weight->rows) * (double)part->weight->columns;
     if (!is_adapted(part)) continue;
     double down = (double)(part->adapter->a.rows * x->columns), up = (double)(part->adapter->b.rows * part->adapter->b.columns);
     factors += backward ? down + 2 * up + (has_y ? down : 0) : down + (has_y ? up : 0);
@@ -211,22 +229,33 @@ static const Op linear_lora_op = {.name = "linear + lora",
                                   .aliased_input = 1 + LINEAR_RESIDUAL,
                                   .is_selective = true};
 
+// Of weights trained in full, without adapters.
+static const Op linear_trained_op = {.name = "linear + weights",
+                                     .forward = linear_forward,
+                                     .backward = linear_backward,
+                                     .scratch = linear_scratch,
+                                     .flop = linear_flop,
+                                     .saved_inputs = 1u << LINEAR_X,
+                                     .aliased_input = 1 + LINEAR_RESIDUAL};
+
 static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count, Tensor *residual) {
   assert(count <= LINEAR_PROJECTIONS);
   LinearAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
   attributes->count = count;
+  bool trained = false;
   for (int i = 0; i < count; i++) {
     attributes->parts[i] = parts[i];
     attributes->h_column[i] = attributes->rank;
     if (is_adapted(&parts[i])) attributes->rank += parts[i].adapter->a.rows;
+    trained |= is_trained(&parts[i]);
   }
-  Node *node = tape_node(tape, attributes->rank ? &linear_lora_op : &linear_op, attributes);
+  Node *node = tape_node(tape, attributes->rank ? &linear_lora_op : trained ? &linear_trained_op : &linear_op, attributes);
   node->inputs[LINEAR_X] = x;
   node->inputs[LINEAR_RESIDUAL] = residual;
   for (int i = 0; i < count; i++)
     y[i] = node->outputs[i] = tape_tensor(tape, x->rows, parts[i].weight->rows, residual ? FLOAT_32 : tape->activations);
   if (attributes->rank) node->outputs[LINEAR_H] = tape_tensor(tape, x->rows, attributes->rank, x->type);
-  node_finish(node, attributes->rank > 0);
+  node_finish(node, attributes->rank > 0 || trained);
   if (attributes->rank) node->outputs[LINEAR_H]->needs_gradient = false;  // dh is the node's own business
 }
 

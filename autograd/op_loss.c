@@ -1,9 +1,8 @@
 // The output layer with cross-entropy, in chunks of rows:
 //   logits = x W^T,   nll_i = logsumexp(logits_i) - logits_i[target_i],
 //   dlogits_i = gradient_scale * (softmax(logits_i) - onehot(target_i)),   dx = dlogits W.
-// Of cross-entropy the gradient's scale is known before the pass (one denominator for the whole optimiser step), so dx is computed
-// while a chunk's logits are at hand, and kept instead of them. Of the log-likelihood, on which a preference loss is built, it is known when
-// all of nll is, so the chunks' logits are computed twice.
+// A scale is known before the pass (one denominator for the whole optimiser step), so dx is computed while a chunk's logits are at hand, and
+// kept instead of them. Slopes, as of a preference loss, are known when all of nll is: then the backward pass computes the logits once more.
 #include <assert.h>
 
 #include "autograd/ops.h"
@@ -11,8 +10,8 @@
 
 typedef struct LossAttributes {
   const Matrix *head;
-  float gradient_scale, softcap;
-  const float *slopes;  // of the log-likelihood: each row's own scale, the host's
+  LossGradient gradient;
+  float softcap;
   int64_t chunk_rows;
 } LossAttributes;
 
@@ -31,8 +30,8 @@ static void run_chunks(float *nll, Rows dx, const Node *node, Tape *tape, bool i
   const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
   int64_t most = chunk_rows(attributes, x->rows);
   float *scratch = node->scratch, *scale = scratch + linear_cross_entropy_floats(most, attributes->head->rows, x->columns);
-  if (is_scaled_by_row) tape->backend->upload(scale, attributes->slopes, x->rows * (int64_t)sizeof(float), tape->backend);
-  else if (dx.data) kernels->fill(scale, attributes->gradient_scale, most, tape->backend);
+  if (is_scaled_by_row) tape->backend->upload(scale, attributes->gradient.slopes, x->rows * (int64_t)sizeof(float), tape->backend);
+  else if (dx.data) kernels->fill(scale, attributes->gradient.scale, most, tape->backend);
   for (int64_t row = 0; row < x->rows; row += most)
     kernels->linear_cross_entropy(nll + row, dx.data ? rows_from(dx, row * x->columns) : dx,
                                   rows_from((Rows){x->data, x->columns, x->type}, row * x->columns), attributes->head, targets + row,
@@ -74,52 +73,41 @@ static const Op loss_op = {.name = "cross_entropy",
                            .is_loss = true};
 
 // nll comes out once more, as it was.
-static void likelihood_backward(Node *node, Tape *tape) {
+static void sloped_backward(Node *node, Tape *tape) {
   const Tensor *x = node->inputs[LOSS_X];
   assert(!node->accumulate[LOSS_X]);
   run_chunks(node->outputs[LOSS_NLL]->data, (Rows){x->gradient, x->columns, x->type}, node, tape, true);
 }
 
-static int64_t likelihood_scratch(const Node *node, bool backward) {
+static int64_t sloped_scratch(const Node *node, bool backward) {
   return loss_scratch(node, false) + (backward ? node->inputs[LOSS_X]->rows : 0);
 }
 
-static double likelihood_flop(const Node *node, bool backward) {
+static double sloped_flop(const Node *node, bool backward) {
   const LossAttributes *attributes = node->attributes;
   double product = 2 * (double)node->inputs[LOSS_X]->rows * (double)attributes->head->rows * (double)attributes->head->columns;
   return backward ? 2 * product : product;
 }
 
-static const Op likelihood_op = {.name = "log_likelihood",
-                                 .forward = loss_forward,
-                                 .backward = likelihood_backward,
-                                 .scratch = likelihood_scratch,
-                                 .flop = likelihood_flop,
-                                 .saved_inputs = 1u << LOSS_X,
-                                 .saved_outputs = 1u << LOSS_NLL,
-                                 .is_loss = true};
+static const Op sloped_op = {.name = "cross_entropy",
+                             .forward = loss_forward,
+                             .backward = sloped_backward,
+                             .scratch = sloped_scratch,
+                             .flop = sloped_flop,
+                             .saved_inputs = 1u << LOSS_X,
+                             .saved_outputs = 1u << LOSS_NLL,
+                             .is_loss = true};
 
-static Node *add_node(Tape *tape, const Op *op, Tensor *x, Tensor *targets, LossAttributes values) {
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, LossGradient gradient, float softcap) {
   LossAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = values;
-  attributes->chunk_rows = tape->loss_rows;
-  Node *node = tape_node(tape, op, attributes);
+  *attributes = (LossAttributes){.head = head, .gradient = gradient, .softcap = softcap, .chunk_rows = tape->loss_rows};
+  Node *node = tape_node(tape, gradient.slopes ? &sloped_op : &loss_op, attributes);
   node->inputs[LOSS_X] = x;
   node->inputs[LOSS_TARGETS] = targets;
   node->outputs[LOSS_NLL] = tape_tensor(tape, x->rows, 1, FLOAT_32);
+  bool is_early = !gradient.slopes && tape->mode == TAPE_TRAIN && x->needs_gradient;
+  if (is_early) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns, x->type);
+  node_finish(node, false);
   tape_keep(node->outputs[LOSS_NLL]);
-  return node;
-}
-
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap) {
-  Node *node = add_node(tape, &loss_op, x, targets, (LossAttributes){.head = head, .gradient_scale = gradient_scale, .softcap = softcap});
-  if (tape->mode == TAPE_TRAIN && x->needs_gradient) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns, x->type);
-  node_finish(node, false);
-  return node->outputs[LOSS_NLL];
-}
-
-Tensor *op_log_likelihood(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, const float *slopes, float softcap) {
-  Node *node = add_node(tape, &likelihood_op, x, targets, (LossAttributes){.head = head, .slopes = slopes, .softcap = softcap});
-  node_finish(node, false);
   return node->outputs[LOSS_NLL];
 }

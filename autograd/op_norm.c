@@ -38,6 +38,12 @@ static void norm_backward(Node *node, Tape *tape) {
     tape->backend->kernels->norm_backward(rows_of(node, x, x->gradient), rows_of(node, y, y->gradient), rows_of(node, x, x->data),
                                           &a->settings, group_rows(node), node->accumulate[NORM_X], tape->backend);
   }
+  Rows dy = rows_of(node, y, y->gradient);
+  if (a->settings.weight_gradient)
+    tape->backend->kernels->norm_weight_backward(a->settings.weight_gradient, dy, rows_of(node, x, x->data), &a->settings, group_rows(node),
+                                                 tape->backend);
+  if (a->settings.bias_gradient)
+    tape->backend->kernels->column_sums(a->settings.bias_gradient, dy, a->settings.columns, group_rows(node), tape->backend);
   if (residual && residual->needs_gradient && !node->shares_gradient)
     tape->backend->kernels->add(residual->gradient, y->gradient, 1, y->rows * y->columns, tape->backend);
 }
@@ -56,7 +62,7 @@ static Tensor *add_node(Tape *tape, Tensor *x, int64_t columns, NormAttributes s
   node->inputs[NORM_X] = x;
   node->inputs[NORM_RESIDUAL] = residual;
   node->outputs[0] = tape_tensor(tape, x->rows, columns, residual ? FLOAT_32 : tape->activations);
-  node_finish(node, false);
+  node_finish(node, attributes->settings.weight_gradient || attributes->settings.bias_gradient);
   return node->outputs[0];
 }
 

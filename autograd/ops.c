@@ -1,32 +1,8 @@
-// The small operations: embedding, rotary positions, gated activation, soft caps, gathering of rows.
+// The small operations: rotary positions, gated activation, soft caps, gathering of rows.
 #include <assert.h>
 #include <math.h>
 
 #include "autograd/ops.h"
-
-typedef struct EmbeddingAttributes {
-  const Matrix *weight;
-  float scale;
-} EmbeddingAttributes;
-
-static void embedding_forward(Node *node, Tape *tape) {
-  const EmbeddingAttributes *attributes = node->attributes;
-  const Tensor *ids = node->inputs[0];
-  tape->backend->kernels->embedding_forward(node->outputs[0]->data, ids->data, attributes->weight, ids->rows, attributes->scale,
-                                            tape->backend);
-}
-
-static const Op embedding_op = {.name = "embedding", .forward = embedding_forward};
-
-Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale) {
-  EmbeddingAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (EmbeddingAttributes){.weight = w, .scale = scale};
-  Node *node = tape_node(tape, &embedding_op, attributes);
-  node->inputs[0] = ids;
-  node->outputs[0] = tape_tensor(tape, ids->rows, w->columns, FLOAT_32);
-  node_finish(node, false);
-  return node->outputs[0];
-}
 
 static void rope_rotate(void *x, const Node *node, bool inverse, Tape *tape) {
   const RopeSettings *settings = node->attributes;

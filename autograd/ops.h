@@ -21,15 +21,33 @@ typedef struct LowRank {
   bool enabled;  // off: as if it were not there, bit for bit
 } LowRank;
 
-// y[n, hidden] = scale * w[ids]; frozen. ids: int32 input tensor [n, 1].
-Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale);
+// Rows of some tokens, trained beside an embedding whose own rows of them they replace; where the head is tied, its rows as well.
+typedef struct TokenRows {
+  Parameter rows;  // [count, hidden]
+  const int32_t *ids;  // [count], distinct; the host's
+  const int32_t *numbers;  // [vocabulary], the device's: the row of an id, -1: none
+  bool enabled;  // off: as if they were not there
+} TokenRows;
+
+typedef struct EmbeddingPart {
+  const Matrix *weight;  // [vocabulary, hidden]
+  float *weight_gradient;  // [vocabulary, hidden], added to by the backward pass; NULL: frozen
+  const LowRank *adapter;  // y += scale * adapter->scale * a[ids] b^T of a[vocabulary, rank], b[hidden, rank]; no dropout; NULL: none
+  const TokenRows *tokens;  // NULL: none
+} EmbeddingPart;
+
+// y[n, hidden] = scale * w[ids], float32. ids: int32 input tensor [n, 1], whose values are known when the node is made if anything is trained.
+Tensor *op_embedding_part(Tape *tape, Tensor *ids, const EmbeddingPart *part, float scale);
+static inline Tensor *op_embedding(Tape *tape, Tensor *ids, const Matrix *w, float scale) {
+  return op_embedding_part(tape, ids, &(EmbeddingPart){.weight = w}, scale);
+}
 
 // In training, noise of NEFTune (Jain et al. 2023, arXiv 2310.05914) in x's place, which nothing else may read: rows begin .. end-1 of each
 // span, float32, get magnitude / sqrt(their number * columns) times uniform numbers in [-1, 1) by the tape's dropout seed and stream.
 Tensor *op_noise(Tape *tape, Tensor *x, const AttentionSpan *spans, int64_t span_count, float magnitude);
 
 // y = norm(x) + residual (NULL: none; else a float32 tensor, and y is float32, too). x->columns is a multiple of norm->columns: each group
-// of them (a head) is normalised apart. Saves x. `norm` is copied.
+// of them (a head) is normalised apart. Saves x. `norm` is copied; its gradients are added to.
 Tensor *op_norm(Tape *tape, Tensor *x, const NormSettings *norm, Tensor *residual);
 // y[n, norm->columns] = norm of x's columns begin ..
 Tensor *op_norm_columns(Tape *tape, Tensor *x, int64_t begin, const NormSettings *norm);
@@ -39,10 +57,11 @@ typedef struct LinearPart {
   const Matrix *weight;  // [out, in]
   const float *bias;  // [out]
   const LowRank *adapter;
+  float *weight_gradient, *bias_gradient;  // [out, in], [out]: added to by the backward pass; NULL: frozen
 } LinearPart;
 
-// y[i] = x W_i^T (+ bias_i) (+ the adapter's term) for up to LINEAR_PROJECTIONS parts that read one x. Saves nothing but the
-// adapters' x and their rank-wide products.
+// y[i] = x W_i^T (+ bias_i) (+ the adapter's term) for up to LINEAR_PROJECTIONS parts that read one x. Saves x where an adapter or a weight is
+// trained, and the adapters' rank-wide products.
 void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count);
 // The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
@@ -112,14 +131,27 @@ Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *resi
 // x <- cap * tanh(x / cap), in x's place: nothing else may read x, which is float32. For logits of generation: no gradient goes through.
 Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
 
+// The loss as a function of nll, whose gradient the backward pass is that of.
+typedef struct LossGradient {
+  float scale;  // scale * sum(nll): scale is 1 / the optimiser step's trained tokens
+  const float *
+      slopes;  // or, not NULL, any function: its derivatives by nll [n], the host's, written when nll has been read, before the backward pass
+} LossGradient;
+
 // The output layer and the loss in one (x has no other reader), by chunks of rows so that logits of all rows are never held: returns
-// nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). When training, the gradient of
-// gradient_scale * sum(nll) is computed in the same pass; `gradient_scale` is 1 / the optimiser step's trained tokens. softcap > 0:
-// logits are softcap * tanh(x head^T / softcap).
-Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
-// The same for a loss that is any function of nll: the gradient is that of sum_i slopes[i] nll[i]. `slopes` [n] is the host's and read by
-// the backward pass, before which the caller has read nll and written them; logits are computed again there.
-Tensor *op_log_likelihood(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, const float *slopes, float softcap);
+// nll[n, 1], each row's negative log-likelihood of targets (int32 input tensor [n, 1]). By a scale, which is known before, the gradient is
+// computed in the forward pass; by slopes in the backward pass, which computes logits once more. softcap > 0: logits are
+// softcap * tanh(x head^T / softcap).
+Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, LossGradient gradient, float softcap);
+// The same with a head of which something is trained: its weight, an adapter, rows of tokens (NULL: none). By logits in float32, fewer rows
+// at once; its gradients are added to where the logits are at hand.
+Tensor *op_head_cross_entropy(Tape *tape, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets, LossGradient gradient,
+                              float softcap);
+// logits[n, vocabulary]'s columns of the tokens become x . their rows, in the logits' place. For generation: no gradient goes through.
+Tensor *op_token_logits(Tape *tape, Tensor *logits, Tensor *x, const TokenRows *tokens);
+
+// Inverted dropout of an adapter's input: y (+)= x as the adapter sees it in training; like: x's shape and type.
+void adapter_dropout(void *y, const void *x, const LowRank *adapter, const Tensor *like, bool accumulate, const Tape *tape);
 
 // For ops that give some of a gradient's elements only, where they are its first: sets them all to zero.
 void gradient_clear(const Tensor *tensor, Backend *backend);

@@ -89,6 +89,10 @@ static void run_embedding_forward(void *argument) {
   Matrix w = matrix_f32(s->b, s->rows, s->columns);
   s->kernels->embedding_forward(s->a, s->ids, &w, s->rows, 1, s->backend);
 }
+static void run_column_sums(void *argument) {
+  const Elements *s = argument;
+  s->kernels->column_sums(s->w, rows_f32(s->a, s->columns), s->columns, s->rows, s->backend);
+}
 static void run_gather_rows(void *argument) {
   const Elements *s = argument;
   s->kernels->gather_rows(s->a, s->b, FLOAT_32, s->ids, s->rows, s->columns, s->backend);
@@ -157,6 +161,7 @@ static const struct {
     {"dropout", run_dropout, 2},
     {"add_uniform", run_add_uniform, 2},
     {"embedding_forward", run_embedding_forward, 2},
+    {"column_sums", run_column_sums, 1},
     {"gather_rows", run_gather_rows, 2},
     {"scatter_rows", run_scatter_rows, 3},
     {"fill", run_fill, 1},

@@ -26,18 +26,21 @@ static Status export_adapter(const char *path, const ArgumentList *adapters, con
   Backend *backend = NULL;
   Model *model = NULL;
   Adapter *adapter = NULL;
-  char *found = NULL, *template = NULL;
+  char *found = NULL, *template = NULL, *tokenizer = NULL;
+  ModelOptions options = {0};
   Status status;
   bool gguf = text_ends_with(output, ".gguf");
   TRY(backend_new(&backend, NULL, (int)arguments->threads));
   TRY_DONE(hub_argument_path(&found, "--model", path, HUB_MODEL));
-  TRY_DONE(model_open(&model, found, (ModelOptions){0}, backend));
+  TRY_DONE(adapter_arguments_vocabulary(&options.vocabulary, &tokenizer, found, adapters));
+  TRY_DONE(model_open(&model, found, options, backend));
   TRY_DONE(adapter_arguments_open(&adapter, &template, model, adapters));
   TRY_DONE(gguf ? adapter_save_gguf(adapter, output) : adapter_save_peft(adapter, output, path));
   print_result(adapter, output, gguf, arguments->json);
 done:
   free(found);
   free(template);
+  free(tokenizer);
   adapter_close(adapter);
   model_close(model);
   backend_free(backend);

@@ -30,13 +30,14 @@ static Status check_export(const Recipe *recipe) {
   return STATUS_OK;
 }
 
+// Of a run that trained all of the model, output_dir is the model.
 static Status merge_into(const Recipe *recipe, const char *name, const char *type, const Arguments *arguments) {
   char *output = path_join(recipe->output_dir, name);
   const char *adapter = recipe->output_dir;
-  MergeJob job = {.model = recipe->base_model,
+  MergeJob job = {.model = recipe->adapter ? recipe->base_model : recipe->output_dir,
                   .output = output,
                   .type_name = type,
-                  .adapters = {.items = &adapter, .count = 1},
+                  .adapters = {.items = &adapter, .count = recipe->adapter != NULL},
                   .max_kl = -1,
                   .arguments = arguments};
   Status status = merge_job_run(&job);
@@ -44,15 +45,24 @@ static Status merge_into(const Recipe *recipe, const char *name, const char *typ
   return status;
 }
 
+// Where no GGUF adapter can hold what was trained, the base with all of it. What was trained is saved by now: no reason to fail.
+static void merge_unless_adapter(const Recipe *recipe, const Arguments *arguments) {
+  char *path = path_join(recipe->output_dir, "adapter.gguf");
+  if (recipe->adapter && !file_exists(path) && merge_into(recipe, "merged.gguf", "same", arguments) != STATUS_OK)
+    log_warning("merged.gguf was not written: %s", status_message());
+  free(path);
+}
+
 // What `export` asks for: output_dir/merged-TYPE.gguf, and output_dir/merged/ as a Hugging Face folder.
 static Status export_merged(const Recipe *recipe, const Arguments *arguments) {
   Status status = STATUS_OK;
+  merge_unless_adapter(recipe, arguments);
   for (int i = 0; status == STATUS_OK && i < recipe->export_gguf.count; i++) {
     char *name = memory_format("merged-%s.gguf", recipe->export_gguf.items[i]);
     status = merge_into(recipe, name, recipe->export_gguf.items[i], arguments);
     free(name);
   }
-  if (status == STATUS_OK && recipe->export_merge) status = merge_into(recipe, "merged", "same", arguments);
+  if (status == STATUS_OK && recipe->export_merge && recipe->adapter) status = merge_into(recipe, "merged", "same", arguments);
   return status;
 }
 

@@ -11,10 +11,13 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
   if (!model)
     return status_fail(STATUS_USAGE, "%s: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub", command);
   TRY(backend_new(&loaded->backend, arguments->device, (int)arguments->threads));
-  char *path;
+  char *path, *larger = NULL;
+  ModelOptions options = {0};
   TRY(hub_argument_path(&path, "--model", model, HUB_MODEL));
-  Status status = model_open(&loaded->model, path, (ModelOptions){0}, loaded->backend);
-  if (status == STATUS_OK) status = tokenizer_open(&loaded->tokenizer, path);
+  Status status = adapter_arguments_vocabulary(&options.vocabulary, &larger, path, adapters);
+  if (status == STATUS_OK) status = model_open(&loaded->model, path, options, loaded->backend);
+  if (status == STATUS_OK) status = tokenizer_open(&loaded->tokenizer, larger ? larger : path);
+  free(larger);
   free(path);
   TRY(status);
   char *template;

@@ -54,7 +54,8 @@ static void print_result(const MergeJob *job, const MergeReport *report, const M
 // Opens the written file as a model of its own and compares.
 static Status measure(Measured *measured, MergeTexts *texts, const Model *base, const MergeJob *job) {
   double scale;
-  char *adapter = adapter_argument_path(job->adapters.items[0], &scale);
+  // Without an adapter the model itself may lie where it was trained.
+  char *adapter = adapter_argument_path(job->adapters.count ? job->adapters.items[0] : job->model, &scale);
   Status status = merge_texts_open(texts, job->model, adapter, job->text, base->config.context_length, base->backend->pool);
   free(adapter);
   *measured = (Measured){.source = texts->source};
@@ -93,7 +94,8 @@ static Status judge(const MergeJob *job, const Measured *measured) {
 Status merge_job_run(const MergeJob *given) {
   MergeJob found = *given;
   const MergeJob *job = &found;
-  char *path = NULL, *template = NULL;
+  char *path = NULL, *template = NULL, *tokenizer = NULL;
+  ModelOptions model_options = {0};
   Backend *backend = NULL;
   Model *model = NULL;
   Adapter *adapter = NULL;
@@ -106,10 +108,12 @@ Status merge_job_run(const MergeJob *given) {
   TRY(backend_new(&backend, NULL, (int)job->arguments->threads));  // weights are read, changed and written by the host
   TRY_DONE(hub_argument_path(&path, "--model", given->model, HUB_MODEL));
   found.model = path;
-  TRY_DONE(model_open(&model, job->model, (ModelOptions){0}, backend));
+  TRY_DONE(adapter_arguments_vocabulary(&model_options.vocabulary, &tokenizer, job->model, &job->adapters));
+  TRY_DONE(model_open(&model, job->model, model_options, backend));
   TRY_DONE(adapter_arguments_open(&adapter, &template, model, &job->adapters));
   bool gguf = text_ends_with(job->output, ".gguf");
   options.chat_template = template;
+  options.tokenizer = tokenizer;
   TRY_DONE(gguf ? merge_write_gguf(&report, model, job->output, options) : merge_write_folder(&report, model, job->output, options));
   TRY_DONE(measure(&measured, &texts, model, job));
   print_result(job, &report, &measured);
@@ -122,5 +126,6 @@ done:
   backend_free(backend);
   free(path);
   free(template);
+  free(tokenizer);
   return status;
 }

@@ -7,6 +7,7 @@
 
 #include "cli/hub_files.h"
 #include "core/file.h"
+#include "data/tokenizer/tokenizer.h"
 
 Option model_option(const char **model) {
   return (Option){.name = "model",
@@ -44,6 +45,39 @@ static Status read_template(char **source, char *const *paths, int count) {
     if (file_exists(path)) status = file_read(&text, path, 1 << 22);
     if (text.length) *source = memory_copy_string(text.data);
     buffer_release(&text);
+    free(path);
+  }
+  return status;
+}
+
+// Replaces *tokenizer where the adapter's has more tokens than the model's.
+static Status find_tokenizer(char **tokenizer, const char *model, const char *path) {
+  char *file = path_join(path, "tokenizer.json");
+  bool is_there = file_exists(file);
+  free(file);
+  if (!is_there || !directory_exists(model)) return STATUS_OK;
+  Tokenizer *own = NULL, *base = NULL;
+  Status status = tokenizer_open(&own, path);
+  if (status == STATUS_OK) status = tokenizer_open(&base, model);
+  if (status == STATUS_OK && tokenizer_size(own) > tokenizer_size(base)) *tokenizer = memory_copy_string(path);
+  tokenizer_free(own);
+  tokenizer_free(base);
+  return status;
+}
+
+Status adapter_arguments_vocabulary(int64_t *rows, char **tokenizer, const char *model, const ArgumentList *list) {
+  *rows = 0;
+  *tokenizer = NULL;
+  Status status = STATUS_OK;
+  for (int i = 0; status == STATUS_OK && i < list->count; i++) {
+    double scale;
+    int64_t own = 0;
+    char *given = adapter_argument_path(list->items[i], &scale), *path = NULL;
+    status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
+    if (status == STATUS_OK) status = adapter_vocabulary(&own, path);
+    if (status == STATUS_OK && !*tokenizer) status = find_tokenizer(tokenizer, model, path);
+    if (own > *rows) *rows = own;
+    free(given);
     free(path);
   }
   return status;

@@ -29,17 +29,17 @@ bool dataset_needs_tokenizer(const Recipe *recipe) {
 static Status check_tokens(const Tokenizer *tokenizer, const char *key, const StringList *tokens) {
   for (int i = 0; i < tokens->count; i++)
     if (tokenizer_find(tokenizer, tokens->items[i]) < 0)
-      return status_fail(STATUS_USAGE, "%s: \"%s\" is no token of this vocabulary, and new tokens cannot be trained yet", key,
-                         tokens->items[i]);
+      return status_fail(STATUS_USAGE, "%s: \"%s\" is no token of this vocabulary; `tokens` adds new ones", key, tokens->items[i]);
   return STATUS_OK;
 }
 
+// New tokens first: special ones may be among them.
 static Status set_special_tokens(Tokenizer *tokenizer, const Recipe *recipe) {
+  TRY(status_context(tokenizer_add_tokens(tokenizer, (const char *const *)recipe->tokens.items, recipe->tokens.count), "tokens"));
   for (int i = 0; i < recipe->special_tokens.count; i++)
     TRY(status_context(tokenizer_set_special(tokenizer, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]),
                        "special_tokens"));
-  TRY(check_tokens(tokenizer, "additional_special_tokens", &recipe->additional_special_tokens));
-  return check_tokens(tokenizer, "tokens", &recipe->tokens);
+  return check_tokens(tokenizer, "additional_special_tokens", &recipe->additional_special_tokens);
 }
 
 const char *dataset_tokenizer_path(const Recipe *recipe) {

@@ -48,7 +48,7 @@ static Status pass_new(ChunkPass *pass, const Model *model, int64_t context) {
                         .row_count = pass->counted};
   Tensor *hidden = decoder_hidden(&pass->tape, model, &input);
   Tensor *targets = tape_input(&pass->tape, pass->targets, pass->counted, 1);
-  pass->loss = op_cross_entropy(&pass->tape, hidden, &model->head.weight, targets, 1, (float)model->config.final_softcap);
+  pass->loss = decoder_loss(&pass->tape, model, hidden, targets, (LossGradient){.scale = 1});
   tape_plan(&pass->tape, 0);
   return tape_reserve(&pass->tape);
 }

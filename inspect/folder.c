@@ -176,6 +176,7 @@ void inspect_adapter_folder(Report *report, const char *folder, Safetensors *st)
                                      "bias",
                                      "target_modules",
                                      "modules_to_save",
+                                     "trainable_token_indices",
                                      "rank_pattern",
                                      "alpha_pattern",
                                      "task_type",

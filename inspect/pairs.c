@@ -17,34 +17,46 @@ typedef struct Pair {
   double delta;  // |B A|_F; -1: not computed
 } Pair;
 
-static const char *ending(bool is_gguf, int which) {
-  static const char *const endings[2][2] = {{".lora_A.weight", ".lora_B.weight"}, {".lora_a", ".lora_b"}};
-  return endings[is_gguf][which];
+// Ends of names, A's and B's: of layers, and of an embedding.
+static const char *const endings[3][2] = {
+    {".lora_A.weight", ".lora_B.weight"}, {".lora_embedding_A", ".lora_embedding_B"}, {".lora_a", ".lora_b"}};
+
+// The row of endings that a name has, and in *which whether it is A's (0) or B's (1); -1: none.
+static int find_ending(int *which, const char *name, bool is_gguf) {
+  for (int kind = is_gguf ? 2 : 0; kind < (is_gguf ? 3 : 2); kind++)
+    for (*which = 0; *which < 2; ++*which)
+      if (text_ends_with(name, endings[kind][*which])) return kind;
+  return -1;
 }
 
 bool pairs_are_there(const Report *report, bool is_gguf) {
+  int which;
   for (int64_t i = 0; i < report->tensor_count; i++)
-    if (text_ends_with(report->tensors[i].name, ending(is_gguf, 0)) || text_ends_with(report->tensors[i].name, ending(is_gguf, 1)))
-      return true;
+    if (find_ending(&which, report->tensors[i].name, is_gguf) >= 0) return true;
   return false;
 }
 
 // "base_model.model.MODULE.lora_A.weight" or "MODULE.weight.lora_a" gives MODULE.
-static char *module_of(const char *name, bool is_gguf, int which) {
+static char *module_of(const char *name, bool is_gguf, const char *ending) {
   static const char prefix[] = "base_model.model.";
   if (!is_gguf && text_starts_with(name, prefix)) name += sizeof prefix - 1;
   char *module = memory_copy_string(name);
-  module[strlen(module) - strlen(ending(is_gguf, which))] = 0;
+  module[strlen(module) - strlen(ending)] = 0;
   if (is_gguf && text_ends_with(module, ".weight")) module[strlen(module) - strlen(".weight")] = 0;
   return module;
 }
 
-static const ReportTensor *partner(const Report *report, const ReportTensor *tensor, bool is_gguf, int which) {
-  size_t stem = strlen(tensor->name) - strlen(ending(is_gguf, which));
-  char *name = memory_format("%.*s%s", (int)stem, tensor->name, ending(is_gguf, 1 - which));
+static const ReportTensor *partner(const Report *report, const ReportTensor *tensor, const char *own, const char *other) {
+  char *name = memory_format("%.*s%s", (int)(strlen(tensor->name) - strlen(own)), tensor->name, other);
   const ReportTensor *found = report_find_tensor(report, name);
   free(name);
   return found;
+}
+
+// What PEFT keeps beside pairs: modules trained in full, rows of tokens, and the base's own weight of an adapted embedding or head.
+static bool is_in_full(const char *name) {
+  return text_starts_with(name, "base_model.model.") &&
+         (text_ends_with(name, ".weight") || text_ends_with(name, ".bias") || text_ends_with(name, ".trainable_tokens_delta"));
 }
 
 // G[i][j] += sum_k x_ik x_jk over rows i of A, or over columns i of B.
@@ -86,20 +98,24 @@ static double norm_of(const ReportTensor *tensor) { return tensor->statistics.rm
 
 static bool is_zero(const ReportTensor *tensor) { return tensor->measured && tensor->statistics.zeros == tensor->elements; }
 
-static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
+static Pair *collect(int64_t *count, json_t *in_full, Report *report, bool is_gguf) {
   Pair *pairs = NULL;
   int64_t capacity = 0;
   *count = 0;
   for (int64_t i = 0; i < report->tensor_count; i++) {
     const ReportTensor *tensor = &report->tensors[i];
     if (tensor->is_state) continue;  // a checkpoint's state lies beside its adapter
-    int which = text_ends_with(tensor->name, ending(is_gguf, 0)) ? 0 : text_ends_with(tensor->name, ending(is_gguf, 1)) ? 1 : -1;
-    if (which < 0) {
+    int which, kind = find_ending(&which, tensor->name, is_gguf);
+    if (kind < 0 && !is_gguf && is_in_full(tensor->name)) {
+      json_array_append_new(in_full, report_text(tensor->name, strlen(tensor->name)));
+      continue;
+    }
+    if (kind < 0) {
       report_error(report, tensor->name, "no tensor of a LoRA pair; an adapter with it cannot be applied: merge it where it was made");
       continue;
     }
-    const ReportTensor *other = partner(report, tensor, is_gguf, which);
-    if (!other) report_error(report, tensor->name, "the other half of its pair, %s, is missing", ending(is_gguf, 1 - which));
+    const ReportTensor *other = partner(report, tensor, endings[kind][which], endings[kind][1 - which]);
+    if (!other) report_error(report, tensor->name, "the other half of its pair, %s, is missing", endings[kind][1 - which]);
     if (!other || which == 1) continue;
     Pair pair = {.a = tensor, .b = other, .delta = -1};
     if (!pair_shape(&pair, is_gguf)) {
@@ -108,7 +124,7 @@ static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
         report_error(report, tensor->name, "its shape and that of its B do not fit each other");
       continue;
     }
-    pair.module = module_of(tensor->name, is_gguf, which);
+    pair.module = module_of(tensor->name, is_gguf, endings[kind][0]);
     ARRAY_PUSH(pairs, *count, capacity) = pair;
   }
   return pairs;
@@ -129,11 +145,11 @@ static json_t *pair_json(const Pair *pair, PairScale scale, const void *context)
   return object;
 }
 
-static void judge_pairs(Report *report, const Pair *pairs, int64_t count) {
+static void judge_pairs(Report *report, const Pair *pairs, int64_t count, bool has_more) {
   int64_t without_effect = 0;
   for (int64_t i = 0; i < count; i++) without_effect += is_zero(pairs[i].a) || is_zero(pairs[i].b);
-  if (count == 0) report_error(report, NULL, "no pair of lora_A and lora_B in it: not a LoRA adapter");
-  else if (without_effect == count)
+  if (count == 0 && !has_more) report_error(report, NULL, "no pair of lora_A and lora_B in it: not a LoRA adapter");
+  else if (without_effect == count && !has_more)
     report_error(report, NULL, "B or A is zero in every pair: this adapter changes nothing (it was never trained?)");
   for (int64_t i = 0; i < count && without_effect < count; i++)
     if (is_zero(pairs[i].a) || is_zero(pairs[i].b))
@@ -142,13 +158,16 @@ static void judge_pairs(Report *report, const Pair *pairs, int64_t count) {
 
 void pairs_inspect(Report *report, bool is_gguf, PairScale scale, const void *context) {
   int64_t count;
-  Pair *pairs = collect(&count, report, is_gguf);
+  json_t *in_full = json_array();
+  Pair *pairs = collect(&count, in_full, report, is_gguf);
   if (report->statistics && count) pool_run(report->backend->pool, count, pair_measure, pairs);
   json_t *adapter = json_object_get(report->root, "adapter"), *list = json_array();
   if (!adapter) json_object_set_new(report->root, "adapter", adapter = json_object());
   for (int64_t i = 0; i < count; i++) json_array_append_new(list, pair_json(&pairs[i], scale, context));
   json_object_set_new(adapter, "pairs", list);
-  judge_pairs(report, pairs, count);
+  judge_pairs(report, pairs, count, json_array_size(in_full) > 0);
+  if (json_array_size(in_full)) json_object_set(adapter, "in_full", in_full);
+  json_decref(in_full);
   for (int64_t i = 0; i < count; i++) free(pairs[i].module);
   free(pairs);
 }

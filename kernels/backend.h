@@ -47,12 +47,20 @@ typedef struct Kernels {
   // dw_i[rows_i, columns] += alpha_i * dy_i[n, rows_i]^T x[n, columns] for each of `count` gradients
   void (*weight_backward)(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
   void (*low_rank_backward)(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
-  // y[i] = scale * w[ids[i]]
+  // sums[c] += the sum over all rows of x[n, columns]: a bias's gradient.
+  void (*column_sums)(float *sums, Rows x, int64_t columns, int64_t n, Backend *backend);
+  // y[i] = scale * w[ids[i]]; where ids[i] is below 0, y[i] stays as it is.
   void (*embedding_forward)(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
+  // For each group of places that have one id: dw[rows[g]] += scale * the sum of dy[places[j]] over begins[g] <= j < begins[g + 1], in that
+  // order. rows[groups] are distinct; dy[.., columns].
+  void (*embedding_backward)(float *dw, const float *dy, const int32_t *rows, const int32_t *begins, const int32_t *places, int64_t groups,
+                             int64_t columns, float scale, Backend *backend);
 
   // kernels/norm.h has the equations; rows of norm->columns, of either type and any step. residual is float32; data NULL: none.
   void (*norm_forward)(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
   void (*norm_backward)(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
+  // dw[norm->columns] += the weights' gradient, sum of dy z over all rows. (That of the bias is column_sums of dy.)
+  void (*norm_weight_backward)(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend);
 
   // Rotates x[n, heads, head_size] in place by position * frequencies[i], i < rotary/2, pairs within the first
   // `rotary` of each head; sine and cosine are multiplied by `magnitude` (YaRN; 1 else). Su et al. 2021.

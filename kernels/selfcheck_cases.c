@@ -441,6 +441,38 @@ static bool scatter_rows(Side *side) {
   return true;
 }
 
+static bool column_sums(Side *side) {
+  if (side->index >= COUNT_OF(norm_shapes)) return false;
+  int64_t columns = norm_shapes[side->index][1];
+  SAY("%d columns", (int)columns);
+  Rows x = side_rows(side, 70, columns, 1);
+  side->kernels->column_sums(side_output(side, OUTPUT_FLOATS, columns, 0), x, columns, 70, side->backend);
+  return true;
+}
+
+static bool norm_weight_backward(Side *side) {
+  if (side->index >= 2 * COUNT_OF(norm_shapes)) return false;
+  int64_t columns = norm_shapes[side->index % COUNT_OF(norm_shapes)][1];
+  NormSettings norm = norm_settings(side, columns, false);
+  Rows dy = side_rows(side, 70, columns, 1), x = side_rows(side, 70, columns, 1);
+  side->kernels->norm_weight_backward(side_output(side, OUTPUT_FLOATS, columns, 0), dy, x, &norm, 70, side->backend);
+  return true;
+}
+
+static bool embedding_backward(Side *side) {
+  enum { PLACES = 13 };
+  if (side->index >= 2) return false;
+  int64_t columns = side->index ? 67 : 256;
+  SAY("%d columns", (int)columns);
+  float *dy = side_floats(side, PLACES * columns, 1);
+  const int32_t bounds[] = {0, 4, 5, PLACES};
+  int32_t *rows = side_indices(side, 3, 20), *places = side_indices(side, PLACES, PLACES);
+  const int32_t *begins = side_send(side, bounds, sizeof bounds);
+  float *dw = side_output(side, OUTPUT_FLOATS, 20 * columns, 0);
+  side->kernels->embedding_backward(dw, dy, rows, begins, places, 3, columns, 0.5f, side->backend);
+  return true;
+}
+
 // The kernels of `count` floats.
 #define ELEMENTWISE(name, ...)                             \
   static bool name(Side *side) {                           \
@@ -626,5 +658,8 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(factored_moments, false),
     KERNEL(factored_update, false),
     KERNEL(sum_of_squares, false),
+    KERNEL(column_sums, true),
+    KERNEL(norm_weight_backward, true),
+    KERNEL(embedding_backward, false),
     {NULL, NULL, false},
 };

@@ -72,7 +72,9 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   bool takes_rows = input->rows && input->row_count < input->tokens;
   Tensor *rows = takes_rows ? tape_input(tape, input->rows, input->row_count, 1) : NULL;
   if (rows && !input->cache) last = wanted_queries(tape, c, input, rows, &positions);
-  Tensor *h = op_embedding(tape, ids, &model->embedding, model->family->scales_embedding ? (float)sqrt((double)c->hidden) : 1);
+  const Linear *embedding = &model->embedding;
+  const EmbeddingPart part = {&embedding->weight, embedding->weight_gradient, embedding->adapter, embedding->tokens};
+  Tensor *h = op_embedding_part(tape, ids, &part, model->family->scales_embedding ? (float)sqrt((double)c->hidden) : 1);
   if (input->noise > 0 && tape->mode == TAPE_TRAIN) h = op_noise(tape, h, input->spans, input->span_count, input->noise);
   for (int i = 0; i < c->layers; i++) {
     tape_segment(tape);
@@ -85,7 +87,13 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   return op_norm(tape, h, &model->final_norm, NULL);
 }
 
+Tensor *decoder_loss(Tape *tape, const Model *model, Tensor *hidden, Tensor *targets, LossGradient gradient) {
+  return op_head_cross_entropy(tape, hidden, linear_part(&model->head), model->head.tokens, targets, gradient,
+                               (float)model->config.final_softcap);
+}
+
 Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden) {
   Tensor *logits = linear_apply(tape, &model->head, hidden, NULL);
+  if (model->head.tokens && model->head.tokens->enabled) logits = op_token_logits(tape, logits, hidden, model->head.tokens);
   return model->config.final_softcap > 0 ? op_softcap(tape, logits, (float)model->config.final_softcap) : logits;
 }

@@ -10,6 +10,8 @@ LinearPart linear_part_rows(Tape *tape, const Linear *linear, int64_t first, int
   Matrix *weight = arena_new(&tape->arena, 1, sizeof *weight);
   *weight = matrix_rows(&linear->weight, first, rows);
   LinearPart part = {.weight = weight, .bias = linear->bias ? linear->bias + first : NULL};
+  if (linear->weight_gradient) part.weight_gradient = linear->weight_gradient + first * linear->weight.columns;
+  if (linear->bias_gradient) part.bias_gradient = linear->bias_gradient + first;
   if (!linear->adapter) return part;
   LowRank *adapter = arena_new(&tape->arena, 1, sizeof *adapter);
   *adapter = *linear->adapter;  // the same number, so the same dropout: its A sees one x

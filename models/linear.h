@@ -1,4 +1,4 @@
-// A linear layer of a frozen model, with the slot that adapters/ fills.
+// A linear layer of a model, with the slots that adapters/ fills. The embedding is one as well, with x one-hot.
 #ifndef MODELS_LINEAR_H
 #define MODELS_LINEAR_H
 
@@ -7,7 +7,10 @@
 typedef struct Linear {
   Matrix weight;  // [out, in], rows in the order of the file they came from
   const float *bias;  // [out] or NULL
-  LowRank *adapter;  // NULL: none
+  LowRank *adapter;  // NULL: none. Of the embedding: A is [in, rank], a row for each token
+  float *weight_gradient, *bias_gradient;  // while trained in full: weight and bias are float32 parameters; NULL: frozen
+  const Matrix *base;  // while the weight is trained in full: what the model's file has; NULL: weight
+  const TokenRows *tokens;  // of the embedding, and of a head that is tied to it: rows that are trained apart; NULL: none
   const char *name;  // Hugging Face's module path: "model.layers.0.self_attn.q_proj"
   const char *gguf_name;  // "blk.0.attn_q"
   // Heads whose rows GGUF stores with the two halves of a rotary pair side by side (q and k of the llama
@@ -24,7 +27,14 @@ static inline int64_t linear_gguf_row(int64_t row, int64_t rows, int64_t heads) 
 
 static inline bool linear_is_there(const Linear *linear) { return linear->weight.rows > 0; }
 
-static inline LinearPart linear_part(const Linear *linear) { return (LinearPart){&linear->weight, linear->bias, linear->adapter}; }
+static inline LinearPart linear_part(const Linear *linear) {
+  return (LinearPart){&linear->weight, linear->bias, linear->adapter, linear->weight_gradient, linear->bias_gradient};
+}
+
+static inline bool linear_is_changed(const Linear *linear) {
+  return linear->adapter || linear->base || linear->bias_gradient || linear->tokens;
+}
+static inline const Matrix *linear_base(const Linear *linear) { return linear->base ? linear->base : &linear->weight; }
 
 // Rows first .. first + rows - 1 of a fused projection as one of their own. Its adapter shares A, and dA adds up over the parts.
 LinearPart linear_part_rows(Tape *tape, const Linear *linear, int64_t first, int64_t rows);

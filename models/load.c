@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "models/parts.h"
 #include "models/quantized_folder.h"
 #include "models/tensors.h"
 #include "models/upload.h"
@@ -135,8 +136,9 @@ static Status load_embedding(Model *model) {
   }
   // Of tied weights a folder may hold either name.
   if (config->tied_embeddings && !tensor_is_there(model, embedding) && tensor_is_there(model, head)) embedding = head;
-  TRY(tensor_matrix(&model->embedding, model, embedding, config->vocabulary, config->hidden));
-  model->head = (Linear){.weight = model->embedding, .name = "lm_head", .gguf_name = "output"};
+  model->embedding = (Linear){.name = "model.embed_tokens", .gguf_name = "token_embd"};
+  TRY(tensor_matrix(&model->embedding.weight, model, embedding, config->vocabulary, config->hidden));
+  model->head = (Linear){.weight = model->embedding.weight, .name = "lm_head", .gguf_name = "output"};
   if (!config->tied_embeddings) TRY(tensor_matrix(&model->head.weight, model, head, config->vocabulary, config->hidden));
   return load_norm(&model->final_norm, model, model->is_gguf ? "output_norm" : "model.norm", config->hidden);
 }
@@ -239,6 +241,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
     TRY_DONE(config_from_gguf(&model->config, &model->family, &model->gguf, &model->arena));
   }
   TRY_DONE(load_weights(model));
+  TRY_DONE(model_grow_vocabulary(model, options.vocabulary));
   if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
   hash_weights(model);
   TRY_DONE(model_upload(model));
@@ -255,9 +258,10 @@ static int64_t mapped_bytes(const Matrix *matrix) {
 }
 
 int64_t model_mapped_bytes(const Model *model) {
-  int64_t bytes = model->quantized_mapped_bytes + mapped_bytes(&model->embedding) +
-                  (model->config.tied_embeddings ? 0 : mapped_bytes(&model->head.weight));
-  for (int64_t i = 0; i < model->linear_count + model->expert_matrix_count; i++) bytes += mapped_bytes(quantizable(model, i));
+  int64_t bytes = model->quantized_mapped_bytes + mapped_bytes(linear_base(&model->embedding)) +
+                  (model->config.tied_embeddings ? 0 : mapped_bytes(linear_base(&model->head)));
+  for (int i = 0; i < model->linear_count; i++) bytes += mapped_bytes(linear_base(model->linears[i]));
+  for (int64_t i = 0; i < model->expert_matrix_count; i++) bytes += mapped_bytes(model->expert_matrices[i]);
   return bytes;
 }
 

@@ -1,4 +1,4 @@
-// A language model with frozen weights, from a GGUF file or a Hugging Face folder. Weights stay in the file's mapping
+// A language model, its weights frozen unless adapters/ trains them, from a GGUF file or a Hugging Face folder. Weights stay in the file's mapping
 // in the types they have; with `quantize_nf4` linear layers in plain floats become NF4.
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H
@@ -33,7 +33,7 @@ typedef struct Model {
   Safetensors safetensors;  // of a folder
   const Family *family;
   ModelConfig config;
-  Matrix embedding;  // [vocabulary, hidden]
+  Linear embedding;  // [vocabulary, hidden]
   NormSettings final_norm;
   Linear head;  // [vocabulary, hidden]; the embedding's own matrix when tied
   Layer *layers;
@@ -42,6 +42,7 @@ typedef struct Model {
   Matrix **expert_matrices;  // all of the routed experts'
   int64_t expert_matrix_count;
   Backend *backend;
+  int64_t file_vocabulary;  // rows of the file's embedding, where the vocabulary has grown; 0: config.vocabulary
   char hash[65];  // SHA-256 of what tells models apart without reading them: types, shapes and first bytes of all linear layers
   bool is_uploaded;  // weights are in the device's own memory; models/upload.h
   int64_t device_bytes;  // that they take there
@@ -56,6 +57,7 @@ typedef struct Model {
 
 typedef struct ModelOptions {
   bool quantize_nf4;
+  int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
 } ModelOptions;
 
 // STATUS_BAD_INPUT names file, tensor or key, and the remedy. `path`: a GGUF file or a folder.
@@ -88,6 +90,8 @@ typedef struct DecoderInput {
 // Adds the decoder to the tape, one segment a layer, and returns the hidden states after the last norm,
 // [row_count or tokens, hidden], in the last segment.
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input);
+// The output layer and its loss (op_cross_entropy), whatever of the head is trained. targets: int32 input tensor [rows of hidden, 1].
+Tensor *decoder_loss(Tape *tape, const Model *model, Tensor *hidden, Tensor *targets, LossGradient gradient);
 // The output layer: logits [rows of hidden, vocabulary] without a backward pass, soft-capped where the family does that.
 Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden);
 

@@ -29,9 +29,9 @@ static Status visit_layer(Layer *layer, const Family *family, const Visitor *vis
 
 static Status visit_model(Model *model, const Visitor *visitor) {
   Backend *backend = model->backend;
-  bool is_tied = model->head.weight.data == model->embedding.data;
-  TRY(visitor->matrix(&model->embedding, backend));
-  if (is_tied) model->head.weight = model->embedding;
+  bool is_tied = model->head.weight.data == model->embedding.weight.data;
+  TRY(visitor->matrix(&model->embedding.weight, backend));
+  if (is_tied) model->head.weight = model->embedding.weight;
   else TRY(visitor->matrix(&model->head.weight, backend));
   TRY(visit_norm(&model->final_norm, visitor, backend));
   for (int64_t i = 0; i < model->config.layers; i++) TRY(visit_layer(&model->layers[i], model->family, visitor, backend));

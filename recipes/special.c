@@ -287,6 +287,7 @@ void read_start(Loader *loader, const char *key, Node *value, void *target) {
 // One id, a list of ids, or {module: [ids]}.
 void read_token_indices(Loader *loader, const char *key, Node *value, void *target) {
   StringList *indices = target;
+  if (value->kind == NODE_MAPPING && value->count == 1 && strcmp(value->keys[0]->text, "embed_tokens") == 0) value = value->items[0];
   if (value->kind == NODE_MAPPING) {
     Buffer json = {0};
     node_write_json(&json, value);

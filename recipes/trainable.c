@@ -122,7 +122,6 @@ static const char *find_instead(const char *key) {
       {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
-      {"tokens", "use a base_model that has them"},
       {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
       {"model_config", "write it into the base_model's own config.json"},
       {"lora_rank_pattern", "use lora_r for all"},
@@ -164,9 +163,12 @@ static void check_keys(Refusals *refusals) {
 
 static void check_names(Refusals *refusals) {
   const Recipe *recipe = refusals->recipe;
-  if (!recipe->adapter) refuse(refusals, "adapter", "full fine-tuning is not built yet in this version; set adapter: lora or qlora");
-  else if (strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
+  if (recipe->adapter && strcmp(recipe->adapter, "lora") != 0 && strcmp(recipe->adapter, "qlora") != 0)
     refuse(refusals, "adapter", "%s is not built yet in this version; use lora or qlora", recipe->adapter);
+  const StringList *tokens = &recipe->peft_trainable_token_indices;
+  if (tokens->count && tokens->items[0][0] == '{')
+    refuse(refusals, "peft_trainable_token_indices",
+           "rows of other modules than embed_tokens are not built yet in this version; name that alone");
   if (optimizer_refusal(recipe->optimizer)) refuse(refusals, "optimizer", "%s %s", recipe->optimizer, optimizer_refusal(recipe->optimizer));
   if (scheduler_refusal(recipe->lr_scheduler))
     refuse(refusals, "lr_scheduler", "%s %s", recipe->lr_scheduler, scheduler_refusal(recipe->lr_scheduler));

@@ -33,6 +33,11 @@ static void hash_recipe(char hex[65], const Run *run) {
   buffer_format(&text, "rank %lld alpha %.17g dropout %.17g rslora %d size %lld layers %d\n", (long long)run->adapter->rank,
                 run->adapter->alpha, r->lora_dropout, run->adapter->rslora, (long long)run->adapter->size, run->adapter->count);
   for (int i = 0; i < run->adapter->count; i++) buffer_format(&text, "%s\n", run->adapter->linears[i]->name);
+  for (int i = 0; i < run->adapter->tensor_count; i++) {
+    const AdapterTensor *tensor = &run->adapter->tensors[i];
+    if (tensor->role != TENSOR_LORA_A && tensor->role != TENSOR_LORA_B) buffer_format(&text, "%s %d\n", tensor->module, tensor->role);
+  }
+  for (int64_t i = 0; i < run->adapter->tokens.rows.rows; i++) buffer_format(&text, "token %d\n", run->adapter->tokens.ids[i]);
   hash_optimizer(&text, run);
   buffer_format(&text, "average %.17g noise %.17g\n", r->ema_decay, r->neftune_noise_alpha);
   if (r->rl) {

@@ -43,7 +43,7 @@ Status run_read_rows(Run *run, int64_t epoch) {
 
 static Status open_rows(Run *run) {
   const Recipe *recipe = run->recipe;
-  if (dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
+  if (!run->tokenizer && dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   DatasetOptions options = {.pool = run->backend->pool};
   TRY(prepared_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
   TRY(check_ids(&run->eval_rows, run->model));
@@ -64,16 +64,23 @@ static Status open_rows(Run *run) {
 }
 
 double run_dropout(const Run *run) { return run->recipe->rl ? 0 : run->recipe->lora_dropout; }
+// The ids of peft_trainable_token_indices, which the recipe has as text.
+static int32_t *token_ids(const StringList *list) {
+  int32_t *ids = memory_new((size_t)list->count + 1, sizeof *ids);
+  for (int i = 0; i < list->count; i++) ids[i] = (int32_t)strtoll(list->items[i], NULL, 10);
+  return ids;
+}
 
 static Status open_adapter(Run *run) {
   const Recipe *recipe = run->recipe;
-  if (recipe->lora_model_dir) {
+  if (recipe->adapter && recipe->lora_model_dir) {
     const char *paths[] = {recipe->lora_model_dir};
     TRY(adapter_open(&run->adapter, run->model, paths, NULL, 1, true));
     adapter_set_dropout(run->adapter, run_dropout(run));
     return STATUS_OK;
   }
   bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
+  int32_t *tokens = token_ids(&recipe->peft_trainable_token_indices);
   AdapterSettings settings = {.rank = recipe->lora_r,
                               .alpha = recipe->lora_alpha,
                               .dropout = run_dropout(run),
@@ -82,8 +89,15 @@ static Status open_adapter(Run *run) {
                               .targets = (const char *const *)recipe->lora_target_modules.items,
                               .target_count = recipe->lora_target_modules.count,
                               .target_regex = recipe->lora_target_modules_regex,
+                              .trains_all = !recipe->adapter,
+                              .modules_to_save = (const char *const *)recipe->lora_modules_to_save.items,
+                              .modules_to_save_count = recipe->lora_modules_to_save.count,
+                              .tokens = tokens,
+                              .token_count = recipe->peft_trainable_token_indices.count,
                               .seed = (uint64_t)recipe->seed};
-  return adapter_create(&run->adapter, run->model, &settings);
+  Status status = adapter_create(&run->adapter, run->model, &settings);
+  free(tokens);
+  return status;
 }
 
 // A message of optim_args or lr_scheduler_kwargs, at its place in the recipe.
@@ -239,12 +253,31 @@ static int64_t free_bytes(const Run *run) {
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - PROGRAM_BYTES;
 }
 
+char *run_describe_trained(const Run *run) {
+  const Adapter *adapter = run->adapter;
+  if (adapter->is_full) return memory_copy_string("all weights trained in full");
+  Buffer text = {0};
+  int linears = 0;
+  for (int i = 0; i < adapter->count; i++)
+    linears += adapter->linears[i] != &run->model->embedding && adapter->linears[i] != &run->model->head;
+  buffer_format(&text, "%d of %d linear layers", linears, run->model->linear_count);
+  for (int i = 0; i < adapter->count; i++)
+    if (adapter->linears[i] == &run->model->embedding || adapter->linears[i] == &run->model->head)
+      buffer_format(&text, ", %s", adapter->linears[i] == &run->model->head ? "the head" : "the embedding");
+  buffer_append_string(&text, " adapted");
+  if (adapter->trained_count) buffer_format(&text, ", %d tensors trained in full", adapter->trained_count);
+  if (adapter->tokens.rows.rows) buffer_format(&text, ", %lld tokens' embeddings trained", (long long)adapter->tokens.rows.rows);
+  return text.data;
+}
+
 static void describe(const Run *run) {
   char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
   RowStatistics rows = row_set_statistics(&run->train_rows);
-  log_info("%s: %lld layers, %d of %d linear layers adapted, %lld trainable parameters", recipe_model_name(run->recipe),
-           (long long)model->config.layers, run->adapter->count, model->linear_count, (long long)run->adapter->size);
+  char *trained = run_describe_trained(run);
+  log_info("%s: %lld layers, %s, %lld trainable parameters", recipe_model_name(run->recipe), (long long)model->config.layers, trained,
+           (long long)run->adapter->size);
+  free(trained);
   log_info("%s%lld rows, %lld tokens (%lld trained); %lld steps, warm-up %lld", run->stream ? "streaming; the first chunk: " : "",
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
@@ -304,11 +337,41 @@ static Status precompute_reference(Run *run) {
   return run->eval_every > 0 ? precompute(&run->eval_reference, run, &run->eval_rows, &run->eval_options) : STATUS_OK;
 }
 
+// Whether `tokens` names some that the base's vocabulary has not.
+static Status find_new_tokens(Run *run) {
+  const StringList *tokens = &run->recipe->tokens;
+  const char *path = dataset_tokenizer_path(run->recipe);
+  Tokenizer *base;
+  TRY(tokenizer_open(&base, path));
+  for (int i = 0; i < tokens->count; i++) run->has_new_tokens |= tokenizer_find(base, tokens->items[i]) < 0;
+  tokenizer_free(base);
+  char *file = path_join(path, "tokenizer.json");
+  bool is_there = file_exists(file);
+  free(file);
+  if (!run->has_new_tokens || is_there) return STATUS_OK;
+  return recipe_fail(run->recipe, STATUS_USAGE, "tokens",
+                     "%s has no tokenizer.json, into which new tokens would be written; name a base_model that is a Hugging Face folder",
+                     path);
+}
+
+// The rows that the vocabulary must have: for `tokens`, and for the adapter that is gone on from.
+static Status find_vocabulary(int64_t *rows, Run *run) {
+  const Recipe *recipe = run->recipe;
+  *rows = 0;
+  if (recipe->adapter && recipe->lora_model_dir) TRY(adapter_vocabulary(rows, recipe->lora_model_dir));
+  if (recipe->tokens.count == 0) return STATUS_OK;
+  TRY(find_new_tokens(run));
+  TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
+  if (run->has_new_tokens && tokenizer_size(run->tokenizer) > *rows) *rows = tokenizer_size(run->tokenizer);
+  return STATUS_OK;
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
   TRY(choose_schedule(run));
+  TRY(find_vocabulary(&model_options.vocabulary, run));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
   TRY(model_balance_open(run->model));
   int64_t before = memory_private_bytes();

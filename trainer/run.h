@@ -22,6 +22,7 @@ typedef struct Run {
   Backend *backend;
   Model *model;
   Tokenizer *tokenizer;  // NULL when every row is tokenised already
+  bool has_new_tokens;  // it has some that the base's has not
   RowSet train_rows, eval_rows;
   DatasetStream *stream;  // train_rows are one chunk of it; NULL: they are all rows
   int64_t chunk;  // that train_rows hold while streaming; -1: none yet
@@ -56,7 +57,11 @@ void run_show_average(const Run *run, bool is_shown);
 double run_dropout(const Run *run);  // of training
 // Over the evaluation rows, with dropout off.
 Status run_evaluate(Evaluation *evaluation, Run *run);
-// output_dir's files at the end: the adapter in both formats, the recipe, the model card.
+// What of the model is trained, in a few words; free() it.
+char *run_describe_trained(const Run *run);
+// Writes what was trained into a folder: a PEFT adapter, or a model where all of it is trained.
+Status run_write_trained(const Run *run, const char *folder);
+// output_dir's files at the end: the adapter in both formats or the model, the recipe, the model card.
 Status run_export(Run *run, double loss, double eval_loss);
 
 #endif

@@ -145,10 +145,7 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
                         .noise = step->noise};
   Tensor *hidden = decoder_hidden(tape, step->model, &input);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
-  const Matrix *head = &step->model->head.weight;
-  float softcap = (float)step->model->config.final_softcap;
-  if (step->is_likelihood) return op_log_likelihood(tape, hidden, head, targets, step->slopes, softcap);
-  return op_cross_entropy(tape, hidden, head, targets, gradient_scale, softcap);
+  return decoder_loss(tape, step->model, hidden, targets, (LossGradient){gradient_scale, step->is_likelihood ? step->slopes : NULL});
 }
 
 // The graph, within the budget. In 16 bits, memory buys time: more rows of logits at once, for the head is dequantised as often as there are

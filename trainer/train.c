@@ -140,7 +140,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
 static Status write_adapter(const char *folder, void *context) {
   const Run *run = context;
   run_show_average(run, true);
-  Status status = adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe));
+  Status status = run_write_trained(run, folder);
   run_show_average(run, false);
   return status;
 }

@@ -32,9 +32,12 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_linear_backward ISA_NAME(cpu_linear_backward)
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
 #define cpu_low_rank_backward ISA_NAME(cpu_low_rank_backward)
+#define cpu_column_sums ISA_NAME(cpu_column_sums)
 #define cpu_embedding_forward ISA_NAME(cpu_embedding_forward)
+#define cpu_embedding_backward ISA_NAME(cpu_embedding_backward)
 #define cpu_norm_forward ISA_NAME(cpu_norm_forward)
 #define cpu_norm_backward ISA_NAME(cpu_norm_backward)
+#define cpu_norm_weight_backward ISA_NAME(cpu_norm_weight_backward)
 #define cpu_rope ISA_NAME(cpu_rope)
 #define cpu_attention_forward ISA_NAME(cpu_attention_forward)
 #define cpu_attention_backward ISA_NAME(cpu_attention_backward)
@@ -69,9 +72,13 @@ void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, i
 void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void cpu_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
+void cpu_column_sums(float *sums, Rows x, int64_t columns, int64_t n, Backend *backend);
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
+void cpu_embedding_backward(float *dw, const float *dy, const int32_t *rows, const int32_t *begins, const int32_t *places, int64_t groups,
+                            int64_t columns, float scale, Backend *backend);
 void cpu_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
 void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
+void cpu_norm_weight_backward(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend);
 void cpu_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads, int64_t head_size,
               int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);
 void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,

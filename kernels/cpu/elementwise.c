@@ -62,6 +62,7 @@ static void embed_rows(void *argument, int64_t begin, int64_t end, int thread) {
   const IndexedRows *r = argument;
   for (int64_t i = begin; i < end; i++) {
     float *y = (float *)r->y + i * r->columns;
+    if (r->rows[i] < 0) continue;
     const float *x = matrix_segment(r->w, r->rows[i], 0, r->columns, y);
     for (int64_t c = 0; c < r->columns; c += VL) {
       int64_t left = r->columns - c;
@@ -72,6 +73,32 @@ static void embed_rows(void *argument, int64_t begin, int64_t end, int thread) {
 
 void cpu_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend) {
   run_rows(backend, n, w->columns, embed_rows, &(IndexedRows){.y = y, .rows = ids, .w = w, .columns = w->columns, .scale = scale});
+}
+
+typedef struct GroupedRows {
+  float *dw;
+  const float *dy;
+  const int32_t *rows, *begins, *places;
+  int64_t columns;
+  float scale;
+} GroupedRows;
+
+static void add_groups(void *argument, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const GroupedRows *r = argument;
+  for (int64_t g = begin; g < end; g++)
+    for (int64_t c = 0; c < r->columns; c += VL) {
+      int64_t left = r->columns - c;
+      float *to = r->dw + r->rows[g] * r->columns + c;
+      Vec sum = vec_zero();
+      for (int32_t j = r->begins[g]; j < r->begins[g + 1]; j++) sum += vec_load_first(r->dy + r->places[j] * r->columns + c, left);
+      vec_store_first(to, vec_fma(vec_set(r->scale), sum, vec_load_first(to, left)), left);
+    }
+}
+
+void cpu_embedding_backward(float *dw, const float *dy, const int32_t *rows, const int32_t *begins, const int32_t *places, int64_t groups,
+                            int64_t columns, float scale, Backend *backend) {
+  run_rows(backend, groups, columns, add_groups, &(GroupedRows){dw, dy, rows, begins, places, columns, scale});
 }
 
 static void gather(void *argument, int64_t begin, int64_t end, int thread) {

@@ -16,7 +16,7 @@ static void differentiate(const LowRankGradient *g, int64_t n, Backend *backend)
 #ifdef __AMX_BF16__
   if (g->h.type == FLOAT_BF16 && (!g->rounded.data || g->rounded.type == FLOAT_BF16)) {
     WeightProduct turned = {.wide = g->dy, .n = n, .width = g->out, .is_turned = true, .low = g, .backend = backend};
-    turned.narrow[turned.narrow_count++] = (NarrowOperand){g->h, g->rank, g->db, 1};
+    turned.narrow[turned.narrow_count++] = (NarrowOperand){g->h, g->rank, g->db, g->rank, 1};
     weight_product_tiles(&turned);
     return;
   }

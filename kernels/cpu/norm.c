@@ -1,10 +1,11 @@
 // LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
 //   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  y = (x - mean) r m + bias + residual
 //   dx (+)= r (g - mean(g) - (x - mean) r^2 mean(g (x - mean))),    g = dy m
+//   dw += sum over rows of dy (x - mean) r
 // In RMSNorm, the mean of x and mean(g) are zero. RMSNorm without bias and residual has a loop of its own.
 #include <math.h>
 
-#include "kernels/cpu/typed.h"
+#include "kernels/cpu/column_sums.h"
 
 typedef struct Norm {
   Rows y, x, residual, dx, dy;
@@ -112,4 +113,38 @@ static void backward_rows(void *argument, int64_t begin, int64_t end, int thread
 
 void cpu_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend) {
   run_rows(backend, n, norm->columns, backward_rows, &(Norm){.x = x, .dx = dx, .dy = dy, .settings = norm, .accumulate = accumulate});
+}
+
+typedef struct WeightSums {
+  const Norm *norm;
+  int64_t n;
+  ColumnParts parts;
+} WeightSums;
+
+ALWAYS_INLINE void weight_rows(const WeightSums *s, int64_t part, int x_type, int dy_type) {
+  const Norm *norm = s->norm;
+  int64_t columns = norm->settings->columns;
+  float *to = s->parts.sums + part * s->parts.step;
+  for (int64_t i = part * s->parts.rows; i < smaller((part + 1) * s->parts.rows, s->n); i++) {
+    Moments moments = row_moments(norm, i, norm->settings->is_centered, x_type);
+    Vec mean = vec_set(moments.mean), r = vec_set(moments.r);
+    for (int64_t c = 0; c < columns; c += VL) {
+      Vec x = typed_load(norm->x.data, i * norm->x.step + c, columns - c, x_type) - mean;
+      Vec dy = typed_load(norm->dy.data, i * norm->dy.step + c, columns - c, dy_type);
+      vec_store(to + c, vec_fma(dy, x * r, vec_load(to + c)));
+    }
+  }
+}
+
+static void weight_part(void *argument, int64_t part, int thread) {
+  (void)thread;
+  const WeightSums *s = argument;
+  BY_TYPES(s->norm->x.type, s->norm->dy.type, weight_rows(s, part, X_TYPE, Y_TYPE));
+}
+
+void cpu_norm_weight_backward(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend) {
+  Norm rows = {.x = x, .dy = dy, .settings = norm};
+  WeightSums s = {.norm = &rows, .n = n, .parts = column_parts_new(n, norm->columns, backend)};
+  pool_run(backend->pool, s.parts.count, weight_part, &s);
+  column_parts_add(dw, &s.parts, norm->columns, backend);
 }

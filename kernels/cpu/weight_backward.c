@@ -59,11 +59,11 @@ void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int
   WeightProduct together = {.wide = x, .n = n, .width = columns, .backend = backend};
   for (const WeightGradient *g = gradients; n > 0 && g < gradients + count; g++) {
     if (g->rows <= columns) {
-      together.narrow[together.narrow_count++] = (NarrowOperand){g->dy, g->rows, g->dw, g->alpha};
+      together.narrow[together.narrow_count++] = (NarrowOperand){g->dy, g->rows, g->dw, columns, g->alpha};
       continue;
     }
     WeightProduct turned = {.wide = g->dy, .n = n, .width = g->rows, .is_turned = true, .backend = backend};
-    turned.narrow[turned.narrow_count++] = (NarrowOperand){x, columns, g->dw, g->alpha};
+    turned.narrow[turned.narrow_count++] = (NarrowOperand){x, columns, g->dw, columns, g->alpha};
     run(&turned);
   }
   if (together.narrow_count) run(&together);

@@ -10,6 +10,7 @@ typedef struct NarrowOperand {
   Rows rows;  // [n, m]
   int64_t m;
   float *dw;
+  int64_t dw_step;  // from a row of dw to the next
   float alpha;
 } NarrowOperand;
 

@@ -242,8 +242,9 @@ static void add_sums(const Job *job, int64_t task) {
       block[i] *= vec_set(o->alpha);
     }
     if (p->is_turned) vec_transpose(block);
-    float *to = p->is_turned ? o->dw + column * o->m + row : o->dw + row * p->width + column;
-    int64_t step = p->is_turned ? o->m : p->width, count = p->is_turned ? columns : rows, width = p->is_turned ? rows : columns;
+    int64_t step = o->dw_step;
+    float *to = p->is_turned ? o->dw + column * step + row : o->dw + row * step + column;
+    int64_t count = p->is_turned ? columns : rows, width = p->is_turned ? rows : columns;
     for (int64_t i = 0; i < count; i++) vec_store_first(to + i * step, vec_load_first(to + i * step, width) + block[i], width);
   }
 }
@@ -270,7 +271,7 @@ static void finish(void *argument, int64_t task, int thread) {
   else finish_dh(job, task - columns);
 }
 
-void weight_product_tiles(const WeightProduct *p) {
+static void multiply_all(const WeightProduct *p) {
   Job job = {.product = p, .low = p->low, .tiles = divide_up(p->n, AMX_DEPTH), .step = round_up(p->width, 2 * AMX_ROWS)};
   job.division_tiles = larger(DIVISION_TILES, divide_up(job.tiles, DIVISIONS));
   job.task_columns = round_up(divide_up(p->width, divide_up(p->width, TASK_COLUMNS)), AMX_DEPTH);
@@ -287,6 +288,28 @@ void weight_product_tiles(const WeightProduct *p) {
   pool_run(p->backend->pool, narrow_tiles + b_tiles, pack, &job);
   pool_run(p->backend->pool, divisions * job.column_tasks, multiply_part, &job);
   pool_run(p->backend->pool, divide_up(p->width, VL) + (p->low ? job.tiles : 0), finish, &job);
+}
+
+// Sums of all divisions are held at once: a whole matrix's go by slices of the narrow side.
+void weight_product_tiles(const WeightProduct *p) {
+  const int64_t sums_bytes = 16 << 20, row_bytes = DIVISIONS * p->width * (int64_t)sizeof(float);
+  int64_t most = larger(2 * AMX_ROWS, sums_bytes / row_bytes / (2 * AMX_ROWS) * (2 * AMX_ROWS)), rows = 0;
+  for (int i = 0; i < p->narrow_count; i++) rows += p->narrow[i].m;
+  if (p->low || rows <= most) {
+    multiply_all(p);
+    return;
+  }
+  for (int i = 0; i < p->narrow_count; i++)
+    for (int64_t first = 0; first < p->narrow[i].m; first += most) {
+      WeightProduct slice = *p;
+      NarrowOperand *o = &slice.narrow[0];
+      *o = p->narrow[i];
+      slice.narrow_count = 1;
+      o->rows = rows_from(o->rows, first);
+      o->m = smaller(most, o->m - first);
+      o->dw += p->is_turned ? first : first * o->dw_step;
+      multiply_all(&slice);
+    }
 }
 
 #else

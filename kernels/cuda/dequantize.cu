@@ -1,5 +1,5 @@
 // Rows of frozen weights as plain floats, for products by cuBLASLt and for embeddings:
-//   out[i, j] = alpha w[ids[i], j], or alpha w[first + i, j]
+//   out[i, j] = alpha w[ids[i], j] (where ids[i] is below 0, the row stays), or alpha w[first + i, j]
 // Bound by memory: a thread reads an octet of codes of each of four rows, and writes them 16 bytes at a time, beside its neighbours'.
 #include "kernels/cuda/weights.h"
 
@@ -36,11 +36,12 @@ __global__ void __launch_bounds__(THREADS, 4)
   for (int i = 0; i < BLOCK_ROWS; i++) {
     int64_t own = top + i < rows ? top + i : rows - 1;  // loads stand under no condition, so that all are under way at once
     int64_t row = ids ? load_as<int32_t>(ids, own) : first + own;
-    weights_octet<F>(values[i], w, book, row, column);
+    weights_octet<F>(values[i], w, book, row < 0 ? 0 : row, column);
   }
 #pragma unroll
   for (int i = 0; i < BLOCK_ROWS; i++) {
     if (top + i >= rows) break;
+    if (ids && load_as<int32_t>(ids, top + i) < 0) continue;
 #pragma unroll
     for (int j = 0; j < OCTET; j++) values[i][j] = __fmul_rn(values[i][j], alpha);
     store_octet(out + (top + i) * step + column, values[i], left, is_packed);

@@ -243,3 +243,66 @@ void cuda_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int6
     start_backward<HELD>(device, packed<N, DX>(dx), packed<N, DY>(dy), packed<N, X>(x), norm, n, accumulate);
   });
 }
+
+// Sums over rows: a block adds up some rows of WARP columns, its warps a row each at a time; the parts of all blocks are added in order by a
+// second kernel. With moments, of dy z, z = (x - mean) r; else of dy alone.
+enum { SUM_WARPS = THREADS / WARP, PART_ROWS = 128, MOST_PARTS = 64 };
+
+__global__ void __launch_bounds__(THREADS) moments_kernel(Moments *moments, AnyRows x, NormSettings norm, int64_t n) {
+  SHARED(float, room, [WARP]);
+  Team<true> team = {room};
+  int64_t row = team.row();
+  if (row >= n) return;
+  HeldRow<AnyRows, 0> held(x, row, team, norm.columns);
+  Moments own = row_moments(held, team, norm);
+  if (team.index() == 0) moments[row] = own;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    column_parts_kernel(float *parts, AnyRows dy, AnyRows x, const Moments *moments, int64_t columns, int64_t n, int64_t part_rows) {
+  SHARED(float, room, [SUM_WARPS][WARP]);
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * WARP + threadIdx.x % WARP;
+  const int64_t begin = blockIdx.y * part_rows, end = begin + part_rows < n ? begin + part_rows : n;
+  float sum = 0;
+  for (int64_t i = begin + threadIdx.x / WARP; i < end && column < columns; i += SUM_WARPS) {
+    float z = moments ? (x.load(i, column).value - moments[i].mean) * moments[i].r : 1;
+    sum = fmaf(dy.load(i, column).value, z, sum);
+  }
+  room[threadIdx.x / WARP][threadIdx.x % WARP] = sum;
+  __syncthreads();
+  if (threadIdx.x >= WARP || column >= columns) return;
+  for (int w = 1; w < SUM_WARPS; w++) sum += room[w][threadIdx.x];
+  parts[blockIdx.y * columns + column] = sum;
+}
+
+__global__ void __launch_bounds__(THREADS) add_parts_kernel(float *sums, const float *parts, int64_t columns, int64_t count) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+  if (column >= columns) return;
+  float sum = sums[column];
+  for (int64_t p = 0; p < count; p++) sum += parts[p * columns + column];
+  sums[column] = sum;
+}
+
+// norm NULL: the sums of dy.
+static void sum_columns(float *sums, Rows dy, Rows x, const NormSettings *norm, int64_t columns, int64_t n, Device *device) {
+  if (n == 0 || columns == 0) return;
+  int64_t rows = round_up((n + MOST_PARTS - 1) / MOST_PARTS, PART_ROWS), count = (n + rows - 1) / rows;
+  int64_t part_bytes = round_up(count * columns * static_cast<int64_t>(sizeof(float)), 16);
+  int64_t bytes = part_bytes + (norm ? n * static_cast<int64_t>(sizeof(Moments)) : 0);
+  char *room = static_cast<char *>(device_workspace(device, WORKSPACE_PARTS, bytes));
+  if (!room) return;
+  float *parts = reinterpret_cast<float *>(room);
+  Moments *moments = norm ? reinterpret_cast<Moments *>(room + part_bytes) : NULL;
+  if (norm) LAUNCH(device, moments_kernel, blocks_for(n, ROWS_A_BLOCK), THREADS, 0, moments, AnyRows{x}, *norm, n);
+  dim3 grid(blocks_for(columns, WARP), static_cast<unsigned>(count));
+  LAUNCH(device, column_parts_kernel, grid, THREADS, 0, parts, AnyRows{dy}, AnyRows{x}, moments, columns, n, rows);
+  LAUNCH(device, add_parts_kernel, blocks_for(columns, THREADS), THREADS, 0, sums, parts, columns, count);
+}
+
+void cuda_norm_weight_backward(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend) {
+  sum_columns(dw, dy, x, norm, norm->columns, n, device_of(backend));
+}
+
+void cuda_column_sums(float *sums, Rows x, int64_t columns, int64_t n, Backend *backend) {
+  sum_columns(sums, x, Rows{}, NULL, columns, n, device_of(backend));
+}

@@ -159,7 +159,28 @@ void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, 
   (void)backend;
   for (int64_t i = 0; i < n; i++) {
     float *row = y + i * w->columns;
+    if (ids[i] < 0) continue;
     matrix_dequantize(row, w, ids[i], 0, w->columns);
     for (int64_t c = 0; c < w->columns; c++) row[c] *= scale;
   }
+}
+
+void reference_column_sums(float *sums, Rows x, int64_t columns, int64_t n, Backend *backend) {
+  (void)backend;
+  for (int64_t c = 0; c < columns; c++) {
+    double sum = sums[c];
+    for (int64_t i = 0; i < n; i++) sum += reference_load(x.data, x.type, i * x.step + c);
+    sums[c] = (float)sum;
+  }
+}
+
+void reference_embedding_backward(float *dw, const float *dy, const int32_t *rows, const int32_t *begins, const int32_t *places,
+                                  int64_t groups, int64_t columns, float scale, Backend *backend) {
+  (void)backend;
+  for (int64_t g = 0; g < groups; g++)
+    for (int64_t c = 0; c < columns; c++) {
+      double sum = 0;
+      for (int32_t j = begins[g]; j < begins[g + 1]; j++) sum += dy[places[j] * columns + c];
+      dw[rows[g] * columns + c] = (float)(dw[rows[g] * columns + c] + (double)scale * sum);
+    }
 }

@@ -1,8 +1,9 @@
 // LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019), each row x[columns] apart, with m = offset + weight:
 //   r = 1 / sqrt(mean((x - mean)^2) + epsilon),  z = (x - mean) r,  y = z m + bias + residual
 //   dx (+)= r (g - mean(g) - z mean(g z)),       g = dy m
-// without either mean of a row in RMSNorm. The weights are frozen: they have no gradient.
+// without either mean of a row in RMSNorm;  dw += sum of dy z over rows.
 #include <math.h>
+#include <stdlib.h>
 
 #include "kernels/reference/reference.h"
 
@@ -48,4 +49,16 @@ void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm,
       reference_store(dx.data, dx.type, i * dx.step + c, value + (accumulate ? load(dx, i, c) : 0));
     }
   }
+}
+
+void reference_norm_weight_backward(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend) {
+  (void)backend;
+  Moments *moments = memory_new((size_t)n + 1, sizeof *moments);
+  for (int64_t i = 0; i < n; i++) moments[i] = row_moments(x, i, norm);
+  for (int64_t c = 0; c < norm->columns; c++) {
+    double sum = dw[c];
+    for (int64_t i = 0; i < n; i++) sum += load(dy, i, c) * (load(x, i, c) - moments[i].mean) * moments[i].r;
+    dw[c] = (float)sum;
+  }
+  free(moments);
 }

@@ -27,10 +27,14 @@ void reference_linear_forward_int8(const Projection *projections, int count, Row
 void reference_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void reference_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
 void reference_low_rank_backward(const LowRankGradient *gradients, int count, int64_t n, Backend *backend);
+void reference_column_sums(float *sums, Rows x, int64_t columns, int64_t n, Backend *backend);
 void reference_embedding_forward(float *y, const int32_t *ids, const Matrix *w, int64_t n, float scale, Backend *backend);
+void reference_embedding_backward(float *dw, const float *dy, const int32_t *rows, const int32_t *begins, const int32_t *places,
+                                  int64_t groups, int64_t columns, float scale, Backend *backend);
 
 void reference_norm_forward(Rows y, Rows x, Rows residual, const NormSettings *norm, int64_t n, Backend *backend);
 void reference_norm_backward(Rows dx, Rows dy, Rows x, const NormSettings *norm, int64_t n, bool accumulate, Backend *backend);
+void reference_norm_weight_backward(float *dw, Rows dy, Rows x, const NormSettings *norm, int64_t n, Backend *backend);
 
 void reference_rope(void *x, FloatType type, const int32_t *positions, const float *frequencies, int64_t n, int64_t heads,
                     int64_t head_size, int64_t rotary, RopeLayout layout, float magnitude, bool inverse, Backend *backend);

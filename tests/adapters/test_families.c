@@ -107,50 +107,8 @@ static void generation_sees_the_same_logits(void **state) {
 
 // The loss, with gradients left in the adapter. `checkpointed` segments are recomputed.
 static double loss_and_gradients(const Case *test, int checkpointed) {
-  int64_t tokens = test->documents * test->length, count = 0;
-  int32_t *positions = memory_new((size_t)tokens, sizeof *positions), *rows = memory_new((size_t)tokens, sizeof *rows);
-  int32_t *targets = memory_new((size_t)tokens, sizeof *targets);
-  AttentionSpan *spans = memory_new((size_t)test->documents, sizeof *spans);
-  for (int64_t d = 0; d < test->documents; d++) {
-    spans[d] = (AttentionSpan){d * test->length, (d + 1) * test->length, d * test->length, (d + 1) * test->length};
-    for (int64_t i = 0; i < test->length; i++) {
-      int64_t at = d * test->length + i;
-      positions[at] = (int32_t)i;
-      if (i + 1 < test->length && test->labels[at + 1] >= 0) {
-        rows[count] = (int32_t)at;
-        targets[count++] = test->labels[at + 1];
-      }
-    }
-  }
   test->backend->kernels->fill(test->adapter->gradient, 0, test->adapter->size, test->backend);
-  Tape tape;
-  tape_new(&tape, test->backend);
-  tape_begin(&tape, TAPE_TRAIN);
-  DecoderInput input = {.ids = test->ids,
-                        .positions = positions,
-                        .tokens = tokens,
-                        .spans = spans,
-                        .span_count = test->documents,
-                        .rows = rows,
-                        .row_count = count};
-  Tensor *hidden = decoder_hidden(&tape, test->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &test->model->head.weight, tape_input(&tape, targets, count, 1), 1.0f / (float)count,
-                                  (float)test->model->config.final_softcap);
-  tape_plan(&tape, checkpointed);
-  assert_ok(tape_reserve(&tape));
-  tape_forward(&tape);
-  tape_backward(&tape);
-  float *nll = memory_new((size_t)count, sizeof *nll);
-  tape_read(nll, &tape, loss);
-  double sum = 0;
-  for (int64_t i = 0; i < count; i++) sum += nll[i];
-  tape_free(&tape);
-  free(nll);
-  free(positions);
-  free(rows);
-  free(targets);
-  free(spans);
-  return sum / (double)count;
+  return golden_train(test->model, test->ids, test->labels, test->documents, test->length, checkpointed);
 }
 
 // Tensors of which some element's gradient is so near zero that Adam turns its rounding into a step of full size: five steps of the

@@ -5,7 +5,8 @@
 #include "adapters/adapter.h"
 #include "tests/support/golden.h"
 
-enum { TOKENS = 48, DOCUMENTS = 3 };
+enum { TOKENS = 48, DOCUMENTS = 3, TRAINED_TOKENS = 5 };
+static const int32_t trained_tokens[TRAINED_TOKENS] = {7, 8, 9, 300, 3};
 
 typedef struct Fixture {
   Backend *backend;
@@ -16,29 +17,42 @@ typedef struct Fixture {
   int64_t labelled;
 } Fixture;
 
-static void open_fixture(Fixture *f, int threads, double dropout) {
+// What is trained: LoRA over all linear layers, and on the embedding and the head as well; or modules in full; or some tokens' rows.
+typedef enum Kind { KIND_LORA, KIND_VOCABULARY, KIND_MODULES, KIND_TOKENS } Kind;
+
+static void open_kind(Fixture *f, Kind kind, int threads, double dropout) {
   *f = (Fixture){0};
   assert_ok(backend_new(&f->backend, "cpu", threads));
   assert_ok(model_open(&f->model, TESTS_DIR "/data/tiny.gguf", (ModelOptions){0}, f->backend));
   AdapterSettings settings = {.rank = 4, .alpha = 8, .dropout = dropout, .all_linear = true, .seed = 7};
+  const char *const vocabulary[] = {"embed_tokens", "lm_head"}, *const modules[] = {"embed_tokens", "lm_head", "down_proj", "norm"};
+  if (kind == KIND_VOCABULARY) settings.targets = vocabulary, settings.target_count = 2;
+  if (kind == KIND_MODULES) settings.modules_to_save = modules, settings.modules_to_save_count = 4;
+  if (kind == KIND_TOKENS) settings.tokens = trained_tokens, settings.token_count = TRAINED_TOKENS;
   assert_ok(adapter_create(&f->adapter, f->model, &settings));
   Rng rng = rng_new(11, RNG_STREAM_TEST);
   for (int i = 0; i < f->adapter->count; i++) {
     Parameter *b = &f->adapter->pairs[i].b;
     fill_normal(b->data, b->rows * b->columns, 0.05, &rng);
+    Parameter *a = &f->adapter->pairs[i].a;  // of the embedding it begins at zero
+    if (f->adapter->linears[i] == &f->model->embedding) fill_normal(a->data, a->rows * a->columns, 0.5, &rng);
   }
   const int64_t begins[DOCUMENTS + 1] = {0, 5, 22, TOKENS};
   for (int d = 0; d < DOCUMENTS; d++) {
     f->spans[d] = (AttentionSpan){begins[d], begins[d + 1], begins[d], begins[d + 1]};
     for (int64_t i = begins[d]; i < begins[d + 1]; i++) {
       f->ids[i] = (int32_t)rng_below(&rng, (uint64_t)f->model->config.vocabulary);
+      if (kind == KIND_TOKENS && i % 4 == 1) f->ids[i] = trained_tokens[i / 4 % TRAINED_TOKENS];
       f->positions[i] = (int32_t)(i - begins[d]);
       if (i % 3 == 0) continue;
       f->rows[f->labelled] = (int32_t)i;
       f->targets[f->labelled++] = (int32_t)rng_below(&rng, (uint64_t)f->model->config.vocabulary);
+      if (kind == KIND_TOKENS && i % 4 == 2) f->targets[f->labelled - 1] = trained_tokens[i / 4 % TRAINED_TOKENS];
     }
   }
 }
+
+static void open_fixture(Fixture *f, int threads, double dropout) { open_kind(f, KIND_LORA, threads, dropout); }
 
 static void close_fixture(Fixture *f) {
   adapter_close(f->adapter);
@@ -60,15 +74,13 @@ static double run(Fixture *f, bool train, int checkpointed, int64_t *bytes) {
                         .rows = f->rows,
                         .row_count = f->labelled};
   Tensor *hidden = decoder_hidden(&tape, f->model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &f->model->head.weight, tape_input(&tape, f->targets, f->labelled, 1), 1, 0);
+  Tensor *loss = decoder_loss(&tape, f->model, hidden, tape_input(&tape, f->targets, f->labelled, 1), (LossGradient){.scale = 1});
   tape_plan(&tape, checkpointed);
   if (bytes) *bytes = tape_plan_bytes(&tape);
   assert_ok(tape_reserve(&tape));
-  tape_forward(&tape);
-  if (train) {
-    f->backend->kernels->fill(f->adapter->gradient, 0, f->adapter->size, f->backend);
-    tape_backward(&tape);
-  }
+  if (train) f->backend->kernels->fill(f->adapter->gradient, 0, f->adapter->size, f->backend);
+  tape_forward(&tape);  // which gives a head its gradient
+  if (train) tape_backward(&tape);
   float nll[TOKENS];
   tape_read(nll, &tape, loss);
   double sum = 0;
@@ -115,6 +127,21 @@ static void every_adapted_projection_has_the_gradient_of_finite_differences(void
     }
     close_fixture(&f);
   }
+}
+
+static void whatever_else_is_trained_has_the_gradient_of_finite_differences(void **state) {
+  (void)state;
+  for (Kind kind = KIND_VOCABULARY; kind <= KIND_TOKENS; kind++)
+    for (int dropout = 0; dropout < 1 + (kind == KIND_VOCABULARY); dropout++) {
+      Fixture f;
+      open_kind(&f, kind, 2, dropout ? 0.25 : 0);
+      if (kind == KIND_VOCABULARY) assert_int_equal(f.adapter->count, f.model->linear_count + 2);
+      run(&f, true, 0, NULL);
+      Rng rng = rng_new(3, RNG_STREAM_TEST);
+      for (int i = 0; i < f.adapter->tensor_count; i++)
+        check_parameter(&f, f.adapter->tensors[i].parameter, f.adapter->tensors[i].module, &rng);
+      close_fixture(&f);
+    }
 }
 
 static void adapter_off_or_at_zero_gives_the_base_bit_for_bit(void **state) {
@@ -174,6 +201,7 @@ static void recomputation_and_threads_do_not_change_bits_and_recomputation_saves
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_adapted_projection_has_the_gradient_of_finite_differences),
+      cmocka_unit_test(whatever_else_is_trained_has_the_gradient_of_finite_differences),
       cmocka_unit_test(adapter_off_or_at_zero_gives_the_base_bit_for_bit),
       cmocka_unit_test(recomputation_and_threads_do_not_change_bits_and_recomputation_saves_memory),
   };

@@ -102,8 +102,8 @@ static void run(Result *result, Fixture *f, FloatType activations, int checkpoin
     h = op_experts(&tape, op_norm(&tape, h, &norm, NULL), &f->experts, h);
   }
   tape_segment(&tape);
-  Tensor *loss =
-      op_cross_entropy(&tape, op_norm(&tape, h, &norm, NULL), &f->matrices[HEAD], tape_input(&tape, f->targets, TOKENS, 1), 1, 0);
+  Tensor *loss = op_cross_entropy(&tape, op_norm(&tape, h, &norm, NULL), &f->matrices[HEAD], tape_input(&tape, f->targets, TOKENS, 1),
+                                  (LossGradient){.scale = 1}, 0);
   tape_plan(&tape, checkpointed);
   assert_ok(tape_reserve(&tape));
   backend->kernels->fill(f->adapter.a.gradient, 0, RANK * HIDDEN, backend);

@@ -86,7 +86,7 @@ static double run(Fixture *f, Body body, bool train, FloatType activations, int 
   Tensor *x = op_norm(&tape, h, &(NormSettings){.weight = f->norm_weight, .columns = HIDDEN, .epsilon = 1e-5f, .offset = 1}, NULL);
   Tensor *y = body(&tape, x, h, f);
   tape_segment(&tape);
-  Tensor *loss = op_cross_entropy(&tape, y, &f->head, tape_input(&tape, f->targets, TOKENS, 1), 1, f->softcap);
+  Tensor *loss = op_cross_entropy(&tape, y, &f->head, tape_input(&tape, f->targets, TOKENS, 1), (LossGradient){.scale = 1}, f->softcap);
   tape_plan(&tape, checkpointed);
   assert_ok(tape_reserve(&tape));
   tape_forward(&tape);

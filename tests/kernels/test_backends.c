@@ -154,6 +154,47 @@ static void cross_entropy_writes_its_gradient_in_bfloat16(void **state) {
   }
 }
 
+// Matrices trained in full are wider on both sides than LoRA's factors.
+static void whole_matrices_get_the_gradient_of_float64(void **state) {
+  (void)state;
+  static const int64_t shapes[][3] = {{33, 400, 700}, {40, 1000, 300}, {600, 300, 310}, {3, 3000, 65}, {70, 65, 2100}};
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    Rng rng = rng_new(SEED + 2, RNG_STREAM_TEST);
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+      for (int rounded = 0; rounded < 2; rounded++) {
+        Arena arena = {0};
+        KernelCase *c = case_weight(&arena, &rng, shapes[s][0], shapes[s][1], shapes[s][2], rounded ? 0.5f : 1);
+        if (rounded) assert_true(case_round(c, FLOAT_BF16));
+        case_compare(c, backend, &arena);
+        arena_release(&arena);
+      }
+    backend_free(backend);
+  }
+}
+
+// Rows of ids below 0 are left as they are: those of others are put there before.
+static void embeddings_of_negative_ids_stay(void **state) {
+  (void)state;
+  enum { ROWS = 5, COLUMNS = 37, N = 9 };
+  const int32_t ids[N] = {3, -1, 0, -7, 4, -1, -1, 2, -1};
+  float values[ROWS * COLUMNS], y[N * COLUMNS];
+  Rng rng = rng_new(SEED, RNG_STREAM_TEST);
+  fill_normal(values, ROWS * COLUMNS, 1, &rng);
+  for (int t = 0; t < table_count; t++) {
+    Backend *backend = open_backend(&tables[t], 2);
+    Matrix w = matrix_f32(values, ROWS, COLUMNS);
+    for (int i = 0; i < N * COLUMNS; i++) y[i] = (float)i;
+    backend->kernels->embedding_forward(y, ids, &w, N, 2, backend);
+    for (int i = 0; i < N * COLUMNS; i++) {
+      int32_t id = ids[i / COLUMNS];
+      float expected = id < 0 ? (float)i : 2 * values[id * COLUMNS + i % COLUMNS];
+      if (y[i] != expected) fail_msg("%s: %g is not %g", backend->kernels->name, y[i], expected);
+    }
+    backend_free(backend);
+  }
+}
+
 static void peak_of_every_table_is_a_rate(void **state) {
   (void)state;
   for (int t = 0; t < table_count; t++) {
@@ -215,6 +256,8 @@ int main(void) {
       cmocka_unit_test(number_of_threads_changes_no_bit),
       cmocka_unit_test(number_of_threads_changes_no_bit_of_a_gradient_in_bfloat16),
       cmocka_unit_test(cross_entropy_writes_its_gradient_in_bfloat16),
+      cmocka_unit_test(whole_matrices_get_the_gradient_of_float64),
+      cmocka_unit_test(embeddings_of_negative_ids_stay),
       cmocka_unit_test(peak_of_every_table_is_a_rate),
       cmocka_unit_test(sum_of_squares_lets_nan_and_infinity_through),
       cmocka_unit_test(zero_rows_and_zero_counts_write_nothing),

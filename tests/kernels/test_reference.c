@@ -149,6 +149,54 @@ static void norm_backward_matches_finite_difference(void **state) {
   }
 }
 
+static void norm_weight_backward_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (int64_t columns = 2; columns <= 66; columns += 16)
+    for (int kind = 0; kind < 4; kind++) {
+      NormSettings norm = {.columns = columns, .epsilon = 1e-2f, .offset = (float)(kind / 2), .is_centered = kind % 2};
+      KernelCase *forward = case_norm(&fixture->arena, &fixture->rng, OP_norm_forward, 3, norm, false, false, 0, false);
+      KernelCase *backward = case_norm_weight(&fixture->arena, &fixture->rng, 3, norm, 0);
+      backward->inputs[1] = forward->inputs[0];
+      memset(backward->initial[0], 0, (size_t)columns * sizeof(float));
+      float *out[CASE_OUTPUTS];
+      run_case(out, backward, fixture);
+      check_gradient(fixture, forward, writable(forward->inputs[1]), columns, backward->inputs[0], out[0], "dw");
+    }
+}
+
+// The sums are a bias's gradient: that of a norm, say.
+static void column_sums_match_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (int64_t columns = 2; columns <= 66; columns += 16) {
+    NormSettings norm = {.columns = columns, .epsilon = 1e-2f, .is_centered = true};
+    KernelCase *forward = case_norm(&fixture->arena, &fixture->rng, OP_norm_forward, 3, norm, true, false, 0, false);
+    KernelCase *backward = case_column_sums(&fixture->arena, &fixture->rng, 3, columns, 0);
+    memset(backward->initial[0], 0, (size_t)columns * sizeof(float));
+    float *out[CASE_OUTPUTS];
+    run_case(out, backward, fixture);
+    check_gradient(fixture, forward, writable(forward->inputs[2]), columns, backward->inputs[0], out[0], "dbias");
+  }
+}
+
+static void embedding_backward_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  const int64_t shapes[][3] = {{1, 1, 1}, {6, 3, 5}, {20, 9, 7}};
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    const int64_t n = shapes[s][0], rows = shapes[s][1], columns = shapes[s][2];
+    KernelCase *forward = case_rows(&fixture->arena, &fixture->rng, OP_embedding_forward, BLOCK_F32, n, rows, columns);
+    KernelCase *backward = case_embedding_backward(&fixture->arena, &fixture->rng, n, rows, columns);
+    const int32_t *group_rows = backward->inputs[1], *begins = backward->inputs[2], *places = backward->inputs[3];
+    int32_t *ids = (int32_t *)(uintptr_t)forward->inputs[0];
+    for (int64_t g = 0; g < backward->n; g++)
+      for (int32_t j = begins[g]; j < begins[g + 1]; j++) ids[places[j]] = group_rows[g];
+    backward->alpha = forward->alpha;
+    memset(backward->initial[0], 0, (size_t)(rows * columns) * sizeof(float));
+    float *out[CASE_OUTPUTS];
+    run_case(out, backward, fixture);
+    check_gradient(fixture, forward, forward->weights, rows * columns, backward->inputs[0], out[0], "dw");
+  }
+}
+
 static const RouterSettings test_routers[] = {
     {.experts = 6, .used = 2, .is_normalized = true, .scale = 1},
     {.experts = 6, .used = 3, .scale = 2},
@@ -525,6 +573,9 @@ int main(void) {
       TEST(adamw_moves_by_the_learning_rate_at_first),
       TEST(backend_refuses_devices_and_instruction_sets_that_are_not_there),
       TEST(shared_scratch_grows_and_is_aligned),
+      TEST(norm_weight_backward_matches_finite_difference),
+      TEST(column_sums_match_finite_difference),
+      TEST(embedding_backward_matches_finite_difference),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,7 +183,7 @@ static Step train_step(const Case *c, const char *path) {
   DecoderInput input = {
       .ids = ids, .positions = positions, .tokens = TOKENS, .spans = &span, .span_count = 1, .rows = rows, .row_count = TOKENS};
   Tensor *hidden = decoder_hidden(&tape, model, &input);
-  Tensor *loss = op_cross_entropy(&tape, hidden, &model->head.weight, tape_input(&tape, targets, TOKENS, 1), 1, 0);
+  Tensor *loss = op_cross_entropy(&tape, hidden, &model->head.weight, tape_input(&tape, targets, TOKENS, 1), (LossGradient){.scale = 1}, 0);
   tape_plan(&tape, 0);
   assert_ok(tape_reserve(&tape));
   tape_forward(&tape);

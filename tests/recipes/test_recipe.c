@@ -384,6 +384,9 @@ static void no_key_has_two_rows(void **state) {
 static void supported_recipes_can_be_trained(void **state) {
   (void)state;
   static const char *const cases[] = {LORA,
+                                      HEAD STEPS,
+                                      LORA "lora_modules_to_save: [lm_head]\n",
+                                      LORA "peft_trainable_token_indices: {embed_tokens: [5, 7]}\n",
                                       LORA "optimizer: adamw_bnb_8bit\nlr_scheduler: linear\n",
                                       LORA "optimizer: muon\noptim_args: mu=0.9, nesterov=false\nlr_scheduler: rex\n",
                                       LORA "cosine_min_lr_ratio: 0.1\ncosine_constant_lr_ratio: 0.8\nlr_quadratic_warmup: false\n",
@@ -402,13 +405,12 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
   (void)state;
   static const struct {
     const char *text, *place;
-  } cases[] = {{HEAD STEPS, "r.yml:1:1: adapter"},
+  } cases[] = {{LORA "peft_trainable_token_indices: {lm_head: [5]}\n", "r.yml:12:1: peft_trainable_token_indices"},
                {LORA "shard_base: true\n", "r.yml:12:1: shard_base"},
                {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
                {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
                {LORA "optimizer: adopt_adamw\n", "r.yml:12:1: optimizer"},
                {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
-               {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
                {LORA "lora_rank_pattern: {q_proj: 4}\n", "lora_rank_pattern"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -205,7 +205,9 @@ static void forms_of_special_values_are_read(void **state) {
   assert_string_equal(recipe.dpo_loss_type.items[0], "hinge");
   assert_ok(parse(HEAD DATA "device: cuda:0\nmax_memory: {0: 20GiB, cpu: 8GiB}\npeft_trainable_token_indices: {embed_tokens: [5]}\n"));
   assert_true(recipe.max_memory == 20ll << 30);
-  assert_string_equal(recipe.peft_trainable_token_indices.items[0], "{\"embed_tokens\": [5]}");
+  assert_string_equal(recipe.peft_trainable_token_indices.items[0], "5");
+  assert_ok(parse(HEAD DATA "peft_trainable_token_indices: {embed_tokens: [5], lm_head: [6]}\n"));
+  assert_string_equal(recipe.peft_trainable_token_indices.items[0], "{\"embed_tokens\": [5], \"lm_head\": [6]}");
 }
 
 static void a_key_that_is_there_twice_is_noticed_wherever_it_stands(void **state) {

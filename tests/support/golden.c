@@ -84,3 +84,44 @@ void golden_families_free(char **families) {
   for (char **family = families; *family; family++) free(*family);
   free(families);
 }
+
+double golden_train(const Model *model, const int32_t *ids, const int32_t *labels, int64_t documents, int64_t length, int checkpointed) {
+  int64_t tokens = documents * length, count = 0;
+  int32_t *positions = memory_new((size_t)tokens, sizeof *positions), *rows = memory_new((size_t)tokens, sizeof *rows);
+  int32_t *targets = memory_new((size_t)tokens, sizeof *targets);
+  AttentionSpan *spans = memory_new((size_t)documents, sizeof *spans);
+  for (int64_t d = 0; d < documents; d++) {
+    spans[d] = (AttentionSpan){d * length, (d + 1) * length, d * length, (d + 1) * length};
+    for (int64_t i = 0; i < length; i++) {
+      int64_t at = d * length + i;
+      positions[at] = (int32_t)i;
+      if (i + 1 < length && labels[at + 1] >= 0) {
+        rows[count] = (int32_t)at;
+        targets[count++] = labels[at + 1];
+      }
+    }
+  }
+  Tape tape;
+  tape_new(&tape, model->backend);
+  tape_begin(&tape, TAPE_TRAIN);
+  DecoderInput input = {
+      .ids = ids, .positions = positions, .tokens = tokens, .spans = spans, .span_count = documents, .rows = rows, .row_count = count};
+  Tensor *hidden = decoder_hidden(&tape, model, &input);
+  Tensor *targets_input = tape_input(&tape, targets, count, 1);
+  Tensor *loss = decoder_loss(&tape, model, hidden, targets_input, (LossGradient){.scale = 1.0f / (float)count});
+  tape_plan(&tape, checkpointed);
+  assert_ok(tape_reserve(&tape));
+  tape_forward(&tape);
+  tape_backward(&tape);
+  float *nll = memory_new((size_t)count, sizeof *nll);
+  tape_read(nll, &tape, loss);
+  double sum = 0;
+  for (int64_t i = 0; i < count; i++) sum += nll[i];
+  tape_free(&tape);
+  free(nll);
+  free(positions);
+  free(rows);
+  free(targets);
+  free(spans);
+  return sum / (double)count;
+}

@@ -558,6 +558,53 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
   return c;
 }
 
+KernelCase *case_column_sums(Arena *arena, Rng *rng, int64_t n, int64_t columns, int64_t gap) {
+  KernelCase *c = case_new(arena, OP_column_sums);
+  c->n = n, c->columns = columns, c->x_step = columns + gap;
+  put_normals(c, 0, arena, rng, n * c->x_step);
+  put_output(c, 0, columns, normals(arena, rng, columns, 1));
+  c->scale[0] = sqrt((double)n);
+  snprintf(c->description, sizeof c->description, "n=%lld columns=%lld gap=%lld", (long long)n, (long long)columns, (long long)gap);
+  return c;
+}
+
+KernelCase *case_norm_weight(Arena *arena, Rng *rng, int64_t n, NormSettings norm, int64_t gap) {
+  KernelCase *c = case_new(arena, OP_norm_weight_backward);
+  c->n = n, c->norm = norm, c->x_step = c->y_step = norm.columns + gap;
+  put_normals(c, 0, arena, rng, n * c->y_step);
+  put_normals(c, 1, arena, rng, n * c->x_step);
+  put_output(c, 0, norm.columns, normals(arena, rng, norm.columns, 1));
+  c->scale[0] = sqrt((double)n);
+  snprintf(c->description, sizeof c->description, "n=%lld columns=%lld centered=%d gap=%lld", (long long)n, (long long)norm.columns,
+           norm.is_centered, (long long)gap);
+  return c;
+}
+
+KernelCase *case_embedding_backward(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns) {
+  KernelCase *c = case_new(arena, OP_embedding_backward);
+  int32_t *ids = arena_new(arena, (size_t)n, sizeof *ids), *group_rows = arena_new(arena, (size_t)n, sizeof *group_rows);
+  int32_t *begins = arena_new(arena, (size_t)n + 1, sizeof *begins), *places = arena_new(arena, (size_t)n, sizeof *places);
+  c->columns = columns, c->alpha = -1.5f;
+  for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)rng_below(rng, (uint64_t)rows);
+  int32_t count = 0;
+  for (int32_t id = (int32_t)rows - 1; id >= 0; id--) {  // any order of groups
+    int32_t begin = count;
+    for (int32_t i = 0; i < n; i++)
+      if (ids[i] == id) places[count++] = i;
+    if (count == begin) continue;
+    group_rows[c->n] = id, begins[c->n++] = begin;
+  }
+  begins[c->n] = count;
+  put_normals(c, 0, arena, rng, n * columns);
+  put_input(c, 1, group_rows, c->n * (int64_t)sizeof *group_rows);
+  put_input(c, 2, begins, (c->n + 1) * (int64_t)sizeof *begins);
+  put_input(c, 3, places, n * (int64_t)sizeof *places);
+  put_output(c, 0, rows * columns, normals(arena, rng, rows * columns, 1));
+  c->scale[0] = 1.5 * sqrt((double)n);
+  snprintf(c->description, sizeof c->description, "n=%lld rows=%lld columns=%lld", (long long)n, (long long)rows, (long long)columns);
+  return c;
+}
+
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count) {
   KernelCase *c = case_new(arena, op);
   c->n = count, c->alpha = op == OP_softcap ? 2.5f : -1.5f;

@@ -7,33 +7,36 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)     \
-  X(linear_forward)       \
-  X(linear_forward_int8)  \
-  X(linear_backward)      \
-  X(weight_backward)      \
-  X(low_rank_backward)    \
-  X(embedding_forward)    \
-  X(norm_forward)         \
-  X(norm_backward)        \
-  X(rope)                 \
-  X(attention_forward)    \
-  X(attention_backward)   \
-  X(gated_forward)        \
-  X(gated_backward)       \
-  X(cross_entropy)        \
-  X(linear_cross_entropy) \
-  X(softcap)              \
-  X(router_forward)       \
-  X(router_backward)      \
-  X(experts_forward)      \
-  X(experts_backward)     \
-  X(copy_heads)           \
-  X(dropout)              \
-  X(gather_rows)          \
-  X(scatter_rows)         \
-  X(fill)                 \
-  X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments) X(factored_update) X(sum_of_squares) X(add_uniform)
+#define KERNEL_OPS(X)                                                                                                                    \
+  X(linear_forward)                                                                                                                      \
+  X(linear_forward_int8)                                                                                                                 \
+  X(linear_backward)                                                                                                                     \
+  X(weight_backward)                                                                                                                     \
+  X(low_rank_backward)                                                                                                                   \
+  X(embedding_forward)                                                                                                                   \
+  X(norm_forward)                                                                                                                        \
+  X(norm_backward)                                                                                                                       \
+  X(rope)                                                                                                                                \
+  X(attention_forward)                                                                                                                   \
+  X(attention_backward)                                                                                                                  \
+  X(gated_forward)                                                                                                                       \
+  X(gated_backward)                                                                                                                      \
+  X(cross_entropy)                                                                                                                       \
+  X(linear_cross_entropy)                                                                                                                \
+  X(softcap)                                                                                                                             \
+  X(router_forward)                                                                                                                      \
+  X(router_backward)                                                                                                                     \
+  X(experts_forward)                                                                                                                     \
+  X(experts_backward)                                                                                                                    \
+  X(copy_heads)                                                                                                                          \
+  X(dropout)                                                                                                                             \
+  X(gather_rows)                                                                                                                         \
+  X(scatter_rows)                                                                                                                        \
+  X(fill)                                                                                                                                \
+  X(copy)                                                                                                                                \
+  X(add)                                                                                                                                 \
+  X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments) X(factored_update) X(sum_of_squares) X(add_uniform) X(column_sums) \
+      X(embedding_backward) X(norm_weight_backward)
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -119,6 +122,10 @@ KernelCase *case_rows(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64
                       int64_t columns);  // embedding (of `type`), gather and scatter (n <= rows)
 KernelCase *case_elementwise(Arena *arena, Rng *rng, KernelOp op, int64_t count);  // fill, copy, add, softcap, sum_of_squares
 KernelCase *case_adamw(Arena *arena, Rng *rng, int64_t count, int64_t step);
+KernelCase *case_column_sums(Arena *arena, Rng *rng, int64_t n, int64_t columns, int64_t gap);
+KernelCase *case_norm_weight(Arena *arena, Rng *rng, int64_t n, NormSettings norm, int64_t gap);
+// `n` places with ids of `rows`, in groups.
+KernelCase *case_embedding_backward(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns);
 // Inputs are g, the codes of m, those of v, and the scales of m and then of v. Outputs: p, for m and for v where the true value lies on the
 // ruler of codes, moved into the cell of the code that was taken, and each scale in terms of the true one. So a code may be another than
 // that of float64 where the value lies between the two, and no further from it than any other output may be from the truth.

@@ -172,6 +172,11 @@ RUN(norm_backward) {
   k->norm_backward(output_rows(c, out, 0, c->x_step), input_rows(c, in, 0, c->y_step), input_rows(c, in, 1, c->x_step), &norm, c->n,
                    c->accumulate, backend);
 }
+RUN(norm_weight_backward) {
+  k->norm_weight_backward(out[0], input_rows(c, in, 0, c->y_step), input_rows(c, in, 1, c->x_step), &c->norm, c->n, backend);
+}
+RUN(column_sums) { k->column_sums(out[0], input_rows(c, in, 0, c->x_step), c->columns, c->n, backend); }
+RUN(embedding_backward) { k->embedding_backward(out[0], in[0], in[1], in[2], in[3], c->n, c->columns, c->alpha, backend); }
 RUN(softcap) {
   (void)in;
   k->softcap(out[0], c->n, c->alpha, backend);
@@ -632,6 +637,26 @@ MAKE(sum_of_squares) {
 }
 
 MAKE(add_uniform) { return index < COUNT_OF(sizes) ? case_elementwise(arena, rng, OP_add_uniform, sizes[index]) : NULL; }
+static const int64_t sum_shapes[][2] = {{1, 1}, {2, 7}, {33, 17}, {31, 64}, {129, 130}, {700, 33}, {64, 1000}, {2500, 5}};
+
+MAKE(column_sums) {
+  if (index >= 2 * COUNT_OF(sum_shapes)) return NULL;
+  KernelCase *c = case_column_sums(arena, rng, sum_shapes[index / 2][0], sum_shapes[index / 2][1], index % 2 * 3);
+  c->exact_inputs = index / 2 % 3 == 2;
+  return c;
+}
+MAKE(norm_weight_backward) {
+  if (index >= 4 * COUNT_OF(sum_shapes)) return NULL;
+  const int64_t *shape = sum_shapes[index / 4];
+  KernelCase *c = case_norm_weight(arena, rng, shape[0], norm_settings(shape[1], index), index / 2 % 2 * 3);
+  c->exact_inputs = (unsigned)(index % 3);  // x is the residual stream; dy is the gradient of a sum with it
+  return c;
+}
+MAKE(embedding_backward) {
+  static const int64_t shapes[][3] = {{1, 1, 1}, {5, 3, 7}, {20, 50, 33}, {300, 4, 64}, {64, 64, 130}, {40, 9, 600}};
+  if (index >= COUNT_OF(shapes)) return NULL;
+  return case_embedding_backward(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2]);
+}
 
 // Which inputs and outputs are activations, as bits.
 static const struct {
@@ -656,6 +681,8 @@ static const struct {
     [OP_dropout] = {1, 1},
     [OP_gather_rows] = {1, 1},
     [OP_scatter_rows] = {1, 1},
+    [OP_column_sums] = {1, 0},
+    [OP_norm_weight_backward] = {3, 0},
 };
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output) {

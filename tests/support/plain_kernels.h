@@ -484,6 +484,40 @@ static void NAME(scatter_rows)(REAL *const *out, const KernelCase *c) {
   for (int64_t i = 0; i < c->n * c->columns; i++) out[0][rows[i / c->columns] * c->columns + i % c->columns] += x[i];
 }
 
+static void NAME(column_sums)(REAL *const *out, const KernelCase *c) {
+  const float *x = c->inputs[0];
+  for (int64_t j = 0; j < c->columns; j++) {
+    REAL sum = 0;
+    for (int64_t i = 0; i < c->n; i++) sum += x[TERM(i, c->n) * c->x_step + j];
+    out[0][j] += sum;
+  }
+}
+
+static void NAME(norm_weight_backward)(REAL *const *out, const KernelCase *c) {
+  const float *dy = c->inputs[0], *x = c->inputs[1];
+  REAL *sums = memory_new((size_t)c->norm.columns, sizeof *sums);
+  for (int64_t k = 0; k < c->n; k++) {
+    int64_t i = TERM(k, c->n);
+    REAL mean, root;
+    NAME(moments)(&mean, &root, x + i * c->x_step, &c->norm);
+    for (int64_t j = 0; j < c->norm.columns; j++) sums[j] += dy[i * c->y_step + j] * (x[i * c->x_step + j] - mean) / root;
+  }
+  for (int64_t j = 0; j < c->norm.columns; j++) out[0][j] += sums[j];
+  free(sums);
+}
+
+static void NAME(embedding_backward)(REAL *const *out, const KernelCase *c) {
+  const float *dy = c->inputs[0];
+  const int32_t *rows = c->inputs[1], *begins = c->inputs[2], *places = c->inputs[3];
+  for (int64_t g = 0; g < c->n; g++)
+    for (int64_t j = 0; j < c->columns; j++) {
+      REAL sum = 0;
+      int64_t count = begins[g + 1] - begins[g];
+      for (int64_t k = 0; k < count; k++) sum += dy[places[begins[g] + TERM(k, count)] * c->columns + j];
+      out[0][rows[g] * c->columns + j] += (REAL)c->alpha * sum;
+    }
+}
+
 static void NAME(fill)(REAL *const *out, const KernelCase *c) {
   for (int64_t i = 0; i < c->n; i++) out[0][i] = c->alpha;
 }

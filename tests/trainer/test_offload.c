@@ -165,7 +165,7 @@ static void plan_layers(int64_t bytes[2], int layers, bool offloads, bool keeps_
     if (keeps_last && i + 2 == layers) tape_keep(h);
   }
   tape_segment(&tape);
-  op_cross_entropy(&tape, op_norm(&tape, h, &norm, NULL), &embedding, tape_input(&tape, ids, TOKENS, 1), 1, 0);
+  op_cross_entropy(&tape, op_norm(&tape, h, &norm, NULL), &embedding, tape_input(&tape, ids, TOKENS, 1), (LossGradient){.scale = 1}, 0);
   tape_plan(&tape, layers + 1);
   bytes[0] = tape_plan_bytes(&tape);
   bytes[1] = tape_host_bytes(&tape);
