@@ -65,14 +65,33 @@ static Status add_to_json(json_t *root, const char *folder, const char *const *t
   return status;
 }
 
+// (Numbers as they are: the library wants whole ones where they are whole.) NULL when there is no such file.
+static Status read_json(json_t **root, const char *path) {
+  enum { FILE_LIMIT = 512 << 20 };
+  Buffer text = {0};
+  json_error_t error;
+  *root = NULL;
+  if (!file_exists(path)) return STATUS_OK;
+  Status status = file_read(&text, path, FILE_LIMIT);
+  if (status == STATUS_OK) *root = json_loadb(text.data, text.length, 0, &error);
+  if (status == STATUS_OK && !json_is_object(*root))
+    status = status_fail(STATUS_BAD_INPUT, "%s:%d: not a JSON object: %s", path, *root ? 1 : error.line, *root ? "" : error.text);
+  if (status != STATUS_OK) json_decref(*root), *root = NULL;
+  buffer_release(&text);
+  return status;
+}
+
 Status tokenizer_copy_folder(const char *to, const char *from, const char *const *texts, int count) {
   static const char *const others[] = {"tokenizer_config.json", "special_tokens_map.json", "generation_config.json"};
   json_t *root;
-  TRY(folder_read_json(&root, from, "tokenizer.json"));
+  char *path = path_join(from, "tokenizer.json");
+  Status status = read_json(&root, path);
+  free(path);
+  TRY(status);
   if (!root)
     return status_fail(STATUS_USAGE,
                        "%s: has no tokenizer.json, into which new tokens would be written; name a Hugging Face folder with one", from);
-  Status status = add_to_json(root, from, texts, count);
+  status = add_to_json(root, from, texts, count);
   if (status == STATUS_OK) status = write_json(root, to);
   json_decref(root);
   for (size_t i = 0; status == STATUS_OK && i < sizeof others / sizeof *others; i++) status = copy_file(to, from, others[i]);

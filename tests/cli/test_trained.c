@@ -243,6 +243,55 @@ static void inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_h
   }
 }
 
+// A vocabulary that grows by two tokens, in each way in which they can be trained: what was written, opened again, has them and the loss.
+static void new_tokens_are_trained_and_go_with_what_is_written(void **state) {
+  (void)state;
+  static const char *const kinds[] = {"lora_modules_to_save: [embed_tokens, lm_head]\n" LORA,
+                                      "peft_trainable_token_indices: [768, 769]\n" LORA, ""};
+  const char base[] = TESTS_DIR "/data/tiny-hf";
+  Buffer rows = {0};
+  for (int i = 0; i < 14; i++) buffer_format(&rows, "{\"text\": \"Once upon a time<|tool|>there were %d <extra> cats.\"}\n", i);
+  write_file("texts.jsonl", rows.data);
+  buffer_release(&rows);
+  for (int i = 0; i < 3; i++) {
+    const char *name = kinds[i][0] ? "tokens" : "whole";
+    char *data = memory_format("datasets:\n  - path: %s/texts.jsonl\n    type: completion\n", test_folder);
+    char *more = memory_format("%s%s" STEPS "tokens: ['<|tool|>', '<extra>', '<|im_start|>']\n", data, kinds[i]);
+    free(train(name, base, more, ""));
+    double trained = last_metric(name, "eval_loss");
+    // Without an adapter output_dir is the model; else the merged GGUF is one, which this run reads beside the same texts.
+    char *model = memory_format("%s/%s%s", test_folder, name, kinds[i][0] ? "/merged.gguf" : "");
+    char *evaluation = memory_format("%smax_steps: 1\neval_steps: 1\nlearning_rate: 1e-30\nbf16: false\n%s", data,
+                                     kinds[i][0] ? "adapter: lora\nlora_r: 1\nlora_alpha: 1\n" : "");
+    free(train("again", model, evaluation, ""));
+    double again = last_metric("again", "eval_loss");  // weights of bfloat16, as the base's
+    if (!(fabs(again - trained) <= 2e-3 * trained)) fail_msg("kind %d: the model's loss is %.9g, the run's was %.9g", i, again, trained);
+    Buffer output = {0};
+    assert_int_equal(run_program(&output, "tokenize --model %s --text 'a<|tool|>b<extra>'", model), 0);
+    if (!strstr(output.data, "768") || !strstr(output.data, "769")) fail_msg("the new tokens are not in %s", output.data);
+    if (kinds[i][0]) {
+      output.length = 0;
+      int code = run_program(&output, "generate --model %s --adapter %s/%s/checkpoint-4 --prompt 'Once<|tool|>' --max-tokens 2", base,
+                             test_folder, name);
+      if (code != 0 || !strstr(output.data, "2 prompt tokens")) fail_msg("exit code %d: %s", code, output.data);
+    }
+    buffer_release(&output);
+    free(data), free(more), free(model), free(evaluation);
+  }
+}
+
+static void new_tokens_need_a_folder_and_floats(void **state) {
+  (void)state;
+  static const char more[] = STEPS LORA "lora_modules_to_save: [embed_tokens, lm_head]\ntokens: ['<|tool|>']\n";
+  Buffer output = {0};
+  char *recipe = write_recipe("gguf", tiny, more);
+  int code = run_program(&output, "train %s", recipe);
+  if (code != 2 || !strstr(output.data, "tokens") || !strstr(output.data, "tokenizer.json"))
+    fail_msg("exit code %d: %s", code, output.data);
+  buffer_release(&output);
+  free(recipe);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       unit_test_in_folder(full_fine_tuning_leaves_a_model_as_its_checkpoints_are),
@@ -250,6 +299,8 @@ int main(void) {
       unit_test_in_folder(weight_decay_leaves_norms_and_biases_alone),
       unit_test_in_folder(saved_modules_and_tokens_leave_a_merged_gguf),
       unit_test_in_folder(inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_hold),
+      unit_test_in_folder(new_tokens_are_trained_and_go_with_what_is_written),
+      unit_test_in_folder(new_tokens_need_a_folder_and_floats),
       unit_test_in_folder(float_ggufs_are_tuned_in_full_and_quantised_ones_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
