@@ -26,6 +26,7 @@ static const Command commands[] = {
     {"template", command_template, "a conversation as a chat template renders it"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"perplexity", command_perplexity, "how well a model foretells a text"},
+    {"eval-loss", command_eval_loss, "the loss over a recipe's rows, without training"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
     {"quantize", command_quantize, "a model as a GGUF file of another type"},
     {"train", command_train, "train an adapter by a recipe"},

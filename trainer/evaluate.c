@@ -1,4 +1,5 @@
-// The loss over the evaluation rows, in their order, with dropout off.
+#include "trainer/evaluate.h"
+
 #include <math.h>
 
 #include "core/log.h"
@@ -42,11 +43,44 @@ Status run_evaluate(Evaluation *evaluation, Run *run) {
   TRY(batch_plan_create(&plan, &run->eval_rows, &run->eval_options, 0));
   Batch batch = {0};
   batch_reserve(&batch, &plan);
-  adapter_set_dropout(run->adapter, 0);
+  if (run->adapter) adapter_set_dropout(run->adapter, 0);
   Status status = (run->preference ? preference_of : likelihood_of)(evaluation, run, &plan, &batch);
   progress_clear();
-  adapter_set_dropout(run->adapter, run_dropout(run));
+  if (run->adapter) adapter_set_dropout(run->adapter, run_dropout(run));
   batch_release(&batch);
   batch_plan_release(&plan);
+  return status;
+}
+
+// Those of evaluation, or the training rows where these are asked for or there are no others.
+static Status take_rows(Run *run, bool wants_training_rows) {
+  if (!wants_training_rows && run->eval_rows.count > 0) return STATUS_OK;
+  if (run->stream) return status_fail(STATUS_USAGE, "rows that are streamed have no end to be measured to; set test_datasets");
+  row_set_release(&run->eval_rows);
+  run->eval_rows = run->train_rows;
+  run->train_rows = (RowSet){0};
+  return STATUS_OK;
+}
+
+static Status measure(Evaluation *evaluation, Run *run, bool wants_training_rows) {
+  FloatType activations;
+  TRY(run_open_rows(run));
+  TRY(take_rows(run, wants_training_rows));
+  TRY(run_choose_activations(&activations, run));
+  step_new(&run->step, run->model, activations, CHECKPOINT_NONE, run_free_bytes(run));
+  if (run->recipe->rl) TRY(preference_open(&run->preference, run->recipe, run->adapter, &run->step, true));
+  return run_evaluate(evaluation, run);
+}
+
+Status evaluate_rows(Evaluation *evaluation, RowStatistics *rows, const Recipe *recipe, Model *model, Adapter *adapter,
+                     bool wants_training_rows) {
+  Run run = {.recipe = recipe, .backend = model->backend, .model = model, .adapter = adapter, .chunk = -1};
+  Status status = STATUS_OK;
+  if (recipe->rl && !adapter)
+    status = status_fail(STATUS_USAGE, "rl: %s measures an adapter beside its base; name one by --adapter", recipe->rl);
+  if (status == STATUS_OK) status = measure(evaluation, &run, wants_training_rows);
+  *rows = row_set_statistics(&run.eval_rows);
+  run.model = NULL, run.adapter = NULL;  // the caller's
+  run_close(&run);
   return status;
 }

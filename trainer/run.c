@@ -41,7 +41,7 @@ Status run_read_rows(Run *run, int64_t epoch) {
   return check_ids(&run->train_rows, run->model);
 }
 
-static Status open_rows(Run *run) {
+Status run_open_rows(Run *run) {
   const Recipe *recipe = run->recipe;
   if (!run->tokenizer && dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   DatasetOptions options = {.pool = run->backend->pool};
@@ -226,7 +226,7 @@ static Checkpointing checkpointing(const Run *run) {
 
 // bf16: auto takes the type in which products are fastest, which some tens of milliseconds tell: bfloat16, or float16 where the device
 // has only that, or float32.
-static Status choose_activations(FloatType *out, Run *run) {
+Status run_choose_activations(FloatType *out, Run *run) {
   const Recipe *recipe = run->recipe;
   FloatType fastest = peak_fastest(&run->peak_flops, run->backend), type = FLOAT_BF16;
   bool is_auto = strcmp(recipe->bf16, "auto") == 0, has_half = run->backend->kernels->peak_flops(FLOAT_F16, run->backend) > 0;
@@ -242,7 +242,7 @@ static Status choose_activations(FloatType *out, Run *run) {
 
 // What is left for a step of max_memory, or of what the machine has free, once the run is open. The weights are
 // counted whole, though few of their pages have been touched by now.
-static int64_t free_bytes(const Run *run) {
+int64_t run_free_bytes(const Run *run) {
   enum { PROGRAM_BYTES = 32 << 20 };  // code, libraries, stacks, the export's buffers
   Backend *backend = run->backend;
   if (backend->upload_matrix) {  // what lies on the device by now stays
@@ -375,7 +375,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
   TRY(model_balance_open(run->model));
   int64_t before = memory_private_bytes();
-  TRY(open_rows(run));
+  TRY(run_open_rows(run));
   run->rows_bytes = memory_private_bytes() - before;
   TRY(open_adapter(run));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
@@ -383,9 +383,9 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(open_optimizer(run));
   TRY(average_open(&run->average, run->adapter, recipe->ema_decay));
   FloatType activations;
-  TRY(choose_activations(&activations, run));
+  TRY(run_choose_activations(&activations, run));
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
-  step_new(&run->step, run->model, activations, checkpointing(run), free_bytes(run));
+  step_new(&run->step, run->model, activations, checkpointing(run), run_free_bytes(run));
   run->step.noise = (float)recipe->neftune_noise_alpha;
   TRY(open_preference(run));
   TRY(check_metric(run));

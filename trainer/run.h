@@ -46,6 +46,10 @@ typedef struct Run {
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend);
 void run_close(Run *run);
+// Steps of run_open: rows and vocabulary; the type of activations, with the device's peak; what is left of the memory for a step.
+Status run_open_rows(Run *run);
+Status run_choose_activations(FloatType *type, Run *run);
+int64_t run_free_bytes(const Run *run);
 // The training rows of an epoch; while streaming, those of the chunk of that number.
 Status run_read_rows(Run *run, int64_t epoch);
 // Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.
