@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "kernels/selfcheck.h"
 #include "tests/support/recipe.h"
+#include "tests/support/test.h"
 #include "trainer/preference.h"
 
 static FloatType half;  // of 16 bits: bfloat16, where the device multiplies it
