@@ -254,8 +254,6 @@ static void check_saving(Loader *loader) {
     FAIL_KEY(loader, "save_strategy", "best needs to know by what; set metric_for_best_model: eval_loss");
   else if (is_word(recipe->save_strategy, "best") && !evaluates(loader))
     FAIL_KEY(loader, "save_strategy", "best needs evaluations; set val_set_size or test_datasets");
-  if (recipe->load_best_model_at_end && recipe->save_only_model)
-    FAIL_KEY(loader, "load_best_model_at_end", "reads the whole checkpoint of the best step; remove save_only_model");
 }
 
 // How often something happens: every `steps` steps, `per_epoch` times an epoch, or neither.

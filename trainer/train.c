@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "models/balance.h"
+#include "trainer/best.h"
 #include "trainer/metrics.h"
 #include "trainer/memory_use.h"
 #include "trainer/progress.h"
@@ -25,6 +26,7 @@ typedef struct Loop {
   double loss;
   Evaluation evaluation;  // the last one
   Verdict verdict;  // on it
+  Best best;
   double step_seconds;  // of all steps
 } Loop;
 
@@ -169,7 +171,9 @@ static Status evaluate(Loop *loop) {
   TRY(status);
   train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
   TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
-  return stopping_evaluation(&loop->verdict, &loop->state, loop->run->recipe, &loop->evaluation);
+  TRY(stopping_evaluation(&loop->verdict, &loop->state, loop->run->recipe, &loop->evaluation));
+  if (loop->verdict.is_best) best_keep(&loop->best, loop->run);
+  return STATUS_OK;
 }
 
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -203,21 +207,6 @@ static Status after_step(Loop *loop, const StepMetrics *metrics) {
                      "stopped by a signal after step %lld; `--resume` goes on from its checkpoint", (long long)loop->state.step);
 }
 
-// load_best_model_at_end: what is exported is the adapter of the best evaluation's checkpoint.
-static Status load_best(Loop *loop) {
-  Run *run = loop->run;
-  const TrainerState *state = &loop->state;
-  if (!run->recipe->load_best_model_at_end || state->best_step < 0 || state->best_step == state->step) return STATUS_OK;
-  char *folder = memory_format("%s/checkpoint-%lld", run->recipe->output_dir, (long long)state->best_step);
-  CheckpointArray arrays[RUN_ARRAYS];
-  TrainerState best;
-  Status status = checkpoint_read(folder, &state->fingerprint, &best, arrays, run_checkpoint_arrays(arrays, run), run->backend);
-  if (status == STATUS_OK) log_info("the best evaluation was that of step %lld: its adapter is taken", (long long)state->best_step);
-  free(folder);
-  loop->evaluation = (Evaluation){.loss = stopping_is_by_loss(run->recipe) ? state->best_metric : NAN};
-  return status;
-}
-
 // Time by operation, then memory by purpose. Times are of the steps alone: opening and export are not in them.
 static void tell_profile(const Loop *loop) {
   Buffer text = {0};
@@ -248,7 +237,9 @@ static Status train_loop(Loop *loop) {
   if (loop->verdict.stops)
     log_info("stopped early: %lld evaluations in a row were no better than that of step %lld", (long long)loop->state.stale_evaluations,
              (long long)loop->state.best_step);
-  TRY(load_best(loop));
+  bool is_taken;
+  TRY(best_take(&is_taken, &loop->best, run, &loop->state));
+  if (is_taken) loop->evaluation = (Evaluation){.loss = stopping_is_by_loss(run->recipe) ? loop->state.best_metric : NAN};
   run_show_average(run, true);
   if (run->options.profile) tell_profile(loop);
   return run_export(run, loop->loss, loop->evaluation.loss);
@@ -262,6 +253,7 @@ Status train(const Recipe *recipe, TrainOptions options, Backend *backend) {
   Status status = run_open(&run, recipe, options, backend);
   if (status == STATUS_OK) status = train_loop(&loop);
   metrics_close(&loop.metrics);
+  best_release(&loop.best);
   batch_plan_release(&loop.plan);
   for (int64_t i = 0; i < recipe->gradient_accumulation_steps; i++) batch_release(&loop.batches[i]);
   free(loop.batches);

@@ -106,10 +106,9 @@ static int64_t best_step_of(const char *metrics, int64_t last) {
   return best;
 }
 
-static void the_best_model_is_kept_and_exported(void **state) {
-  (void)state;
+static void check_best(const char *lines) {
   Buffer more = {0};
-  buffer_format(&more, "%sload_best_model_at_end: true\n", evaluated);
+  buffer_format(&more, "%sload_best_model_at_end: true\n%s", evaluated, lines);
   char *path = write_recipe("recipe.yml", tiny, "out", more.data);
   assert_runs("train %s %s", path, "");
   int64_t best = best_step_of("out/metrics.jsonl", 40);
@@ -125,6 +124,17 @@ static void the_best_model_is_kept_and_exported(void **state) {
   free(path);
   buffer_release(&card);
   buffer_release(&more);
+}
+
+static void the_best_model_is_kept_and_exported(void **state) {
+  (void)state;
+  check_best("");
+}
+
+// Checkpoints of adapters alone, and what is shown in place of the values: nothing but the last of them may be lost.
+static void the_best_model_is_taken_without_whole_checkpoints(void **state) {
+  (void)state;
+  check_best("save_only_model: true\nema_decay: 0.5\n");
 }
 
 static void early_stopping_ends_a_run_and_exports(void **state) {
@@ -187,6 +197,7 @@ int main(void) {
       TEST(an_evaluation_is_best_when_it_beats_all_before_it),
       TEST(the_metric_is_found_by_its_name_and_its_direction),
       unit_test_in_folder(the_best_model_is_kept_and_exported),
+      unit_test_in_folder(the_best_model_is_taken_without_whole_checkpoints),
       unit_test_in_folder(early_stopping_ends_a_run_and_exports),
       unit_test_in_folder(a_save_strategy_of_best_keeps_only_better_checkpoints),
       unit_test_in_folder(a_run_that_goes_astray_is_stopped),
