@@ -1,12 +1,11 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "adapters/adapter.h"
 
 #include <math.h>
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/pattern.h"
 #include "core/rng.h"
 #include "core/text.h"
 
@@ -18,24 +17,6 @@ static bool matches_list(const char *name, const AdapterSettings *settings) {
     if (length > tail && name[length - tail - 1] == '.' && text_ends_with(name, target)) return true;
   }
   return false;
-}
-
-static Status compile_regex(pcre2_code **code, const char *pattern) {
-  int error;
-  PCRE2_SIZE offset;
-  *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &error, &offset, NULL);
-  if (*code) return STATUS_OK;
-  PCRE2_UCHAR message[256];
-  pcre2_get_error_message(error, message, sizeof message);
-  return status_fail(STATUS_USAGE, "lora_target_modules: '%s' is no regular expression: %s at character %zu", pattern, (char *)message,
-                     offset + 1);
-}
-
-static bool matches_regex(const char *name, const pcre2_code *code) {
-  pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
-  int found = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
-  pcre2_match_data_free(match);
-  return found >= 0;
 }
 
 static Status nothing_matches(const Model *model) {
@@ -127,22 +108,94 @@ static void initialise(Adapter *adapter, uint64_t seed) {
   free(values);
 }
 
+static Status is_target(bool *out, const Linear *linear, const AdapterSettings *settings) {
+  *out = settings->all_linear || matches_list(linear->name, settings);
+  if (!*out && settings->target_regex) TRY(pattern_matches(out, settings->target_regex, linear->name, "lora_target_modules"));
+  bool is_chosen = true;
+  if (*out) TRY(pattern_layer(&is_chosen, &settings->layers, linear->name));
+  *out &= is_chosen;
+  return STATUS_OK;
+}
+
+static Status check_layers(const Model *model, const LayerChoice *layers) {
+  for (int i = 0; i < layers->count; i++)
+    if (layers->layers[i] < 0 || layers->layers[i] >= model->config.layers)
+      return status_fail(STATUS_USAGE, "peft_layers_to_transform: there is no layer %lld; %s has layers 0 to %lld",
+                         (long long)layers->layers[i], model->path, (long long)model->config.layers - 1);
+  return STATUS_OK;
+}
+
+// Every pattern must name something that is adapted, as targets must.
+static Status check_patterns(const Adapter *adapter, const PatternValue *patterns, int count, const char *key) {
+  for (int i = 0; i < count; i++) {
+    double found = 0;
+    PatternValue one = {patterns[i].pattern, 1};
+    for (int j = 0; j < adapter->count && found == 0; j++) TRY(pattern_value(&found, &one, 1, 0, adapter->linears[j]->name, key));
+    if (found == 0)
+      return status_fail(STATUS_USAGE, "%s: '%s' names no module that is adapted; such a name is %s", key, patterns[i].pattern,
+                         adapter->linears[0]->name);
+  }
+  return STATUS_OK;
+}
+
+static Status check_ranks(const AdapterSettings *settings) {
+  for (int i = 0; i < settings->rank_pattern_count; i++) {
+    double rank = settings->rank_patterns[i].value;
+    if (!(rank >= 1 && rank <= 65536 && rank == floor(rank)))
+      return status_fail(STATUS_USAGE, "lora_rank_pattern: '%s': a rank is a whole number from 1 to 65536, not %g",
+                         settings->rank_patterns[i].pattern, rank);
+  }
+  return STATUS_OK;
+}
+
+static Status add_pairs(Adapter *adapter, const AdapterSettings *settings) {
+  Model *model = adapter->model;
+  TRY(check_targets(model, settings));
+  TRY(check_layers(model, &settings->layers));
+  TRY(check_ranks(settings));
+  for (int i = 0; i < model->linear_count; i++) {
+    Linear *linear = model->linears[i];
+    bool is_it;
+    double rank, alpha;
+    TRY(is_target(&is_it, linear, settings));
+    if (!is_it) continue;
+    TRY(pattern_value(&rank, settings->rank_patterns, settings->rank_pattern_count, (double)settings->rank, linear->name,
+                      "lora_rank_pattern"));
+    TRY(pattern_value(&alpha, settings->alpha_patterns, settings->alpha_pattern_count, settings->alpha, linear->name,
+                      "lora_alpha_pattern"));
+    adapter_add_pair(adapter, linear, (int64_t)rank, adapter_scale(alpha, (int64_t)rank, settings->rslora));
+  }
+  if (adapter->count == 0) return nothing_matches(model);
+  TRY(check_patterns(adapter, settings->rank_patterns, settings->rank_pattern_count, "lora_rank_pattern"));
+  return check_patterns(adapter, settings->alpha_patterns, settings->alpha_pattern_count, "lora_alpha_pattern");
+}
+
+PatternValue *patterns_copy(Arena *arena, const PatternValue *patterns, int count) {
+  PatternValue *copy = arena_new(arena, (size_t)count, sizeof *copy);
+  for (int i = 0; i < count; i++) copy[i] = (PatternValue){arena_copy_string(arena, patterns[i].pattern), patterns[i].value};
+  return copy;
+}
+
+LayerChoice layers_copy(Arena *arena, const LayerChoice *choice) {
+  int64_t *layers = arena_new(arena, (size_t)choice->count, sizeof *layers);
+  const char **patterns = arena_new(arena, (size_t)choice->pattern_count, sizeof *patterns);
+  for (int i = 0; i < choice->count; i++) layers[i] = choice->layers[i];
+  for (int i = 0; i < choice->pattern_count; i++) patterns[i] = arena_copy_string(arena, choice->patterns[i]);
+  return (LayerChoice){layers, choice->count, patterns, choice->pattern_count};
+}
+
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings) {
   Adapter *adapter = *out = adapter_new(model);
   adapter->rank = settings->rank;
   adapter->alpha = settings->alpha;
   adapter->dropout = settings->dropout;
   adapter->rslora = settings->rslora;
-  pcre2_code *regex = NULL;
-  Status status = check_targets(model, settings);
-  if (status == STATUS_OK && settings->target_regex) status = compile_regex(&regex, settings->target_regex);
-  for (int i = 0; status == STATUS_OK && i < model->linear_count; i++) {
-    Linear *linear = model->linears[i];
-    if (settings->all_linear || matches_list(linear->name, settings) || (regex && matches_regex(linear->name, regex)))
-      adapter_add_pair(adapter, linear, settings->rank, adapter_scale(settings->alpha, settings->rank, settings->rslora));
-  }
-  pcre2_code_free(regex);
-  if (status == STATUS_OK && adapter->count == 0) status = nothing_matches(model);
+  adapter->rank_patterns = patterns_copy(&adapter->arena, settings->rank_patterns, settings->rank_pattern_count);
+  adapter->alpha_patterns = patterns_copy(&adapter->arena, settings->alpha_patterns, settings->alpha_pattern_count);
+  adapter->rank_pattern_count = settings->rank_pattern_count;
+  adapter->alpha_pattern_count = settings->alpha_pattern_count;
+  adapter->layers = layers_copy(&adapter->arena, &settings->layers);
+  Status status = add_pairs(adapter, settings);
   if (status == STATUS_OK) status = adapter_allocate(adapter, true);
   if (status == STATUS_OK) {
     initialise(adapter, settings->seed);

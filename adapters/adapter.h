@@ -6,6 +6,20 @@
 
 #include "models/model.h"
 
+// A number of its own for the modules that a regular expression names (adapters/pattern.h).
+typedef struct PatternValue {
+  const char *pattern;
+  double value;
+} PatternValue;
+
+// The layers that are adapted (PEFT's layers_to_transform); count 0: all. patterns: names of the list of layers in the model; 0 of them: any.
+typedef struct LayerChoice {
+  const int64_t *layers;
+  int count;
+  const char *const *patterns;
+  int pattern_count;
+} LayerChoice;
+
 typedef struct AdapterSettings {
   int64_t rank;
   double alpha, dropout;
@@ -14,6 +28,10 @@ typedef struct AdapterSettings {
   const char *const *targets;  // exact module names, or ends of them after a '.'
   int target_count;
   const char *target_regex;  // a regular expression matched against the whole module name; NULL: none
+  const PatternValue *rank_patterns,
+      *alpha_patterns;  // PEFT's rank_pattern and alpha_pattern: the first that matches a module holds for it
+  int rank_pattern_count, alpha_pattern_count;
+  LayerChoice layers;
   uint64_t seed;
 } AdapterSettings;
 
@@ -36,16 +54,19 @@ typedef struct Adapter {
   int count;
   AdapterTensor *tensors;  // [tensor_count]: everything that is trained, in the order of the flat buffers
   int tensor_count, tensor_capacity;
-  int64_t rank;  // of every pair, as recorded in files; 0 when they differ
+  int64_t rank;  // of the pairs that no pattern names, as recorded in files; 0 when there is none such
   double alpha, dropout;
   bool rslora;
+  PatternValue *rank_patterns, *alpha_patterns;  // as recorded in files
+  int rank_pattern_count, alpha_pattern_count;
+  LayerChoice layers;
   float *data, *gradient;  // [size] on the device; gradient is NULL unless trainable
   int64_t size;
   Arena arena;
 } Adapter;
 
 // A new adapter: A uniform in +-1/sqrt(in) (PEFT's Kaiming-uniform with a = sqrt 5), B zero. Fills the model's slots.
-// STATUS_USAGE when nothing matches the targets: the message lists the names that there are.
+// STATUS_USAGE when nothing matches the targets, a pattern or a layer: the message lists the names that there are.
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings);
 
 // One or more adapters read into the slots; several are stacked along the rank. scales multiply each one's effect

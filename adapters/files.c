@@ -38,6 +38,11 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
     adapter->alpha = sources[0].alpha;
     adapter->dropout = sources[0].dropout;
     adapter->rslora = sources[0].rslora;
+    adapter->rank_patterns = patterns_copy(&adapter->arena, sources[0].rank_patterns, sources[0].rank_pattern_count);
+    adapter->alpha_patterns = patterns_copy(&adapter->arena, sources[0].alpha_patterns, sources[0].alpha_pattern_count);
+    adapter->rank_pattern_count = sources[0].rank_pattern_count;
+    adapter->alpha_pattern_count = sources[0].alpha_pattern_count;
+    adapter->layers = layers_copy(&adapter->arena, &sources[0].layers);
   }
   for (int i = 0; i < model->linear_count; i++) {
     int64_t rank = 0;

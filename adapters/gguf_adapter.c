@@ -70,10 +70,11 @@ Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *
   return status;
 }
 
-// Stacked adapters have no alpha of their own; a reader takes a missing or zero one for no effect at all.
+// One for the whole file, so that the first pair's scale is alpha / rank as it is; what others differ by goes into their B. A reader
+// takes a missing or zero one for no effect at all.
 static double file_alpha(const Adapter *adapter) {
-  if (adapter->alpha == 0) return 1;
-  return adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+  double alpha = (double)adapter->pairs[0].scale * (double)adapter->pairs[0].a.rows;
+  return alpha != 0 ? alpha : 1;
 }
 
 static void declare(GgufWriter *writer, const Adapter *adapter) {

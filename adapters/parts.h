@@ -9,6 +9,8 @@ void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double sca
 void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, Parameter *parameter);
 Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last tensor: places all of them in the flat buffers
 double adapter_scale(double alpha, int64_t rank, bool rslora);
+PatternValue *patterns_copy(Arena *arena, const PatternValue *patterns, int count);
+LayerChoice layers_copy(Arena *arena, const LayerChoice *choice);
 
 // One pair as a file gives it, on the host; B's rows in the model's own order.
 typedef struct PairSource {
@@ -24,8 +26,16 @@ typedef struct AdapterSource {
   double alpha, dropout;
   int64_t rank;
   bool rslora;
-  Arena arena;  // holds a and b
+  PatternValue *rank_patterns, *alpha_patterns;
+  int rank_pattern_count, alpha_pattern_count;
+  LayerChoice layers;
+  Arena arena;  // holds all of it
 } AdapterSource;
+
+// Of an adapter_config.json: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern, layers_to_transform, layers_pattern. peft_patterns.c.
+struct json_t;
+Status peft_read_patterns(AdapterSource *source, const struct json_t *config, const char *path);  // the last four
+void peft_write_patterns(struct json_t *config, const Adapter *adapter);
 
 Status peft_read(AdapterSource *source, const Model *model, const char *folder);
 Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *path);

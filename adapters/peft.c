@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/pattern.h"
 #include "adapters/peft_config.h"
 #include "core/text.h"
 
@@ -47,18 +48,14 @@ static Status read_config(AdapterSource *source, const json_t *config, const cha
   source->alpha = json_number_value(alpha);
   source->dropout = json_number_value(json_object_get(config, "lora_dropout"));
   source->rslora = json_is_true(json_object_get(config, "use_rslora"));
-  return STATUS_OK;
+  return peft_read_patterns(source, config, path);
 }
 
-// The module's own alpha: a key of alpha_pattern is a module name or the end of one.
-static double module_alpha(const AdapterSource *source, const json_t *config, const char *module) {
-  const char *key;
-  json_t *value;
-  json_object_foreach(json_object_get(config, "alpha_pattern"), key, value) {
-    size_t length = strlen(module), tail = strlen(key);
-    if (text_ends_with(module, key) && (length == tail || module[length - tail - 1] == '.')) return json_number_value(value);
-  }
-  return source->alpha;
+// The module's own alpha. Patterns are regular expressions by now: peft_read_patterns has compiled them.
+static double module_alpha(const AdapterSource *source, const char *module) {
+  double alpha = source->alpha;
+  (void)pattern_value(&alpha, source->alpha_patterns, source->alpha_pattern_count, source->alpha, module, "alpha_pattern");
+  return alpha;
 }
 
 Status peft_config_examine(json_t **config, const char *folder) {
@@ -66,6 +63,7 @@ Status peft_config_examine(json_t **config, const char *folder) {
   char *path = path_join(folder, "adapter_config.json");
   Status status = read_json(config, path);
   if (status == STATUS_OK) status = read_config(&source, *config, path);
+  arena_release(&source.arena);
   free(path);
   return status;
 }
@@ -73,10 +71,13 @@ Status peft_config_examine(json_t **config, const char *folder) {
 double peft_module_scale(const json_t *config, const char *module, int64_t rank) {
   AdapterSource source = {.alpha = json_number_value(json_object_get(config, "lora_alpha")),
                           .rslora = json_is_true(json_object_get(config, "use_rslora"))};
-  return adapter_scale(module_alpha(&source, config, module), rank, source.rslora);
+  (void)peft_read_patterns(&source, config, "");
+  double scale = adapter_scale(module_alpha(&source, module), rank, source.rslora);
+  arena_release(&source.arena);
+  return scale;
 }
 
-static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, const json_t *config, int *used) {
+static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, int *used) {
   char name[256];
   const SafetensorsTensor *tensors[2];
   for (int i = 0; i < 2; i++) {
@@ -94,8 +95,7 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
                        path, linear->name, (long long)a->shape[0], (long long)a->shape[1], (long long)b->shape[0], (long long)b->shape[1],
                        model->path, (long long)in, (long long)out);
   int64_t rank = a->shape[0];
-  PairSource pair = {
-      .linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, config, linear->name), rank, source->rslora)};
+  PairSource pair = {.linear = linear, .rank = rank, .scale = adapter_scale(module_alpha(source, linear->name), rank, source->rslora)};
   pair.a = arena_new(&source->arena, (size_t)a->count, sizeof(float));
   pair.b = arena_new(&source->arena, (size_t)b->count, sizeof(float));
   float *b_file = memory_new((size_t)b->count, sizeof(float));
@@ -136,7 +136,7 @@ Status peft_read(AdapterSource *source, const Model *model, const char *folder) 
   TRY_DONE(safetensors_open(&st, path));
   opened = true;
   int used = 0;
-  for (int i = 0; i < model->linear_count; i++) TRY_DONE(read_pair(source, model, model->linears[i], &st, config, &used));
+  for (int i = 0; i < model->linear_count; i++) TRY_DONE(read_pair(source, model, model->linears[i], &st, &used));
   if (used != st.tensor_count) status = unused_tensor(source, &st, model);
 done:
   if (opened) safetensors_close(&st);
@@ -150,6 +150,7 @@ static int compare_names(const void *a, const void *b) { return strcmp(*(const c
 
 // The ends of the adapted modules' names ("q_proj"), each once.
 static json_t *target_modules(const Adapter *adapter) {
+  const Model *model = adapter->model;
   const char **names = memory_new((size_t)adapter->count, sizeof *names);
   for (int i = 0; i < adapter->count; i++) names[i] = strrchr(adapter->linears[i]->name, '.') + 1;
   qsort(names, (size_t)adapter->count, sizeof *names, compare_names);
@@ -159,8 +160,11 @@ static json_t *target_modules(const Adapter *adapter) {
   for (int i = 0; i < adapter->count;) {
     int same = 0, there = 0;
     while (i + same < adapter->count && strcmp(names[i], names[i + same]) == 0) same++;
-    for (int j = 0; j < adapter->model->linear_count; j++)
-      there += strcmp(strrchr(adapter->model->linears[j]->name, '.') + 1, names[i]) == 0;
+    for (int j = 0; j < model->linear_count; j++) {
+      bool is_chosen = true;  // layers_to_transform leaves the others out
+      (void)pattern_layer(&is_chosen, &adapter->layers, model->linears[j]->name);
+      there += is_chosen && strcmp(strrchr(model->linears[j]->name, '.') + 1, names[i]) == 0;
+    }
     partial |= same != there;
     json_array_append_new(ends, json_string(names[i]));
     i += same;
@@ -172,13 +176,11 @@ static json_t *target_modules(const Adapter *adapter) {
 }
 
 static Status write_config(const Adapter *adapter, const char *path, const char *base_model) {
-  json_t *config = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:f, s:f, s:b, s:b, s:o}", "peft_type", "LORA", "task_type",
-                             "CAUSAL_LM", "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0,
-                             "init_lora_weights", 1, "r", (int)adapter->rank, "lora_alpha", adapter->alpha, "lora_dropout",
-                             adapter->dropout, "use_rslora", adapter->rslora, "use_dora", 0, "target_modules", target_modules(adapter));
-  // PEFT's alpha is an integer wherever it can be.
-  if (adapter->alpha == (double)(json_int_t)adapter->alpha)
-    json_object_set_new(config, "lora_alpha", json_integer((json_int_t)adapter->alpha));
+  json_t *config =
+      json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:b, s:o}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
+                "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1,
+                "lora_dropout", adapter->dropout, "use_dora", 0, "target_modules", target_modules(adapter));
+  peft_write_patterns(config, adapter);
   char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);
   Status status = file_write_whole(path, text, strlen(text));
   free(text);

@@ -87,8 +87,6 @@ static const char *find_instead(const char *key) {
       {"cosine_min_lr_ratio", "remove it; cosine falls to 0"},
       {"early_stopping_patience", "set num_epochs or max_steps"},
       {"load_best_model_at_end", "remove it; save_total_limit keeps checkpoints to choose from"},
-      {"lora_rank_pattern", "use lora_r for all"},
-      {"lora_alpha_pattern", "use lora_alpha for all"},
   };
   for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
     if (strcmp(table[i][0], key) == 0) return table[i][1];

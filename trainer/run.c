@@ -65,17 +65,11 @@ static Status open_adapter(Run *run) {
     adapter_set_dropout(run->adapter, recipe->lora_dropout);
     return STATUS_OK;
   }
-  bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
-  AdapterSettings settings = {.rank = recipe->lora_r,
-                              .alpha = recipe->lora_alpha,
-                              .dropout = recipe->lora_dropout,
-                              .rslora = recipe->peft_use_rslora,
-                              .all_linear = recipe->lora_target_linear || !named,
-                              .targets = (const char *const *)recipe->lora_target_modules.items,
-                              .target_count = recipe->lora_target_modules.count,
-                              .target_regex = recipe->lora_target_modules_regex,
-                              .seed = (uint64_t)recipe->seed};
-  return adapter_create(&run->adapter, run->model, &settings);
+  Arena arena = {0};
+  AdapterSettings settings = run_adapter_settings(&arena, recipe);
+  Status status = adapter_create(&run->adapter, run->model, &settings);
+  arena_release(&arena);
+  return status;
 }
 
 static Status open_optimizer(Run *run) {
