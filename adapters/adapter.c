@@ -73,6 +73,9 @@ void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double sca
   adapter->linears[adapter->count++] = linear;
   adapter_add_tensor(adapter, linear->name, TENSOR_LORA_A, &pair->a);
   adapter_add_tensor(adapter, linear->name, TENSOR_LORA_B, &pair->b);
+  if (!adapter->dora) return;
+  pair->magnitude = (Parameter){.rows = linear->weight.rows, .columns = 1};
+  adapter_add_tensor(adapter, linear->name, TENSOR_MAGNITUDE, &pair->magnitude);
 }
 
 Status adapter_allocate(Adapter *adapter, bool trainable) {
@@ -190,6 +193,7 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
   adapter->alpha = settings->alpha;
   adapter->dropout = settings->dropout;
   adapter->rslora = settings->rslora;
+  adapter->dora = settings->dora;
   adapter->rank_patterns = patterns_copy(&adapter->arena, settings->rank_patterns, settings->rank_pattern_count);
   adapter->alpha_patterns = patterns_copy(&adapter->arena, settings->alpha_patterns, settings->alpha_pattern_count);
   adapter->rank_pattern_count = settings->rank_pattern_count;
@@ -197,9 +201,9 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
   adapter->layers = layers_copy(&adapter->arena, &settings->layers);
   Status status = add_pairs(adapter, settings);
   if (status == STATUS_OK) status = adapter_allocate(adapter, true);
-  if (status == STATUS_OK) {
-    initialise(adapter, settings->seed);
-  } else {
+  if (status == STATUS_OK) initialise(adapter, settings->seed);
+  if (status == STATUS_OK && adapter->dora) status = adapter_open_magnitudes(adapter, true, false);
+  if (status != STATUS_OK) {
     adapter_close(adapter);
     *out = NULL;
   }
@@ -212,6 +216,7 @@ void adapter_close(Adapter *adapter) {
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = NULL;
   if (adapter->data) backend->release(adapter->data, backend);
   if (adapter->gradient) backend->release(adapter->gradient, backend);
+  if (adapter->norms) backend->release(adapter->norms, backend);
   arena_release(&adapter->arena);
   free(adapter->tensors);
   free(adapter);

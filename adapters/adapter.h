@@ -24,6 +24,7 @@ typedef struct AdapterSettings {
   int64_t rank;
   double alpha, dropout;
   bool rslora;  // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
+  bool dora;  // a magnitude for each output beside each pair (Liu et al. 2024), at first the norm of W + scale B A
   bool all_linear;  // every linear layer but the head
   const char *const *targets;  // exact module names, or ends of them after a '.'
   int target_count;
@@ -39,6 +40,7 @@ typedef struct AdapterSettings {
 typedef enum TensorRole {
   TENSOR_LORA_A,  // [rank, in]
   TENSOR_LORA_B,  // [out, rank]
+  TENSOR_MAGNITUDE,  // [out, 1]: DoRA's
 } TensorRole;
 
 typedef struct AdapterTensor {
@@ -56,12 +58,13 @@ typedef struct Adapter {
   int tensor_count, tensor_capacity;
   int64_t rank;  // of the pairs that no pattern names, as recorded in files; 0 when there is none such
   double alpha, dropout;
-  bool rslora;
+  bool rslora, dora;
   PatternValue *rank_patterns, *alpha_patterns;  // as recorded in files
   int rank_pattern_count, alpha_pattern_count;
   LayerChoice layers;
   float *data, *gradient;  // [size] on the device; gradient is NULL unless trainable
   int64_t size;
+  float *norms;  // of a DoRA adapter, on the device: squares of each pair's outputs, and, where it is not trained, the norms after them
   Arena arena;
 } Adapter;
 
@@ -70,7 +73,8 @@ typedef struct Adapter {
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings);
 
 // One or more adapters read into the slots; several are stacked along the rank. scales multiply each one's effect
-// (NULL: 1). A path is a PEFT folder or a GGUF adapter. trainable: gradients are allocated (one adapter only).
+// (NULL: 1). A path is a PEFT folder or a GGUF adapter. trainable: gradients are allocated (one adapter only). A DoRA adapter is no sum: it
+// comes alone and with scale 1, or STATUS_USAGE.
 // STATUS_BAD_INPUT names file and tensor when it was made for another model or needs what is not built.
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
 void adapter_close(Adapter *adapter);  // empties the slots
@@ -80,7 +84,9 @@ void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
 // Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
 Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);
-// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base.
+// Why there can be no GGUF adapter of it, as the end of a sentence; NULL: there can.
+const char *adapter_gguf_obstacle(const Adapter *adapter);
+// Writes a GGUF adapter that llama.cpp applies to a GGUF of the same base. STATUS_USAGE when there is an obstacle.
 Status adapter_save_gguf(const Adapter *adapter, const char *path);
 
 #endif

@@ -27,6 +27,7 @@ static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource
   }
   backend->upload(pair->a.data, a, rank * in * (int64_t)sizeof *a, backend);
   backend->upload(pair->b.data, b, rank * out * (int64_t)sizeof *b, backend);
+  if (pair->magnitude.data) backend->upload(pair->magnitude.data, find_pair(sources, linear)->magnitude, out * (int64_t)sizeof *b, backend);
   free(a);
   free(b);
 }
@@ -38,6 +39,7 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
     adapter->alpha = sources[0].alpha;
     adapter->dropout = sources[0].dropout;
     adapter->rslora = sources[0].rslora;
+    adapter->dora = sources[0].dora;
     adapter->rank_patterns = patterns_copy(&adapter->arena, sources[0].rank_patterns, sources[0].rank_pattern_count);
     adapter->alpha_patterns = patterns_copy(&adapter->arena, sources[0].alpha_patterns, sources[0].alpha_pattern_count);
     adapter->rank_pattern_count = sources[0].rank_pattern_count;
@@ -58,11 +60,24 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
   Status status = adapter_allocate(adapter, trainable);
   for (int i = 0; status == STATUS_OK && i < adapter->count; i++)
     stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, model->backend);
+  if (status == STATUS_OK && adapter->dora) status = adapter_open_magnitudes(adapter, false, !trainable);
   if (status != STATUS_OK) {
     adapter_close(adapter);
     *out = NULL;
   }
   return status;
+}
+
+// DoRA divides by the norm of the weight and all that is added to it: neither sums nor shares of such adapters mean anything.
+static Status check_sum(const AdapterSource *sources, const char *const *paths, const double *scales, int count) {
+  for (int i = 0; i < count; i++) {
+    if (!sources[i].dora) continue;
+    if (count > 1)
+      return status_fail(STATUS_USAGE, "%s: a DoRA adapter cannot be added to others; give it alone, or merge it first", paths[i]);
+    if (scales && scales[i] != 1)
+      return status_fail(STATUS_USAGE, "%s: a DoRA adapter has no share of its effect; leave the scale out", paths[i]);
+  }
+  return STATUS_OK;
 }
 
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable) {
@@ -74,6 +89,7 @@ Status adapter_open(Adapter **out, Model *model, const char *const *paths, const
     if (status == STATUS_OK && sources[i].count == 0)
       status = status_fail(STATUS_BAD_INPUT, "%s: holds no adapter for any linear layer of %s", paths[i], model->path);
   }
+  if (status == STATUS_OK) status = check_sum(sources, paths, scales, path_count);
   if (status == STATUS_OK) status = adapter_build(out, model, sources, scales, path_count, trainable);
   for (int i = 0; i < path_count; i++) {
     arena_release(&sources[i].arena);

@@ -94,7 +94,14 @@ static void declare(GgufWriter *writer, const Adapter *adapter) {
   }
 }
 
+const char *adapter_gguf_obstacle(const Adapter *adapter) {
+  return adapter->dora ? "it is a DoRA adapter, and the format has no place for magnitudes" : NULL;
+}
+
 Status adapter_save_gguf(const Adapter *adapter, const char *path) {
+  const char *obstacle = adapter_gguf_obstacle(adapter);
+  if (obstacle)
+    return status_fail(STATUS_USAGE, "%s: there is no GGUF adapter of this one: %s; merge it into its base instead", path, obstacle);
   double alpha = file_alpha(adapter);
   Backend *backend = adapter->model->backend;
   GgufWriter writer;

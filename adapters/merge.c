@@ -1,4 +1,4 @@
-// W' = W + scale * B A, row by row in float32.
+// W' = W + scale * B A, row by row in float32; with DoRA's magnitudes each row is then scaled to the length m_i.
 //   W [rows, columns] in any type that is read, A [rank, columns], B [rows, rank]
 #include "adapters/merge.h"
 
@@ -26,9 +26,17 @@ typedef struct MergeTask {
   const Model *model;
   bool gguf;
   const float *a, *b;  // on the host; NULL without an adapter
+  const float *magnitude;  // the same, of DoRA; or NULL
   const float *importance;
   atomic_bool overflow;
 } MergeTask;
+
+static void set_length(float *values, double length, int64_t columns) {
+  double squares = 0;
+  for (int64_t column = 0; column < columns; column++) squares += (double)values[column] * values[column];
+  double factor = length / fmax(sqrt(squares), (double)MAGNITUDE_SMALLEST);
+  for (int64_t column = 0; column < columns; column++) values[column] = (float)(factor * values[column]);
+}
 
 static void merge_row(MergeTask *task, char *out, float *values, float *delta, int64_t row) {
   const Matrix *weight = &task->linear->weight;
@@ -48,6 +56,7 @@ static void merge_row(MergeTask *task, char *out, float *values, float *delta, i
       for (int64_t column = 0; column < columns; column++) delta[column] += factor * a[column];
     }
     for (int64_t column = 0; column < columns; column++) values[column] += pair->scale * delta[column];
+    if (task->magnitude) set_length(values, (double)task->magnitude[row], columns);
   }
   if (task->type != BLOCK_F32 && task->type != BLOCK_BF16)
     for (int64_t column = 0; column < columns; column++)
@@ -78,7 +87,12 @@ Status merge_matrix(void *out, BlockType type, const float *importance, const Li
                     .model = model,
                     .gguf = gguf,
                     .importance = importance};
-  float *a = NULL, *b = NULL;
+  float *a = NULL, *b = NULL, *magnitude = NULL;
+  if (pair && pair->magnitude.data) {
+    magnitude = memory_new((size_t)pair->magnitude.rows, sizeof *magnitude);
+    backend->download(magnitude, pair->magnitude.data, pair->magnitude.rows * (int64_t)sizeof *magnitude, backend);
+    task.magnitude = magnitude;
+  }
   if (pair) {
     int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
     a = memory_new((size_t)a_count, sizeof *a);
@@ -91,6 +105,7 @@ Status merge_matrix(void *out, BlockType type, const float *importance, const Li
   pool_run(backend->pool, (linear->weight.rows + MERGE_TASK_ROWS - 1) / MERGE_TASK_ROWS, merge_rows, &task);
   free(a);
   free(b);
+  free(magnitude);
   if (atomic_load(&task.overflow))
     return status_fail(STATUS_FAILED, "%s: %s holds values that are too large for %s; write bf16 or f32 (--type)", model->path,
                        linear->name, block_traits(type)->name);

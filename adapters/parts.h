@@ -8,6 +8,9 @@ Adapter *adapter_new(Model *model);
 void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale);
 void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, Parameter *parameter);
 Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last tensor: places all of them in the flat buffers
+// For a DoRA adapter whose values are in place: squares of all rows, and the norms. is_new: the magnitudes become these norms.
+// is_fixed: the pairs keep the norms, for they do not change. magnitude.c.
+Status adapter_open_magnitudes(Adapter *adapter, bool is_new, bool is_fixed);
 double adapter_scale(double alpha, int64_t rank, bool rslora);
 PatternValue *patterns_copy(Arena *arena, const PatternValue *patterns, int count);
 LayerChoice layers_copy(Arena *arena, const LayerChoice *choice);
@@ -16,6 +19,7 @@ LayerChoice layers_copy(Arena *arena, const LayerChoice *choice);
 typedef struct PairSource {
   Linear *linear;
   float *a, *b;  // [rank, in], [out, rank]
+  float *magnitude;  // [out] of DoRA, or NULL
   int64_t rank;
   double scale;
 } PairSource;
@@ -25,7 +29,7 @@ typedef struct AdapterSource {
   int count, capacity;
   double alpha, dropout;
   int64_t rank;
-  bool rslora;
+  bool rslora, dora;
   PatternValue *rank_patterns, *alpha_patterns;
   int rank_pattern_count, alpha_pattern_count;
   LayerChoice layers;

@@ -1,5 +1,6 @@
 // PEFT's files: adapter_config.json and adapter_model.safetensors, tensors named
-// base_model.model.MODULE.lora_A.weight [rank, in] and .lora_B.weight [out, rank], float32 or a half type.
+// base_model.model.MODULE.lora_A.weight [rank, in] and .lora_B.weight [out, rank], float32 or a half type; of DoRA also
+// base_model.model.MODULE.lora_magnitude_vector [out].
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,16 @@
 #include "core/text.h"
 
 static const char peft_prefix[] = "base_model.model.";
+
+enum { NAME_BYTES = 256 };
+// Ends of the tensors' names; two for the magnitude: PEFT writes the first, and calls it by the second in memory.
+static const char *const tensor_ends[] = {"lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "lora_magnitude_vector.weight"};
+enum { TENSOR_ENDS = sizeof tensor_ends / sizeof *tensor_ends };
+
+static const char *tensor_name(char name[NAME_BYTES], const Linear *linear, int end) {
+  snprintf(name, NAME_BYTES, "%s%s.%s", peft_prefix, linear->name, tensor_ends[end]);
+  return name;
+}
 
 static Status read_json(json_t **root, const char *path) {
   Buffer text = {0};
@@ -32,9 +43,8 @@ static Status read_config(AdapterSource *source, const json_t *config, const cha
   const char *type = json_string_value(json_object_get(config, "peft_type"));
   if (!type || strcmp(type, "LORA") != 0)
     return status_fail(STATUS_BAD_INPUT, "%s: peft_type is '%s', and only LORA is built", path, type ? type : "missing");
-  static const char *const refused[] = {"use_dora",          "modules_to_save",   "trainable_token_indices",
-                                        "target_parameters", "layer_replication", "fan_in_fan_out",
-                                        "lora_bias",         "use_qalora"};
+  static const char *const refused[] = {
+      "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "fan_in_fan_out", "lora_bias", "use_qalora"};
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
     if (is_set(json_object_get(config, refused[i])))
       return status_fail(STATUS_BAD_INPUT, "%s: %s is set, which is not built yet", path, refused[i]);
@@ -48,6 +58,7 @@ static Status read_config(AdapterSource *source, const json_t *config, const cha
   source->alpha = json_number_value(alpha);
   source->dropout = json_number_value(json_object_get(config, "lora_dropout"));
   source->rslora = json_is_true(json_object_get(config, "use_rslora"));
+  source->dora = json_is_true(json_object_get(config, "use_dora"));
   return peft_read_patterns(source, config, path);
 }
 
@@ -77,13 +88,29 @@ double peft_module_scale(const json_t *config, const char *module, int64_t rank)
   return scale;
 }
 
+static Status read_magnitude(PairSource *pair, AdapterSource *source, const Model *model, const Safetensors *st, int *used) {
+  char name[NAME_BYTES];
+  const SafetensorsTensor *tensor = safetensors_find(st, tensor_name(name, pair->linear, TENSOR_MAGNITUDE));
+  if (!tensor) tensor = safetensors_find(st, tensor_name(name, pair->linear, TENSOR_MAGNITUDE + 1));
+  const char *path = st->paths[0];
+  int64_t out = pair->linear->weight.rows;
+  if (!tensor) return status_fail(STATUS_BAD_INPUT, "%s: use_dora is set, and %s has no lora_magnitude_vector", path, pair->linear->name);
+  if (tensor->count != out)
+    return status_fail(STATUS_BAD_INPUT, "%s: %s has %lld values, where %s has %lld outputs", path, tensor->name, (long long)tensor->count,
+                       model->path, (long long)out);
+  float *file = memory_new((size_t)out, sizeof *file);
+  bool floats = safetensors_to_float(file, tensor, 0, out);
+  pair->magnitude = arena_new(&source->arena, (size_t)out, sizeof *file);
+  if (floats) b_rows_from_file(pair->magnitude, file, pair->linear, model, 1, false);
+  free(file);
+  *used += 1;
+  return floats ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "%s: %s is not in a float type", path, tensor->name);
+}
+
 static Status read_pair(AdapterSource *source, const Model *model, Linear *linear, const Safetensors *st, int *used) {
-  char name[256];
+  char name[NAME_BYTES];
   const SafetensorsTensor *tensors[2];
-  for (int i = 0; i < 2; i++) {
-    snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, linear->name, "AB"[i]);
-    tensors[i] = safetensors_find(st, name);
-  }
+  for (int i = 0; i < 2; i++) tensors[i] = safetensors_find(st, tensor_name(name, linear, i));
   const SafetensorsTensor *a = tensors[0], *b = tensors[1];
   if (!a && !b) return STATUS_OK;
   const char *path = st->paths[0];
@@ -103,6 +130,7 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
   if (floats) b_rows_from_file(pair.b, b_file, linear, model, rank, false);
   free(b_file);
   if (!floats) return status_fail(STATUS_BAD_INPUT, "%s: %s is not in a float type", path, linear->name);
+  if (source->dora) TRY(read_magnitude(&pair, source, model, st, used));
   ARRAY_PUSH(source->pairs, source->count, source->capacity) = pair;
   *used += 2;
   return STATUS_OK;
@@ -112,12 +140,10 @@ static Status read_pair(AdapterSource *source, const Model *model, Linear *linea
 static Status unused_tensor(const AdapterSource *source, const Safetensors *st, const Model *model) {
   for (int64_t t = 0; t < st->tensor_count; t++) {
     bool used = false;
-    char name[256];
+    char name[NAME_BYTES];
     for (int i = 0; i < source->count && !used; i++)
-      for (int j = 0; j < 2 && !used; j++) {
-        snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, source->pairs[i].linear->name, "AB"[j]);
-        used = strcmp(name, st->tensors[t].name) == 0;
-      }
+      for (int end = 0; end < (source->dora ? TENSOR_ENDS : 2) && !used; end++)
+        used = strcmp(tensor_name(name, source->pairs[i].linear, end), st->tensors[t].name) == 0;
     if (!used)
       return status_fail(STATUS_BAD_INPUT, "%s: %s belongs to no adaptable linear layer of %s; the adapter was made for another model",
                          st->paths[0], st->tensors[t].name, model->path);
@@ -179,7 +205,7 @@ static Status write_config(const Adapter *adapter, const char *path, const char 
   json_t *config =
       json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:f, s:b, s:o}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
                 "base_model_name_or_path", base_model, "bias", "none", "inference_mode", 1, "fan_in_fan_out", 0, "init_lora_weights", 1,
-                "lora_dropout", adapter->dropout, "use_dora", 0, "target_modules", target_modules(adapter));
+                "lora_dropout", adapter->dropout, "use_dora", adapter->dora, "target_modules", target_modules(adapter));
   peft_write_patterns(config, adapter);
   char *text = json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS);
   Status status = file_write_whole(path, text, strlen(text));
@@ -188,32 +214,36 @@ static Status write_config(const Adapter *adapter, const char *path, const char 
   return status;
 }
 
+// outputs: the layer whose outputs the rows are, which stand in the file's order; NULL: they are no outputs.
+static void write_parameter(SafetensorsWriter *writer, const Parameter *parameter, const Linear *outputs, const Adapter *adapter) {
+  Backend *backend = adapter->model->backend;
+  size_t bytes = (size_t)(parameter->rows * parameter->columns) * sizeof(float);
+  float *values = memory_new(bytes, 1), *in_order = memory_new(bytes, 1);
+  backend->download(values, parameter->data, (int64_t)bytes, backend);
+  if (outputs) b_rows_to_file(in_order, values, outputs, adapter->model, parameter->columns, false);
+  safetensors_write(writer, outputs ? in_order : values, bytes);
+  free(values);
+  free(in_order);
+}
+
 static Status write_tensors(const Adapter *adapter, const char *path) {
   SafetensorsWriter writer;
   safetensors_writer_new(&writer);
   safetensors_put_metadata(&writer, "format", "pt");
   for (int i = 0; i < adapter->count; i++) {
-    const Parameter *parameters[2] = {&adapter->pairs[i].a, &adapter->pairs[i].b};
-    for (int j = 0; j < 2; j++) {
-      char name[256];
-      snprintf(name, sizeof name, "%s%s.lora_%c.weight", peft_prefix, adapter->linears[i]->name, "AB"[j]);
-      safetensors_declare(&writer, name, ST_F32, 2, (int64_t[]){parameters[j]->rows, parameters[j]->columns});
-    }
+    const LowRank *pair = &adapter->pairs[i];
+    const Parameter *parameters[] = {&pair->a, &pair->b, &pair->magnitude};
+    char name[NAME_BYTES];
+    for (int j = 0; j < (adapter->dora ? 3 : 2); j++)
+      safetensors_declare(&writer, tensor_name(name, adapter->linears[i], j), ST_F32, j < 2 ? 2 : 1,
+                          (int64_t[]){parameters[j]->rows, parameters[j]->columns});
   }
   Status status = safetensors_writer_open(&writer, path);
-  Backend *backend = adapter->model->backend;
   for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
     const LowRank *pair = &adapter->pairs[i];
-    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
-    float *values = memory_new((size_t)(a_count > b_count ? a_count : b_count), sizeof *values);
-    float *b = memory_new((size_t)b_count, sizeof *b);
-    backend->download(values, pair->a.data, a_count * (int64_t)sizeof *values, backend);
-    safetensors_write(&writer, values, (size_t)a_count * sizeof *values);
-    backend->download(values, pair->b.data, b_count * (int64_t)sizeof *values, backend);
-    b_rows_to_file(b, values, adapter->linears[i], adapter->model, pair->b.columns, false);
-    safetensors_write(&writer, b, (size_t)b_count * sizeof *b);
-    free(values);
-    free(b);
+    write_parameter(&writer, &pair->a, NULL, adapter);
+    write_parameter(&writer, &pair->b, adapter->linears[i], adapter);
+    if (adapter->dora) write_parameter(&writer, &pair->magnitude, adapter->linears[i], adapter);
   }
   if (status == STATUS_OK) return safetensors_writer_commit(&writer);
   safetensors_writer_abandon(&writer);

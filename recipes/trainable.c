@@ -78,7 +78,6 @@ static const char *find_instead(const char *key) {
   static const char *const table[][2] = {
       {"rl", "train on the better replies alone, with type: chat_template"},
       {"load_in_8bit", "use load_in_4bit: true, or neither"},
-      {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
       {"tokens", "use a base_model that has them"},

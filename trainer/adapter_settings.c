@@ -15,6 +15,7 @@ AdapterSettings run_adapter_settings(Arena *arena, const Recipe *recipe) {
                            .alpha = recipe->lora_alpha,
                            .dropout = recipe->lora_dropout,
                            .rslora = recipe->peft_use_rslora,
+                           .dora = recipe->peft_use_dora,
                            .all_linear = recipe->lora_target_linear || !named,
                            .targets = (const char *const *)recipe->lora_target_modules.items,
                            .target_count = recipe->lora_target_modules.count,

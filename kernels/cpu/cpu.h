@@ -56,6 +56,9 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_add ISA_NAME(cpu_add)
 #define cpu_adamw ISA_NAME(cpu_adamw)
 #define cpu_adamw_8bit ISA_NAME(cpu_adamw_8bit)
+#define cpu_low_rank_norms ISA_NAME(cpu_low_rank_norms)
+#define cpu_magnitude_forward ISA_NAME(cpu_magnitude_forward)
+#define cpu_magnitude_backward ISA_NAME(cpu_magnitude_backward)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
@@ -102,6 +105,10 @@ void cpu_add(float *y, const float *x, float alpha, int64_t count, Backend *back
 void cpu_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 void cpu_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                     AdamwSettings settings, Backend *backend);
+void cpu_low_rank_norms(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                        int64_t rank, float scale, Backend *backend);
+void cpu_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+void cpu_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 

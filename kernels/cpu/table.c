@@ -38,5 +38,8 @@ const Kernels ISA_NAME(kernels) = {
     .adamw = cpu_adamw,
     .adamw_8bit = cpu_adamw_8bit,
     .sum_of_squares = cpu_sum_of_squares,
+    .low_rank_norms = cpu_low_rank_norms,
+    .magnitude_forward = cpu_magnitude_forward,
+    .magnitude_backward = cpu_magnitude_backward,
     .peak_flops = cpu_peak_flops,
 };

@@ -34,5 +34,8 @@ extern "C" const Kernels kernels_cuda = {
     .adamw = cuda_adamw,
     .adamw_8bit = cuda_adamw_8bit,
     .sum_of_squares = cuda_sum_of_squares,
+    .low_rank_norms = cuda_low_rank_norms,
+    .magnitude_forward = cuda_magnitude_forward,
+    .magnitude_backward = cuda_magnitude_backward,
     .peak_flops = cuda_peak_flops,
 };

@@ -82,6 +82,10 @@ void reference_add(float *y, const float *x, float alpha, int64_t count, Backend
 void reference_adamw(float *p, float *m, float *v, const float *g, int64_t count, AdamwSettings settings, Backend *backend);
 void reference_adamw_8bit(float *p, uint8_t *m, float *m_scales, uint8_t *v, float *v_scales, const float *g, int64_t count,
                           AdamwSettings settings, Backend *backend);
+void reference_low_rank_norms(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                              int64_t rank, float scale, Backend *backend);
+void reference_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+void reference_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double reference_peak_flops(FloatType arithmetic, Backend *backend);
 

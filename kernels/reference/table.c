@@ -35,5 +35,8 @@ const Kernels kernels_scalar = {
     .adamw = reference_adamw,
     .adamw_8bit = reference_adamw_8bit,
     .sum_of_squares = reference_sum_of_squares,
+    .low_rank_norms = reference_low_rank_norms,
+    .magnitude_forward = reference_magnitude_forward,
+    .magnitude_backward = reference_magnitude_backward,
     .peak_flops = reference_peak_flops,
 };
