@@ -58,7 +58,7 @@ static const SchemaKey recipe_keys[] = {
   WORD(adapter, NULL, WORDS("lora", "qlora", "llama-adapter", "mora"),
       "lora, qlora (over a 4-bit base), or empty: every weight is tuned; llama-adapter and mora validate, `train` does not do them yet"),
   KEY(VALUE_BOOLEAN, load_in_4bit, "false", "linear weights become NF4; on a GGUF base quantised blocks stay as they are"),
-  LATER(VALUE_BOOLEAN, load_in_8bit, "false", "linear weights become 8-bit"),
+  KEY(VALUE_BOOLEAN, load_in_8bit, "false", "linear weights become 8-bit (Q8_0); on a GGUF base quantised blocks stay as they are"),
   INTEGER(lora_r, NULL, 1, 65536, "rank of the adapter; required with one, unless lora_model_dir names one"),
   NUMBER(lora_alpha, NULL, 1e-6, 1e9, "the adapter's output is scaled by lora_alpha / lora_r; required as lora_r is"),
   NUMBER(lora_dropout, "0", 0, 1, "share of the adapter's input that is dropped while training"),

@@ -77,7 +77,6 @@ static void check_types(Refusals *refusals, const char *list, const DatasetRecip
 static const char *find_instead(const char *key) {
   static const char *const table[][2] = {
       {"rl", "train on the better replies alone, with type: chat_template"},
-      {"load_in_8bit", "use load_in_4bit: true, or neither"},
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
       {"tokens", "use a base_model that has them"},

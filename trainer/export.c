@@ -4,6 +4,7 @@
 #include <string.h>
 #include <stdlib.h>
 
+#include "adapters/merge.h"
 #include "core/log.h"
 #include "trainer/run.h"
 
@@ -41,7 +42,9 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
   buffer_format(card, "\n%lld rows, %lld tokens, %lld of them trained.\n\n## Training\n\n| | |\n|---|---|\n", (long long)rows.rows,
                 (long long)rows.tokens, (long long)rows.trained);
   buffer_format(card, "| rank, alpha, dropout | %lld, %g, %g%s |\n", (long long)adapter->rank, adapter->alpha, recipe->lora_dropout,
-                adapter->rslora ? ", rank-stabilised" : "");
+                adapter->dora     ? ", DoRA"
+                : adapter->rslora ? ", rank-stabilised"
+                                  : "");
   buffer_format(card, "| adapted linear layers | %d of %d |\n| trainable parameters | %lld |\n", adapter->count, run->model->linear_count,
                 (long long)adapter->size);
   buffer_format(card, "| steps | %lld of %lld sequences each |\n", (long long)run->total_steps,
@@ -51,11 +54,11 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
                 recipe->lr_scheduler ? recipe->lr_scheduler : "cosine", (long long)run->schedule.warmup_steps);
   if (isfinite(loss)) buffer_format(card, "| last step's loss | %.4f |\n", loss);
   if (isfinite(eval_loss)) buffer_format(card, "| evaluation loss, perplexity | %.4f, %.3f |\n", eval_loss, exp(eval_loss));
-  buffer_append_string(
-      card,
-      "\n## Use\n\n`adapter_model.safetensors` is for PEFT; `adapter.gguf` for llama.cpp and `lora`:\n\n```\nlora generate --model BASE "
-      "--adapter . --prompt \"...\"\n"
-      "lora merge --model BASE --adapter . --output merged.gguf\n```\n\n`recipe.yml` is the whole recipe as it was run.\n");
+  buffer_format(card,
+                "\n## Use\n\n`adapter_model.safetensors` is for PEFT and `lora`%s:\n\n```\nlora generate --model BASE "
+                "--adapter . --prompt \"...\"\n"
+                "lora merge --model BASE --adapter . --output merged.gguf\n```\n\n`recipe.yml` is the whole recipe as it was run.\n",
+                adapter_gguf_obstacle(adapter) ? "" : "; `adapter.gguf` for llama.cpp and `lora`");
 }
 
 // The template of the conversations, for whoever talks to the adapter: the base may have another, or none.
@@ -69,22 +72,59 @@ static Status write_chat_template(const Run *run) {
   return status;
 }
 
+// base + adapter as one GGUF file, from the files: what was trained on may lie on a device, or be in other blocks.
+static Status merge_into(const char *path, const Recipe *recipe) {
+  Backend *backend = NULL;
+  Model *model = NULL;
+  Adapter *adapter = NULL;
+  MergeReport report;
+  Status status;
+  TRY_DONE(backend_new(&backend, "cpu", 0));
+  TRY_DONE(model_open(&model, recipe->base_model, (ModelOptions){0}, backend));
+  TRY_DONE(adapter_open(&adapter, model, (const char *const[]){recipe->output_dir}, NULL, 1, false));
+  TRY_DONE(merge_write_gguf(&report, model, path, (MergeOptions){0}));
+done:
+  adapter_close(adapter);
+  model_close(model);
+  if (backend) backend_free(backend);
+  return status;
+}
+
+// For llama.cpp: a GGUF adapter; where there can be none, the merged model in its place, unless `export` makes one in any case. The PEFT
+// folder is there by now, so what goes wrong with that is no reason to fail.
+static Status write_gguf(const Run *run) {
+  const Recipe *recipe = run->recipe;
+  const char *obstacle = adapter_gguf_obstacle(run->adapter);
+  char *path = path_join(recipe->output_dir, "adapter.gguf"), *merged = path_join(recipe->output_dir, "merged.gguf");
+  Status status = STATUS_OK;
+  if (!obstacle) {
+    status = adapter_save_gguf(run->adapter, path);
+  } else {
+    (void)remove(path);  // of an earlier run: it would not belong to this adapter
+    bool is_asked = recipe->export_gguf.count > 0;
+    log_notice("there is no adapter.gguf: %s; %s", obstacle, is_asked ? "export writes merged models" : "merged.gguf is the model with it");
+    if (!is_asked && merge_into(merged, recipe) != STATUS_OK) log_warning("merged.gguf was not written: %s", status_message());
+  }
+  free(path);
+  free(merged);
+  return status;
+}
+
 Status run_export(Run *run, double loss, double eval_loss) {
   const char *folder = run->recipe->output_dir;
-  char *gguf = path_join(folder, "adapter.gguf"), *recipe = path_join(folder, "recipe.yml"), *card_path = path_join(folder, "README.md");
+  char *recipe = path_join(folder, "recipe.yml"), *card_path = path_join(folder, "README.md");
   Buffer card = {0};
   write_card(&card, run, loss, eval_loss);
   Status status;
   TRY_DONE(run->backend->check(run->backend));
   TRY_DONE(adapter_save_peft(run->adapter, folder, recipe_model_name(run->recipe)));
-  TRY_DONE(adapter_save_gguf(run->adapter, gguf));
+  TRY_DONE(write_gguf(run));
   TRY_DONE(file_write_whole(recipe, run->recipe->resolved, strlen(run->recipe->resolved)));
   TRY_DONE(file_write_whole(card_path, card.data, card.length));
   TRY_DONE(write_chat_template(run));
   log_info("the adapter is in %s", folder);
 done:
   buffer_release(&card);
-  free(gguf);
   free(recipe);
   free(card_path);
   return status;

@@ -214,7 +214,10 @@ static Status reserve_evaluation(Run *run) {
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
-  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
+  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0),
+                                .quantize_q8_0 = recipe->load_in_8bit};
+  if (recipe->load_in_8bit)
+    log_notice("load_in_8bit: weights become llama.cpp's Q8_0, 8 bits in blocks of 32, where Axolotl takes LLM.int8()");
   TRY(schedule_find(&run->schedule.kind, recipe->lr_scheduler));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));
   TRY(model_balance_open(run->model));

@@ -398,11 +398,8 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
     const char *text, *place;
   } cases[] = {{HEAD STEPS, "r.yml:1:1: adapter"},
                {LORA "rl: dpo\n", "r.yml:12:1: rl"},
-               {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
-               {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
                {LORA "optimizer: muon\n", "r.yml:12:1: optimizer"},
                {LORA "lr_scheduler: rex\n", "r.yml:12:1: lr_scheduler"},
-               {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
                {LORA "lora_modules_to_save: [lm_head]\n", "lora_modules_to_save"},
                {LORA "neftune_noise_alpha: 5\n", "neftune_noise_alpha"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
@@ -415,10 +412,10 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
 
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "rl: dpo\noptimizer: muon\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(LORA "rl: dpo\noptimizer: muon\nlora_modules_to_save: [lm_head]\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
                "r.yml:12:1: rl: is not built yet in this version (the method: dpo, ipo, simpo, orpo or kto); train on the better replies",
-               "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true", "\nr.yml:13:1: optimizer: muon is not built yet",
+               "\nr.yml:14:1: lora_modules_to_save: is not built yet", "\nr.yml:13:1: optimizer: muon is not built yet",
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
 }
 
