@@ -6,7 +6,7 @@
 
 #include "adapters/parts.h"
 #include "adapters/pattern.h"
-#include "core/rng.h"
+#include "adapters/start.h"
 #include "core/text.h"
 
 static bool matches_list(const char *name, const AdapterSettings *settings) {
@@ -96,20 +96,6 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
 }
 
 double adapter_scale(double alpha, int64_t rank, bool rslora) { return rslora ? alpha / sqrt((double)rank) : alpha / (double)rank; }
-
-static void initialise(Adapter *adapter, uint64_t seed) {
-  Backend *backend = adapter->model->backend;
-  float *values = memory_new((size_t)adapter->size, sizeof *values);  // B stays zero
-  for (int i = 0; i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    Rng rng = rng_new(seed, RNG_STREAM_ADAPTER_INIT | (uint64_t)(i + 1) << 8);
-    double bound = 1 / sqrt((double)pair->a.columns);
-    float *a = values + (pair->a.data - adapter->data);
-    for (int64_t j = 0; j < pair->a.rows * pair->a.columns; j++) a[j] = (float)((2 * rng_uniform(&rng) - 1) * bound);
-  }
-  backend->upload(adapter->data, values, adapter->size * (int64_t)sizeof(float), backend);
-  free(values);
-}
 
 static Status is_target(bool *out, const Linear *linear, const AdapterSettings *settings) {
   *out = settings->all_linear || matches_list(linear->name, settings);
@@ -201,7 +187,7 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
   adapter->layers = layers_copy(&adapter->arena, &settings->layers);
   Status status = add_pairs(adapter, settings);
   if (status == STATUS_OK) status = adapter_allocate(adapter, true);
-  if (status == STATUS_OK) initialise(adapter, settings->seed);
+  if (status == STATUS_OK) status = adapter_start(adapter, settings);
   if (status == STATUS_OK && adapter->dora) status = adapter_open_magnitudes(adapter, true, false);
   if (status != STATUS_OK) {
     adapter_close(adapter);
@@ -214,6 +200,7 @@ void adapter_close(Adapter *adapter) {
   if (!adapter) return;
   Backend *backend = adapter->model->backend;
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = NULL;
+  adapter_return_bases(adapter);
   if (adapter->data) backend->release(adapter->data, backend);
   if (adapter->gradient) backend->release(adapter->gradient, backend);
   if (adapter->norms) backend->release(adapter->norms, backend);
@@ -223,7 +210,11 @@ void adapter_close(Adapter *adapter) {
 }
 
 void adapter_set_enabled(Adapter *adapter, bool enabled) {
-  for (int i = 0; i < adapter->count; i++) adapter->pairs[i].enabled = enabled;
+  for (int i = 0; i < adapter->count; i++) {
+    adapter->pairs[i].enabled = enabled;
+    const AdapterResidual *residual = adapter->residuals ? &adapter->residuals[i] : NULL;
+    if (residual) adapter->linears[i]->weight = enabled ? residual->own : residual->base;
+  }
 }
 
 void adapter_set_dropout(Adapter *adapter, double dropout) {

@@ -20,6 +20,17 @@ typedef struct LayerChoice {
   int pattern_count;
 } LayerChoice;
 
+// How the factors begin; start.c says what each is. From START_PISSA on they come from the weights.
+typedef enum AdapterStart {
+  START_PLAIN,
+  START_RANDOM,
+  START_GAUSSIAN,
+  START_ORTHOGONAL,
+  START_PISSA,
+  START_OLORA,
+  START_LOFTQ,
+} AdapterStart;
+
 typedef struct AdapterSettings {
   int64_t rank;
   double alpha, dropout;
@@ -33,6 +44,8 @@ typedef struct AdapterSettings {
       *alpha_patterns;  // PEFT's rank_pattern and alpha_pattern: the first that matches a module holds for it
   int rank_pattern_count, alpha_pattern_count;
   LayerChoice layers;
+  AdapterStart start;
+  int start_iterations;  // of START_PISSA and START_LOFTQ: SVD_EXACT (adapters/svd.h), or how many
   uint64_t seed;
 } AdapterSettings;
 
@@ -48,6 +61,13 @@ typedef struct AdapterTensor {
   TensorRole role;
   Parameter *parameter;
 } AdapterTensor;
+
+// A layer whose weight is another while the adapter is on: W without what its factors began with.
+typedef struct AdapterResidual {
+  Matrix base, own;  // the layer's, kept for when the adapter is off, and the one that stands in its place
+  void *storage;  // the host's memory of `own`; NULL: it is the device's
+  bool is_taken;
+} AdapterResidual;
 
 typedef struct Adapter {
   Model *model;
@@ -65,10 +85,12 @@ typedef struct Adapter {
   float *data, *gradient;  // [size] on the device; gradient is NULL unless trainable
   int64_t size;
   float *norms;  // of a DoRA adapter, on the device: squares of each pair's outputs, and, where it is not trained, the norms after them
+  float *initial;  // [size] on the host: the first values, where the base was changed by them; NULL: it was not
+  AdapterResidual *residuals;  // [count], or NULL
   Arena arena;
 } Adapter;
 
-// A new adapter: A uniform in +-1/sqrt(in) (PEFT's Kaiming-uniform with a = sqrt 5), B zero. Fills the model's slots.
+// A new adapter, which begins as settings->start says (start.c). Fills the model's slots.
 // STATUS_USAGE when nothing matches the targets, a pattern or a layer: the message lists the names that there are.
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings);
 
@@ -79,10 +101,12 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);
 void adapter_close(Adapter *adapter);  // empties the slots
 
-void adapter_set_enabled(Adapter *adapter, bool enabled);  // off: the base's logits, bit for bit
+// Off: the base's logits, bit for bit, also where PiSSA or OLoRA have changed it. No tape may be under way.
+void adapter_set_enabled(Adapter *adapter, bool enabled);
 void adapter_set_dropout(Adapter *adapter, double dropout);  // 0 for evaluation
 
-// Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows.
+// Writes FOLDER/adapter_config.json and adapter_model.safetensors as PEFT does; names in Hugging Face's order of rows. What began by PiSSA or
+// OLoRA is written as an adapter of twice the rank, B A - B0 A0, which belongs to the base as it is.
 Status adapter_save_peft(const Adapter *adapter, const char *folder, const char *base_model);
 // Why there can be no GGUF adapter of it, as the end of a sentence; NULL: there can.
 const char *adapter_gguf_obstacle(const Adapter *adapter);

@@ -24,6 +24,11 @@ typedef struct PairSource {
   double scale;
 } PairSource;
 
+// Pair `index` as files have it, in memory of its own: of twice the rank where the adapter has changed its base (file_pair.c).
+PairSource adapter_file_pair(const Adapter *adapter, int index);
+void adapter_file_pair_release(PairSource *pair);
+int64_t adapter_file_rank(const Adapter *adapter, int index);
+
 typedef struct AdapterSource {
   PairSource *pairs;
   int count, capacity;

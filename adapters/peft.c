@@ -214,37 +214,38 @@ static Status write_config(const Adapter *adapter, const char *path, const char 
   return status;
 }
 
-// outputs: the layer whose outputs the rows are, which stand in the file's order; NULL: they are no outputs.
-static void write_parameter(SafetensorsWriter *writer, const Parameter *parameter, const Linear *outputs, const Adapter *adapter) {
-  Backend *backend = adapter->model->backend;
-  size_t bytes = (size_t)(parameter->rows * parameter->columns) * sizeof(float);
-  float *values = memory_new(bytes, 1), *in_order = memory_new(bytes, 1);
-  backend->download(values, parameter->data, (int64_t)bytes, backend);
-  if (outputs) b_rows_to_file(in_order, values, outputs, adapter->model, parameter->columns, false);
-  safetensors_write(writer, outputs ? in_order : values, bytes);
-  free(values);
-  free(in_order);
+static void declare_pair(SafetensorsWriter *writer, const Adapter *adapter, int index) {
+  const Linear *linear = adapter->linears[index];
+  int64_t rank = adapter_file_rank(adapter, index), in = linear->weight.columns, out = linear->weight.rows;
+  char name[NAME_BYTES];
+  safetensors_declare(writer, tensor_name(name, linear, TENSOR_LORA_A), ST_F32, 2, (int64_t[]){rank, in});
+  safetensors_declare(writer, tensor_name(name, linear, TENSOR_LORA_B), ST_F32, 2, (int64_t[]){out, rank});
+  if (adapter->dora) safetensors_declare(writer, tensor_name(name, linear, TENSOR_MAGNITUDE), ST_F32, 1, &out);
+}
+
+static void write_pair(SafetensorsWriter *writer, const Adapter *adapter, int index) {
+  const Linear *linear = adapter->linears[index];
+  PairSource pair = adapter_file_pair(adapter, index);
+  int64_t out = linear->weight.rows;
+  float *rows = memory_new((size_t)(out * pair.rank), sizeof *rows);  // in the file's order
+  safetensors_write(writer, pair.a, (size_t)(pair.rank * linear->weight.columns) * sizeof *rows);
+  b_rows_to_file(rows, pair.b, linear, adapter->model, pair.rank, false);
+  safetensors_write(writer, rows, (size_t)(out * pair.rank) * sizeof *rows);
+  if (pair.magnitude) {
+    b_rows_to_file(rows, pair.magnitude, linear, adapter->model, 1, false);
+    safetensors_write(writer, rows, (size_t)out * sizeof *rows);
+  }
+  free(rows);
+  adapter_file_pair_release(&pair);
 }
 
 static Status write_tensors(const Adapter *adapter, const char *path) {
   SafetensorsWriter writer;
   safetensors_writer_new(&writer);
   safetensors_put_metadata(&writer, "format", "pt");
-  for (int i = 0; i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    const Parameter *parameters[] = {&pair->a, &pair->b, &pair->magnitude};
-    char name[NAME_BYTES];
-    for (int j = 0; j < (adapter->dora ? 3 : 2); j++)
-      safetensors_declare(&writer, tensor_name(name, adapter->linears[i], j), ST_F32, j < 2 ? 2 : 1,
-                          (int64_t[]){parameters[j]->rows, parameters[j]->columns});
-  }
+  for (int i = 0; i < adapter->count; i++) declare_pair(&writer, adapter, i);
   Status status = safetensors_writer_open(&writer, path);
-  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    write_parameter(&writer, &pair->a, NULL, adapter);
-    write_parameter(&writer, &pair->b, adapter->linears[i], adapter);
-    if (adapter->dora) write_parameter(&writer, &pair->magnitude, adapter->linears[i], adapter);
-  }
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) write_pair(&writer, adapter, i);
   if (status == STATUS_OK) return safetensors_writer_commit(&writer);
   safetensors_writer_abandon(&writer);
   return status;

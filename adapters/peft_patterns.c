@@ -63,6 +63,7 @@ static bool is_near(double a, double b) { return fabs(a - b) <= 1e-6 * fabs(b); 
 
 // Whether the adapter's own numbers and patterns give every pair's rank and scale.
 static bool are_told_by_patterns(const Adapter *adapter) {
+  if (adapter->initial) return false;  // its ranks in files are twice as large
   for (int i = 0; i < adapter->count; i++) {
     const LowRank *pair = &adapter->pairs[i];
     const char *module = adapter->linears[i]->name;
@@ -92,12 +93,12 @@ static void put_numbers(json_t *config, int64_t rank, double alpha, bool rslora,
 // By the modules' full names, from the pairs themselves.
 static void put_each(json_t *config, const Adapter *adapter) {
   json_t *ranks = json_object(), *alphas = json_object();
-  int64_t first = adapter->pairs[0].a.rows;
+  int64_t first = adapter_file_rank(adapter, 0);
   double first_alpha = (double)adapter->pairs[0].scale * (double)first;
   for (int i = 1; i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    double alpha = (double)pair->scale * (double)pair->a.rows;
-    if (pair->a.rows != first) json_object_set_new(ranks, adapter->linears[i]->name, json_integer(pair->a.rows));
+    int64_t rank = adapter_file_rank(adapter, i);
+    double alpha = (double)adapter->pairs[i].scale * (double)rank;
+    if (rank != first) json_object_set_new(ranks, adapter->linears[i]->name, json_integer(rank));
     if (!is_near(alpha, first_alpha)) json_object_set_new(alphas, adapter->linears[i]->name, number(alpha));
   }
   put_numbers(config, first, first_alpha, false, ranks, alphas);

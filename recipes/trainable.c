@@ -104,8 +104,6 @@ static bool is_harmless(const Node *overrides) {
 static bool asks_for_more(const SchemaKey *key, const char *name, const Node *value) {
   if ((key->fate != KEY_LATER && key->fate != KEY_PENDING) || node_is_off(value)) return false;
   if (strcmp(name, "model_config") == 0 || strcmp(name, "overrides_of_model_config") == 0) return !is_harmless(value);
-  // The way every adapter starts.
-  if (strcmp(name, "peft_init_lora_weights") == 0) return value->kind != NODE_SCALAR || strcmp(value->text, "true") != 0;
   return true;
 }
 
@@ -118,6 +116,21 @@ static void check_keys(Refusals *refusals) {
     if (key && asks_for_more(key, name, tree->items[i]))
       refuse(refusals, name, "is not built yet in this version (%s); %s", key->doc, find_instead(name));
   }
+}
+
+static void check_start(Refusals *refusals) {
+  const Recipe *recipe = refusals->recipe;
+  const char *start = recipe->peft_init_lora_weights;
+  if (start && (strcmp(start, "eva") == 0 || strcmp(start, "corda") == 0))
+    refuse(refusals, "peft_init_lora_weights", "%s needs passes over the data before training, which are not built yet; use pissa, or true",
+           start);
+  bool is_loftq = recipe->peft_loftq_bits > 0 || (start && strcmp(start, "loftq") == 0);
+  if (is_loftq && !recipe->load_in_4bit && !recipe->lora_model_dir)
+    refuse(refusals, recipe->peft_loftq_bits > 0 ? "peft" : "peft_init_lora_weights",
+           "loftq begins with what 4 bits lose; set load_in_4bit: true and adapter: qlora");
+  if (recipe->peft_loftq_bits > 0 && recipe->peft_loftq_bits != 4)
+    refuse(refusals, "peft", "loftq_bits: %lld is not built yet in this version; 4 is, the bits of NF4",
+           (long long)recipe->peft_loftq_bits);
 }
 
 static void check_names(Refusals *refusals, bool *low_precision) {
@@ -139,6 +152,7 @@ Status recipe_check_trainable(const Recipe *recipe) {
   bool low_precision = false;
   check_keys(&refusals);
   check_names(&refusals, &low_precision);
+  check_start(&refusals);
   check_types(&refusals, "datasets", recipe->datasets, recipe->dataset_count);
   check_types(&refusals, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
   Status status = refusals.lines.length ? status_fail(STATUS_USAGE, "%s", refusals.lines.data) : STATUS_OK;

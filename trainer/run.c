@@ -66,8 +66,9 @@ static Status open_adapter(Run *run) {
     return STATUS_OK;
   }
   Arena arena = {0};
-  AdapterSettings settings = run_adapter_settings(&arena, recipe);
-  Status status = adapter_create(&run->adapter, run->model, &settings);
+  AdapterSettings settings;
+  Status status = run_adapter_settings(&settings, &arena, recipe);
+  if (status == STATUS_OK) status = adapter_create(&run->adapter, run->model, &settings);
   arena_release(&arena);
   return status;
 }
