@@ -95,7 +95,8 @@ typedef struct Adapter {
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings);
 
 // One or more adapters read into the slots; several are stacked along the rank. scales multiply each one's effect
-// (NULL: 1). A path is a PEFT folder or a GGUF adapter. trainable: gradients are allocated (one adapter only). A DoRA adapter is no sum: it
+// (NULL: 1). A path is a PEFT folder or a GGUF adapter. trainable: gradients are allocated (one adapter only), and the file's dropout holds; else
+// nothing is dropped. A DoRA adapter is no sum: it
 // comes alone and with scale 1, or STATUS_USAGE.
 // STATUS_BAD_INPUT names file and tensor when it was made for another model or needs what is not built.
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable);

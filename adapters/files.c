@@ -61,6 +61,7 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
   for (int i = 0; status == STATUS_OK && i < adapter->count; i++)
     stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, model->backend);
   if (status == STATUS_OK && adapter->dora) status = adapter_open_magnitudes(adapter, false, !trainable);
+  if (!trainable) adapter_set_dropout(adapter, 0);  // files record the training's
   if (status != STATUS_OK) {
     adapter_close(adapter);
     *out = NULL;

@@ -86,6 +86,24 @@ static double norm_of(const ReportTensor *tensor) { return tensor->statistics.rm
 
 static bool is_zero(const ReportTensor *tensor) { return tensor->measured && tensor->statistics.zeros == tensor->elements; }
 
+// DoRA's, under the name that PEFT writes or the one that it has in memory.
+static bool is_magnitude(const char *name) {
+  return text_ends_with(name, ".lora_magnitude_vector") || text_ends_with(name, ".lora_magnitude_vector.weight");
+}
+
+static bool has_its_pair(const Report *report, const char *name) {
+  char *a = memory_format("%.*s%s", (int)(strstr(name, ".lora_magnitude_vector") - name), name, ending(false, 0));
+  bool found = report_find_tensor(report, a) != NULL;
+  free(a);
+  return found;
+}
+
+static bool has_magnitudes(const Report *report) {
+  for (int64_t i = 0; i < report->tensor_count; i++)
+    if (is_magnitude(report->tensors[i].name)) return true;
+  return false;
+}
+
 static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
   Pair *pairs = NULL;
   int64_t capacity = 0;
@@ -93,6 +111,7 @@ static Pair *collect(int64_t *count, Report *report, bool is_gguf) {
   for (int64_t i = 0; i < report->tensor_count; i++) {
     const ReportTensor *tensor = &report->tensors[i];
     if (tensor->is_state) continue;  // a checkpoint's state lies beside its adapter
+    if (!is_gguf && is_magnitude(tensor->name) && has_its_pair(report, tensor->name)) continue;
     int which = text_ends_with(tensor->name, ending(is_gguf, 0)) ? 0 : text_ends_with(tensor->name, ending(is_gguf, 1)) ? 1 : -1;
     if (which < 0) {
       report_error(report, tensor->name, "no tensor of a LoRA pair; an adapter with it cannot be applied: merge it where it was made");
@@ -133,7 +152,8 @@ static void judge_pairs(Report *report, const Pair *pairs, int64_t count) {
   int64_t without_effect = 0;
   for (int64_t i = 0; i < count; i++) without_effect += is_zero(pairs[i].a) || is_zero(pairs[i].b);
   if (count == 0) report_error(report, NULL, "no pair of lora_A and lora_B in it: not a LoRA adapter");
-  else if (without_effect == count)
+  if (has_magnitudes(report)) return;  // which may have been trained where B was not
+  if (count > 0 && without_effect == count)
     report_error(report, NULL, "B or A is zero in every pair: this adapter changes nothing (it was never trained?)");
   for (int64_t i = 0; i < count && without_effect < count; i++)
     if (is_zero(pairs[i].a) || is_zero(pairs[i].b))

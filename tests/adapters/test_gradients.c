@@ -1,5 +1,6 @@
 // Through the whole of the tiny model: every adapted projection's gradient against finite differences, the adapter
 // switched off or at zero against the base, and bits that do not depend on recomputation or threads.
+#include "core/file.h"
 #include "tests/adapters/gradient_support.h"
 
 static void open_fixture(Fixture *f, int threads, double dropout) {
@@ -76,11 +77,31 @@ static void recomputation_and_threads_do_not_change_bits_and_recomputation_saves
   free(plain);
 }
 
+static void an_adapter_that_is_not_trained_drops_nothing(void **state) {
+  (void)state;
+  Fixture f;
+  open_fixture(&f, 2, 0.4);
+  char *folder = path_join(test_folder, "adapter");
+  assert_ok(adapter_save_peft(f.adapter, folder, "base"));
+  adapter_set_dropout(f.adapter, 0);
+  float *expected = golden_logits(f.model, f.ids, 1, TOKENS);
+  adapter_close(f.adapter);
+  assert_ok(adapter_open(&f.adapter, f.model, (const char *const[]){folder}, NULL, 1, false));
+  float *actual = golden_logits(f.model, f.ids, 1, TOKENS);
+  assert_memory_equal(actual, expected, (size_t)(TOKENS * f.model->config.vocabulary) * sizeof *actual);
+  assert_true(f.adapter->dropout == 0.4);  // what was trained with stays on record
+  free(expected);
+  free(actual);
+  free(folder);
+  close_fixture(&f);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_adapted_projection_has_the_gradient_of_finite_differences),
       cmocka_unit_test(adapter_off_or_at_zero_gives_the_base_bit_for_bit),
       cmocka_unit_test(recomputation_and_threads_do_not_change_bits_and_recomputation_saves_memory),
+      unit_test_in_folder(an_adapter_that_is_not_trained_drops_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
