@@ -87,6 +87,7 @@ typedef struct Adapter {
   float *norms;  // of a DoRA adapter, on the device: squares of each pair's outputs, and, where it is not trained, the norms after them
   float *initial;  // [size] on the host: the first values, where the base was changed by them; NULL: it was not
   AdapterResidual *residuals;  // [count], or NULL
+  int64_t residual_bytes;  // of their own matrices
   Arena arena;
 } Adapter;
 

@@ -245,6 +245,8 @@ static Status start_from(Adapter *adapter, int index, const Matrix *w, float *a,
   }
   AdapterResidual *residual = &adapter->residuals[index];
   TRY(make_residual(&residual->own, &residual->storage, w, a, b, pair, adapter->model, cpu));
+  adapter->residual_bytes +=
+      residual->own.type == BLOCK_NF4 ? nf4_bytes(w->rows * w->columns) : block_row_bytes(residual->own.type, w->columns) * w->rows;
   return take_residual(residual, linear, adapter->model->backend);
 }
 

@@ -189,7 +189,8 @@ static void describe(const Run *run) {
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
   int64_t values = 2 * run->adapter->size * (int64_t)sizeof(float);  // and gradients
-  format_bytes(base, (double)(model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes));
+  format_bytes(base, (double)((model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes) +
+                              run->adapter->residual_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_name(run->step.tape.activations), run->peak_flops / 1e9);

@@ -112,6 +112,9 @@ static void a_moved_base_and_its_adapter_begin_as_the_base(void **state) {
     Adapter *adapter = create(model, starts[s % 3], s >= 3);
     assert_true(model->linears[0]->weight.data != weight.data);
     assert_int_equal(model->linears[0]->weight.type, weight.type);
+    int64_t bytes = 0;
+    for (int i = 0; i < model->linear_count; i++) bytes += 2 * model->linears[i]->weight.rows * model->linears[i]->weight.columns;
+    assert_int_equal(adapter->residual_bytes, bytes);
     assert_logits(model, base, 2e-2);  // what bfloat16 rounds of the rest
     // Off, it is the base itself; and so it is when the adapter is gone.
     adapter_set_enabled(adapter, false);
