@@ -22,7 +22,7 @@ static bool matches(const pcre2_code *code, const char *name, int64_t *group) {
   pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
   int found = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
   int which = group ? pcre2_substring_number_from_name(code, (PCRE2_SPTR) "number") : -1;
-  if (group) *group = found > which && which > 0 ? (int64_t)pcre2_get_ovector_pointer(match)[2 * which] : -1;
+  if (group) *group = found > which && which > 0 ? (int64_t)pcre2_get_ovector_pointer(match)[2 * (size_t)which] : -1;
   pcre2_match_data_free(match);
   return found >= 0;
 }
