@@ -9,12 +9,6 @@ struct CodedStates {
   float *scales[UPDATE_STATES];
 };
 
-// The table of levels of a state: the last of some rules is a second moment.
-constexpr int moment_of(int rule, int state) {
-  bool has_second = rule == UPDATE_ADEMAMIX || rule == UPDATE_ROOT || rule == UPDATE_SCHEDULE_FREE;
-  return has_second && state == update_state_count(rule) - 1 ? MOMENT_SECOND : MOMENT_FIRST;
-}
-
 template <int RULE>
 __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedStates states, const float *g, int64_t count,
                                                               UpdateFactors with, const MomentTables *from, bool floats_are_packed,
@@ -22,7 +16,7 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
   SHARED(float, levels, [MOMENT_COUNT][MOMENT_LEVELS]);
   SHARED(float, bounds, [MOMENT_COUNT][MOMENT_LEVELS]);
   load_moment_tables(levels, bounds, from);
-  constexpr int STATES = update_state_count(RULE);
+  constexpr int STATES = UPDATE_STATE_COUNT<RULE>;
   int lane = threadIdx.x % WARP;
   int64_t warp = static_cast<int64_t>(blockIdx.x) * BLOCK_WARPS + threadIdx.x / WARP, step = static_cast<int64_t>(gridDim.x) * BLOCK_WARPS;
   for (int64_t block = warp; block * MOMENT_BLOCK < count; block += step) {
@@ -37,7 +31,7 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
       UNROLL for (int k = 0; k < STATES; k++) {
         Elements<uint8_t, PART> codes = load_codes(states.codes[k] + first + at, left - at, codes_are_packed);
         UNROLL for (int i = 0; i < PART; i++)
-            values[k][part][i] = at + i < left ? levels[moment_of(RULE, k)][codes.at[i]] * scales[k] : 0.0f;
+            values[k][part][i] = at + i < left ? levels[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST][codes.at[i]] * scales[k] : 0.0f;
       }
       UNROLL for (int i = 0; i < PART; i++) {
         float element[UPDATE_STATES];
@@ -49,7 +43,7 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
     }
     __syncwarp();  // all have read the scales
     UNROLL for (int k = 0; k < STATES; k++) store_moment(states.codes[k] + first, states.scales[k] + block, values[k],
-                                                         bounds[moment_of(RULE, k)], lane, left, codes_are_packed);
+                                                         bounds[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST], lane, left, codes_are_packed);
   }
 }
 
