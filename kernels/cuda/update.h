@@ -1,5 +1,5 @@
-// The steps of kernels/update.h for a thread, in float32, of factors that are computed in double. What is taken off p is small beside it, and
-// rounded before it is taken off.
+// The steps of kernels/update.h for a thread, in float32, of factors that are computed in double. What is taken off p is small beside it,
+// and rounded before it is taken off.
 #ifndef KERNELS_CUDA_UPDATE_H
 #define KERNELS_CUDA_UPDATE_H
 

@@ -29,9 +29,10 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
       load_floats<PART>(weights, p + first + at, left - at, floats_are_packed);
       load_floats<PART>(gradients, g + first + at, left - at, floats_are_packed);
       UNROLL for (int k = 0; k < STATES; k++) {
+        const float *level = levels[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST];
         Elements<uint8_t, PART> codes = load_codes(states.codes[k] + first + at, left - at, codes_are_packed);
         UNROLL for (int i = 0; i < PART; i++)
-            values[k][part][i] = at + i < left ? levels[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST][codes.at[i]] * scales[k] : 0.0f;
+            values[k][part][i] = at + i < left ? level[codes.at[i]] * scales[k] : 0.0f;
       }
       UNROLL for (int i = 0; i < PART; i++) {
         float element[UPDATE_STATES];
@@ -42,8 +43,10 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
       store_floats<PART>(p + first + at, weights, left - at, floats_are_packed);
     }
     __syncwarp();  // all have read the scales
-    UNROLL for (int k = 0; k < STATES; k++) store_moment(states.codes[k] + first, states.scales[k] + block, values[k],
-                                                         bounds[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST], lane, left, codes_are_packed);
+    UNROLL for (int k = 0; k < STATES; k++) {
+      const float *bound = bounds[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST];
+      store_moment(states.codes[k] + first, states.scales[k] + block, values[k], bound, lane, left, codes_are_packed);
+    }
   }
 }
 

@@ -12,8 +12,8 @@ static Backend *open_backend(const Kernels *kernels) {
   return backend;
 }
 
-// Muon's iteration makes a matrix's small singular values a thousand times as large, and rounding with them; Adafactor's relative steps are so
-// small that the rounding of p shows: they are allowed twice what the same algorithm in torch's float32 is off.
+// Muon's iteration makes a matrix's small singular values a thousand times as large, and rounding with them; Adafactor's relative steps are
+// so small that the rounding of p shows: they are allowed twice what the same algorithm in torch's float32 is off.
 static double allowed(json_t *entry) {
   json_t *error = json_object_get(entry, "float32_error");
   return error ? 2 * json_number_value(error) : 1e-6;
