@@ -629,7 +629,7 @@ MAKE(update) {
 }
 
 MAKE(update_8bit) {
-  static const int64_t counts[] = {1, 7, 255, 256, 257, 1031, 2048, 20001};
+  static const int64_t counts[] = {1, 7, 255, 257, 1031, 9001};
   if (index >= 2 * UPDATE_COUNT * COUNT_OF(counts)) return NULL;
   return case_update_8bit(arena, rng, index / 2 % UPDATE_COUNT, counts[index / 2 / UPDATE_COUNT], index % 2 == 0);
 }

@@ -94,8 +94,8 @@ static void check_warm_steps(FloatType activations, Checkpointing checkpointing,
   assert_ok(adapter_create(&adapter, model, &settings));
   assert_ok(optimizer_find(&method, &notice, NULL));
   OptimizerSettings adam = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
-  ParameterGroup group = {.end = adapter->size, .rate_multiplier = 1};
-  assert_ok(optimizer_new(&optimizer, method, adam, adapter->size, &group, 1, backend));
+  ParameterTensor all = {.rows = 1, .columns = adapter->size, .rate_multiplier = 1};
+  assert_ok(optimizer_new(&optimizer, method, adam, &all, 1, backend));
   fill_batches(batches, model);
   step_new(&step, model, activations, checkpointing, (int64_t)1 << 30);
   assert_ok(step_reserve(&step, &batches[0], TAPE_TRAIN));
