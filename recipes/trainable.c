@@ -81,7 +81,6 @@ static const char *find_instead(const char *key) {
       {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
-      {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
       {"model_config", "write it into the base_model's own config.json"},
       {"cosine_min_lr_ratio", "remove it; cosine falls to 0"},
       {"early_stopping_patience", "set num_epochs or max_steps"},

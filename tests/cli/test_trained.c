@@ -280,6 +280,19 @@ static void new_tokens_are_trained_and_go_with_what_is_written(void **state) {
   }
 }
 
+static void overridden_tokens_go_with_the_adapter(void **state) {
+  (void)state;
+  const char base[] = TESTS_DIR "/data/tiny-hf";
+  free(train("named", base, STEPS LORA "added_tokens_overrides: {0: '<|call|>'}\npeft_trainable_token_indices: [0]\n", ""));
+  Buffer output = {0};
+  int code = run_program(&output, "generate --model %s --adapter %s/named --prompt 'Once<|call|>' --max-tokens 2", base, test_folder);
+  if (code != 0 || !strstr(output.data, "2 prompt tokens")) fail_msg("exit code %d: %s", code, output.data);
+  output.length = 0;
+  assert_int_equal(run_program(&output, "tokenize --model %s/named/merged.gguf --text 'Once<|call|>'", test_folder), 0);
+  if (!strstr(output.data, "472 0")) fail_msg("not one token: %s", output.data);
+  buffer_release(&output);
+}
+
 static void new_tokens_need_a_folder_and_floats(void **state) {
   (void)state;
   static const char more[] = STEPS LORA "lora_modules_to_save: [embed_tokens, lm_head]\ntokens: ['<|tool|>']\n";
@@ -300,6 +313,7 @@ int main(void) {
       unit_test_in_folder(saved_modules_and_tokens_leave_a_merged_gguf),
       unit_test_in_folder(inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_hold),
       unit_test_in_folder(new_tokens_are_trained_and_go_with_what_is_written),
+      unit_test_in_folder(overridden_tokens_go_with_the_adapter),
       unit_test_in_folder(new_tokens_need_a_folder_and_floats),
       unit_test_in_folder(float_ggufs_are_tuned_in_full_and_quantised_ones_refused),
   };
