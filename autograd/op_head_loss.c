@@ -12,29 +12,23 @@ enum { LOSS_X, LOSS_TARGETS };
 enum { LOSS_NLL, LOSS_DX };
 
 typedef struct HeadAttributes {
-  LinearPart head;
-  const TokenRows *tokens;  // NULL: none, or off
-  float gradient_scale, softcap;
-  int64_t chunk_rows;
+  HeadLoss loss;
+  float gradient_scale;
 } HeadAttributes;
 
 // Scratch: floats from its beginning.
 typedef struct HeadScratch {
-  int64_t scale, low, tokens, zeros, seen, floats;  // logits come first
+  int64_t low, tokens, zeros, seen, floats;  // logits come first
 } HeadScratch;
 
-static const HeadAttributes *attributes_of(const Node *node) { return node->attributes; }
-static bool is_adapted(const HeadAttributes *a) { return a->head.adapter && a->head.adapter->enabled; }
-static bool has_dropout(const HeadAttributes *a) { return is_adapted(a) && a->head.adapter->dropout > 0; }
+static bool is_adapted(const HeadLoss *a) { return a->head.adapter && a->head.adapter->enabled; }
+static bool has_dropout(const HeadLoss *a) { return is_adapted(a) && a->head.adapter->dropout > 0; }
 static Matrix parameter_matrix(const Parameter *parameter) { return matrix_f32(parameter->data, parameter->rows, parameter->columns); }
 static int64_t round_up(int64_t floats) { return (floats + 15) / 16 * 16; }
 
-static HeadScratch head_scratch(const Node *node) {
-  const HeadAttributes *a = node->attributes;
-  const Tensor *x = node->inputs[LOSS_X];
+static HeadScratch head_scratch(const HeadLoss *a, const Tensor *x) {
   int64_t rank = is_adapted(a) ? a->head.adapter->b.columns : 0, tokens = a->tokens ? a->tokens->rows.rows : 0;
-  HeadScratch s = {.scale = a->chunk_rows * logits_step(a->head.weight->rows)};
-  s.low = s.scale + round_up(a->chunk_rows);
+  HeadScratch s = {.low = a->chunk_rows * logits_step(a->head.weight->rows)};
   s.tokens = s.low + 2 * round_up(a->chunk_rows * rank);  // h and dh
   s.zeros = s.tokens + round_up(a->chunk_rows * tokens);
   s.seen = s.zeros + round_up(tokens);
@@ -55,16 +49,13 @@ static Rows rows_at(const Tensor *tensor, void *data, int64_t row) {
   return rows_from((Rows){data, tensor->columns, tensor->type}, row * tensor->columns);
 }
 
-static Chunk chunk_at(const Node *node, int64_t row) {
-  const HeadAttributes *a = node->attributes;
-  const Tensor *x = node->inputs[LOSS_X], *dx = node->outputs[LOSS_DX];
-  HeadScratch s = head_scratch(node);
-  float *scratch = node->scratch;
+static Chunk chunk_at(const HeadLoss *a, const Tensor *x, void *dx, float *scratch, int64_t row) {
+  HeadScratch s = head_scratch(a, x);
   int64_t step = logits_step(a->head.weight->rows), rank = is_adapted(a) ? a->head.adapter->b.columns : 0;
   Chunk c = {.row = row, .rows = x->rows - row < a->chunk_rows ? x->rows - row : a->chunk_rows, .logits = scratch};
   c.x = rows_at(x, x->data, row);
   c.seen = has_dropout(a) ? rows_at(x, scratch + s.seen, row) : c.x;
-  c.dx = dx ? rows_at(dx, dx->data, row) : (Rows){0};
+  c.dx = dx ? rows_at(x, dx, row) : (Rows){0};
   c.z = x->type == FLOAT_32 ? rows_f32(scratch, step) : (Rows){scratch, 2 * step, x->type};
   c.h = (Rows){scratch + s.low, rank, x->type};
   c.dh = (Rows){scratch + s.low + round_up(a->chunk_rows * rank), rank, x->type};
@@ -84,7 +75,7 @@ static void move_columns(Rows whole, Rows packed, const float *zeros, bool to_wh
   }
 }
 
-static void chunk_logits(const Chunk *c, const HeadAttributes *a, Tape *tape) {
+static void chunk_logits(const Chunk *c, const HeadLoss *a, Tape *tape) {
   Backend *backend = tape->backend;
   const LowRank *adapter = a->head.adapter;
   Projection logits = {.w = a->head.weight, .alpha = 1, .y = rows_f32(c->logits, logits_step(a->head.weight->rows)), .bias = a->head.bias};
@@ -103,18 +94,17 @@ static void chunk_logits(const Chunk *c, const HeadAttributes *a, Tape *tape) {
 }
 
 // Takes the tokens' columns out of z; their part of dx follows when dx is set.
-static void tokens_backward(const Chunk *c, const HeadAttributes *a, const float *zeros, Tape *tape) {
+static void tokens_backward(const Chunk *c, const HeadLoss *a, const float *zeros, Tape *tape) {
   const Kernels *kernels = tape->backend->kernels;
   move_columns(c->z, c->tokens, zeros, false, a->tokens, c->rows, tape->backend);
   WeightGradient own = {.dw = a->tokens->rows.gradient, .dy = c->tokens, .rows = a->tokens->rows.rows, .alpha = 1};
   kernels->weight_backward(&own, 1, c->x, a->tokens->rows.columns, c->rows, tape->backend);
 }
 
-static void chunk_backward(const Chunk *c, const HeadAttributes *a, const Node *node, Tape *tape) {
+static void chunk_backward(const Chunk *c, const HeadLoss *a, const float *zeros, Tape *tape) {
   Backend *backend = tape->backend;
   const Kernels *kernels = backend->kernels;
   const LowRank *adapter = a->head.adapter;
-  const float *zeros = (const float *)node->scratch + head_scratch(node).zeros;
   if (a->tokens) tokens_backward(c, a, zeros, tape);
   int64_t vocabulary = a->head.weight->rows, columns = a->head.weight->columns;
   if (a->head.weight_gradient) {
@@ -143,25 +133,34 @@ static void chunk_backward(const Chunk *c, const HeadAttributes *a, const Node *
   kernels->linear_backward(c->dx, &own, 1, c->rows, true, backend);
 }
 
+int64_t head_loss_floats(const HeadLoss *loss, const Tensor *x) { return head_scratch(loss, x).floats; }
+
+void head_loss_run(const HeadLoss *loss, float *nll, void *dx, const Tensor *x, const int32_t *targets, const float *scales, float *scratch,
+                   Tape *tape) {
+  const Kernels *kernels = tape->backend->kernels;
+  HeadScratch places = head_scratch(loss, x);
+  int64_t vocabulary = loss->head.weight->rows;
+  if (loss->tokens) kernels->fill(scratch + places.zeros, 0, loss->tokens->rows.rows, tape->backend);
+  if (has_dropout(loss)) adapter_dropout(scratch + places.seen, x->data, loss->head.adapter, x, false, tape);
+  for (int64_t row = 0; row < x->rows; row += loss->chunk_rows) {
+    Chunk c = chunk_at(loss, x, dx, scratch, row);
+    chunk_logits(&c, loss, tape);
+    kernels->cross_entropy(nll + row, c.logits, logits_step(vocabulary), targets + row, scales ? scales + row : NULL, x->type, c.rows,
+                           vocabulary, loss->softcap, tape->backend);
+    if (scales) chunk_backward(&c, loss, scratch + places.zeros, tape);
+  }
+  if (scales && dx && has_dropout(loss)) adapter_dropout(dx, scratch + places.seen, loss->head.adapter, x, true, tape);
+}
+
+// The scales come behind the loss's own scratch.
 static void head_forward(Node *node, Tape *tape) {
   const HeadAttributes *a = node->attributes;
-  const Kernels *kernels = tape->backend->kernels;
   const Tensor *x = node->inputs[LOSS_X], *dx = node->outputs[LOSS_DX];
-  const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
+  float *scratch = node->scratch, *scales = scratch + head_loss_floats(&a->loss, x);
   bool trains = tape->mode == TAPE_TRAIN;
-  HeadScratch places = head_scratch(node);
-  float *nll = node->outputs[LOSS_NLL]->data, *scratch = node->scratch, *scale = scratch + places.scale;
-  kernels->fill(scale, a->gradient_scale, a->chunk_rows, tape->backend);
-  if (a->tokens) kernels->fill(scratch + places.zeros, 0, a->tokens->rows.rows, tape->backend);
-  if (has_dropout(a)) adapter_dropout(scratch + places.seen, x->data, a->head.adapter, x, false, tape);
-  for (int64_t row = 0; row < x->rows; row += a->chunk_rows) {
-    Chunk c = chunk_at(node, row);
-    chunk_logits(&c, a, tape);
-    kernels->cross_entropy(nll + row, c.logits, logits_step(a->head.weight->rows), targets + row, trains ? scale : NULL, x->type, c.rows,
-                           a->head.weight->rows, a->softcap, tape->backend);
-    if (trains) chunk_backward(&c, a, node, tape);
-  }
-  if (trains && dx && has_dropout(a)) adapter_dropout(dx->data, scratch + places.seen, a->head.adapter, x, true, tape);
+  if (trains) tape->backend->kernels->fill(scales, a->gradient_scale, x->rows, tape->backend);
+  head_loss_run(&a->loss, node->outputs[LOSS_NLL]->data, dx ? dx->data : NULL, x, node->inputs[LOSS_TARGETS]->data, trains ? scales : NULL,
+                scratch, tape);
 }
 
 // All of it is done by the forward pass.
@@ -171,12 +170,16 @@ static void head_backward(Node *node, Tape *tape) {
   assert(!node->accumulate[LOSS_X]);
 }
 
-static int64_t head_floats(const Node *node, bool backward) { return backward ? 0 : head_scratch(node).floats; }
+static int64_t head_floats(const Node *node, bool backward) {
+  const HeadAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LOSS_X];
+  return backward ? 0 : head_loss_floats(&a->loss, x) + x->rows;
+}
 
 static double head_flop(const Node *node, bool backward) {
-  const HeadAttributes *a = node->attributes;
-  double product = 2 * (double)node->inputs[LOSS_X]->rows * (double)a->head.weight->rows * (double)a->head.weight->columns;
-  return backward ? 0 : product * (1 + (node->outputs[LOSS_DX] != NULL) + (a->head.weight_gradient != NULL));
+  const LinearPart *head = &((const HeadAttributes *)node->attributes)->loss.head;
+  double product = 2 * (double)node->inputs[LOSS_X]->rows * (double)head->weight->rows * (double)head->weight->columns;
+  return backward ? 0 : product * (1 + (node->outputs[LOSS_DX] != NULL) + (head->weight_gradient != NULL));
 }
 
 static const Op head_op = {.name = "cross_entropy + head",
@@ -189,15 +192,15 @@ static const Op head_op = {.name = "cross_entropy + head",
 
 Tensor *op_head_cross_entropy(Tape *tape, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets, float gradient_scale,
                               float softcap) {
-  HeadAttributes *a = arena_new(&tape->arena, 1, sizeof *a);
-  *a = (HeadAttributes){
-      .head = head, .tokens = tokens && tokens->enabled ? tokens : NULL, .gradient_scale = gradient_scale, .softcap = softcap};
-  bool is_frozen = !is_adapted(a) && !a->tokens && (!head.weight_gradient || tape->mode != TAPE_TRAIN);
+  HeadLoss loss = {.head = head, .tokens = tokens && tokens->enabled ? tokens : NULL, .softcap = softcap};
+  bool is_frozen = !is_adapted(&loss) && !loss.tokens && (!head.weight_gradient || tape->mode != TAPE_TRAIN);
   if (is_frozen) return op_cross_entropy(tape, x, head.weight, targets, gradient_scale, softcap);
   // As many rows as take the memory that a frozen head's loss has.
   int64_t rows = x->rows < tape->loss_rows ? x->rows : tape->loss_rows;
-  a->chunk_rows = linear_cross_entropy_floats(rows, head.weight->rows, x->columns) / logits_step(head.weight->rows);
-  if (a->chunk_rows > x->rows) a->chunk_rows = x->rows;
+  loss.chunk_rows = linear_cross_entropy_floats(rows, head.weight->rows, x->columns) / logits_step(head.weight->rows);
+  if (loss.chunk_rows > x->rows) loss.chunk_rows = x->rows;
+  HeadAttributes *a = arena_new(&tape->arena, 1, sizeof *a);
+  *a = (HeadAttributes){loss, gradient_scale};
   Node *node = tape_node(tape, &head_op, a);
   node->inputs[LOSS_X] = x;
   node->inputs[LOSS_TARGETS] = targets;

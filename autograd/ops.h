@@ -122,6 +122,19 @@ Tensor *op_softcap(Tape *tape, Tensor *x, float cap);
 // logits are softcap * tanh(x head^T / softcap).
 Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targets, float gradient_scale, float softcap);
 
+// For ops over a head of which something is trained: its loss, in chunks of rows whose logits are at hand for all gradients.
+typedef struct HeadLoss {
+  LinearPart head;
+  const TokenRows *tokens;  // NULL: none
+  float softcap;
+  int64_t chunk_rows;  // at once
+} HeadLoss;
+int64_t head_loss_floats(const HeadLoss *loss, const Tensor *x);  // of scratch
+// Sets nll[n]. With scales[n], the device's, the gradient of sum(scales nll) is added to whatever of the head is trained, and dx, of x's
+// shape and type, is set (NULL: not wanted). scales NULL: no gradients.
+void head_loss_run(const HeadLoss *loss, float *nll, void *dx, const Tensor *x, const int32_t *targets, const float *scales, float *scratch,
+                   Tape *tape);
+
 // The same with a head of which something is trained: its weight, an adapter, rows of tokens (NULL: none). By logits in float32, fewer rows
 // at once; its gradients are added to in the forward pass, where the logits are at hand.
 Tensor *op_head_cross_entropy(Tape *tape, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets, float gradient_scale,
