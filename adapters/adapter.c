@@ -171,7 +171,7 @@ Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settin
     TRY_DONE(add_targets(adapter, settings));
   }
   TRY_DONE(adapter_allocate(adapter, true));
-  initialise(adapter, settings->seed);
+  if (adapter->count) initialise(adapter, settings->seed);
   status = trained_begin_at_base(adapter);
 done:
   if (status == STATUS_OK) return status;
