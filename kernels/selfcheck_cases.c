@@ -564,7 +564,7 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(adamw_8bit, false),
     KERNEL(sum_of_squares, false),
     KERNEL(column_sums, true),
-    KERNEL(norm_weight_backward, true),
     KERNEL(embedding_backward, false),
+    KERNEL(norm_weight_backward, true),
     {NULL, NULL, false},
 };
