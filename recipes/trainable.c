@@ -120,7 +120,6 @@ static const char *find_instead(const char *key) {
   static const char *const table[][2] = {
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
-      {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
       {"model_config", "write it into the base_model's own config.json"},
   };
   for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)

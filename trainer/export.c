@@ -103,7 +103,11 @@ Status run_write_trained(const Run *run, const char *folder) {
   const Recipe *recipe = run->recipe;
   TRY(run->adapter->is_full ? write_model(run, folder) : adapter_save_peft(run->adapter, folder, recipe_model_name(recipe)));
   if (!run->has_new_tokens) return STATUS_OK;
-  return tokenizer_copy_folder(folder, dataset_tokenizer_path(recipe), (const char *const *)recipe->tokens.items, recipe->tokens.count);
+  Arena arena = {0};
+  TokenChanges changes = dataset_token_changes(&arena, recipe);
+  Status status = tokenizer_copy_folder(folder, dataset_tokenizer_path(recipe), &changes);
+  arena_release(&arena);
+  return status;
 }
 
 // Where it cannot hold what was trained, one of an earlier run must not stay. (Of a full model there is none to speak of.)

@@ -322,19 +322,20 @@ static Status precompute_reference(Run *run) {
   return run->eval_every > 0 ? precompute(&run->eval_reference, run, &run->eval_rows, &run->eval_options) : STATUS_OK;
 }
 
-// Whether `tokens` names some that the base's vocabulary has not.
+// Whether the recipe changes the base's vocabulary: by `tokens` that it has not, or by other texts for some of its own.
 static Status find_new_tokens(Run *run) {
   const StringList *tokens = &run->recipe->tokens;
   const char *path = dataset_tokenizer_path(run->recipe);
   Tokenizer *base;
   TRY(tokenizer_open(&base, path));
+  run->has_new_tokens = run->recipe->added_tokens_overrides.count > 0;
   for (int i = 0; i < tokens->count; i++) run->has_new_tokens |= tokenizer_find(base, tokens->items[i]) < 0;
   tokenizer_free(base);
   char *file = path_join(path, "tokenizer.json");
   bool is_there = file_exists(file);
   free(file);
   if (!run->has_new_tokens || is_there) return STATUS_OK;
-  return recipe_fail(run->recipe, STATUS_USAGE, "tokens",
+  return recipe_fail(run->recipe, STATUS_USAGE, tokens->count ? "tokens" : "added_tokens_overrides",
                      "%s has no tokenizer.json, into which new tokens would be written; name a base_model that is a Hugging Face folder",
                      path);
 }
@@ -344,7 +345,7 @@ static Status find_vocabulary(int64_t *rows, Run *run) {
   const Recipe *recipe = run->recipe;
   *rows = 0;
   if (recipe->adapter && recipe->lora_model_dir) TRY(adapter_vocabulary(rows, recipe->lora_model_dir));
-  if (recipe->tokens.count == 0) return STATUS_OK;
+  if (recipe->tokens.count + recipe->added_tokens_overrides.count == 0) return STATUS_OK;
   TRY(find_new_tokens(run));
   TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   if (run->has_new_tokens && tokenizer_size(run->tokenizer) > *rows) *rows = tokenizer_size(run->tokenizer);

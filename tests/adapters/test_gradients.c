@@ -77,10 +77,9 @@ static void adapter_off_or_at_zero_gives_the_base_bit_for_bit(void **state) {
   backend_free(f.backend);
 }
 
-static void recomputation_and_threads_do_not_change_bits_and_recomputation_saves_memory(void **state) {
-  (void)state;
+static void check_bits(Kind kind) {
   Fixture f;
-  open_fixture(&f, 1, 0.1);
+  open_kind(&f, kind, 1, 0.1);
   size_t size = (size_t)f.adapter->size * sizeof(float);
   int64_t plain_bytes, bytes;
   double loss = run(&f, true, 0, &plain_bytes);
@@ -96,12 +95,17 @@ static void recomputation_and_threads_do_not_change_bits_and_recomputation_saves
   assert_true(bytes < plain_bytes);
   close_fixture(&f);
   for (int threads = 2; threads <= 3; threads++) {
-    open_fixture(&f, threads, 0.1);
+    open_kind(&f, kind, threads, 0.1);
     assert_true(run(&f, true, 1, NULL) == loss);
     assert_memory_equal(plain, f.adapter->gradient, size);
     close_fixture(&f);
   }
   free(plain);
+}
+
+static void recomputation_and_threads_do_not_change_bits_and_recomputation_saves_memory(void **state) {
+  (void)state;
+  for (Kind kind = KIND_LORA; kind <= KIND_TOKENS; kind++) check_bits(kind);
 }
 
 static void an_adapter_that_is_not_trained_drops_nothing(void **state) {

@@ -133,7 +133,7 @@ static void eight_bits_are_q8_0_of_floats_and_blocks_of_a_file_stay(void **state
     free(row);
     free(blocks);
   }
-  assert_int_equal(eight->embedding.type, plain->embedding.type);
+  assert_int_equal(eight->embedding.weight.type, plain->embedding.weight.type);
   // What is counted: the copies as the process's own, the floats no more.
   assert_int_equal(eight->nf4_bytes, all);
   assert_int_equal(model_mapped_bytes(eight), model_mapped_bytes(plain) - 2 * all * 32 / 34);
