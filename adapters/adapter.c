@@ -1,14 +1,13 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "adapters/adapter.h"
 
 #include <math.h>
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "adapters/parts.h"
+#include "adapters/pattern.h"
+#include "adapters/start.h"
 #include "adapters/trained.h"
-#include "core/rng.h"
 #include "core/text.h"
 
 static bool matches_list(const char *name, const AdapterSettings *settings) {
@@ -19,24 +18,6 @@ static bool matches_list(const char *name, const AdapterSettings *settings) {
     if (length > tail && name[length - tail - 1] == '.' && text_ends_with(name, target)) return true;
   }
   return false;
-}
-
-static Status compile_regex(pcre2_code **code, const char *pattern) {
-  int error;
-  PCRE2_SIZE offset;
-  *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF, &error, &offset, NULL);
-  if (*code) return STATUS_OK;
-  PCRE2_UCHAR message[256];
-  pcre2_get_error_message(error, message, sizeof message);
-  return status_fail(STATUS_USAGE, "lora_target_modules: '%s' is no regular expression: %s at character %zu", pattern, (char *)message,
-                     offset + 1);
-}
-
-static bool matches_regex(const char *name, const pcre2_code *code) {
-  pcre2_match_data *match = pcre2_match_data_create_from_pattern(code, NULL);
-  int found = pcre2_match(code, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL);
-  pcre2_match_data_free(match);
-  return found >= 0;
 }
 
 static Status nothing_matches(const Model *model) {
@@ -95,6 +76,9 @@ void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double sca
   adapter->linears[adapter->count++] = linear;
   adapter_add_tensor(adapter, linear->name, is_embedding ? TENSOR_EMBEDDING_A : TENSOR_LORA_A, &pair->a);
   adapter_add_tensor(adapter, linear->name, is_embedding ? TENSOR_EMBEDDING_B : TENSOR_LORA_B, &pair->b);
+  if (!adapter->dora) return;
+  pair->magnitude = (Parameter){.rows = linear->weight.rows, .columns = 1};
+  adapter_add_tensor(adapter, linear->name, TENSOR_MAGNITUDE, &pair->magnitude);
 }
 
 Status adapter_allocate(Adapter *adapter, bool trainable) {
@@ -116,63 +100,130 @@ Status adapter_allocate(Adapter *adapter, bool trainable) {
 
 double adapter_scale(double alpha, int64_t rank, bool rslora) { return rslora ? alpha / sqrt((double)rank) : alpha / (double)rank; }
 
-static void initialise(Adapter *adapter, uint64_t seed) {
-  Backend *backend = adapter->model->backend;
-  float *values = memory_new((size_t)adapter->size, sizeof *values);  // B stays zero; of the embedding A does
-  for (int i = 0; i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    Rng rng = rng_new(seed, RNG_STREAM_ADAPTER_INIT | (uint64_t)(i + 1) << 8);
-    if (adapter->linears[i] == &adapter->model->embedding) {
-      float *b = values + (pair->b.data - adapter->data);
-      for (int64_t j = 0; j < pair->b.rows * pair->b.columns; j++) b[j] = (float)rng_normal(&rng);
-      continue;
-    }
-    double bound = 1 / sqrt((double)pair->a.columns);
-    float *a = values + (pair->a.data - adapter->data);
-    for (int64_t j = 0; j < pair->a.rows * pair->a.columns; j++) a[j] = (float)((2 * rng_uniform(&rng) - 1) * bound);
-  }
-  backend->upload(adapter->data, values, adapter->size * (int64_t)sizeof(float), backend);
-  free(values);
+static bool is_of_layer(const Linear *linear, const Model *model) { return linear != &model->embedding && linear != &model->head; }
+
+// A layer that is trained in full has no adapter beside it. Choices of layers choose among layers: they leave embedding and head alone.
+static Status is_target(bool *out, const Linear *linear, const Model *model, const AdapterSettings *settings) {
+  *out = false;
+  if (trained_is_saved(linear->name, settings->modules_to_save, settings->modules_to_save_count)) return STATUS_OK;
+  *out = (settings->all_linear && is_of_layer(linear, model)) || matches_list(linear->name, settings);
+  if (!*out && settings->target_regex) TRY(pattern_matches(out, settings->target_regex, linear->name, "lora_target_modules"));
+  bool is_chosen = true;
+  if (*out && is_of_layer(linear, model)) TRY(pattern_layer(&is_chosen, &settings->layers, linear->name));
+  *out &= is_chosen;
+  return STATUS_OK;
 }
 
-// A layer that is trained in full has no adapter beside it.
-static bool is_target(const Linear *linear, const Model *model, const AdapterSettings *settings, const pcre2_code *regex) {
-  if (trained_is_saved(linear->name, settings->modules_to_save, settings->modules_to_save_count)) return false;
-  bool is_of_layers = linear != &model->embedding && linear != &model->head;
-  return (settings->all_linear && is_of_layers) || matches_list(linear->name, settings) || (regex && matches_regex(linear->name, regex));
+static Status check_layers(const Model *model, const LayerChoice *layers) {
+  for (int i = 0; i < layers->count; i++)
+    if (layers->layers[i] < 0 || layers->layers[i] >= model->config.layers)
+      return status_fail(STATUS_USAGE, "peft_layers_to_transform: there is no layer %lld; %s has layers 0 to %lld",
+                         (long long)layers->layers[i], model->path, (long long)model->config.layers - 1);
+  return STATUS_OK;
+}
+
+// Every pattern must name something that is adapted, as targets must.
+static Status check_patterns(const Adapter *adapter, const PatternValue *patterns, int count, const char *key) {
+  for (int i = 0; i < count; i++) {
+    double found = 0;
+    PatternValue one = {patterns[i].pattern, 1};
+    for (int j = 0; j < adapter->count && found == 0; j++) TRY(pattern_value(&found, &one, 1, 0, adapter->linears[j]->name, key));
+    if (found == 0)
+      return status_fail(STATUS_USAGE, "%s: '%s' names no module that is adapted; such a name is %s", key, patterns[i].pattern,
+                         adapter->linears[0]->name);
+  }
+  return STATUS_OK;
+}
+
+static Status check_ranks(const AdapterSettings *settings) {
+  for (int i = 0; i < settings->rank_pattern_count; i++) {
+    double rank = settings->rank_patterns[i].value;
+    if (!(rank >= 1 && rank <= 65536 && rank == floor(rank)))
+      return status_fail(STATUS_USAGE, "lora_rank_pattern: '%s': a rank is a whole number from 1 to 65536, not %g",
+                         settings->rank_patterns[i].pattern, rank);
+  }
+  return STATUS_OK;
+}
+
+// DoRA and starts that look at weights have no form for these two here.
+static Status check_vocabulary(const Linear *linear, const AdapterSettings *settings) {
+  if (settings->dora)
+    return status_fail(STATUS_USAGE,
+                       "peft_use_dora: %s can have no magnitudes in this version; leave it out of lora_target_modules, or train it in "
+                       "full by lora_modules_to_save",
+                       linear->name);
+  if (settings->start >= START_PISSA)
+    return status_fail(STATUS_USAGE,
+                       "peft_init_lora_weights: the adapter of %s cannot begin by its weights in this version; leave it out of "
+                       "lora_target_modules, or use peft_init_lora_weights: true",
+                       linear->name);
+  return STATUS_OK;
+}
+
+static Status add_target(Adapter *adapter, Linear *linear, const AdapterSettings *settings) {
+  bool is_it;
+  double rank, alpha;
+  TRY(is_target(&is_it, linear, adapter->model, settings));
+  if (!is_it) return STATUS_OK;
+  if (!is_of_layer(linear, adapter->model)) TRY(check_vocabulary(linear, settings));
+  TRY(pattern_value(&rank, settings->rank_patterns, settings->rank_pattern_count, (double)settings->rank, linear->name,
+                    "lora_rank_pattern"));
+  TRY(pattern_value(&alpha, settings->alpha_patterns, settings->alpha_pattern_count, settings->alpha, linear->name, "lora_alpha_pattern"));
+  adapter_add_pair(adapter, linear, (int64_t)rank, adapter_scale(alpha, (int64_t)rank, settings->rslora));
+  return STATUS_OK;
 }
 
 static Status add_targets(Adapter *adapter, const AdapterSettings *settings) {
   Model *model = adapter->model;
-  pcre2_code *regex = NULL;
   TRY(check_targets(model, settings));
-  if (settings->target_regex) TRY(compile_regex(&regex, settings->target_regex));
-  double scale = adapter_scale(settings->alpha, settings->rank, settings->rslora);
-  for (int i = 0; i < model->linear_count; i++)
-    if (is_target(model->linears[i], model, settings, regex)) adapter_add_pair(adapter, model->linears[i], settings->rank, scale);
-  if (is_target(&model->embedding, model, settings, regex)) adapter_add_pair(adapter, &model->embedding, settings->rank, scale);
-  if (is_target(&model->head, model, settings, regex)) adapter_add_pair(adapter, &model->head, settings->rank, scale);
-  pcre2_code_free(regex);
+  TRY(check_layers(model, &settings->layers));
+  TRY(check_ranks(settings));
+  for (int i = 0; i < model->linear_count; i++) TRY(add_target(adapter, model->linears[i], settings));
+  TRY(add_target(adapter, &model->embedding, settings));
+  TRY(add_target(adapter, &model->head, settings));
   if (adapter->count == 0) return nothing_matches(model);
+  TRY(check_patterns(adapter, settings->rank_patterns, settings->rank_pattern_count, "lora_rank_pattern"));
+  TRY(check_patterns(adapter, settings->alpha_patterns, settings->alpha_pattern_count, "lora_alpha_pattern"));
   TRY(trained_add_modules(adapter, settings->modules_to_save, settings->modules_to_save_count));
   return settings->token_count ? trained_add_tokens(adapter, settings->tokens, settings->token_count) : STATUS_OK;
+}
+
+PatternValue *patterns_copy(Arena *arena, const PatternValue *patterns, int count) {
+  PatternValue *copy = arena_new(arena, (size_t)count, sizeof *copy);
+  for (int i = 0; i < count; i++) copy[i] = (PatternValue){arena_copy_string(arena, patterns[i].pattern), patterns[i].value};
+  return copy;
+}
+
+LayerChoice layers_copy(Arena *arena, const LayerChoice *choice) {
+  int64_t *layers = arena_new(arena, (size_t)choice->count, sizeof *layers);
+  const char **patterns = arena_new(arena, (size_t)choice->pattern_count, sizeof *patterns);
+  for (int i = 0; i < choice->count; i++) layers[i] = choice->layers[i];
+  for (int i = 0; i < choice->pattern_count; i++) patterns[i] = arena_copy_string(arena, choice->patterns[i]);
+  return (LayerChoice){layers, choice->count, patterns, choice->pattern_count};
+}
+
+static void record(Adapter *adapter, const AdapterSettings *settings) {
+  adapter->rank = settings->rank;
+  adapter->alpha = settings->alpha;
+  adapter->dropout = settings->dropout;
+  adapter->rslora = settings->rslora;
+  adapter->dora = settings->dora;
+  adapter->rank_patterns = patterns_copy(&adapter->arena, settings->rank_patterns, settings->rank_pattern_count);
+  adapter->alpha_patterns = patterns_copy(&adapter->arena, settings->alpha_patterns, settings->alpha_pattern_count);
+  adapter->rank_pattern_count = settings->rank_pattern_count;
+  adapter->alpha_pattern_count = settings->alpha_pattern_count;
+  adapter->layers = layers_copy(&adapter->arena, &settings->layers);
 }
 
 Status adapter_create(Adapter **out, Model *model, const AdapterSettings *settings) {
   Adapter *adapter = *out = adapter_new(model);
   Status status = STATUS_OK;
-  if (settings->trains_all) {
-    TRY_DONE(trained_add_all(adapter));
-  } else {
-    adapter->rank = settings->rank;
-    adapter->alpha = settings->alpha;
-    adapter->dropout = settings->dropout;
-    adapter->rslora = settings->rslora;
-    TRY_DONE(add_targets(adapter, settings));
-  }
+  if (!settings->trains_all) record(adapter, settings);
+  TRY_DONE(settings->trains_all ? trained_add_all(adapter) : add_targets(adapter, settings));
   TRY_DONE(adapter_allocate(adapter, true));
-  initialise(adapter, settings->seed);
-  status = trained_begin_at_base(adapter);
+  if (adapter->count) TRY_DONE(adapter_start(adapter, settings));
+  TRY_DONE(trained_begin_at_base(adapter));
+  if (adapter->dora) TRY_DONE(adapter_open_magnitudes(adapter, true, false));
 done:
   if (status == STATUS_OK) return status;
   adapter_close(adapter);
@@ -184,16 +235,22 @@ void adapter_close(Adapter *adapter) {
   if (!adapter) return;
   Backend *backend = adapter->model->backend;
   for (int i = 0; i < adapter->count; i++) adapter->linears[i]->adapter = NULL;
+  adapter_return_bases(adapter);
   trained_remove(adapter);
   if (adapter->data) backend->release(adapter->data, backend);
   if (adapter->gradient) backend->release(adapter->gradient, backend);
+  if (adapter->norms) backend->release(adapter->norms, backend);
   arena_release(&adapter->arena);
   free(adapter->tensors);
   free(adapter);
 }
 
 void adapter_set_enabled(Adapter *adapter, bool enabled) {
-  for (int i = 0; i < adapter->count; i++) adapter->pairs[i].enabled = enabled;
+  for (int i = 0; i < adapter->count; i++) {
+    adapter->pairs[i].enabled = enabled;
+    const AdapterResidual *residual = adapter->residuals ? &adapter->residuals[i] : NULL;
+    if (residual) adapter->linears[i]->weight = enabled ? residual->own : residual->base;
+  }
   trained_enable(adapter, enabled);
 }
 

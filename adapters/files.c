@@ -33,6 +33,7 @@ static void stack_pairs(LowRank *pair, const Linear *linear, const AdapterSource
   }
   backend->upload(pair->a.data, a, rank * in * (int64_t)sizeof *a, backend);
   backend->upload(pair->b.data, b, rank * out * (int64_t)sizeof *b, backend);
+  if (pair->magnitude.data) backend->upload(pair->magnitude.data, find_pair(sources, linear)->magnitude, out * (int64_t)sizeof *b, backend);
   free(a);
   free(b);
 }
@@ -66,7 +67,7 @@ static Status fill(Adapter *adapter, const AdapterSource *sources, const double 
   TRY(trained_begin_at_base(adapter));
   for (int i = 0; i < adapter->count; i++) stack_pairs(&adapter->pairs[i], adapter->linears[i], sources, scales, count, adapter->model);
   if (count == 1) peft_put_trained(adapter, &sources[0]);
-  return STATUS_OK;
+  return adapter->dora ? adapter_open_magnitudes(adapter, false, !trainable) : STATUS_OK;
 }
 
 static Status adapter_build(Adapter **out, Model *model, const AdapterSource *sources, const double *scales, int count,
@@ -77,17 +78,36 @@ static Status adapter_build(Adapter **out, Model *model, const AdapterSource *so
     adapter->alpha = sources[0].alpha;
     adapter->dropout = sources[0].dropout;
     adapter->rslora = sources[0].rslora;
+    adapter->dora = sources[0].dora;
+    adapter->rank_patterns = patterns_copy(&adapter->arena, sources[0].rank_patterns, sources[0].rank_pattern_count);
+    adapter->alpha_patterns = patterns_copy(&adapter->arena, sources[0].alpha_patterns, sources[0].alpha_pattern_count);
+    adapter->rank_pattern_count = sources[0].rank_pattern_count;
+    adapter->alpha_pattern_count = sources[0].alpha_pattern_count;
+    adapter->layers = layers_copy(&adapter->arena, &sources[0].layers);
   }
   for (int i = 0; i < model->linear_count; i++) add_pairs(adapter, model->linears[i], sources, scales, count);
   add_pairs(adapter, &model->embedding, sources, scales, count);
   add_pairs(adapter, &model->head, sources, scales, count);
   Status status = add_trained(adapter, sources, scales, count, paths);
   if (status == STATUS_OK) status = fill(adapter, sources, scales, count, trainable);
+  if (!trainable) adapter_set_dropout(adapter, 0);  // files record the training's
   if (status != STATUS_OK) {
     adapter_close(adapter);
     *out = NULL;
   }
   return status;
+}
+
+// DoRA divides by the norm of the weight and all that is added to it: neither sums nor shares of such adapters mean anything.
+static Status check_sum(const AdapterSource *sources, const char *const *paths, const double *scales, int count) {
+  for (int i = 0; i < count; i++) {
+    if (!sources[i].dora) continue;
+    if (count > 1)
+      return status_fail(STATUS_USAGE, "%s: a DoRA adapter cannot be added to others; give it alone, or merge it first", paths[i]);
+    if (scales && scales[i] != 1)
+      return status_fail(STATUS_USAGE, "%s: a DoRA adapter has no share of its effect; leave the scale out", paths[i]);
+  }
+  return STATUS_OK;
 }
 
 Status adapter_open(Adapter **out, Model *model, const char *const *paths, const double *scales, int path_count, bool trainable) {
@@ -99,6 +119,7 @@ Status adapter_open(Adapter **out, Model *model, const char *const *paths, const
     if (status == STATUS_OK && sources[i].count + sources[i].trained_count + sources[i].token_count == 0)
       status = status_fail(STATUS_BAD_INPUT, "%s: holds no adapter for any linear layer of %s", paths[i], model->path);
   }
+  if (status == STATUS_OK) status = check_sum(sources, paths, scales, path_count);
   if (status == STATUS_OK) status = adapter_build(out, model, sources, scales, path_count, paths, trainable);
   for (int i = 0; i < path_count; i++) {
     arena_release(&sources[i].arena);

@@ -75,10 +75,11 @@ Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *
   return status;
 }
 
-// Stacked adapters have no alpha of their own; a reader takes a missing or zero one for no effect at all.
+// One for the whole file, so that the first pair's scale is alpha / rank as it is; what others differ by goes into their B. A reader
+// takes a missing or zero one for no effect at all.
 static double file_alpha(const Adapter *adapter) {
-  if (adapter->alpha == 0) return 1;
-  return adapter->rslora ? adapter->alpha * sqrt((double)adapter->rank) : adapter->alpha;
+  double alpha = (double)adapter->pairs[0].scale * (double)adapter_file_rank(adapter, 0);
+  return alpha != 0 ? alpha : 1;
 }
 
 static void declare(GgufWriter *writer, const Adapter *adapter) {
@@ -89,53 +90,55 @@ static void declare(GgufWriter *writer, const Adapter *adapter) {
   gguf_put_float32(writer, "adapter.lora.alpha", (float)file_alpha(adapter));
   gguf_put_uint32(writer, "general.file_type", 0);
   for (int i = 0; i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
+    const Linear *linear = adapter->linears[i];
+    bool is_embedding = linear == &model->embedding;
+    int64_t rank = adapter_file_rank(adapter, i), in = linear->weight.columns, out = linear->weight.rows;
     char name[128];
-    snprintf(name, sizeof name, "%s.weight.lora_a", adapter->linears[i]->gguf_name);
-    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){pair->a.columns, pair->a.rows});
-    snprintf(name, sizeof name, "%s.weight.lora_b", adapter->linears[i]->gguf_name);
-    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){pair->b.columns, pair->b.rows});
+    snprintf(name, sizeof name, "%s.weight.lora_a", linear->gguf_name);
+    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){is_embedding ? rank : in, is_embedding ? out : rank});
+    snprintf(name, sizeof name, "%s.weight.lora_b", linear->gguf_name);
+    gguf_declare_tensor(writer, name, BLOCK_F32, 2, (int64_t[]){rank, is_embedding ? in : out});
   }
 }
 
-bool adapter_fits_gguf(const Adapter *adapter) {
-  bool fits = adapter->count > 0 && adapter->trained_count == 0 && adapter->tokens.rows.rows == 0;
-  for (int i = 0; i < adapter->count; i++) fits &= adapter->linears[i] != &adapter->model->head || !adapter->model->config.tied_embeddings;
-  return fits;
+const char *adapter_gguf_obstacle(const Adapter *adapter) {
+  if (adapter->dora) return "it is a DoRA adapter, and the format has no place for magnitudes";
+  if (adapter->count == 0 || adapter->trained_count > 0 || adapter->tokens.rows.rows > 0)
+    return "the format holds LoRA's pairs alone, and there are modules or tokens trained in full";
+  for (int i = 0; i < adapter->count; i++)
+    if (adapter->linears[i] == &adapter->model->head && adapter->model->config.tied_embeddings)
+      return "the format has no name for a head that is the embedding";
+  return NULL;
+}
+
+// A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.
+static Status write_pair(GgufWriter *writer, const Adapter *adapter, int index, double alpha) {
+  const Linear *linear = adapter->linears[index];
+  PairSource pair = adapter_file_pair(adapter, index);
+  int64_t a_count = pair_a_count(&pair, adapter->model), b_count = pair_b_count(&pair, adapter->model);
+  float fold = (float)(pair.scale / (alpha / (double)pair.rank)), *b = memory_new((size_t)b_count, sizeof *b);
+  if (fabsf(fold - 1) > 1e-6f)
+    for (int64_t j = 0; j < b_count; j++) pair.b[j] *= fold;
+  if (linear == &adapter->model->embedding) memcpy(b, pair.b, (size_t)b_count * sizeof *b);
+  else b_rows_to_file(b, pair.b, linear, adapter->model, pair.rank, true);
+  Status status = gguf_write_tensor(writer, pair.a, (size_t)a_count * sizeof *pair.a);
+  if (status == STATUS_OK) status = gguf_write_tensor(writer, b, (size_t)b_count * sizeof *b);
+  free(b);
+  adapter_file_pair_release(&pair);
+  return status;
 }
 
 Status adapter_save_gguf(const Adapter *adapter, const char *path) {
-  if (!adapter_fits_gguf(adapter))
-    return status_fail(
-        STATUS_USAGE,
-        "%s: a GGUF adapter holds LoRA's pairs alone, and this one has more (modules or tokens trained in full, or a head that "
-        "is the embedding); `lora merge` writes it with its base as one GGUF",
-        path);
+  const char *obstacle = adapter_gguf_obstacle(adapter);
+  if (obstacle)
+    return status_fail(STATUS_USAGE, "%s: there is no GGUF adapter of this one: %s; `lora merge` writes it with its base as one GGUF", path,
+                       obstacle);
   double alpha = file_alpha(adapter);
-  Backend *backend = adapter->model->backend;
   GgufWriter writer;
   gguf_writer_new(&writer);
   declare(&writer, adapter);
   Status status = gguf_writer_open(&writer, path);
-  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) {
-    const LowRank *pair = &adapter->pairs[i];
-    int64_t a_count = pair->a.rows * pair->a.columns, b_count = pair->b.rows * pair->b.columns;
-    float *a = memory_new((size_t)a_count, sizeof *a), *b = memory_new((size_t)b_count, sizeof *b),
-          *b_file = memory_new((size_t)b_count, sizeof *b);
-    backend->download(a, pair->a.data, a_count * (int64_t)sizeof *a, backend);
-    backend->download(b, pair->b.data, b_count * (int64_t)sizeof *b, backend);
-    // A reader takes alpha / rank for the scale; what differs from it (patterns, stacked adapters) goes into B.
-    float fold = (float)(pair->scale / (alpha / (double)pair->b.columns));
-    if (fabsf(fold - 1) > 1e-6f)
-      for (int64_t j = 0; j < b_count; j++) b[j] *= fold;
-    if (adapter->linears[i] == &adapter->model->embedding) memcpy(b_file, b, (size_t)b_count * sizeof *b);
-    else b_rows_to_file(b_file, b, adapter->linears[i], adapter->model, pair->b.columns, true);
-    status = gguf_write_tensor(&writer, a, (size_t)a_count * sizeof *a);
-    if (status == STATUS_OK) status = gguf_write_tensor(&writer, b_file, (size_t)b_count * sizeof *b_file);
-    free(a);
-    free(b);
-    free(b_file);
-  }
+  for (int i = 0; status == STATUS_OK && i < adapter->count; i++) status = write_pair(&writer, adapter, i, alpha);
   if (status == STATUS_OK) status = gguf_writer_commit(&writer);
   gguf_writer_abandon(&writer);
   return status;

@@ -1,4 +1,5 @@
-// W' = W + scale * B A, row by row in float32; rows of trained tokens in place of W's own.
+// W' = W + scale * B A, row by row in float32; with DoRA's magnitudes each row is then scaled to the length m_i; rows of trained tokens in
+// place of W's own.
 //   W [rows, columns] in any type that is read, A [rank, columns], B [rows, rank]; of the embedding these are LoRA's B and A, turned over
 #include "adapters/merge.h"
 
@@ -27,6 +28,7 @@ typedef struct MergeTask {
   bool gguf;
   Matrix weight;  // the linear layer's, on the host
   const float *a, *b;  // on the host; NULL without an adapter
+  const float *magnitude;  // [rows] on the host, of DoRA; or NULL
   const float *tokens;  // [tokens, columns] on the host; NULL: none
   const float *importance;
   atomic_bool overflow;
@@ -38,6 +40,13 @@ static const float *token_row(const MergeTask *task, int64_t row) {
   for (int64_t k = 0; task->tokens && k < tokens->rows.rows; k++)
     if (tokens->ids[k] == row) return task->tokens + k * tokens->rows.columns;
   return NULL;
+}
+
+static void set_length(float *values, double length, int64_t columns) {
+  double squares = 0;
+  for (int64_t column = 0; column < columns; column++) squares += (double)values[column] * values[column];
+  double factor = length / fmax(sqrt(squares), (double)MAGNITUDE_SMALLEST);
+  for (int64_t column = 0; column < columns; column++) values[column] = (float)(factor * values[column]);
 }
 
 static void merge_row(MergeTask *task, char *out, float *values, float *delta, int64_t row) {
@@ -60,6 +69,7 @@ static void merge_row(MergeTask *task, char *out, float *values, float *delta, i
       for (int64_t column = 0; column < columns; column++) delta[column] += factor * a[column];
     }
     for (int64_t column = 0; column < columns; column++) values[column] += pair->scale * delta[column];
+    if (task->magnitude) set_length(values, (double)task->magnitude[row], columns);
   }
   if (own) memcpy(values, own, (size_t)columns * sizeof *values);
   if (task->type != BLOCK_F32 && task->type != BLOCK_BF16)
@@ -115,8 +125,10 @@ Status merge_matrix(void *out, BlockType type, const float *importance, const Li
                     .weight = linear->weight,
                     .gguf = gguf,
                     .importance = importance};
-  float *factors[2] = {NULL, NULL}, *tokens = NULL, *trained = NULL;
+  const LowRank *pair = linear->adapter;
+  float *factors[2] = {NULL, NULL}, *tokens = NULL, *trained = NULL, *magnitude = NULL;
   Status status = read_pair(factors, linear, model);
+  if (status == STATUS_OK && pair && pair->magnitude.data) status = read_parameter(&magnitude, &pair->magnitude, model);
   if (status == STATUS_OK && linear->tokens) status = read_parameter(&tokens, &linear->tokens->rows, model);
   if (status == STATUS_OK && linear->base && model->backend->upload_matrix) {  // trained on a device with a memory of its own
     Parameter weight = {.data = (float *)(uintptr_t)linear->weight.data, .rows = linear->weight.rows, .columns = linear->weight.columns};
@@ -125,10 +137,12 @@ Status merge_matrix(void *out, BlockType type, const float *importance, const Li
   }
   task.a = factors[0];
   task.b = factors[1];
+  task.magnitude = magnitude;
   task.tokens = tokens;
   if (status == STATUS_OK) pool_run(model->backend->pool, (linear->weight.rows + MERGE_TASK_ROWS - 1) / MERGE_TASK_ROWS, merge_rows, &task);
   free(factors[0]);
   free(factors[1]);
+  free(magnitude);
   free(tokens);
   free(trained);
   if (atomic_load(&task.overflow))

@@ -11,7 +11,7 @@ typedef struct MergeOptions {
   const Quantization *type;  // NULL: every tensor in the type that the base has it in
   const ImportanceMatrix *importance;  // what errors count by when blocks are quantised; NULL: all columns alike
   const char *chat_template;  // written in place of the base's; NULL: the base's
-  const char *tokenizer;  // the folder of a tokenizer.json with more tokens than the base's; NULL: the base's
+  const char *tokenizer;  // the folder of a tokenizer.json with other tokens than the base's; NULL: the base's
 } MergeOptions;
 
 typedef struct MergeReport {

@@ -8,12 +8,18 @@ Adapter *adapter_new(Model *model);
 void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double scale);
 void adapter_add_tensor(Adapter *adapter, const char *module, TensorRole role, Parameter *parameter);
 Status adapter_allocate(Adapter *adapter, bool trainable);  // after the last tensor: places all of them in the flat buffers
+// For a DoRA adapter whose values are in place: squares of all rows, and the norms. is_new: the magnitudes become these norms.
+// is_fixed: the pairs keep the norms, for they do not change. magnitude.c.
+Status adapter_open_magnitudes(Adapter *adapter, bool is_new, bool is_fixed);
 double adapter_scale(double alpha, int64_t rank, bool rslora);
+PatternValue *patterns_copy(Arena *arena, const PatternValue *patterns, int count);
+LayerChoice layers_copy(Arena *arena, const LayerChoice *choice);
 
 // One pair as a file gives it, on the host; B's rows in the model's own order.
 typedef struct PairSource {
   Linear *linear;
   float *a, *b;  // [rank, in], [out, rank]; of the embedding [vocabulary, rank], [hidden, rank]
+  float *magnitude;  // [out] of DoRA, or NULL
   int64_t rank;
   double scale;
 } PairSource;
@@ -25,6 +31,12 @@ typedef struct TrainedSource {
   float *values;  // [count]
   int64_t count;
 } TrainedSource;
+// Pair `index` as files have it, in memory of its own: of twice the rank where the adapter has changed its base (file_pair.c).
+PairSource adapter_file_pair(const Adapter *adapter, int index);
+void adapter_file_pair_release(PairSource *pair);
+int64_t pair_a_count(const PairSource *pair, const Model *model);
+int64_t pair_b_count(const PairSource *pair, const Model *model);
+int64_t adapter_file_rank(const Adapter *adapter, int index);
 
 typedef struct AdapterSource {
   PairSource *pairs;
@@ -36,9 +48,17 @@ typedef struct AdapterSource {
   int token_count;
   double alpha, dropout;
   int64_t rank;
-  bool rslora;
-  Arena arena;  // holds a and b
+  bool rslora, dora;
+  PatternValue *rank_patterns, *alpha_patterns;
+  int rank_pattern_count, alpha_pattern_count;
+  LayerChoice layers;
+  Arena arena;  // holds all of it
 } AdapterSource;
+
+// Of an adapter_config.json: r, lora_alpha, use_rslora, rank_pattern, alpha_pattern, layers_to_transform, layers_pattern. peft_patterns.c.
+struct json_t;
+Status peft_read_patterns(AdapterSource *source, const struct json_t *config, const char *path);  // the last four
+void peft_write_patterns(struct json_t *config, const Adapter *adapter);
 
 Status peft_read(AdapterSource *source, const Model *model, const char *folder);
 Status gguf_adapter_read(AdapterSource *source, const Model *model, const char *path);

@@ -399,7 +399,7 @@ static Status write_all(MergeReport *report, const Pieces *pieces, const char *f
   TRY(directory_create(folder));
   TRY(config_json_write(folder, pieces->model, pieces->type));
   TRY(write_tokenizer(folder, pieces->model));
-  if (pieces->tokenizer) TRY(tokenizer_copy_folder(folder, pieces->tokenizer, NULL, 0));
+  if (pieces->tokenizer) TRY(tokenizer_copy_folder(folder, pieces->tokenizer, &(TokenChanges){0}));
   if (pieces->chat_template) TRY(write_template(folder, pieces->chat_template));
   TRY(write_tensors(report, pieces, folder));
   return directory_sync(folder);

@@ -259,10 +259,30 @@ static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts,
   if (attributes->rank) node->outputs[LINEAR_H]->needs_gradient = false;  // dh is the node's own business
 }
 
-void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count) { add_node(tape, y, x, parts, count, NULL); }
+static bool has_magnitude(const LinearPart *part) { return is_adapted(part) && part->adapter->magnitude.data; }
+
+static Tensor *scale_by_magnitude(Tape *tape, Tensor *z, const LinearPart *part, Tensor *residual) {
+  Tensor *norms = part->adapter->norms ? NULL : op_low_rank_norms(tape, part->weight, part->adapter);
+  return op_magnitude(tape, z, norms, part->adapter, part->bias, residual);
+}
+
+// What a magnitude scales comes without bias and residual, which are added behind it.
+void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count) {
+  LinearPart plain[LINEAR_PROJECTIONS];
+  for (int i = 0; i < count; i++) {
+    plain[i] = parts[i];
+    if (has_magnitude(&parts[i])) plain[i].bias = NULL;
+  }
+  add_node(tape, y, x, plain, count, NULL);
+  for (int i = 0; i < count; i++)
+    if (has_magnitude(&parts[i])) y[i] = scale_by_magnitude(tape, y[i], &parts[i], NULL);
+}
 
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual) {
   Tensor *y;
-  add_node(tape, &y, x, &part, 1, residual);
-  return y;
+  LinearPart plain = part;
+  bool is_scaled = has_magnitude(&part);
+  if (is_scaled) plain.bias = NULL;
+  add_node(tape, &y, x, &plain, 1, is_scaled ? NULL : residual);
+  return is_scaled ? scale_by_magnitude(tape, y, &part, residual) : y;
 }

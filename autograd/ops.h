@@ -11,10 +11,14 @@ typedef struct Parameter {
   int64_t rows, columns;
 } Parameter;
 
-// A LoRA pair (Hu et al. 2021): y += scale * dropout(x) A^T B^T.
+// A LoRA pair (Hu et al. 2021): y += scale * dropout(x) A^T B^T. With a magnitude m (DoRA, kernels/magnitude.h) all of it is scaled:
+// y = m / ||W + scale B A||_row (W x + scale B A dropout(x)) (+ bias), the norm being a constant to gradients.
 typedef struct LowRank {
   Parameter a;  // [rank, in]
   Parameter b;  // [out, rank]
+  Parameter magnitude;  // [out, 1]; data NULL: none
+  const float *squares;  // [out]: ||w_i||^2 of a pair with a magnitude, on the device
+  const float *norms;  // [out]: of W + scale B A, where the pair does not change any more; NULL: each pass computes them
   float scale;  // alpha / rank, or alpha / sqrt(rank)
   float dropout;  // probability; 0 outside training
   int index;  // its number in the set: the dropout stream
@@ -65,6 +69,11 @@ typedef struct LinearPart {
 void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count);
 // The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
+
+// norms[1, out] of the rows of weight + scale B A (kernels/magnitude.h), without a gradient.
+Tensor *op_low_rank_norms(Tape *tape, const Matrix *weight, const LowRank *adapter);
+// y = z m / norms (+ bias) (+ residual, then y is float32 as it is). norms NULL: the adapter's own. Saves z and norms.
+Tensor *op_magnitude(Tape *tape, Tensor *z, Tensor *norms, const LowRank *adapter, const float *bias, Tensor *residual);
 
 // Rows of x whose heads turn by the same frequencies.
 typedef struct RopeRows {

@@ -143,6 +143,24 @@ static void run_sum_of_squares(void *argument) {
   *s->sum = s->kernels->sum_of_squares(s->a, s->count, s->backend);
 }
 
+enum { NORMS_RANK = 16 };
+static void run_low_rank_norms(void *argument) {  // all elements are products; the device's work is on NORMS_RANK of them for each row
+  const Elements *s = argument;
+  s->kernels->low_rank_norms(s->a, s->b, s->c, s->d, s->e, s->count / NORMS_RANK, NORMS_RANK, 1, s->backend);
+}
+static Magnitude magnitude_of(const Elements *s) { return (Magnitude){.m = s->w, .norms = s->w, .columns = s->columns}; }
+static void run_magnitude_forward(void *argument) {
+  const Elements *s = argument;
+  Magnitude magnitude = magnitude_of(s);
+  s->kernels->magnitude_forward(rows_f32(s->a, s->columns), rows_f32(s->b, s->columns), (Rows){0}, &magnitude, s->rows, s->backend);
+}
+static void run_magnitude_backward(void *argument) {
+  const Elements *s = argument;
+  Magnitude magnitude = magnitude_of(s);
+  Rows dz = rows_f32(s->a, s->columns), dy = rows_f32(s->b, s->columns), z = rows_f32(s->c, s->columns);
+  s->kernels->magnitude_backward(dz, s->d, dy, z, &magnitude, s->rows, s->backend);
+}
+
 static const struct {
   const char *kernel;
   BenchFunction run;
@@ -172,6 +190,9 @@ static const struct {
     {"update", run_update, 5},
     {"update_8bit", run_update_8bit, 3},
     {"sum_of_squares", run_sum_of_squares, 1},
+    {"low_rank_norms", run_low_rank_norms, 2},
+    {"magnitude_forward", run_magnitude_forward, 2},
+    {"magnitude_backward", run_magnitude_backward, 3},
 };
 
 static float *ones(BenchMemory *memory, int64_t count) {

@@ -66,8 +66,9 @@ static Status texts_from_recipe(MergeTexts *out, const char *model, const char *
   Status status = recipe_load(&recipe, path, &base, 1);
   if (status == STATUS_OK) status = recipe_fetch(&recipe, RECIPE_TOKENIZER | RECIPE_DATA);
   if (status == STATUS_OK && dataset_needs_tokenizer(&recipe)) status = dataset_open_tokenizer(&tokenizer, &recipe);
-  if (status == STATUS_OK && recipe.load_in_4bit && directory_exists(model))
-    log_notice("%s: trained over NF4 weights; the adapter is merged into, and compared on, the float weights of %s", path, model);
+  if (status == STATUS_OK && (recipe.load_in_4bit || recipe.load_in_8bit) && directory_exists(model))
+    log_notice("%s: trained over %s weights; the adapter is merged into, and compared on, the float weights of %s", path,
+               recipe.load_in_4bit ? "NF4" : "8-bit", model);
   DatasetOptions options = {.pool = pool, .skip_bad_rows = true};
   if (status == STATUS_OK) status = dataset_prepare(&train, &evaluation, &recipe, tokenizer, &options);
   if (status == STATUS_OK)

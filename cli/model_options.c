@@ -50,7 +50,16 @@ static Status read_template(char **source, char *const *paths, int count) {
   return status;
 }
 
-// Replaces *tokenizer where the adapter's has more tokens than the model's.
+// Whether a token has another text in the adapter's vocabulary, or is there alone.
+static bool is_changed(const Tokenizer *own, const Tokenizer *base) {
+  bool changed = tokenizer_size(own) > tokenizer_size(base);
+  for (int64_t id = 0; id < tokenizer_size(own) && !changed; id++) {
+    const char *text = tokenizer_text(own, (int32_t)id), *before = tokenizer_text(base, (int32_t)id);
+    changed = text && (!before || strcmp(text, before) != 0);
+  }
+  return changed;
+}
+
 static Status find_tokenizer(char **tokenizer, const char *model, const char *path) {
   char *file = path_join(path, "tokenizer.json");
   bool is_there = file_exists(file);
@@ -59,7 +68,7 @@ static Status find_tokenizer(char **tokenizer, const char *model, const char *pa
   Tokenizer *own = NULL, *base = NULL;
   Status status = tokenizer_open(&own, path);
   if (status == STATUS_OK) status = tokenizer_open(&base, model);
-  if (status == STATUS_OK && tokenizer_size(own) > tokenizer_size(base)) *tokenizer = memory_copy_string(path);
+  if (status == STATUS_OK && is_changed(own, base)) *tokenizer = memory_copy_string(path);
   tokenizer_free(own);
   tokenizer_free(base);
   return status;

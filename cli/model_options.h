@@ -13,7 +13,7 @@ Option adapter_option(ArgumentList *adapters);
 // lies beside the first adapter that has one, which it was trained with; else NULL.
 Status adapter_arguments_open(Adapter **out, char **chat_template, Model *model, const ArgumentList *list);
 // What adapters ask of the model before it is opened: *rows, those of its vocabulary (ModelOptions.vocabulary); and *tokenizer, a new
-// string: the folder of the first adapter with a tokenizer.json that has more tokens than `model`'s tokenizer, else NULL.
+// string: the folder of the first adapter with a tokenizer.json that has other tokens than `model`'s, else NULL.
 Status adapter_arguments_vocabulary(int64_t *rows, char **tokenizer, const char *model, const ArgumentList *list);
 // The path without its scale; a new string.
 char *adapter_argument_path(const char *argument, double *scale);

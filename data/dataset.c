@@ -33,9 +33,24 @@ static Status check_tokens(const Tokenizer *tokenizer, const char *key, const St
   return STATUS_OK;
 }
 
+TokenChanges dataset_token_changes(Arena *arena, const Recipe *recipe) {
+  const StringPairs *overrides = &recipe->added_tokens_overrides;
+  int32_t *ids = arena_new(arena, (size_t)overrides->count + 1, sizeof *ids);
+  for (int i = 0; i < overrides->count; i++) ids[i] = (int32_t)strtoll(overrides->keys[i], NULL, 10);
+  return (TokenChanges){.ids = ids,
+                        .texts = (const char *const *)overrides->values,
+                        .override_count = overrides->count,
+                        .added = (const char *const *)recipe->tokens.items,
+                        .added_count = recipe->tokens.count};
+}
+
 // New tokens first: special ones may be among them.
 static Status set_special_tokens(Tokenizer *tokenizer, const Recipe *recipe) {
-  TRY(status_context(tokenizer_add_tokens(tokenizer, (const char *const *)recipe->tokens.items, recipe->tokens.count), "tokens"));
+  Arena arena = {0};
+  TokenChanges changes = dataset_token_changes(&arena, recipe);
+  Status status = tokenizer_change(tokenizer, &changes);
+  arena_release(&arena);
+  if (status != STATUS_OK) return status_context(status, recipe->tokens.count ? "tokens" : "added_tokens_overrides");
   for (int i = 0; i < recipe->special_tokens.count; i++)
     TRY(status_context(tokenizer_set_special(tokenizer, recipe->special_tokens.keys[i], recipe->special_tokens.values[i]),
                        "special_tokens"));

@@ -23,6 +23,8 @@ typedef struct DatasetOptions {
 bool dataset_is_streamed(const Recipe *recipe);
 // Whether any dataset has a `type`: those without one are tokens already, or, with `rl`, may be texts.
 bool dataset_needs_tokenizer(const Recipe *recipe);
+// What the recipe changes of its base's vocabulary: tokens, added_tokens_overrides.
+TokenChanges dataset_token_changes(Arena *arena, const Recipe *recipe);
 const char *dataset_tokenizer_path(const Recipe *recipe);  // tokenizer_config or base_model
 // The tokenizer there, with the recipe's special_tokens.
 Status dataset_open_tokenizer(Tokenizer **out, const Recipe *recipe);

@@ -165,6 +165,21 @@ static void check_ranks(Report *report, const json_t *config) {
   }
 }
 
+// DoRA's magnitudes stand beside their pairs.
+static void check_magnitudes(Report *report, const json_t *config) {
+  const json_t *pairs = json_object_get(json_object_get(report->root, "adapter"), "pairs"), *pair;
+  size_t i;
+  if (!json_is_true(json_object_get(config, "use_dora"))) return;
+  json_array_foreach(pairs, i, pair) {
+    const char *module = json_string_value(json_object_get(pair, "module"));
+    char *name = memory_format("base_model.model.%s.lora_magnitude_vector", module), *other = memory_format("%s.weight", name);
+    if (!report_find_tensor(report, name) && !report_find_tensor(report, other))
+      report_error(report, module, "use_dora is set, and its lora_magnitude_vector is missing");
+    free(name);
+    free(other);
+  }
+}
+
 void inspect_adapter_folder(Report *report, const char *folder, Safetensors *st) {
   static const char *const keys[] = {"peft_type",
                                      "base_model_name_or_path",
@@ -203,6 +218,7 @@ void inspect_adapter_folder(Report *report, const char *folder, Safetensors *st)
     pairs_inspect(report, false, config_opens ? scale_of : NULL, config);
     if (config_opens) check_targets(report, config);
     if (config_opens) check_ranks(report, config);
+    if (config_opens) check_magnitudes(report, config);
   }
   free(path);
   free(pickle);

@@ -55,7 +55,7 @@ static const ReportTensor *partner(const Report *report, const ReportTensor *ten
 
 // What PEFT keeps beside pairs: modules trained in full, rows of tokens, and the base's own weight of an adapted embedding or head.
 static bool is_in_full(const char *name) {
-  return text_starts_with(name, "base_model.model.") &&
+  return text_starts_with(name, "base_model.model.") && !strstr(name, ".lora_") &&
          (text_ends_with(name, ".weight") || text_ends_with(name, ".bias") || text_ends_with(name, ".trainable_tokens_delta"));
 }
 
@@ -98,6 +98,27 @@ static double norm_of(const ReportTensor *tensor) { return tensor->statistics.rm
 
 static bool is_zero(const ReportTensor *tensor) { return tensor->measured && tensor->statistics.zeros == tensor->elements; }
 
+// DoRA's, under the name that PEFT writes or the one that it has in memory.
+static bool is_magnitude(const char *name) {
+  return text_ends_with(name, ".lora_magnitude_vector") || text_ends_with(name, ".lora_magnitude_vector.weight");
+}
+
+static bool has_its_pair(const Report *report, const char *name) {
+  for (int kind = 0; kind < 2; kind++) {
+    char *a = memory_format("%.*s%s", (int)(strstr(name, ".lora_magnitude_vector") - name), name, endings[kind][0]);
+    bool found = report_find_tensor(report, a) != NULL;
+    free(a);
+    if (found) return true;
+  }
+  return false;
+}
+
+static bool has_magnitudes(const Report *report) {
+  for (int64_t i = 0; i < report->tensor_count; i++)
+    if (is_magnitude(report->tensors[i].name)) return true;
+  return false;
+}
+
 static Pair *collect(int64_t *count, json_t *in_full, Report *report, bool is_gguf) {
   Pair *pairs = NULL;
   int64_t capacity = 0;
@@ -105,6 +126,7 @@ static Pair *collect(int64_t *count, json_t *in_full, Report *report, bool is_gg
   for (int64_t i = 0; i < report->tensor_count; i++) {
     const ReportTensor *tensor = &report->tensors[i];
     if (tensor->is_state) continue;  // a checkpoint's state lies beside its adapter
+    if (!is_gguf && is_magnitude(tensor->name) && has_its_pair(report, tensor->name)) continue;
     int which, kind = find_ending(&which, tensor->name, is_gguf);
     if (kind < 0 && !is_gguf && is_in_full(tensor->name)) {
       json_array_append_new(in_full, report_text(tensor->name, strlen(tensor->name)));
@@ -149,7 +171,8 @@ static void judge_pairs(Report *report, const Pair *pairs, int64_t count, bool h
   int64_t without_effect = 0;
   for (int64_t i = 0; i < count; i++) without_effect += is_zero(pairs[i].a) || is_zero(pairs[i].b);
   if (count == 0 && !has_more) report_error(report, NULL, "no pair of lora_A and lora_B in it: not a LoRA adapter");
-  else if (without_effect == count && !has_more)
+  if (has_magnitudes(report)) return;  // which may have been trained where B was not
+  if (count > 0 && without_effect == count && !has_more)
     report_error(report, NULL, "B or A is zero in every pair: this adapter changes nothing (it was never trained?)");
   for (int64_t i = 0; i < count && without_effect < count; i++)
     if (is_zero(pairs[i].a) || is_zero(pairs[i].b))

@@ -18,6 +18,7 @@
 #include "kernels/attention.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
+#include "kernels/magnitude.h"
 #include "kernels/norm.h"
 #include "kernels/update.h"
 
@@ -151,6 +152,14 @@ typedef struct Kernels {
   void (*factored_update)(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
                           Backend *backend);
   double (*sum_of_squares)(const float *x, int64_t count, Backend *backend);  // waits for the device; NaN and Inf come through
+
+  // kernels/magnitude.h has the equations: norms[out] of squares[out], products[rank, out], gram[rank, rank] and b[out, rank].
+  void (*low_rank_norms)(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                         int64_t rank, float scale, Backend *backend);
+  // residual is float32; data NULL: none.
+  void (*magnitude_forward)(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+  // dz, of z's type, is set; dm[columns] is added to.
+  void (*magnitude_backward)(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 
   // Flop/s (a multiply-add is two) of multiply-adds on registers alone, on the whole device, measured now in at most 0.3 s;
   // 0 for an arithmetic that the device has no instructions for.

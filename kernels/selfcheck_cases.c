@@ -404,6 +404,49 @@ static bool copy_heads(Side *side) {
   return true;
 }
 
+static bool low_rank_norms(Side *side) {
+  static const int shapes[][2] = {{64, 8}, {67, 5}, {256, 32}};
+  if (side->index >= COUNT_OF(shapes)) return false;
+  int64_t out = shapes[side->index][0], rank = shapes[side->index][1];
+  SAY("%d rows of rank %d", (int)out, (int)rank);
+  // (Squares that are large beside the other terms: the sums are positive.)
+  float *squares = side_normals(side, out, 1), *products = side_floats(side, rank * out, 1), *gram = side_floats(side, rank * rank, 1);
+  for (int64_t i = 0; i < out; i++) squares[i] = 60 * (float)rank + squares[i];
+  float *b = side_floats(side, out * rank, 0.5), *norms = side_output(side, OUTPUT_FLOATS, out, 0);
+  side->kernels->low_rank_norms(norms, side_send(side, squares, out * (int64_t)sizeof *squares), products, gram, b, out, rank, 0.5f,
+                                side->backend);
+  return true;
+}
+
+static Magnitude magnitude_of(Side *side, int64_t columns) {
+  float *norms = side_normals(side, columns, 1);
+  for (int64_t i = 0; i < columns; i++) norms[i] = fabsf(norms[i]) + 0.5f;
+  return (Magnitude){
+      .m = side_floats(side, columns, 1), .norms = side_send(side, norms, columns * (int64_t)sizeof *norms), .columns = columns};
+}
+
+static bool magnitude_forward(Side *side) {
+  if (side->index >= 4) return false;
+  int64_t n = 9, columns = side->index % 2 ? 67 : 256;
+  SAY("%d columns, residual %d", (int)columns, side->index / 2);
+  Magnitude magnitude = magnitude_of(side, columns);
+  if (side->index / 2) magnitude.bias = side_floats(side, columns, 1);
+  Rows residual = side->index / 2 ? rows_f32(side_floats(side, n * columns, 1), columns) : (Rows){0};
+  Rows z = side_rows(side, n, columns, 1);
+  side->kernels->magnitude_forward(side_output_rows(side, n, columns), z, residual, &magnitude, n, side->backend);
+  return true;
+}
+
+static bool magnitude_backward(Side *side) {
+  if (side->index >= 2) return false;
+  int64_t n = 70, columns = side->index ? 67 : 256;
+  SAY("%d columns", (int)columns);
+  Magnitude magnitude = magnitude_of(side, columns);
+  Rows dy = side_rows(side, n, columns, 1), z = side_rows(side, n, columns, 1), dz = side_output_rows(side, n, columns);
+  side->kernels->magnitude_backward(dz, side_output(side, OUTPUT_FLOATS, columns, 0), dy, z, &magnitude, n, side->backend);
+  return true;
+}
+
 static bool dropout(Side *side) {
   if (side->index >= 2 * COUNT_OF(counts)) return false;
   int64_t count = counts[side->index / 2];
@@ -659,7 +702,10 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(factored_update, false),
     KERNEL(sum_of_squares, false),
     KERNEL(column_sums, true),
-    KERNEL(norm_weight_backward, true),
     KERNEL(embedding_backward, false),
+    KERNEL(norm_weight_backward, true),
+    KERNEL(low_rank_norms, false),
+    KERNEL(magnitude_forward, true),
+    KERNEL(magnitude_backward, true),
     {NULL, NULL, false},
 };

@@ -16,6 +16,11 @@ LinearPart linear_part_rows(Tape *tape, const Linear *linear, int64_t first, int
   LowRank *adapter = arena_new(&tape->arena, 1, sizeof *adapter);
   *adapter = *linear->adapter;  // the same number, so the same dropout: its A sees one x
   adapter->b = parameter_rows(&linear->adapter->b, first, rows);
+  if (adapter->magnitude.data) {
+    adapter->magnitude = parameter_rows(&linear->adapter->magnitude, first, rows);
+    adapter->squares += first;
+    if (adapter->norms) adapter->norms += first;
+  }
   part.adapter = adapter;
   return part;
 }

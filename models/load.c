@@ -155,6 +155,7 @@ static Status load_weights(Model *model) {
 
 typedef struct QuantizeTask {
   Model *model;
+  BlockType type;  // that matrices become
   void **storage;  // for each matrix; NULL: it stays as it is
 } QuantizeTask;
 
@@ -171,24 +172,27 @@ static void quantize_matrix(void *argument, int64_t task, int thread) {
   int64_t count = weight->rows * weight->columns;
   float *values = memory_new((size_t)count, sizeof *values);
   block_traits(weight->type)->dequantize(values, weight->data, count);
-  nf4_quantize(&weight->nf4, job->storage[task], values, count);
+  if (job->type == BLOCK_NF4) nf4_quantize(&weight->nf4, job->storage[task], values, count);
+  else block_traits(job->type)->quantize(job->storage[task], values, NULL, count);
   // Nothing reads the source again; where tensor_matrices had to copy it, the copy's pages go.
   file_map_forget(weight->data, (size_t)(block_row_bytes(weight->type, weight->columns) * weight->rows));
-  weight->type = BLOCK_NF4;
-  weight->data = NULL;
+  weight->type = job->type;
+  weight->data = job->type == BLOCK_NF4 ? NULL : job->storage[task];
   free(values);
 }
 
-// Linear layers and experts in plain floats become NF4; blocks that are quantised stay as they are.
-static Status quantize_matrices(Model *model) {
+// Linear layers and experts in plain floats become NF4 or Q8_0; blocks that are quantised stay as they are.
+static Status quantize_matrices(Model *model, BlockType type) {
   int64_t count = model->linear_count + model->expert_matrix_count;
-  QuantizeTask job = {.model = model, .storage = memory_new((size_t)count, sizeof(void *))};
+  QuantizeTask job = {.model = model, .type = type, .storage = memory_new((size_t)count, sizeof(void *))};
   for (int64_t i = 0; i < count; i++) {
     const Matrix *weight = quantizable(model, i);
     if (block_traits(weight->type)->elements != 1) continue;
-    int64_t bytes = nf4_bytes(weight->rows * weight->columns);
+    if (type != BLOCK_NF4 && weight->columns % block_traits(type)->elements != 0) continue;
+    int64_t bytes = type == BLOCK_NF4 ? nf4_bytes(weight->rows * weight->columns) : block_row_bytes(type, weight->columns) * weight->rows;
     job.storage[i] = arena_new(&model->arena, (size_t)bytes, 1);
     model->nf4_bytes += bytes;
+    if (type != BLOCK_NF4) model->q8_0_bytes += bytes;
   }
   pool_run(model->backend->pool, count, quantize_matrix, &job);
   free(job.storage);
@@ -230,6 +234,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   Model *model = *out = memory_new(1, sizeof *model);
   model->path = memory_copy_string(path);
   model->backend = backend;
+  model->options = options;
   Status status = STATUS_OK;
   if (directory_exists(path)) {
     TRY_DONE(config_from_folder(&model->config, &model->family, path, &model->arena));
@@ -242,7 +247,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   }
   TRY_DONE(load_weights(model));
   TRY_DONE(model_grow_vocabulary(model, options.vocabulary));
-  if (options.quantize_nf4) TRY_DONE(quantize_matrices(model));
+  if (options.quantize_nf4 || options.quantize_q8_0) TRY_DONE(quantize_matrices(model, options.quantize_nf4 ? BLOCK_NF4 : BLOCK_Q8_0));
   hash_weights(model);
   TRY_DONE(model_upload(model));
 done:
@@ -262,7 +267,7 @@ int64_t model_mapped_bytes(const Model *model) {
                   (model->config.tied_embeddings ? 0 : mapped_bytes(linear_base(&model->head)));
   for (int i = 0; i < model->linear_count; i++) bytes += mapped_bytes(linear_base(model->linears[i]));
   for (int64_t i = 0; i < model->expert_matrix_count; i++) bytes += mapped_bytes(model->expert_matrices[i]);
-  return bytes;
+  return model->is_uploaded ? bytes : bytes - model->q8_0_bytes;
 }
 
 void model_close(Model *model) {

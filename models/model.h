@@ -1,5 +1,5 @@
 // A language model, its weights frozen unless adapters/ trains them, from a GGUF file or a Hugging Face folder. Weights stay in the file's mapping
-// in the types they have; with `quantize_nf4` linear layers in plain floats become NF4.
+// in the types they have; with `quantize_nf4` or `quantize_q8_0` linear layers in plain floats become NF4 or Q8_0.
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H
 
@@ -26,8 +26,15 @@ typedef struct Layer {
   ExpertLayer experts;  // settings.experts is 0 in a dense layer
 } Layer;
 
+typedef struct ModelOptions {
+  bool quantize_nf4;
+  bool quantize_q8_0;  // rows that are no multiple of 32 long stay floats
+  int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
+} ModelOptions;
+
 typedef struct Model {
   char *path;
+  ModelOptions options;  // that it was opened with
   bool is_gguf;
   Gguf gguf;  // of a GGUF file
   Safetensors safetensors;  // of a folder
@@ -47,18 +54,14 @@ typedef struct Model {
   bool is_uploaded;  // weights are in the device's own memory; models/upload.h
   int64_t device_bytes;  // that they take there
   Arena arena;
-  int64_t nf4_bytes;  // of matrices that were turned into NF4, and of copies that a quantised folder's layers needed
+  int64_t nf4_bytes;  // of matrices that were turned into NF4 or Q8_0, and of copies that a quantised folder's layers needed
+  int64_t q8_0_bytes;  // of those in Q8_0, which the file's mapping does not hold
   struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h
   BlockType quantized_float_type;  // the folder's floats: what its weights are written as where nobody says otherwise
   int64_t quantized_mapped_bytes;  // of quantised layers that are used where the folder's files are mapped
   float *balance, *balance_read;  // [balance_floats]: every ExpertLayer.totals, on the device, and read from there; models/balance.h
   int64_t balance_floats;
 } Model;
-
-typedef struct ModelOptions {
-  bool quantize_nf4;
-  int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
-} ModelOptions;
 
 // STATUS_BAD_INPUT names file, tensor or key, and the remedy. `path`: a GGUF file or a folder.
 Status model_open(Model **out, const char *path, ModelOptions options, Backend *backend);

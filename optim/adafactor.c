@@ -2,8 +2,8 @@
 //   r_i, c_j   the factored moments of kernels/update.h, of g^2 + square_epsilon;  u_ij = g_ij / sqrt(r_i / mean(r) c_j)
 //   u <- u / max(1, rms(u) / clip_threshold);  rate_t = s rate, or with relative_step  s min(1e-2, or 1e-6 t with warmup_init, 1 / sqrt(t))
 //   s = max(scale_epsilon, rms(p)) with scale_parameter, else 1;   p <- p - rate_t (decay p + u)
-// A vector is a matrix of one row: then u = g / sqrt(c), which is its unfactored moment. Root mean squares come to the host, so a step waits
-// for the device once a tensor, or twice.
+// A vector is a matrix of one row: then u = g / sqrt(c), which is its unfactored moment. Root mean squares come to the host, so a step
+// waits for the device once a tensor, or twice.
 #include <math.h>
 
 #include "optim/methods.h"

@@ -1,7 +1,8 @@
 // Methods that go element by element: which rule of kernels/update.h each is, and its settings in a step.
 //   Lion        lucidrains' lion-pytorch and bitsandbytes' Lion, which are the same
 //   AdEMAMix    bitsandbytes'; alpha and beta3 rise over t_alpha and t_beta3 steps:
-//               alpha_t = min(alpha t / t_alpha, alpha);  beta3_t = min(exp(l1 l3 / ((1 - t/t_beta3) l3 + t/t_beta3 l1)), beta3), l = ln beta
+//               alpha_t = min(alpha t / t_alpha, alpha);  with l = ln beta,
+//               beta3_t = min(exp(l1 l3 / ((1 - t/t_beta3) l3 + t/t_beta3 l1)), beta3)
 //   SGD         torch.optim.SGD; its momentum begins as the first gradient, undamped
 //   RMSprop     torch.optim.RMSprop and bitsandbytes', whose one state is without signs here where it is kept in 8 bits
 //   Adagrad     torch.optim.Adagrad

@@ -143,8 +143,8 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
 // Lets the momentum (or beta1) of methods that have one be another from the next step on.
 void optimizer_set_momentum(Optimizer *optimizer, double momentum);
 
-// Of methods that train on other values than those that they are to be used with (schedule-free): puts the latter in place of the former, to
-// be evaluated or written, and the former back, bit for bit. Both do nothing where it is so already, and for all other methods.
+// Of methods that train on other values than those that they are to be used with (schedule-free): puts the latter in place of the former,
+// to be evaluated or written, and the former back, bit for bit. Both do nothing where it is so already, and for all other methods.
 void optimizer_show_average(Optimizer *optimizer, float *parameters);
 void optimizer_show_training(Optimizer *optimizer, float *parameters);
 

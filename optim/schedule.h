@@ -11,7 +11,8 @@
 //   ... and constant c     the same with n = floor(c n), and s = min(s, n): the rate stays at m from there on   cosine_constant_lr_ratio
 //   cosine_with_restarts   p < 1: max(0, (1 + cos(pi (cycles p mod 1))) / 2), else 0
 //   cosine_with_min_lr     max(0, (1 - m) (1 + cos(2 pi cycles p)) / 2 + m), m = min_lr_rate, or min_lr over the learning rate
-//   cosine_warmup_with_min_lr   the same with s + 1 for s; before, (s + 1) / max(1, w), or u + (1 - u) s / max(1, w - 1), u = warmup_lr_rate
+//   cosine_warmup_with_min_lr   the same with s + 1 for s; before, (s + 1) / max(1, w), or u + (1 - u) s / max(1, w - 1),
+//                          u = warmup_lr_rate
 //   polynomial             e + (1 - e) (1 - p)^power, e = lr_end over the learning rate; e for s > n
 //   inverse_sqrt           1 / sqrt((s - w + t) / t), t = timescale, or w, or 10000
 //   warmup_stable_decay    m + (1 - m) rise(s / max(1, w)); then 1; in the last d steps m + (1 - m) fall((s - w - stable) / max(1, d)); m
@@ -67,8 +68,8 @@ typedef struct Schedule {
 // The schedule that a recipe's `lr_scheduler` names, with its defaults; NULL is cosine. STATUS_USAGE for a name that is not built.
 Status schedule_new(Schedule *schedule, const char *name);
 
-// Sets one of `lr_scheduler_kwargs`, by the name that transformers or torch has for it. STATUS_USAGE for one that the kind has not, which is
-// named beside those that it has, or a value that does not read.
+// Sets one of `lr_scheduler_kwargs`, by the name that transformers or torch has for it. STATUS_USAGE for one that the kind has not, which
+// is named beside those that it has, or a value that does not read.
 Status schedule_set_argument(Schedule *schedule, const char *name, const char *value);
 
 // STATUS_USAGE when arguments are missing, or contradict each other or the rest, which is all set by now.

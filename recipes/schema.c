@@ -11,8 +11,6 @@
     .min = min_, .max = max_, .doc = doc_)
 #define NUMBER(field, fallback_, min_, max_, doc_)     FIELD(Recipe, KEY_WORKS, field, .kind = VALUE_NUMBER, .fallback = fallback_, \
     .min = min_, .max = max_, .doc = doc_)
-#define NUMBER_LATER(field, fallback_, min_, max_, doc_) FIELD(Recipe, KEY_LATER, field, .kind = VALUE_NUMBER, .fallback = fallback_, \
-    .min = min_, .max = max_, .doc = doc_)
 #define WORD(field, fallback_, words_, doc_)           FIELD(Recipe, KEY_WORKS, field, .kind = VALUE_WORD, .fallback = fallback_, \
     .words = words_, .doc = doc_)
 #define SPECIAL(name, fate_, form_, read_, doc_)       {.names = name, .fate = fate_, .kind = VALUE_SPECIAL, .form = form_, .read = read_, \
@@ -41,8 +39,8 @@ static const SchemaKey recipe_keys[] = {
   SPECIAL("special_tokens", KEY_WORKS, "mapping", read_special_tokens,
       "{pad,eos,bos,unk}_token and additional_special_tokens; no pad token: `</s>` for Llama tokenizers, else eos"),
   KEY(VALUE_TEXTS, tokens, NULL, "tokens to add to the vocabulary (of a Hugging Face folder); those that it has are taken, embeddings of new ones begin at the mean of the others"),
-  {.names = "added_tokens_overrides", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "mapping", .read = read_token_texts,
-   .offset = offsetof(Recipe, added_tokens_overrides), .doc = "{id: text}: reserved tokens that get a new text"},
+  {.names = "added_tokens_overrides", .kind = VALUE_SPECIAL, .form = "mapping", .read = read_token_texts,
+   .offset = offsetof(Recipe, added_tokens_overrides), .doc = "{id: text}: added tokens (reserved ones, say) that get a new text, in the tokenizer.json that goes with what is trained"},
   FIELD(Recipe, KEY_LATER, model_config, .kind = VALUE_PAIRS, .doc = "keys of the model's config.json to override"),
   ALIAS("overrides_of_model_config", KEY_LATER, VALUE_PAIRS, model_config, .doc = "the older spelling of model_config"),
   IDLE_KEY(resize_token_embeddings_to_32x, .kind = VALUE_CHOICE, .idle = "embeddings have a row for each token, and rows beyond them would change nothing"),
@@ -58,7 +56,7 @@ static const SchemaKey recipe_keys[] = {
   WORD(adapter, NULL, WORDS("lora", "qlora", "llama-adapter", "mora"),
       "lora, qlora (over a 4-bit base), or empty: every weight is tuned, of a base in floats; llama-adapter and mora validate, `train` does not do them yet"),
   KEY(VALUE_BOOLEAN, load_in_4bit, "false", "linear weights become NF4; on a GGUF base quantised blocks stay as they are"),
-  LATER(VALUE_BOOLEAN, load_in_8bit, "false", "linear weights become 8-bit"),
+  KEY(VALUE_BOOLEAN, load_in_8bit, "false", "linear weights become 8-bit (Q8_0); on a GGUF base quantised blocks stay as they are"),
   INTEGER(lora_r, NULL, 1, 65536, "rank of the adapter; required with one, unless lora_model_dir names one"),
   NUMBER(lora_alpha, NULL, 1e-6, 1e9, "the adapter's output is scaled by lora_alpha / lora_r; required as lora_r is"),
   NUMBER(lora_dropout, "0", 0, 1, "share of the adapter's input that is dropped while training"),
@@ -67,21 +65,21 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_BOOLEAN, lora_target_linear, "false", "adapt every linear except lm_head"),
   KEY(VALUE_TEXTS, lora_modules_to_save, NULL, "modules to train in full and save beside the adapter, by the ends of their names: embed_tokens, lm_head, norms or linears"),
   KEY(VALUE_TEXT, lora_model_dir, NULL, "start from this adapter"),
-  {.names = "lora_rank_pattern", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "mapping", .read = read_numbers_by_name,
+  {.names = "lora_rank_pattern", .kind = VALUE_SPECIAL, .form = "mapping", .read = read_numbers_by_name,
    .offset = offsetof(Recipe, lora_rank_pattern), .doc = "{regular expression: rank} for some modules"},
-  {.names = "lora_alpha_pattern", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "mapping", .read = read_numbers_by_name,
+  {.names = "lora_alpha_pattern", .kind = VALUE_SPECIAL, .form = "mapping", .read = read_numbers_by_name,
    .offset = offsetof(Recipe, lora_alpha_pattern), .doc = "{regular expression: alpha} for some modules"},
-  LATER(VALUE_BOOLEAN, peft_use_dora, "false", "DoRA: magnitude and direction apart (arXiv:2402.09353)"),
+  KEY(VALUE_BOOLEAN, peft_use_dora, "false", "DoRA: magnitude and direction apart (arXiv:2402.09353)"),
   KEY(VALUE_BOOLEAN, peft_use_rslora, "false", "rsLoRA: scale by lora_alpha / sqrt(lora_r) (arXiv:2312.03732)"),
-  SPECIAL("peft_layers_to_transform", KEY_LATER, "whole number, or list of them", read_layers, "numbers of the layers to adapt, one or a list"),
-  LATER(VALUE_TEXTS, peft_layers_pattern, NULL, "name of the list of layers in the model"),
+  SPECIAL("peft_layers_to_transform", KEY_WORKS, "whole number, or list of them", read_layers, "numbers of the layers to adapt, one or a list"),
+  KEY(VALUE_TEXTS, peft_layers_pattern, NULL, "name of the list of layers in the model"),
   {.names = "peft_trainable_token_indices", .kind = VALUE_SPECIAL, .form = "list, or mapping", .read = read_token_indices,
    .offset = offsetof(Recipe, peft_trainable_token_indices),
    .doc = "ids of the only embedding rows to train (and of the head's, where it is the embedding), a list or {embed_tokens: [ids]}"},
-  {.names = "peft_init_lora_weights", .fate = KEY_LATER, .kind = VALUE_SPECIAL, .form = "true, false or name", .offset = offsetof(Recipe, peft_init_lora_weights),
+  {.names = "peft_init_lora_weights", .kind = VALUE_SPECIAL, .form = "true, false or name", .offset = offsetof(Recipe, peft_init_lora_weights),
    .read = read_start,
-   .doc = "how the adapter starts: true (as LoRA does), false, gaussian, pissa, pissa_niter_N, olora, loftq, eva, corda, orthogonal"},
-  SPECIAL("peft", KEY_LATER, "mapping", read_peft, "{loftq_config: {loftq_bits: 4}}: LoftQ initialisation"),
+   .doc = "how the adapter starts: true (as LoRA does), false, gaussian, orthogonal; pissa, pissa_niter_N, olora (over float weights); loftq (with load_in_4bit); `train` refuses eva and corda"},
+  SPECIAL("peft", KEY_WORKS, "mapping", read_peft, "{loftq_config: {loftq_bits: 4}}: LoftQ initialisation"),
   NUMBER(loraplus_lr_ratio, "0", 0, 1e6, "LoRA+: B's learning rate over A's (arXiv:2402.12354); 0: off"),
   NUMBER(loraplus_lr_embedding, "1e-6", 0, 1, "LoRA+: learning rate of adapted embeddings"),
   SPECIAL("bnb_config_kwargs", KEY_WORKS, "mapping", read_quantiser, "4-bit weights are NF4 with double quantisation; another type is refused"),

@@ -118,14 +118,9 @@ static void check_types(Refusals *refusals, const char *list, const DatasetRecip
 // What works in place of a key that waits; of the others, training without.
 static const char *find_instead(const char *key) {
   static const char *const table[][2] = {
-      {"load_in_8bit", "use load_in_4bit: true, or neither"},
-      {"peft_use_dora", "use plain LoRA, or peft_use_rslora: true"},
       {"pretraining_dataset", "use datasets with type: completion"},
       {"streaming", "remove it; rows are read before the first step"},
-      {"added_tokens_overrides", "write the texts into the base_model's own tokenizer.json"},
       {"model_config", "write it into the base_model's own config.json"},
-      {"lora_rank_pattern", "use lora_r for all"},
-      {"lora_alpha_pattern", "use lora_alpha for all"},
   };
   for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
     if (strcmp(table[i][0], key) == 0) return table[i][1];
@@ -145,8 +140,6 @@ static bool is_harmless(const Node *overrides) {
 static bool asks_for_more(const SchemaKey *key, const char *name, const Node *value) {
   if ((key->fate != KEY_LATER && key->fate != KEY_PENDING) || node_is_off(value)) return false;
   if (strcmp(name, "model_config") == 0 || strcmp(name, "overrides_of_model_config") == 0) return !is_harmless(value);
-  // The way every adapter starts.
-  if (strcmp(name, "peft_init_lora_weights") == 0) return value->kind != NODE_SCALAR || strcmp(value->text, "true") != 0;
   return true;
 }
 
@@ -159,6 +152,21 @@ static void check_keys(Refusals *refusals) {
     if (key && asks_for_more(key, name, tree->items[i]))
       refuse(refusals, name, "is not built yet in this version (%s); %s", key->doc, find_instead(name));
   }
+}
+
+static void check_start(Refusals *refusals) {
+  const Recipe *recipe = refusals->recipe;
+  const char *start = recipe->peft_init_lora_weights;
+  if (start && (strcmp(start, "eva") == 0 || strcmp(start, "corda") == 0))
+    refuse(refusals, "peft_init_lora_weights", "%s needs passes over the data before training, which are not built yet; use pissa, or true",
+           start);
+  bool is_loftq = recipe->peft_loftq_bits > 0 || (start && strcmp(start, "loftq") == 0);
+  if (is_loftq && !recipe->load_in_4bit && !recipe->lora_model_dir)
+    refuse(refusals, recipe->peft_loftq_bits > 0 ? "peft" : "peft_init_lora_weights",
+           "loftq begins with what 4 bits lose; set load_in_4bit: true and adapter: qlora");
+  if (recipe->peft_loftq_bits > 0 && recipe->peft_loftq_bits != 4)
+    refuse(refusals, "peft", "loftq_bits: %lld is not built yet in this version; 4 is, the bits of NF4",
+           (long long)recipe->peft_loftq_bits);
 }
 
 static void check_names(Refusals *refusals) {
@@ -178,6 +186,7 @@ Status recipe_check_trainable(const Recipe *recipe) {
   Refusals refusals = {.recipe = recipe};
   check_keys(&refusals);
   check_names(&refusals);
+  check_start(&refusals);
   check_types(&refusals, "datasets", recipe->datasets, recipe->dataset_count);
   check_types(&refusals, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
   Status status = refusals.lines.length ? status_fail(STATUS_USAGE, "%s", refusals.lines.data) : STATUS_OK;

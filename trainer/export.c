@@ -35,7 +35,9 @@ static void write_settings(Buffer *card, const Run *run, double loss, double eva
   char *trained = run_describe_trained(run);
   if (!adapter->is_full)
     buffer_format(card, "| rank, alpha, dropout | %lld, %g, %g%s |\n", (long long)adapter->rank, adapter->alpha, recipe->lora_dropout,
-                  adapter->rslora ? ", rank-stabilised" : "");
+                  adapter->dora     ? ", DoRA"
+                  : adapter->rslora ? ", rank-stabilised"
+                                    : "");
   buffer_format(card, "| trained | %s |\n| trainable parameters | %lld |\n", trained, (long long)adapter->size);
   free(trained);
   buffer_format(card, "| steps | %lld of %lld sequences each |\n", (long long)run->total_steps,
@@ -54,9 +56,8 @@ static const char use_adapter[] =
     "\n## Use\n\n`adapter_model.safetensors` is for PEFT; `adapter.gguf` for llama.cpp and `lora`:\n\n```\nlora generate --model BASE "
     "--adapter . --prompt \"...\"\nlora merge --model BASE --adapter . --output merged.gguf\n```\n";
 static const char use_merged[] =
-    "\n## Use\n\n`adapter_model.safetensors` is for PEFT and `lora`. A GGUF adapter cannot hold what was trained here beside LoRA's pairs, "
-    "so "
-    "`merged.gguf`, the base with all of it, is for llama.cpp:\n\n```\nlora generate --model BASE --adapter . --prompt \"...\"\n"
+    "\n## Use\n\n`adapter_model.safetensors` is for PEFT and `lora`. A GGUF adapter cannot hold what was trained here, so `merged.gguf`, "
+    "the base with all of it, is for llama.cpp:\n\n```\nlora generate --model BASE --adapter . --prompt \"...\"\n"
     "lora generate --model merged.gguf --prompt \"...\"\n```\n";
 
 static void write_card(Buffer *card, const Run *run, double loss, double eval_loss) {
@@ -75,7 +76,7 @@ static void write_card(Buffer *card, const Run *run, double loss, double eval_lo
   buffer_format(card, "\n%lld rows, %lld tokens, %lld of them trained.\n\n## Training\n\n| | |\n|---|---|\n", (long long)rows.rows,
                 (long long)rows.tokens, (long long)rows.trained);
   write_settings(card, run, loss, eval_loss);
-  buffer_append_string(card, is_full ? use_model : adapter_fits_gguf(run->adapter) ? use_adapter : use_merged);
+  buffer_append_string(card, is_full ? use_model : adapter_gguf_obstacle(run->adapter) ? use_merged : use_adapter);
   buffer_append_string(card, "\n`recipe.yml` is the whole recipe as it was run.\n");
 }
 
@@ -102,18 +103,22 @@ Status run_write_trained(const Run *run, const char *folder) {
   const Recipe *recipe = run->recipe;
   TRY(run->adapter->is_full ? write_model(run, folder) : adapter_save_peft(run->adapter, folder, recipe_model_name(recipe)));
   if (!run->has_new_tokens) return STATUS_OK;
-  return tokenizer_copy_folder(folder, dataset_tokenizer_path(recipe), (const char *const *)recipe->tokens.items, recipe->tokens.count);
+  Arena arena = {0};
+  TokenChanges changes = dataset_token_changes(&arena, recipe);
+  Status status = tokenizer_copy_folder(folder, dataset_tokenizer_path(recipe), &changes);
+  arena_release(&arena);
+  return status;
 }
 
-// Where it cannot hold what was trained, one of an earlier run must not stay.
+// Where it cannot hold what was trained, one of an earlier run must not stay. (Of a full model there is none to speak of.)
 static Status write_gguf_adapter(const Run *run) {
+  const char *obstacle = adapter_gguf_obstacle(run->adapter);
   char *path = path_join(run->recipe->output_dir, "adapter.gguf");
   Status status = STATUS_OK;
-  if (adapter_fits_gguf(run->adapter)) {
+  if (!obstacle) {
     status = adapter_save_gguf(run->adapter, path);
   } else {
-    if (!run->adapter->is_full)
-      log_notice("a GGUF adapter cannot hold what was trained beside LoRA's pairs: merged.gguf is written in place of adapter.gguf");
+    if (!run->adapter->is_full) log_notice("there is no adapter.gguf: %s; merged.gguf is written in place of it", obstacle);
     (void)remove(path);
   }
   free(path);

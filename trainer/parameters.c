@@ -7,21 +7,28 @@
 
 #include "core/text.h"
 
-char *parameter_name(const AdapterTensor *tensor) {
-  switch (tensor->role) {
-    case TENSOR_LORA_A: return memory_format("base_model.model.%s.lora_A.default.weight", tensor->module);
-    case TENSOR_LORA_B: return memory_format("base_model.model.%s.lora_B.default.weight", tensor->module);
-    default: return memory_format("base_model.model.%s.weight", tensor->module);
+// What follows the module's path. A module that is saved is a copy of its own beside the base's.
+static const char *name_end(TensorRole role, bool is_full) {
+  switch (role) {
+    case TENSOR_LORA_A: return "lora_A.default.weight";
+    case TENSOR_LORA_B: return "lora_B.default.weight";
+    case TENSOR_MAGNITUDE: return "lora_magnitude_vector.default.weight";
+    case TENSOR_EMBEDDING_A: return "lora_embedding_A.default";
+    case TENSOR_EMBEDDING_B: return "lora_embedding_B.default";
+    case TENSOR_TOKENS: return "token_adapter.trainable_tokens_delta.default";
+    case TENSOR_BIAS: return is_full ? "bias" : "modules_to_save.default.bias";
+    case TENSOR_WEIGHT:
+    case TENSOR_NORM:
+    case TENSOR_EMBEDDING: return is_full ? "weight" : "modules_to_save.default.weight";
   }
+  return "";
 }
 
-static bool is_vector(const AdapterTensor *tensor) { return tensor->parameter->rows == 1 || tensor->parameter->columns == 1; }
-
-// Norms and biases, by the names that transformers goes by; of what has another role than an adapter's factors every vector is held to be one.
-static bool is_undecayed(const AdapterTensor *tensor, const char *name) {
-  if (tensor->role == TENSOR_LORA_A || tensor->role == TENSOR_LORA_B) return false;
-  return is_vector(tensor) || strstr(name, "bias") || strstr(name, "norm.") || strstr(name, "layernorm");
+char *parameter_name(const AdapterTensor *tensor, bool is_full) {
+  return memory_format("%s%s.%s", is_full ? "" : "base_model.model.", tensor->module, name_end(tensor->role, is_full));
 }
+
+static bool is_undecayed(const AdapterTensor *tensor) { return tensor->role == TENSOR_NORM || tensor->role == TENSOR_BIAS; }
 
 static bool is_embedding(const char *name) { return strstr(name, "embed_tokens") || strstr(name, "lm_head"); }
 
@@ -39,11 +46,10 @@ static double group_rate(const Recipe *recipe, const char *name) {
   return rate;
 }
 
-// As PEFT's create_loraplus_optimizer: the embedding's own adapter goes by its own rate, what remains by the role.
-static double loraplus_rate(const Recipe *recipe, const AdapterTensor *tensor, const char *name) {
-  bool is_adapted = tensor->role == TENSOR_LORA_A || tensor->role == TENSOR_LORA_B;
-  if (is_adapted && strstr(name, "embed_tokens")) return recipe->loraplus_lr_embedding;
-  bool is_fast = tensor->role == TENSOR_LORA_B || (!is_adapted && is_vector(tensor));
+// As PEFT's create_loraplus_optimizer: the embedding's own adapter goes by its own rate; B and whatever has one dimension are fast.
+static double loraplus_rate(const Recipe *recipe, TensorRole role) {
+  if (role == TENSOR_EMBEDDING_A || role == TENSOR_EMBEDDING_B) return recipe->loraplus_lr_embedding;
+  bool is_fast = role == TENSOR_LORA_B || role == TENSOR_MAGNITUDE || role == TENSOR_NORM || role == TENSOR_BIAS;
   return is_fast ? recipe->learning_rate * recipe->loraplus_lr_ratio : recipe->learning_rate;
 }
 
@@ -58,12 +64,12 @@ ParameterTensor *parameter_tensors(const Adapter *adapter, const Recipe *recipe)
   bool is_grouped = recipe->embedding_lr_scale > 0 || recipe->embedding_lr > 0 || recipe->lr_groups.count > 0;
   for (int i = 0; i < adapter->tensor_count; i++) {
     const AdapterTensor *tensor = &adapter->tensors[i];
-    char *name = parameter_name(tensor);
+    char *name = parameter_name(tensor, adapter->is_full);
     bool has_embedding_rules = is_embedding(name) && !is_plus && (is_grouped || is_muon);
-    double rate = recipe->learning_rate, decay = is_undecayed(tensor, name) ? 0 : recipe->weight_decay;
-    if (is_plus) rate = loraplus_rate(recipe, tensor, name);
+    double rate = recipe->learning_rate, decay = is_undecayed(tensor) ? 0 : recipe->weight_decay;
+    if (is_plus) rate = loraplus_rate(recipe, tensor->role);
     else if (has_embedding_rules) rate = embedding_rate(recipe), decay = 0;
-    else if (is_grouped && !is_undecayed(tensor, name) && group_rate(recipe, name) >= 0) rate = group_rate(recipe, name);
+    else if (is_grouped && !is_undecayed(tensor) && group_rate(recipe, name) >= 0) rate = group_rate(recipe, name);
     tensors[i] = (ParameterTensor){.rows = tensor->parameter->rows,
                                    .columns = tensor->parameter->columns,
                                    .weight_decay = decay,

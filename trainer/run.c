@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/start.h"
 #include "core/log.h"
 #include "data/prepared.h"
 #include "kernels/peak.h"
@@ -64,12 +65,6 @@ Status run_open_rows(Run *run) {
 }
 
 double run_dropout(const Run *run) { return run->recipe->rl ? 0 : run->recipe->lora_dropout; }
-// The ids of peft_trainable_token_indices, which the recipe has as text.
-static int32_t *token_ids(const StringList *list) {
-  int32_t *ids = memory_new((size_t)list->count + 1, sizeof *ids);
-  for (int i = 0; i < list->count; i++) ids[i] = (int32_t)strtoll(list->items[i], NULL, 10);
-  return ids;
-}
 
 static Status open_adapter(Run *run) {
   const Recipe *recipe = run->recipe;
@@ -79,24 +74,13 @@ static Status open_adapter(Run *run) {
     adapter_set_dropout(run->adapter, run_dropout(run));
     return STATUS_OK;
   }
-  bool named = recipe->lora_target_modules.count > 0 || recipe->lora_target_modules_regex;
-  int32_t *tokens = token_ids(&recipe->peft_trainable_token_indices);
-  AdapterSettings settings = {.rank = recipe->lora_r,
-                              .alpha = recipe->lora_alpha,
-                              .dropout = run_dropout(run),
-                              .rslora = recipe->peft_use_rslora,
-                              .all_linear = recipe->lora_target_linear || !named,
-                              .targets = (const char *const *)recipe->lora_target_modules.items,
-                              .target_count = recipe->lora_target_modules.count,
-                              .target_regex = recipe->lora_target_modules_regex,
-                              .trains_all = !recipe->adapter,
-                              .modules_to_save = (const char *const *)recipe->lora_modules_to_save.items,
-                              .modules_to_save_count = recipe->lora_modules_to_save.count,
-                              .tokens = tokens,
-                              .token_count = recipe->peft_trainable_token_indices.count,
-                              .seed = (uint64_t)recipe->seed};
-  Status status = adapter_create(&run->adapter, run->model, &settings);
-  free(tokens);
+  Arena arena = {0};
+  AdapterSettings settings;
+  Status status = run_adapter_settings(&settings, &arena, recipe);
+  settings.dropout = run_dropout(run);
+  run->starts_at_base = settings.trains_all || adapter_start_is_base(settings.start, run->model);
+  if (status == STATUS_OK) status = adapter_create(&run->adapter, run->model, &settings);
+  arena_release(&arena);
   return status;
 }
 
@@ -282,7 +266,8 @@ static void describe(const Run *run) {
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
   int64_t values = 2 * run->adapter->size * (int64_t)sizeof(float);  // and gradients
-  format_bytes(base, (double)(model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes));
+  format_bytes(base, (double)((model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes) +
+                              run->adapter->residual_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_name(run->step.tape.activations), run->peak_flops / 1e9);
@@ -305,11 +290,11 @@ static Status reserve_evaluation(Run *run) {
   return status;
 }
 
-// The reference is the policy as it started: the base, unless the adapter was one already.
+// The reference is the policy as it started: the base, unless the adapter was one already, or its start changes what the model says.
 static Status open_preference(Run *run) {
   const Recipe *recipe = run->recipe;
   if (!recipe->rl) return STATUS_OK;
-  bool is_base = !recipe->lora_model_dir || (recipe->rl_reference && strcmp(recipe->rl_reference, "base") == 0);
+  bool is_base = run->starts_at_base || (recipe->rl_reference && strcmp(recipe->rl_reference, "base") == 0);
   if (recipe->lora_dropout > 0) log_notice("lora_dropout: dropout is off in preference training, as it is in TRL");
   return preference_open(&run->preference, recipe, run->adapter, &run->step, is_base);
 }
@@ -337,19 +322,20 @@ static Status precompute_reference(Run *run) {
   return run->eval_every > 0 ? precompute(&run->eval_reference, run, &run->eval_rows, &run->eval_options) : STATUS_OK;
 }
 
-// Whether `tokens` names some that the base's vocabulary has not.
+// Whether the recipe changes the base's vocabulary: by `tokens` that it has not, or by other texts for some of its own.
 static Status find_new_tokens(Run *run) {
   const StringList *tokens = &run->recipe->tokens;
   const char *path = dataset_tokenizer_path(run->recipe);
   Tokenizer *base;
   TRY(tokenizer_open(&base, path));
+  run->has_new_tokens = run->recipe->added_tokens_overrides.count > 0;
   for (int i = 0; i < tokens->count; i++) run->has_new_tokens |= tokenizer_find(base, tokens->items[i]) < 0;
   tokenizer_free(base);
   char *file = path_join(path, "tokenizer.json");
   bool is_there = file_exists(file);
   free(file);
   if (!run->has_new_tokens || is_there) return STATUS_OK;
-  return recipe_fail(run->recipe, STATUS_USAGE, "tokens",
+  return recipe_fail(run->recipe, STATUS_USAGE, tokens->count ? "tokens" : "added_tokens_overrides",
                      "%s has no tokenizer.json, into which new tokens would be written; name a base_model that is a Hugging Face folder",
                      path);
 }
@@ -359,7 +345,7 @@ static Status find_vocabulary(int64_t *rows, Run *run) {
   const Recipe *recipe = run->recipe;
   *rows = 0;
   if (recipe->adapter && recipe->lora_model_dir) TRY(adapter_vocabulary(rows, recipe->lora_model_dir));
-  if (recipe->tokens.count == 0) return STATUS_OK;
+  if (recipe->tokens.count + recipe->added_tokens_overrides.count == 0) return STATUS_OK;
   TRY(find_new_tokens(run));
   TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   if (run->has_new_tokens && tokenizer_size(run->tokenizer) > *rows) *rows = tokenizer_size(run->tokenizer);
@@ -369,7 +355,10 @@ static Status find_vocabulary(int64_t *rows, Run *run) {
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
-  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0)};
+  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0),
+                                .quantize_q8_0 = recipe->load_in_8bit};
+  if (recipe->load_in_8bit)
+    log_notice("load_in_8bit: weights become llama.cpp's Q8_0, 8 bits in blocks of 32, where Axolotl takes LLM.int8()");
   TRY(choose_schedule(run));
   TRY(find_vocabulary(&model_options.vocabulary, run));
   TRY(model_open(&run->model, recipe->base_model, model_options, backend));

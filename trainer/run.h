@@ -28,6 +28,7 @@ typedef struct Run {
   int64_t chunk;  // that train_rows hold while streaming; -1: none yet
   BatchOptions batch_options, eval_options;
   Adapter *adapter;
+  bool starts_at_base;  // with the adapter the model begins as what it is with the adapter off
   Optimizer *optimizer;
   Average average;
   Schedule schedule;
@@ -50,6 +51,8 @@ void run_close(Run *run);
 Status run_open_rows(Run *run);
 Status run_choose_activations(FloatType *type, Run *run);
 int64_t run_free_bytes(const Run *run);
+// Of a new adapter, as the recipe's keys say; what they point to is the recipe's and the arena's. adapter_settings.c.
+Status run_adapter_settings(AdapterSettings *settings, Arena *arena, const Recipe *recipe);
 // The training rows of an epoch; while streaming, those of the chunk of that number.
 Status run_read_rows(Run *run, int64_t epoch);
 // Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.

@@ -296,6 +296,8 @@ Status tokenizer_set_token(Tokenizer *tokenizer, int32_t id, const char *text, s
 void tokenizer_fill_tables(Tokenizer *tokenizer);  // after the tokens: the model's ids of bytes and of single characters
 // After tokens and merges: added tokens into their matchers, end tokens.
 Status tokenizer_finish(Tokenizer *tokenizer);
+// After a change of texts: the ids of texts, and the matchers, anew.
+Status tokenizer_index(Tokenizer *tokenizer);
 void tokenizer_add_end(Tokenizer *tokenizer, int32_t id);
 void tokenizer_fill_ends(Tokenizer *tokenizer);  // those that the files name, and those known by their texts
 // A merge of the two tokens given as text, the next rank. `place` says where it stands, for the message.

@@ -198,13 +198,29 @@ static Status add_to_matcher(Tokenizer *tokenizer, int32_t id) {
   return status;
 }
 
-Status tokenizer_finish(Tokenizer *tokenizer) {
-  tokenizer_fill_tables(tokenizer);
-  words_find_cuts(tokenizer);
+static Status fill_matchers(Tokenizer *tokenizer) {
   for (int64_t id = 0; id < tokenizer->size; id++) {
     const Token *token = &tokenizer->tokens[id];
     if (token->text && token->added) TRY(add_to_matcher(tokenizer, (int32_t)id));
   }
+  return STATUS_OK;
+}
+
+Status tokenizer_index(Tokenizer *tokenizer) {
+  map_release(&tokenizer->ids);
+  matcher_release(&tokenizer->raw_matcher);
+  matcher_release(&tokenizer->normal_matcher);
+  for (int64_t id = 0; id < tokenizer->size; id++) {
+    const Token *token = &tokenizer->tokens[id];
+    if (token->text) map_set(&tokenizer->ids, token->text, token->length, id);
+  }
+  return fill_matchers(tokenizer);
+}
+
+Status tokenizer_finish(Tokenizer *tokenizer) {
+  tokenizer_fill_tables(tokenizer);
+  words_find_cuts(tokenizer);
+  TRY(fill_matchers(tokenizer));
   tokenizer_fill_ends(tokenizer);
   return STATUS_OK;
 }

@@ -59,12 +59,21 @@ void tokenizer_set_chat_template(Tokenizer *tokenizer, const char *source);  // 
 // unk (each also with _token behind it), or adds a `stop` token. Before the tokenizer is shared between threads.
 Status tokenizer_set_special(Tokenizer *tokenizer, const char *role, const char *text);
 
-// Adds texts that the vocabulary has not yet as tokens behind its last one, as transformers' add_tokens does for AddedToken(text,
-// normalized=False): matched in raw text, no control tokens. Before the tokenizer is shared between threads. STATUS_USAGE for an empty
-// text, and for a vocabulary that cannot grow.
-Status tokenizer_add_tokens(Tokenizer *tokenizer, const char *const *texts, int count);
-// Writes the tokenizer files of a Hugging Face folder into another one, with such tokens in its tokenizer.json. STATUS_USAGE when `from`
+// What a recipe changes of a vocabulary: other texts for some of its added tokens first, then tokens that it has not yet.
+typedef struct TokenChanges {
+  const int32_t *ids;  // [override_count]
+  const char *const *texts;  // of those ids
+  int override_count;
+  const char *const *added;  // [added_count]; those that the vocabulary has are passed over
+  int added_count;
+} TokenChanges;
+
+// New tokens stand behind the last one, as transformers' add_tokens puts AddedToken(text, normalized=False): matched in raw text, no control
+// tokens. Before the tokenizer is shared between threads. STATUS_USAGE for an empty text, an id that is no added token, a text that
+// another token has, and for a vocabulary that cannot grow.
+Status tokenizer_change(Tokenizer *tokenizer, const TokenChanges *changes);
+// Writes the tokenizer files of a Hugging Face folder into another one, with the changes in its tokenizer.json. STATUS_USAGE when `from`
 // has no tokenizer.json to write them into.
-Status tokenizer_copy_folder(const char *to, const char *from, const char *const *texts, int count);
+Status tokenizer_copy_folder(const char *to, const char *from, const TokenChanges *changes);
 
 #endif

@@ -64,6 +64,9 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_update_8bit ISA_NAME(cpu_update_8bit)
 #define cpu_factored_moments ISA_NAME(cpu_factored_moments)
 #define cpu_factored_update ISA_NAME(cpu_factored_update)
+#define cpu_low_rank_norms ISA_NAME(cpu_low_rank_norms)
+#define cpu_magnitude_forward ISA_NAME(cpu_magnitude_forward)
+#define cpu_magnitude_backward ISA_NAME(cpu_magnitude_backward)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
@@ -121,6 +124,10 @@ void cpu_update_8bit(float *p, uint8_t *const *codes, float *const *scales, cons
 void cpu_factored_moments(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings, Backend *backend);
 void cpu_factored_update(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
                          Backend *backend);
+void cpu_low_rank_norms(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                        int64_t rank, float scale, Backend *backend);
+void cpu_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+void cpu_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 

@@ -46,5 +46,8 @@ const Kernels ISA_NAME(kernels) = {
     .factored_moments = cpu_factored_moments,
     .factored_update = cpu_factored_update,
     .sum_of_squares = cpu_sum_of_squares,
+    .low_rank_norms = cpu_low_rank_norms,
+    .magnitude_forward = cpu_magnitude_forward,
+    .magnitude_backward = cpu_magnitude_backward,
     .peak_flops = cpu_peak_flops,
 };

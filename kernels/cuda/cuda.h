@@ -146,6 +146,10 @@ void cuda_update_8bit(float *p, uint8_t *const *codes, float *const *scales, con
 void cuda_factored_moments(float *r, float *c, const float *g, int64_t rows, int64_t columns, FactoredSettings settings, Backend *backend);
 void cuda_factored_update(float *u, const float *g, const float *r, const float *c, int64_t rows, int64_t columns, double gradient_scale,
                           Backend *backend);
+void cuda_low_rank_norms(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                         int64_t rank, float scale, Backend *backend);
+void cuda_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+void cuda_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cuda_peak_flops(FloatType arithmetic, Backend *backend);
 }

@@ -42,5 +42,8 @@ extern "C" const Kernels kernels_cuda = {
     .factored_moments = cuda_factored_moments,
     .factored_update = cuda_factored_update,
     .sum_of_squares = cuda_sum_of_squares,
+    .low_rank_norms = cuda_low_rank_norms,
+    .magnitude_forward = cuda_magnitude_forward,
+    .magnitude_backward = cuda_magnitude_backward,
     .peak_flops = cuda_peak_flops,
 };

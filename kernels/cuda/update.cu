@@ -12,7 +12,7 @@ struct UpdateStates {
 template <int RULE>
 __global__ void __launch_bounds__(THREADS)
     update_kernel(float *p, UpdateStates states, const float *g, int64_t count, UpdateFactors with, bool is_packed) {
-  constexpr int N = PACKET<float>, STATES = update_state_count(RULE);
+  constexpr int N = PACKET<float>, STATES = UPDATE_STATE_COUNT<RULE>;
   for (int64_t i = first_element<N>(); i < count; i += element_step<N>()) {
     float values[N], gradients[N], old[UPDATE_STATES][N];
     load_floats<N>(values, p + i, count - i, is_packed);

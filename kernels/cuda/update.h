@@ -1,5 +1,5 @@
-// The steps of kernels/update.h for a thread, in float32, of factors that are computed in double. What is taken off p is small beside it, and
-// rounded before it is taken off.
+// The steps of kernels/update.h for a thread, in float32, of factors that are computed in double. What is taken off p is small beside it,
+// and rounded before it is taken off.
 #ifndef KERNELS_CUDA_UPDATE_H
 #define KERNELS_CUDA_UPDATE_H
 
@@ -36,11 +36,16 @@ static inline UpdateFactors update_factors(const UpdateSettings &s) {
           f(s.learning_rate * (1 - s.beta1 * kept))};
 }
 
-constexpr int update_state_count(int rule) {
-  return rule == UPDATE_ADEMAMIX ? 3 : rule == UPDATE_SCHEDULE_FREE ? 2 : rule == UPDATE_GRADIENT ? 0 : 1;
-}
+template <int RULE>
+constexpr int UPDATE_STATE_COUNT = RULE == UPDATE_ADEMAMIX        ? 3
+                                   : RULE == UPDATE_SCHEDULE_FREE ? 2
+                                   : RULE == UPDATE_GRADIENT      ? 0
+                                                                  : 1;
+// Which state is a second moment: the last, or none (-1).
+template <int RULE>
+constexpr int SECOND_STATE = RULE == UPDATE_LION || RULE == UPDATE_MOMENTUM ? -1 : UPDATE_STATE_COUNT<RULE> - 1;
 
-// Where the decay of one half is exact enough: x <- x + (1 - beta) (y - x).
+// beta x + (1 - beta) y, for a beta near 1
 __device__ __forceinline__ float moved(float x, float y, float one_minus_beta) { return fmaf(one_minus_beta, y - x, x); }
 
 template <int RULE>

@@ -9,12 +9,6 @@ struct CodedStates {
   float *scales[UPDATE_STATES];
 };
 
-// The table of levels of a state: the last of some rules is a second moment.
-constexpr int moment_of(int rule, int state) {
-  bool has_second = rule == UPDATE_ADEMAMIX || rule == UPDATE_ROOT || rule == UPDATE_SCHEDULE_FREE;
-  return has_second && state == update_state_count(rule) - 1 ? MOMENT_SECOND : MOMENT_FIRST;
-}
-
 template <int RULE>
 __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedStates states, const float *g, int64_t count,
                                                               UpdateFactors with, const MomentTables *from, bool floats_are_packed,
@@ -22,7 +16,7 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
   SHARED(float, levels, [MOMENT_COUNT][MOMENT_LEVELS]);
   SHARED(float, bounds, [MOMENT_COUNT][MOMENT_LEVELS]);
   load_moment_tables(levels, bounds, from);
-  constexpr int STATES = update_state_count(RULE);
+  constexpr int STATES = UPDATE_STATE_COUNT<RULE>;
   int lane = threadIdx.x % WARP;
   int64_t warp = static_cast<int64_t>(blockIdx.x) * BLOCK_WARPS + threadIdx.x / WARP, step = static_cast<int64_t>(gridDim.x) * BLOCK_WARPS;
   for (int64_t block = warp; block * MOMENT_BLOCK < count; block += step) {
@@ -35,9 +29,10 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
       load_floats<PART>(weights, p + first + at, left - at, floats_are_packed);
       load_floats<PART>(gradients, g + first + at, left - at, floats_are_packed);
       UNROLL for (int k = 0; k < STATES; k++) {
+        const float *level = levels[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST];
         Elements<uint8_t, PART> codes = load_codes(states.codes[k] + first + at, left - at, codes_are_packed);
         UNROLL for (int i = 0; i < PART; i++)
-            values[k][part][i] = at + i < left ? levels[moment_of(RULE, k)][codes.at[i]] * scales[k] : 0.0f;
+            values[k][part][i] = at + i < left ? level[codes.at[i]] * scales[k] : 0.0f;
       }
       UNROLL for (int i = 0; i < PART; i++) {
         float element[UPDATE_STATES];
@@ -48,8 +43,10 @@ __global__ void __launch_bounds__(THREADS) update_8bit_kernel(float *p, CodedSta
       store_floats<PART>(p + first + at, weights, left - at, floats_are_packed);
     }
     __syncwarp();  // all have read the scales
-    UNROLL for (int k = 0; k < STATES; k++) store_moment(states.codes[k] + first, states.scales[k] + block, values[k],
-                                                         bounds[moment_of(RULE, k)], lane, left, codes_are_packed);
+    UNROLL for (int k = 0; k < STATES; k++) {
+      const float *bound = bounds[k == SECOND_STATE<RULE> ? MOMENT_SECOND : MOMENT_FIRST];
+      store_moment(states.codes[k] + first, states.scales[k] + block, values[k], bound, lane, left, codes_are_packed);
+    }
   }
 }
 

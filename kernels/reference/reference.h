@@ -97,6 +97,10 @@ void reference_factored_update(float *u, const float *g, const float *r, const f
 // A block's codes as numbers; and the codes of numbers, whose scale is returned.
 void reference_moments_load(float *x, const uint8_t *codes, float scale, int64_t n, const float *levels);
 float reference_moments_store(uint8_t *codes, const float *x, int64_t n, const float *bounds);
+void reference_low_rank_norms(float *norms, const float *squares, const float *products, const float *gram, const float *b, int64_t out,
+                              int64_t rank, float scale, Backend *backend);
+void reference_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
+void reference_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double reference_peak_flops(FloatType arithmetic, Backend *backend);
 

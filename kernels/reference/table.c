@@ -43,5 +43,8 @@ const Kernels kernels_scalar = {
     .factored_moments = reference_factored_moments,
     .factored_update = reference_factored_update,
     .sum_of_squares = reference_sum_of_squares,
+    .low_rank_norms = reference_low_rank_norms,
+    .magnitude_forward = reference_magnitude_forward,
+    .magnitude_backward = reference_magnitude_backward,
     .peak_flops = reference_peak_flops,
 };

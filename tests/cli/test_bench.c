@@ -96,7 +96,10 @@ static void kernels_without_a_model_are_all_there(void **state) {
                          "adamw",
                          "adamw_8bit",
                          "update",
-                         "update_8bit"};
+                         "update_8bit",
+                         "low_rank_norms",
+                         "magnitude_forward",
+                         "magnitude_backward"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     if (check_kernels(result, names[i]) != 1) fail_msg("%s is not measured", names[i]);
   json_decref(result);

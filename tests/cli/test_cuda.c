@@ -80,18 +80,24 @@ static void compare_metrics(const char *a, const char *b, const char *key, doubl
       fail_msg("%s %d is %.9g in %s and %.9g in %s", key, i, first[i], a, second[i], b);
 }
 
-static void assert_same_adapter(const char *a, const char *b) {
+static void assert_same_file(const char *a, const char *b) {
   Buffer files[2] = {{0}, {0}};
   const char *names[] = {a, b};
   for (int i = 0; i < 2; i++) {
-    char *relative = memory_format("%s/adapter_model.safetensors", names[i]), *path = path_join(test_folder, relative);
+    char *path = path_join(test_folder, names[i]);
     assert_ok(file_read(&files[i], path, 1 << 24));
     free(path);
-    free(relative);
   }
   assert_int_equal(files[0].length, files[1].length);
   assert_memory_equal(files[0].data, files[1].data, files[0].length);
   for (int i = 0; i < 2; i++) buffer_release(&files[i]);
+}
+
+static void assert_same_adapter(const char *a, const char *b) {
+  char *first = memory_format("%s/adapter_model.safetensors", a), *second = memory_format("%s/adapter_model.safetensors", b);
+  assert_same_file(first, second);
+  free(first);
+  free(second);
 }
 
 static void training_has_the_losses_of_the_cpu(void **state) {
@@ -120,6 +126,40 @@ static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
   buffer_release(&output);
   free(command);
   free(recipe);
+}
+
+// Full fine-tuning of a small model in float32, over rows of its own tokens.
+static void train_all(const char *name, const char *more, const char *options) {
+  write_file("own.jsonl",
+             "{\"input_ids\": [3, 9, 27, 5, 15, 6, 18], \"labels\": [-100, 9, 27, 5, 15, 6, 18]}\n"
+             "{\"input_ids\": [1, 2, 4, 8, 16, 32, 7, 14], \"labels\": [1, 2, 4, 8, 16, 32, 7, 14]}\n"
+             "{\"input_ids\": [30, 20, 10], \"labels\": [30, 20, 10]}\n");
+  char *text = memory_format(
+      "base_model: %s/adapters/data/families/gemma2_scalar\ndatasets:\n  - path: %s/own.jsonl\nsequence_len: 64\nmicro_batch_size: 2\n"
+      "gradient_accumulation_steps: 2\nmax_steps: 6\nsave_steps: 3\nlearning_rate: 1e-3\noutput_dir: %s/%s\n%s",
+      TESTS_DIR, test_folder, test_folder, name, more);
+  write_file("all.yml", text);
+  Buffer output = {0};
+  char *command = memory_format("train %s/all.yml %s", test_folder, options);
+  assert_runs(&output, command);
+  buffer_release(&output);
+  free(command);
+  free(text);
+}
+
+static void full_fine_tuning_has_the_losses_of_the_cpu_and_resumes_exactly(void **state) {
+  (void)state;
+  train_all("cpu", "bf16: false\n", "");
+  train_all("cuda", "bf16: false\ndevice: cuda\n", "");
+  compare_metrics("cpu", "cuda", "loss", 1e-5);
+  compare_metrics("cpu", "cuda", "grad_norm", 1e-4);
+  train_all("short", "bf16: true\ndevice: cuda\n", "");
+  compare_metrics("cpu", "short", "loss", 2e-2);
+  char *resume = memory_format("--resume %s/broken/checkpoint-3", test_folder);
+  train_all("broken", "bf16: true\ndevice: cuda\n", "");
+  train_all("broken", "bf16: true\ndevice: cuda\n", resume);
+  assert_same_file("short/model.safetensors", "broken/model.safetensors");
+  free(resume);
 }
 
 static void float16_trains_with_a_scaled_loss(void **state) {
@@ -174,9 +214,13 @@ static void a_device_that_is_not_there_is_told(void **state) {
 int main(void) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   const struct CMUnitTest tests[] = {
-      unit_test_in_folder(training_has_the_losses_of_the_cpu), unit_test_in_folder(a_resumed_run_has_the_bits_of_one_without_a_break),
-      unit_test_in_folder(float16_trains_with_a_scaled_loss),  unit_test_in_folder(offloaded_activations_change_no_bit),
-      unit_test_in_folder(generation_is_that_of_the_cpu),      unit_test_in_folder(too_little_memory_is_told_before_the_first_step),
+      unit_test_in_folder(training_has_the_losses_of_the_cpu),
+      unit_test_in_folder(a_resumed_run_has_the_bits_of_one_without_a_break),
+      unit_test_in_folder(full_fine_tuning_has_the_losses_of_the_cpu_and_resumes_exactly),
+      unit_test_in_folder(float16_trains_with_a_scaled_loss),
+      unit_test_in_folder(offloaded_activations_change_no_bit),
+      unit_test_in_folder(generation_is_that_of_the_cpu),
+      unit_test_in_folder(too_little_memory_is_told_before_the_first_step),
       unit_test_in_folder(a_device_that_is_not_there_is_told),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,7 +109,7 @@ static void every_schedule_trains_and_its_rates_are_in_the_log(void **state) {
     const char *options, *rate;  // of the last of eight steps
   } cases[] = {
       {"--lr_scheduler one_cycle --optimizer adamw_torch", "4e-08"},
-      {"--lr_scheduler rex --cosine_min_lr_ratio 0.1", "0.007"},
+      {"--lr_scheduler rex --cosine_min_lr_ratio 0.1", "0.0069999"},
       {"--lr_scheduler cosine --cosine_min_lr_ratio 0.5 --cosine_constant_lr_ratio 0.5", "0.005"},
       {"--lr_scheduler cosine_with_min_lr --lr_scheduler_kwargs.min_lr 1e-3", "0.00160"},
       {"--lr_scheduler warmup_stable_decay --lr_scheduler_kwargs.num_decay_steps 4 --lr_scheduler_kwargs.decay_type linear", "0.0025"},

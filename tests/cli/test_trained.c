@@ -97,6 +97,14 @@ static double loss_of_model(const char *name, const char *model) {
   return last_metric(name, "eval_loss");
 }
 
+// The same of a quantised one, with an adapter that has learned nothing.
+static double loss_of_merged(const char *name, const char *model) {
+  char *path = path_join(test_folder, model);
+  free(train(name, path, "adapter: lora\nlora_r: 1\nlora_alpha: 1\nmax_steps: 1\neval_steps: 1\nlearning_rate: 1e-30\nbf16: false\n", ""));
+  free(path);
+  return last_metric(name, "eval_loss");
+}
+
 static void full_fine_tuning_leaves_a_model_as_its_checkpoints_are(void **state) {
   (void)state;
   const char *bases[] = {family, apart};
@@ -176,7 +184,7 @@ static void saved_modules_and_tokens_leave_a_merged_gguf(void **state) {
   const char *kinds[] = {"lora_modules_to_save: [embed_tokens, lm_head]\n", "peft_trainable_token_indices: [5, 6, 31]\n"};
   for (int i = 0; i < 2; i++) {
     char *more = memory_format(STEPS LORA "%s", kinds[i]), *said = train("saved", family, more, "");
-    assert_non_null(strstr(said, "merged.gguf is written in place of adapter.gguf"));
+    assert_non_null(strstr(said, "merged.gguf is written in place of it"));
     assert_non_null(strstr(said, i ? "3 tokens' embeddings trained" : "2 tensors trained in full"));
     assert_false(is_there("saved/adapter.gguf"));
     double trained = last_metric("saved", "eval_loss"), merged = loss_of_model("again", "saved/merged.gguf");
@@ -189,6 +197,18 @@ static void saved_modules_and_tokens_leave_a_merged_gguf(void **state) {
     buffer_release(&card);
     free(path), free(said), free(more);
   }
+  // Over quantised weights the merged file has their types, with their rounding.
+  free(train("quantised", tiny, STEPS LORA "lora_modules_to_save: [embed_tokens, lm_head, input_layernorm, v_proj]\n", ""));
+  double trained = last_metric("quantised", "eval_loss"), merged = loss_of_merged("again", "quantised/merged.gguf");
+  if (!(fabs(merged - trained) <= 0.02 * trained)) fail_msg("the merged model's loss is %.9g, the run's was %.9g", merged, trained);
+  // Training goes on from such an adapter where it was.
+  char *more =
+      memory_format(STEPS "adapter: lora\nlora_model_dir: %s/quantised\nlearning_rate: 1e-30\nmax_steps: 1\neval_steps: 1\n", test_folder);
+  char *said = train("further", tiny, more, "");
+  assert_non_null(strstr(said, "tensors trained in full"));
+  double further = last_metric("further", "eval_loss");
+  if (!(fabs(further - trained) <= 1e-6 * trained)) fail_msg("it goes on at %.9g, where the run ended at %.9g", further, trained);
+  free(said), free(more);
   // Without them the adapter is there again, in both formats.
   free(train("saved", family, STEPS LORA, ""));
   assert_true(is_there("saved/adapter.gguf"));
@@ -280,6 +300,19 @@ static void new_tokens_are_trained_and_go_with_what_is_written(void **state) {
   }
 }
 
+static void overridden_tokens_go_with_the_adapter(void **state) {
+  (void)state;
+  const char base[] = TESTS_DIR "/data/tiny-hf";
+  free(train("named", base, STEPS LORA "added_tokens_overrides: {0: '<|call|>'}\npeft_trainable_token_indices: [0]\n", ""));
+  Buffer output = {0};
+  int code = run_program(&output, "generate --model %s --adapter %s/named --prompt 'Once<|call|>' --max-tokens 2", base, test_folder);
+  if (code != 0 || !strstr(output.data, "2 prompt tokens")) fail_msg("exit code %d: %s", code, output.data);
+  output.length = 0;
+  assert_int_equal(run_program(&output, "tokenize --model %s/named/merged.gguf --text 'Once<|call|>'", test_folder), 0);
+  if (!strstr(output.data, "472 0")) fail_msg("not one token: %s", output.data);
+  buffer_release(&output);
+}
+
 static void new_tokens_need_a_folder_and_floats(void **state) {
   (void)state;
   static const char more[] = STEPS LORA "lora_modules_to_save: [embed_tokens, lm_head]\ntokens: ['<|tool|>']\n";
@@ -300,6 +333,7 @@ int main(void) {
       unit_test_in_folder(saved_modules_and_tokens_leave_a_merged_gguf),
       unit_test_in_folder(inspect_tells_what_was_trained_in_full_and_export_what_gguf_cannot_hold),
       unit_test_in_folder(new_tokens_are_trained_and_go_with_what_is_written),
+      unit_test_in_folder(overridden_tokens_go_with_the_adapter),
       unit_test_in_folder(new_tokens_need_a_folder_and_floats),
       unit_test_in_folder(float_ggufs_are_tuned_in_full_and_quantised_ones_refused),
   };

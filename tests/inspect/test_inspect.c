@@ -455,6 +455,23 @@ static void an_untrained_adapter_changes_nothing(void **state) {
   free(gguf), free(peft);
 }
 
+static void a_dora_adapter_shows_its_pairs_and_has_no_problem(void **state) {
+  (void)state;
+  Model *model;
+  Backend *backend;
+  Adapter *adapter = new_adapter(&model, &backend, false);
+  adapter_close(adapter);
+  assert_ok(adapter_create(&adapter, model, &(AdapterSettings){.rank = 3, .alpha = 12, .all_linear = true, .dora = true, .seed = 1}));
+  char *peft = inside("dora");
+  assert_ok(adapter_save_peft(adapter, peft, "base"));
+  json_t *root = inspect_json(peft, "", 0);
+  assert_int_equal(json_array_size(json_object_get(root, "problems")), 0);
+  assert_int_equal(json_array_size(json_object_get(json_object_get(root, "adapter"), "pairs")), adapter->count);
+  json_decref(root);
+  adapter_close(adapter), model_close(model), backend_free(backend);
+  free(peft);
+}
+
 static void faulty_adapters_are_refused(void **state) {
   (void)state;
   Model *model;
@@ -464,7 +481,7 @@ static void faulty_adapters_are_refused(void **state) {
   assert_ok(adapter_save_peft(adapter, peft, "base"));
   const char *dora = "{\"peft_type\": \"LORA\", \"r\": 5, \"lora_alpha\": 8, \"use_dora\": true, \"target_modules\": [\"q_proj\"]}";
   assert_ok(file_write_whole(config, dora, strlen(dora)));
-  assert_error(peft, NULL, "use_dora");
+  assert_error(peft, "model.layers.0.self_attn.q_proj", "use_dora is set, and its lora_magnitude_vector is missing");
   const char *plain = "{\"peft_type\": \"LORA\", \"r\": 5, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\", \"o_proj\"]}";
   assert_ok(file_write_whole(config, plain, strlen(plain)));
   assert_warning(peft, "o_proj", "no pair adapts it");
@@ -618,6 +635,7 @@ int main(void) {
       unit_test_in_folder(sharded_folders_are_one_model_and_their_faults_are_told),
       unit_test_in_folder(adapters_show_their_pairs_and_norms),
       unit_test_in_folder(an_untrained_adapter_changes_nothing),
+      unit_test_in_folder(a_dora_adapter_shows_its_pairs_and_has_no_problem),
       unit_test_in_folder(faulty_adapters_are_refused),
       unit_test_in_folder(checkpoints_and_outputs_show_their_state),
       unit_test_in_folder(words_of_a_file_do_not_steer_the_terminal),

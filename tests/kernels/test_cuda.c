@@ -363,6 +363,7 @@ static const Family families[] = {
       cmocka_unit_test(a_factor_of_several_parts_gets_the_sums_of_all)}},
     {"rows", {OP(embedding_forward), OP(gather_rows), OP(scatter_rows), OP(copy_heads), OP(embedding_backward)}},
     {"norm", {OP(norm_forward), OP(norm_backward), OP(norm_weight_backward), OP(column_sums)}},
+    {"magnitude", {OP(low_rank_norms), OP(magnitude_forward), OP(magnitude_backward)}},
     {"attention",
      {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits),
       cmocka_unit_test(attention_of_many_rows_matches_float64)}},

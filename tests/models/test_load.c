@@ -110,12 +110,57 @@ static void what_is_no_model_is_told_from_one(void **state) {
   free(folder);
 }
 
+static void eight_bits_are_q8_0_of_floats_and_blocks_of_a_file_stay(void **state) {
+  (void)state;
+  Backend *backend;
+  Model *plain, *eight;
+  assert_ok(backend_new(&backend, "cpu", 2));
+  assert_ok(model_open(&plain, tiny, (ModelOptions){0}, backend));
+  assert_ok(model_open(&eight, tiny, (ModelOptions){.quantize_q8_0 = true}, backend));
+  int64_t all = 0;
+  for (int i = 0; i < plain->linear_count; i++) {
+    const Matrix *from = &plain->linears[i]->weight, *to = &eight->linears[i]->weight;
+    assert_int_equal(to->type, BLOCK_Q8_0);
+    int64_t bytes = block_row_bytes(BLOCK_Q8_0, from->columns);
+    float *row = memory_new((size_t)from->columns, sizeof *row);
+    char *blocks = memory_new((size_t)bytes, 1);
+    for (int64_t r = 0; r < from->rows; r++) {
+      matrix_dequantize(row, from, r, 0, from->columns);
+      block_traits(BLOCK_Q8_0)->quantize(blocks, row, NULL, from->columns);
+      assert_memory_equal(blocks, (const char *)to->data + r * bytes, (size_t)bytes);
+    }
+    all += bytes * from->rows;
+    free(row);
+    free(blocks);
+  }
+  assert_int_equal(eight->embedding.weight.type, plain->embedding.weight.type);
+  // What is counted: the copies as the process's own, the floats no more.
+  assert_int_equal(eight->nf4_bytes, all);
+  assert_int_equal(model_mapped_bytes(eight), model_mapped_bytes(plain) - 2 * all * 32 / 34);
+  float *expected = golden_logits(plain, ids, 1, TOKENS), *actual = golden_logits(eight, ids, 1, TOKENS);
+  assert_close(actual, expected, TOKENS * plain->config.vocabulary, 0.05);
+  assert_memory_not_equal(actual, expected, sizeof *actual * (size_t)(TOKENS * plain->config.vocabulary));
+  free(expected);
+  free(actual);
+  model_close(plain);
+  model_close(eight);
+  assert_ok(model_open(&plain, TESTS_DIR "/data/tiny.gguf", (ModelOptions){0}, backend));
+  assert_ok(model_open(&eight, TESTS_DIR "/data/tiny.gguf", (ModelOptions){.quantize_q8_0 = true}, backend));
+  for (int i = 0; i < plain->linear_count; i++)
+    if (block_traits(plain->linears[i]->weight.type)->elements > 1)
+      assert_int_equal(eight->linears[i]->weight.type, plain->linears[i]->weight.type);
+  model_close(plain);
+  model_close(eight);
+  backend_free(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(folders_that_name_the_same_weights_otherwise_are_the_same_model),
       cmocka_unit_test(a_model_without_embedding_is_refused_by_the_tensors_name),
       cmocka_unit_test(types_that_are_not_read_are_refused_with_those_that_are),
       cmocka_unit_test(what_is_no_model_is_told_from_one),
+      cmocka_unit_test(eight_bits_are_q8_0_of_floats_and_blocks_of_a_file_stay),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 // The methods on the simulated device: those of several kernels go through its products and its memory as on a card.
 #include "tests/optim/methods_support.h"
 
-// Steps are float32 there: twenty of them, each rounded by a few units, and Muon's as test_methods.c has it, by other products. With states in
-// 8 bits such a unit now and then makes a code its neighbour: that may cost a tenth of what having codes at all does.
+// Steps are float32 there: twenty of them, each rounded by a few units, and Muon's as test_methods.c has it, by other products. With states
+// in 8 bits such a unit now and then makes a code its neighbour: that may cost a tenth of what having codes at all does.
 static double allowed(json_t *entry) {
   json_t *error = json_object_get(entry, "float32_error"), *codes = json_object_get(entry, "bitsandbytes_to_float32");
   if (codes) return json_number_value(codes) / 10;

@@ -2,6 +2,8 @@
 #include "tests/optim/methods_support.h"
 
 #include "optim/methods.h"
+#include "optim/schedule.h"
+#include "recipes/schema.h"
 
 static Backend *open_backend(const Kernels *kernels) {
   Backend *backend;
@@ -10,8 +12,8 @@ static Backend *open_backend(const Kernels *kernels) {
   return backend;
 }
 
-// Muon's iteration makes a matrix's small singular values a thousand times as large, and rounding with them; Adafactor's relative steps are so
-// small that the rounding of p shows: they are allowed twice what the same algorithm in torch's float32 is off.
+// Muon's iteration makes a matrix's small singular values a thousand times as large, and rounding with them; Adafactor's relative steps are
+// so small that the rounding of p shows: they are allowed twice what the same algorithm in torch's float32 is off.
 static double allowed(json_t *entry) {
   json_t *error = json_object_get(entry, "float32_error");
   return error ? 2 * json_number_value(error) : 1e-6;
@@ -172,6 +174,21 @@ static void arguments_that_a_method_has_not_are_refused_with_those_that_it_has(v
   assert_ptr_equal(optimizer_settle(&optimizer_sgd, &settings), &optimizer_sgd_momentum);
 }
 
+// (recipes/ stands below, so its list of names and reasons cannot be this folder's.)
+static void every_name_of_the_schema_is_a_method_or_has_a_reason(void **state) {
+  (void)state;
+  for (int i = 0; optimizer_words[i]; i++) {
+    const OptimizerMethod *method = NULL;
+    bool is_found = optimizer_find(&method, NULL, optimizer_words[i]) == STATUS_OK, is_refused = optimizer_refusal(optimizer_words[i]);
+    if (is_found == is_refused) fail_msg("%s: built: %d, refused: %d", optimizer_words[i], is_found, is_refused);
+  }
+  for (int i = 0; scheduler_words[i]; i++) {
+    Schedule schedule;
+    bool is_found = schedule_new(&schedule, scheduler_words[i]) == STATUS_OK, is_refused = scheduler_refusal(scheduler_words[i]);
+    if (is_found == is_refused) fail_msg("%s: built: %d, refused: %d", scheduler_words[i], is_found, is_refused);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(methods_match_their_libraries_over_twenty_steps),
@@ -179,6 +196,7 @@ int main(void) {
       cmocka_unit_test(showing_the_average_and_back_changes_no_bit),
       cmocka_unit_test(what_a_checkpoint_keeps_is_all_that_steps_depend_on),
       cmocka_unit_test(neighbours_of_the_same_settings_are_one_range_but_for_methods_of_matrices),
+      cmocka_unit_test(every_name_of_the_schema_is_a_method_or_has_a_reason),
       cmocka_unit_test(arguments_that_a_method_has_not_are_refused_with_those_that_it_has),
   };
   return cmocka_run_group_tests(tests, methods_open, methods_close);

@@ -407,24 +407,44 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
     const char *text, *place;
   } cases[] = {{LORA "peft_trainable_token_indices: {lm_head: [5]}\n", "r.yml:12:1: peft_trainable_token_indices"},
                {LORA "shard_base: true\n", "r.yml:12:1: shard_base"},
-               {LORA "peft_use_dora: true\n", "r.yml:12:1: peft_use_dora"},
-               {LORA "load_in_8bit: true\n", "r.yml:12:1: load_in_8bit"},
                {LORA "optimizer: adopt_adamw\n", "r.yml:12:1: optimizer"},
-               {LORA "peft_init_lora_weights: pissa\n", "peft_init_lora_weights"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
-               {LORA "lora_rank_pattern: {q_proj: 4}\n", "lora_rank_pattern"}};
+               {LORA "peft_init_lora_weights: eva\n", "peft_init_lora_weights"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     assert_ok(parse(cases[i].text));
     assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), cases[i].place, "not built");
   }
 }
 
+static void starts_that_need_the_data_or_other_bits_are_refused(void **state) {
+  (void)state;
+  static const char *const cases[][3] = {
+      {LORA "peft_init_lora_weights: eva\n", "r.yml:12:1: peft_init_lora_weights: eva", "passes over the data"},
+      {LORA "peft_init_lora_weights: corda\n", "r.yml:12:1: peft_init_lora_weights: corda", "passes over the data"},
+      {LORA "peft_init_lora_weights: loftq\n", "r.yml:12:1: peft_init_lora_weights: loftq", "load_in_4bit: true"},
+      {LORA "peft: {loftq_config: {loftq_bits: 4}}\n", "r.yml:12:1: peft: loftq", "load_in_4bit: true"},
+      {LORA "load_in_4bit: true\npeft: {loftq_config: {loftq_bits: 2}}\n", "r.yml:13:1: peft: loftq_bits: 2", "4 is"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    assert_ok(parse(cases[i][0]));
+    assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe), cases[i][1], cases[i][2]);
+  }
+  static const char *const good[] = {LORA "peft_init_lora_weights: pissa_niter_4\n",
+                                     LORA "peft_init_lora_weights: orthogonal\npeft_use_dora: true\n",
+                                     LORA "load_in_8bit: true\nlora_rank_pattern: {q_proj: 2}\npeft_layers_to_transform: [0]\n",
+                                     LORA "load_in_4bit: true\npeft: {loftq_config: {loftq_bits: 4}}\n"};
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    assert_ok(parse(good[i]));
+    assert_ok(recipe_check_trainable(&recipe));
+  }
+}
+
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "shard_base: true\noptimizer: galore_adamw\nload_in_8bit: true\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(LORA "shard_base: true\noptimizer: galore_adamw\nlr_div_factor: 25\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
                "r.yml:12:1: shard_base: is not built yet in this version (each process holds its share", "remove it to train without",
-               "\nr.yml:14:1: load_in_8bit: is not built yet", "use load_in_4bit: true",
+               "\nr.yml:14:1: lr_div_factor: is not built yet",
                "\nr.yml:13:1: optimizer: galore_adamw is a method for training weights in full",
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
 }
@@ -464,6 +484,7 @@ int main(void) {
       cmocka_unit_test(supported_recipes_can_be_trained),
       cmocka_unit_test(what_is_not_built_validates_and_train_names_it),
       cmocka_unit_test(overrides_that_concern_no_frozen_model_train),
+      cmocka_unit_test(starts_that_need_the_data_or_other_bits_are_refused),
       cmocka_unit_test(train_names_all_that_is_not_built_at_once),
   };
   return cmocka_run_group_tests(tests, recipe_set_up, recipe_tear_down);

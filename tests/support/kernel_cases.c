@@ -528,6 +528,52 @@ KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, in
   return c;
 }
 
+KernelCase *case_norms(Arena *arena, Rng *rng, int64_t out, int64_t rank, int64_t in) {
+  KernelCase *c = case_new(arena, OP_low_rank_norms);
+  c->n = out, c->columns = rank, c->alpha = 0.5f;
+  const float *w = normals(arena, rng, out * in, 1), *a = normals(arena, rng, rank * in, 1);
+  float *squares = put_normals(c, 0, arena, rng, out), *products = put_normals(c, 1, arena, rng, rank * out),
+        *gram = put_normals(c, 2, arena, rng, rank * rank);
+  put_normals(c, 3, arena, rng, out * rank);
+  for (int64_t i = 0; i < out * in; i++) squares[i / in] = (float)((i % in ? squares[i / in] : 0) + (double)w[i] * w[i]);
+  for (int64_t r = 0; r < rank; r++) {
+    for (int64_t i = 0; i < out; i++) products[r * out + i] = 0;
+    for (int64_t i = 0; i < rank; i++) gram[r * rank + i] = 0;
+    for (int64_t j = 0; j < in; j++) {
+      for (int64_t i = 0; i < out; i++) products[r * out + i] += a[r * in + j] * w[i * in + j];
+      for (int64_t i = 0; i < rank; i++) gram[r * rank + i] += a[r * in + j] * a[i * in + j];
+    }
+  }
+  put_output(c, 0, out, NULL);
+  snprintf(c->description, sizeof c->description, "out=%lld rank=%lld in=%lld", (long long)out, (long long)rank, (long long)in);
+  return c;
+}
+
+static float *put_positive(KernelCase *c, int index, Arena *arena, Rng *rng, int64_t n) {
+  float *values = put_normals(c, index, arena, rng, n);
+  for (int64_t i = 0; i < n; i++) values[i] = fabsf(values[i]) + 0.25f;
+  return values;
+}
+
+KernelCase *case_magnitude(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, bool has_bias, bool has_residual, int64_t gap) {
+  KernelCase *c = case_new(arena, op);
+  bool is_backward = op == OP_magnitude_backward;
+  int64_t step = columns + gap;
+  c->n = n, c->columns = columns, c->x_step = c->y_step = step;
+  put_normals(c, 0, arena, rng, n * step);
+  if (is_backward) put_normals(c, 1, arena, rng, n * step);
+  put_normals(c, is_backward + 1, arena, rng, columns);
+  put_positive(c, is_backward + 2, arena, rng, columns);
+  if (has_bias) put_normals(c, 3, arena, rng, columns);
+  if (has_residual) put_normals(c, 4, arena, rng, n * step);
+  put_output(c, 0, n * step, gap ? normals(arena, rng, n * step, 1) : NULL);
+  if (is_backward) put_output(c, 1, columns, normals(arena, rng, columns, 1));
+  if (is_backward) c->scale[1] = 4 * sqrt((double)n);
+  snprintf(c->description, sizeof c->description, "n=%lld columns=%lld bias=%d residual=%d gap=%lld", (long long)n, (long long)columns,
+           has_bias, has_residual, (long long)gap);
+  return c;
+}
+
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate) {
   KernelCase *c = case_new(arena, OP_dropout);
   c->n = count, c->alpha = p, c->accumulate = accumulate;

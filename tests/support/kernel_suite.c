@@ -177,6 +177,17 @@ RUN(norm_weight_backward) {
 }
 RUN(column_sums) { k->column_sums(out[0], input_rows(c, in, 0, c->x_step), c->columns, c->n, backend); }
 RUN(embedding_backward) { k->embedding_backward(out[0], in[0], in[1], in[2], in[3], c->n, c->columns, c->alpha, backend); }
+RUN(low_rank_norms) { k->low_rank_norms(out[0], in[0], in[1], in[2], in[3], c->n, c->columns, c->alpha, backend); }
+RUN(magnitude_forward) {
+  Magnitude magnitude = {.m = in[1], .norms = in[2], .bias = in[3], .columns = c->columns};
+  Rows residual = in[4] ? input_rows(c, in, 4, c->x_step) : (Rows){0};
+  k->magnitude_forward(output_rows(c, out, 0, c->y_step), input_rows(c, in, 0, c->x_step), residual, &magnitude, c->n, backend);
+}
+RUN(magnitude_backward) {
+  Magnitude magnitude = {.m = in[2], .norms = in[3], .columns = c->columns};
+  k->magnitude_backward(output_rows(c, out, 0, c->x_step), out[1], input_rows(c, in, 0, c->x_step), input_rows(c, in, 1, c->x_step),
+                        &magnitude, c->n, backend);
+}
 RUN(softcap) {
   (void)in;
   k->softcap(out[0], c->n, c->alpha, backend);
@@ -618,7 +629,7 @@ MAKE(update) {
 }
 
 MAKE(update_8bit) {
-  static const int64_t counts[] = {1, 7, 255, 256, 257, 1031, 2048, 20001};
+  static const int64_t counts[] = {1, 7, 255, 257, 1031, 9001};
   if (index >= 2 * UPDATE_COUNT * COUNT_OF(counts)) return NULL;
   return case_update_8bit(arena, rng, index / 2 % UPDATE_COUNT, counts[index / 2 / UPDATE_COUNT], index % 2 == 0);
 }
@@ -630,6 +641,30 @@ static KernelCase *make_factored(Arena *arena, Rng *rng, KernelOp op, int index)
 }
 MAKE(factored_moments) { return make_factored(arena, rng, OP_factored_moments, index); }
 MAKE(factored_update) { return make_factored(arena, rng, OP_factored_update, index); }
+MAKE(low_rank_norms) {
+  static const int64_t shapes[][3] = {{1, 1, 1}, {5, 3, 7}, {64, 8, 32}, {130, 16, 48}, {33, 37, 20}, {257, 64, 96}};
+  if (index >= COUNT_OF(shapes)) return NULL;
+  return case_norms(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2]);
+}
+
+static const int64_t magnitude_shapes[][2] = {{1, 1}, {2, 5}, {3, 64}, {70, 96}, {5, 259}, {200, 33}, {130, 512}};
+
+MAKE(magnitude_forward) {
+  if (index >= 6 * COUNT_OF(magnitude_shapes)) return NULL;
+  const int64_t *shape = magnitude_shapes[index / 6];
+  int kind = index % 6;
+  KernelCase *c = case_magnitude(arena, rng, OP_magnitude_forward, shape[0], shape[1], kind % 2, kind % 3 == 0, kind == 5 ? 3 : 0);
+  c->exact_inputs = 2, c->exact_outputs = kind % 3 == 0;  // the residual stream is float32
+  return c;
+}
+
+MAKE(magnitude_backward) {
+  if (index >= 3 * COUNT_OF(magnitude_shapes)) return NULL;
+  const int64_t *shape = magnitude_shapes[index / 3];
+  KernelCase *c = case_magnitude(arena, rng, OP_magnitude_backward, shape[0], shape[1], false, false, index % 3 == 2 ? 5 : 0);
+  c->exact_inputs = index % 3 == 1;  // dy of the residual stream
+  return c;
+}
 
 MAKE(sum_of_squares) {
   if (index == COUNT_OF(sizes)) return case_elementwise(arena, rng, OP_sum_of_squares, 300001);
@@ -671,6 +706,8 @@ static const struct {
     [OP_norm_backward] = {3, 1},
     [OP_rope] = {0, 1},
     [OP_copy_heads] = {1, 1},
+    [OP_magnitude_forward] = {1, 1},
+    [OP_magnitude_backward] = {3, 1},
     [OP_experts_forward] = {1, 0},
     [OP_experts_backward] = {1 | 64, 0},
     [OP_attention_forward] = {7, 1},

@@ -127,6 +127,37 @@ static void NAME(copy_heads)(REAL *const *out, const KernelCase *c) {
       }
 }
 
+static void NAME(low_rank_norms)(REAL *const *out, const KernelCase *c) {
+  const float *squares = c->inputs[0], *products = c->inputs[1], *gram = c->inputs[2], *b = c->inputs[3];
+  int64_t rank = c->columns;
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL sum = squares[i];
+    for (int64_t k = 0; k < rank; k++) {
+      int64_t r = TERM(k, rank);
+      REAL row = NAME(dot)(gram + r * rank, 1, b + i * rank, 1, rank);
+      sum += c->alpha * b[i * rank + r] * (2 * (REAL)products[r * c->n + i] + c->alpha * row);
+    }
+    out[0][i] = sqrt(sum);
+  }
+}
+
+static void NAME(magnitude_forward)(REAL *const *out, const KernelCase *c) {
+  const float *z = c->inputs[0], *m = c->inputs[1], *norms = c->inputs[2], *bias = c->inputs[3], *residual = c->inputs[4];
+  for (int64_t i = 0; i < c->n; i++)
+    for (int64_t j = 0; j < c->columns; j++) {
+      int64_t at = i * c->x_step + j;
+      out[0][at] = z[at] * ((REAL)m[j] / norms[j]) + (bias ? bias[j] : 0) + (residual ? residual[at] : 0);
+    }
+}
+
+static void NAME(magnitude_backward)(REAL *const *out, const KernelCase *c) {
+  const float *dy = c->inputs[0], *z = c->inputs[1], *m = c->inputs[2], *norms = c->inputs[3];
+  for (int64_t j = 0; j < c->columns; j++) {
+    for (int64_t i = 0; i < c->n; i++) out[0][i * c->x_step + j] = dy[i * c->x_step + j] * ((REAL)m[j] / norms[j]);
+    out[1][j] += NAME(dot)(dy + j, c->x_step, z + j, c->x_step, c->n) / norms[j];
+  }
+}
+
 static void NAME(softcap)(REAL *const *out, const KernelCase *c) {
   for (int64_t i = 0; i < c->n; i++) out[0][i] = c->alpha * tanh(out[0][i] / c->alpha);
 }

@@ -2,19 +2,24 @@
 
     python make_trained_reference.py FAMILIES...     (pip install torch transformers peft safetensors)
 
+    python make_trained_reference.py --check PROGRAM
+
 FAMILIES are folders of make_families.py's form. Writes beside the tests, into adapters/data/trained:
 full_gradients.safetensors: of each dense family, the gradient of the mean loss by every parameter, "FAMILY.PARAMETER" = 16 of its values,
 evenly apart, and its norm, and "FAMILY.loss"; and CASE/, PEFT adapters over families of the repository, with their golden.safetensors: input_ids, labels,
-logits, and the gradients of all that PEFT trains, "grad.NAME" in the same form. Versions are noted in each file's metadata."""
+logits, and the gradients of all that PEFT trains, "grad.NAME" in the same form. Versions are noted in each file's metadata. --check has the program `lora` write each adapter, and merge it, and
+compares what PEFT and transformers make of the files with the references."""
 import json
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 
 import peft
 import torch
 import transformers as tf
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -80,7 +85,27 @@ def adapter_case(name, base, options):
     save_file(kept, os.path.join(out, "golden.safetensors"), metadata=NOTE)
 
 
+def check(program):
+    """What the program writes, read by the libraries."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (base, _) in CASES.items():
+            golden = load_file(os.path.join(DATA, "trained", name, "golden.safetensors"))
+            source = ["--model", os.path.join(DATA, "families", base), "--adapter", os.path.join(DATA, "trained", name), "--quiet"]
+            paths = [os.path.join(folder, name + end) for end in ("-adapter", "-merged")]
+            subprocess.run([program, "export", *source, "--output", paths[0]], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([program, "merge", *source, "--type", "f32", "--output", paths[1]], check=True, stdout=subprocess.DEVNULL)
+            models = [PeftModel.from_pretrained(open_model(source[1]), paths[0]), open_model(paths[1])]
+            for model, path in zip(models, paths):
+                with torch.no_grad():
+                    logits = model(input_ids=golden["input_ids"]).logits[:, ::7].float()
+                error = ((logits - golden["logits"]).abs().max() / golden["logits"].abs().max()).item()
+                print(f"{os.path.basename(path)}: {error:.2g}")
+                assert error < 1e-5, path
+
+
 def main():
+    if sys.argv[1:2] == ["--check"]:
+        return check(sys.argv[2])
     os.makedirs(os.path.join(DATA, "trained"), exist_ok=True)
     gradients = {}
     for folder in sys.argv[1:]:

@@ -22,6 +22,8 @@ typedef struct Setting {
   bool nf4;
   Checkpointing checkpointing;
   double dropout;
+  bool dora, q8_0;
+  AdapterStart start;
   bool groups;  // experts go through grouped products, however few rows they have
 } Setting;
 
@@ -35,13 +37,20 @@ typedef struct Side {
   float *values;  // [adapter->size]: gradients or parameters as they were read last
 } Side;
 
-static void open_adapter(Side *side, const char *path, double dropout) {
+static void open_adapter(Side *side, const char *path, const Setting *setting) {
   char *folder = path_join(path, "adapter");
-  if (directory_exists(folder)) {
+  if (directory_exists(folder) && !setting->dora && !setting->start) {
     assert_ok(adapter_open(&side->adapter, side->model, (const char *const[]){folder}, NULL, 1, true));
-    adapter_set_dropout(side->adapter, dropout);
+    adapter_set_dropout(side->adapter, setting->dropout);
   } else {
-    AdapterSettings settings = {.rank = 4, .alpha = 8, .dropout = dropout, .all_linear = true, .seed = 7};
+    AdapterSettings settings = {.rank = 4,
+                                .alpha = 8,
+                                .dropout = setting->dropout,
+                                .all_linear = true,
+                                .dora = setting->dora,
+                                .start = setting->start,
+                                .start_iterations = 3,
+                                .seed = 7};
     assert_ok(adapter_create(&side->adapter, side->model, &settings));
   }
   free(folder);
@@ -51,8 +60,8 @@ static void open_side(Side *side, const char *path, const char *device, const Se
   *side = (Side){0};
   assert_ok(backend_new(&side->backend, device, 2));
   if (setting->groups && side->backend->tuning_count == TUNING_COUNT) side->backend->tuning[TUNING_GROUPED_PAIRS] = 1;
-  assert_ok(model_open(&side->model, path, (ModelOptions){.quantize_nf4 = setting->nf4}, side->backend));
-  open_adapter(side, path, setting->dropout);
+  assert_ok(model_open(&side->model, path, (ModelOptions){.quantize_nf4 = setting->nf4, .quantize_q8_0 = setting->q8_0}, side->backend));
+  open_adapter(side, path, setting);
   const OptimizerMethod *method;
   assert_ok(optimizer_find(&method, NULL, NULL));
   OptimizerSettings adam = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .max_grad_norm = 1};
@@ -209,6 +218,7 @@ static void a_step_of_each_model(void **state) {
   (void)state;
   for_each_model(&(Setting){.type = FLOAT_32}, 1);
   for_each_model(&(Setting){.type = half, .groups = true}, 1);
+  compare_training(tiny, &(Setting){.type = half, .dora = true}, 1);
 }
 
 static void steps_in_bfloat16_match_the_cpu(void **state) {
@@ -220,6 +230,38 @@ static void steps_in_bfloat16_match_the_cpu(void **state) {
 static void recomputed_steps_with_dropout_match_the_cpu(void **state) {
   (void)state;
   for_each_model(&(Setting){.type = FLOAT_32, .checkpointing = CHECKPOINT_ALL, .dropout = 0.2, .groups = true}, 2);
+}
+
+static void dora_steps_match_the_cpu(void **state) {
+  (void)state;
+  for_each_model(&(Setting){.type = FLOAT_32, .dora = true, .dropout = 0.2}, 2);
+  if (half == FLOAT_BF16) compare_training(tiny, &(Setting){.type = half, .dora = true, .checkpointing = CHECKPOINT_ALL, .nf4 = true}, 2);
+}
+
+// Weights that stand in place of the base's lie on the device as those do; off, the base's own are there.
+static void steps_on_what_a_start_leaves_match_the_cpu(void **state) {
+  (void)state;
+  static const char folder[] = TESTS_DIR "/data/tiny-hf";
+  compare_training(folder, &(Setting){.type = FLOAT_32, .start = START_PISSA}, 2);
+  compare_training(folder, &(Setting){.type = FLOAT_32, .start = START_OLORA, .nf4 = true, .dora = true}, 2);
+  compare_training(folder, &(Setting){.type = FLOAT_32, .start = START_LOFTQ, .nf4 = true}, 2);
+  compare_training(folder, &(Setting){.type = FLOAT_32, .start = START_PISSA, .q8_0 = true}, 2);
+  Side side;
+  open_side(&side, folder, "cuda", &(Setting){.type = FLOAT_32, .start = START_PISSA});
+  enum { LENGTH = 9 };
+  const int32_t ids[LENGTH] = {1, 300, 17, 402, 99, 45, 511, 260, 3};
+  adapter_set_enabled(side.adapter, false);
+  float *off = golden_logits(side.model, ids, 1, LENGTH);
+  adapter_set_enabled(side.adapter, true);
+  int64_t available = side.backend->available_bytes(side.backend);
+  adapter_close(side.adapter);
+  side.adapter = NULL;
+  assert_true(side.backend->available_bytes(side.backend) > available);  // given back
+  float *base = golden_logits(side.model, ids, 1, LENGTH);
+  assert_memory_equal(off, base, (size_t)(LENGTH * side.model->config.vocabulary) * sizeof *base);
+  free(off);
+  free(base);
+  close_side(&side);
 }
 
 static void steps_on_nf4_match_the_cpu(void **state) {
@@ -374,6 +416,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(steps_in_float32_match_the_cpu),
       cmocka_unit_test(steps_in_bfloat16_match_the_cpu),
       cmocka_unit_test(recomputed_steps_with_dropout_match_the_cpu),
+      cmocka_unit_test(dora_steps_match_the_cpu),
+      cmocka_unit_test(steps_on_what_a_start_leaves_match_the_cpu),
       cmocka_unit_test(steps_on_nf4_match_the_cpu),
       cmocka_unit_test(steps_on_nf4_in_bfloat16_match_the_cpu),
       cmocka_unit_test(a_repeated_step_gives_the_same_bits),
