@@ -3,8 +3,8 @@
 //   logits = x W^T + h B^T,   h = s dropout(x) A^T;   columns of tokens are x P^T of their own rows P
 //   dW += z^T x,   dB += z^T h,   dh = s z B,   dA += dh^T dropout(x),   dx = z W + dh A (through its mask)
 // and the columns of tokens, taken out of z, give dP += z_t^T x and dx += z_t P.
-// Beside a teacher, whatever of the head is trained, a chunk holds the base's logits, too. Their place becomes the gradient of the divergence,
-// which is added to z (Kernels.divergence has the equations).
+// Beside a teacher, whatever of the head is trained, a chunk holds the base's logits, too. Their place becomes the gradient of the
+// divergence, which is added to z (Kernels.divergence has the equations).
 #include <assert.h>
 
 #include "autograd/ops.h"

@@ -250,8 +250,8 @@ static Status pass_base(Step *step, const Batch *batch, int64_t labelled, bool r
   return STATUS_OK;
 }
 
-// The teacher of a micro-batch: the model with its adapter off. Dropout and noise are the adapter's and the training pass's. How its routers
-// spread tokens is not counted.
+// The teacher of a micro-batch: the model with its adapter off. Dropout and noise are the adapter's and the training pass's. How its
+// routers spread tokens is not counted.
 static Status run_base(Step *step, const Batch *batch, int64_t labelled, bool runs) {
   Model *model = step->model;
   TRY(reserve_base(step, batch->tokens));
@@ -273,7 +273,8 @@ Status step_reserve(Step *step, const Batch *batch, TapeMode mode) {
   return tape_reserve(&step->tape);
 }
 
-// Builds the graph of a micro-batch, which has `labelled` labelled positions, and runs it forward; its losses are those behind losses.count.
+// Builds the graph of a micro-batch, which has `labelled` labelled positions, and runs it forward; its losses are those behind
+// losses.count.
 static Status run_forward(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   Losses losses;
   Backend *backend = step->model->backend;

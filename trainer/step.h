@@ -1,6 +1,6 @@
-// One micro-batch through the model: the graph is built, its memory planned within the budget, and it runs. With kl_weight the base, which is
-// the model with its adapter off, goes before: of its pass only what its output layer reads is kept, the hidden states of labelled tokens, and
-// the logits of both meet in the loss, some rows at a time (autograd/op_head_loss.c).
+// One micro-batch through the model: the graph is built, its memory planned within the budget, and it runs. With kl_weight the base, which
+// is the model with its adapter off, goes before: of its pass only what its output layer reads is kept, the hidden states of labelled
+// tokens, and the logits of both meet in the loss, some rows at a time (autograd/op_head_loss.c).
 #ifndef TRAINER_STEP_H
 #define TRAINER_STEP_H
 
@@ -67,7 +67,8 @@ void step_seed(Step *step, uint64_t seed, uint64_t number);
 // micro-batch, the next is planned and queued.
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale);
 
-// *nll: the sum over the micro-batches that ran since it was last asked for; step->kl likewise. Waits for them; STATUS_FAILED when the device has failed.
+// *nll: the sum over the micro-batches that ran since it was last asked for; step->kl likewise. Waits for them; STATUS_FAILED when the
+// device has failed.
 Status step_loss(double *nll, Step *step);
 
 // What a preference loss is built on: -log p of each labelled token, of a micro-batch that is at hand.

@@ -1,5 +1,6 @@
 // The divergence of a policy from a base, a row of logits z and w of either at a time (kernels/reference/cross_entropy.c):
-//   kl = sum_v p_v d_v,   d_v = (z_v - max z) - (w_v - max w) - log(sum exp(z - max z) / sum exp(w - max w)),   w_v <- scale p_v (d_v - kl) (1 - (z_v / softcap)^2)
+//   d_v = (z_v - max z) - (w_v - max w) - log(sum exp(z - max z) / sum exp(w - max w)),   kl = sum_v p_v d_v,
+//   w_v <- scale p_v (d_v - kl) (1 - (z_v / softcap)^2)
 // Four passes over what stays in the second cache: maxima, sums of exponentials, kl, gradient.
 #include <math.h>
 

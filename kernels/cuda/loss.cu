@@ -1,5 +1,6 @@
-// Cross entropy of softmax, and the divergence of two softmaxes, a block for a row of logits z[vocabulary] (kernels/reference/cross_entropy.c has the equations). The first pass
-// keeps the largest logit and the sum of exponentials below it as it goes (Milakov and Gimelshein 2018), the second writes the gradient.
+// Cross entropy of softmax, and the divergence of two softmaxes, a block for a row of logits z[vocabulary]
+// (kernels/reference/cross_entropy.c has the equations). The first pass keeps the largest logit and the sum of exponentials below it as it
+// goes (Milakov and Gimelshein 2018), the last writes the gradient.
 // A gradient of 16 bits lies in the first half of its row's place: a stretch of logits is in registers when its gradient, which lies before
 // its end, is written, so nothing is overwritten that is still to be read.
 #include "kernels/cuda/cuda.h"
@@ -61,9 +62,11 @@ __device__ __forceinline__ void add_logits(Exponentials *e, const float z[EACH])
 // Capped logits, and -infinity beyond the row.
 __device__ __forceinline__ void load_capped(float z[EACH], const float *row, int64_t first, const Loss &loss) {
   load_logits(z, row, first, loss);
-  if (!(loss.softcap > 0)) return;
 #pragma unroll
-  for (int i = 0; i < EACH; i++) z[i] = first + i < loss.vocabulary ? capped(z[i], loss.softcap) : -INFINITY;
+  for (int i = 0; i < EACH; i++) z[i] = capped(z[i], loss.softcap);
+  if (loss.softcap > 0 && first + EACH > loss.vocabulary)  // tanh of -infinity is no trouble, but -softcap would count
+    for (int i = 0; i < EACH; i++)
+      if (first + i >= loss.vocabulary) z[i] = -INFINITY;
 }
 
 // Of a whole row, for all threads of its block.

@@ -1,5 +1,5 @@
-// kl_weight: training held near to the base. Loss, divergence and gradients beside PEFT's (tests/tools/make_kl_reference.py), gradients beside
-// finite differences whatever is trained, bits, memory, and whole runs of the program.
+// kl_weight: training held near to the base. Loss, divergence and gradients beside PEFT's (tests/tools/make_kl_reference.py), gradients
+// beside finite differences whatever is trained, bits, memory, and whole runs of the program.
 #include <jansson.h>
 #include <math.h>
 
