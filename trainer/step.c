@@ -112,7 +112,7 @@ void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batche
                      .spans = step->spans,
                      .span_count = step->span_count,
                      .attention = config_attention_shape(&model->config, false),
-                     .attention_calls = micro_batches * model->config.layers};
+                     .attention_calls = (step->kl_weight > 0 ? 2 : 1) * micro_batches * model->config.layers};
   for (int i = 0; i < model->linear_count; i++)
     if (model->linears[i]->weight.columns > shape.columns) shape.columns = model->linears[i]->weight.columns;
   step->budget_bytes -= model->backend->reserve_workspace(&shape, step->budget_bytes, model->backend);
