@@ -3,17 +3,20 @@
 //   logits = x W^T + h B^T,   h = s dropout(x) A^T;   columns of tokens are x P^T of their own rows P
 //   dW += z^T x,   dB += z^T h,   dh = s z B,   dA += dh^T dropout(x),   dx = z W + dh A (through its mask)
 // and the columns of tokens, taken out of z, give dP += z_t^T x and dx += z_t P.
+// Beside a teacher, whatever of the head is trained, a chunk holds the base's logits, too. Their place becomes the gradient of the
+// divergence, which is added to z (Kernels.divergence has the equations).
 #include <assert.h>
 
 #include "autograd/ops.h"
 #include "kernels/loss.h"
 
 enum { LOSS_X, LOSS_TARGETS };
-enum { LOSS_NLL, LOSS_DX };
+enum { LOSS_NLL, LOSS_DX, LOSS_KL };
 
 typedef struct HeadAttributes {
   LinearPart head;
   const TokenRows *tokens;  // NULL: none, or off
+  const Teacher *teacher;  // NULL: none
   LossGradient gradient;
   float softcap;
   int64_t chunk_rows;
@@ -21,7 +24,7 @@ typedef struct HeadAttributes {
 
 // Scratch: floats from its beginning.
 typedef struct HeadScratch {
-  int64_t scale, low, tokens, zeros, seen, slopes, floats;  // logits come first
+  int64_t base, pull, scale, low, tokens, zeros, seen, slopes, floats;  // logits come first
 } HeadScratch;
 
 static bool is_adapted(const HeadAttributes *a) { return a->head.adapter && a->head.adapter->enabled; }
@@ -33,7 +36,9 @@ static HeadScratch head_scratch(const Node *node) {
   const HeadAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LOSS_X];
   int64_t rank = is_adapted(a) ? a->head.adapter->b.columns : 0, tokens = a->tokens ? a->tokens->rows.rows : 0;
-  HeadScratch s = {.scale = a->chunk_rows * logits_step(a->head.weight->rows)};
+  HeadScratch s = {.base = a->chunk_rows * logits_step(a->head.weight->rows)};
+  s.pull = s.base + (a->teacher ? s.base : 0);
+  s.scale = s.pull + (a->teacher ? round_up(a->chunk_rows) : 0);
   s.low = s.scale + round_up(a->chunk_rows);
   s.tokens = s.low + 2 * round_up(a->chunk_rows * rank);  // h and dh
   s.zeros = s.tokens + round_up(a->chunk_rows * tokens);
@@ -103,6 +108,17 @@ static void chunk_logits(const Chunk *c, const HeadAttributes *a, Tape *tape) {
   move_columns(logits.y, c->tokens, NULL, true, a->tokens, c->rows, backend);
 }
 
+// The chunk's divergences from the base, whose logits become the gradient of their sum times `scale` (NULL: not wanted).
+static void chunk_divergence(float *kl, float *base, const Chunk *c, const float *scale, const Node *node, Tape *tape) {
+  const HeadAttributes *a = node->attributes;
+  const Kernels *kernels = tape->backend->kernels;
+  int64_t vocabulary = a->head.weight->rows, step = logits_step(vocabulary);
+  Projection logits = {.w = &a->teacher->head, .alpha = 1, .y = rows_f32(base, step), .bias = a->teacher->bias};
+  Rows hidden = {(void *)(uintptr_t)a->teacher->hidden, c->x.step, c->x.type};
+  kernels->linear_forward(&logits, 1, rows_from(hidden, c->row * hidden.step), c->rows, tape->backend);
+  kernels->divergence(kl + c->row, base, c->logits, step, scale, c->rows, vocabulary, a->softcap, tape->backend);
+}
+
 // Takes the tokens' columns out of z; their part of dx follows when dx is set.
 static void tokens_backward(const Chunk *c, const HeadAttributes *a, const float *zeros, Tape *tape) {
   const Kernels *kernels = tape->backend->kernels;
@@ -152,18 +168,24 @@ static void run_chunks(Node *node, Tape *tape, bool trains, void *dx) {
   const int32_t *targets = node->inputs[LOSS_TARGETS]->data;
   HeadScratch places = head_scratch(node);
   float *nll = node->outputs[LOSS_NLL]->data, *scratch = node->scratch, *scale = scratch + places.scale, *slopes = scratch + places.slopes;
+  float *base = scratch + places.base, *pull = scratch + places.pull;
+  int64_t vocabulary = a->head.weight->rows, step = logits_step(vocabulary);
   if (!a->gradient.slopes) kernels->fill(scale, a->gradient.scale, a->chunk_rows, tape->backend);
   else if (trains) tape->backend->upload(slopes, a->gradient.slopes, x->rows * (int64_t)sizeof(float), tape->backend);
+  if (a->teacher) kernels->fill(pull, a->gradient.scale * a->teacher->weight, a->chunk_rows, tape->backend);
   if (a->tokens) kernels->fill(scratch + places.zeros, 0, a->tokens->rows.rows, tape->backend);
   if (has_dropout(a)) adapter_dropout(scratch + places.seen, x->data, a->head.adapter, x, false, tape);
   for (int64_t row = 0; row < x->rows; row += a->chunk_rows) {
     Chunk c = chunk_at(node, row, dx);
     chunk_logits(&c, a, tape);
-    kernels->cross_entropy(nll + row, c.logits, logits_step(a->head.weight->rows), targets + row,
+    if (a->teacher) chunk_divergence(node->outputs[LOSS_KL]->data, base, &c, trains ? pull : NULL, node, tape);
+    kernels->cross_entropy(nll + row, c.logits, step, targets + row,
                            !trains              ? NULL
                            : a->gradient.slopes ? slopes + row
                                                 : scale,
-                           x->type, c.rows, a->head.weight->rows, a->softcap, tape->backend);
+                           x->type, c.rows, vocabulary, a->softcap, tape->backend);
+    if (trains && a->teacher)
+      kernels->copy_heads(c.z, vocabulary, rows_f32(base, step), vocabulary, 1, vocabulary, c.rows, true, tape->backend);
     if (trains) chunk_backward(&c, a, node, tape);
   }
   if (trains && dx && has_dropout(a)) adapter_dropout(dx, scratch + places.seen, a->head.adapter, x, true, tape);
@@ -203,7 +225,8 @@ static double product_flop(const Node *node) {
 
 static double head_flop(const Node *node, bool backward) {
   const HeadAttributes *a = node->attributes;
-  return backward ? 0 : product_flop(node) * (1 + (node->outputs[LOSS_DX] != NULL) + (a->head.weight_gradient != NULL));
+  return backward ? 0
+                  : product_flop(node) * (1 + (a->teacher != NULL) + (node->outputs[LOSS_DX] != NULL) + (a->head.weight_gradient != NULL));
 }
 
 static double sloped_flop(const Node *node, bool backward) {
@@ -228,24 +251,49 @@ static const Op sloped_op = {.name = "cross_entropy + head",
                              .saved_outputs = 1u << LOSS_NLL,
                              .is_loss = true};
 
+// As many rows as take the memory that a frozen head's loss has.
+static int64_t rows_at_once(const Tape *tape, const Tensor *x, const HeadAttributes *a) {
+  int64_t rows = x->rows < tape->loss_rows ? x->rows : tape->loss_rows, floats = logits_step(a->head.weight->rows) * (a->teacher ? 2 : 1);
+  int64_t most = linear_cross_entropy_floats(rows, a->head.weight->rows, x->columns) / floats;
+  if (most > x->rows) most = x->rows;
+  return most > 0 ? most : 1;
+}
+
+static Node *head_node(Tape *tape, Tensor *x, HeadAttributes *a, Tensor *targets) {
+  a->chunk_rows = rows_at_once(tape, x, a);
+  const LossGradient *gradient = &a->gradient;
+  Node *node = tape_node(tape, gradient->slopes ? &sloped_op : &head_op, a);
+  node->inputs[LOSS_X] = x;
+  node->inputs[LOSS_TARGETS] = targets;
+  node->outputs[LOSS_NLL] = tape_tensor(tape, x->rows, 1, FLOAT_32);
+  bool is_early = !gradient->slopes && tape->mode == TAPE_TRAIN && x->needs_gradient;
+  if (is_early) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns, x->type);
+  if (a->teacher) node->outputs[LOSS_KL] = tape_tensor(tape, x->rows, 1, FLOAT_32);
+  node_finish(node, gradient->slopes && tape->mode == TAPE_TRAIN);
+  tape_keep(node->outputs[LOSS_NLL]);
+  if (a->teacher) tape_keep(node->outputs[LOSS_KL]);
+  return node;
+}
+
 Tensor *op_head_cross_entropy(Tape *tape, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets, LossGradient gradient,
                               float softcap) {
   HeadAttributes *a = arena_new(&tape->arena, 1, sizeof *a);
   *a = (HeadAttributes){.head = head, .tokens = tokens && tokens->enabled ? tokens : NULL, .gradient = gradient, .softcap = softcap};
   bool is_frozen = !is_adapted(a) && !a->tokens && (!head.weight_gradient || tape->mode != TAPE_TRAIN);
   if (is_frozen) return op_cross_entropy(tape, x, head.weight, targets, gradient, softcap);
-  // As many rows as take the memory that a frozen head's loss has.
-  int64_t rows = x->rows < tape->loss_rows ? x->rows : tape->loss_rows;
-  a->chunk_rows = linear_cross_entropy_floats(rows, head.weight->rows, x->columns) / logits_step(head.weight->rows);
-  if (a->chunk_rows > x->rows) a->chunk_rows = x->rows;
-  Node *node = tape_node(tape, gradient.slopes ? &sloped_op : &head_op, a);
-  node->inputs[LOSS_X] = x;
-  node->inputs[LOSS_TARGETS] = targets;
-  node->outputs[LOSS_NLL] = tape_tensor(tape, x->rows, 1, FLOAT_32);
-  bool is_early = !gradient.slopes && tape->mode == TAPE_TRAIN && x->needs_gradient;
-  if (is_early) node->outputs[LOSS_DX] = tape_tensor(tape, x->rows, x->columns, x->type);
-  node_finish(node, gradient.slopes && tape->mode == TAPE_TRAIN);
-  tape_keep(node->outputs[LOSS_NLL]);
+  return head_node(tape, x, a, targets)->outputs[LOSS_NLL];
+}
+
+Tensor *op_taught_cross_entropy(Tape *tape, Tensor **kl, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets,
+                                const Teacher *teacher, LossGradient gradient, float softcap) {
+  assert(!gradient.slopes);
+  Teacher *own = arena_new(&tape->arena, 1, sizeof *own);
+  *own = *teacher;
+  HeadAttributes *a = arena_new(&tape->arena, 1, sizeof *a);
+  *a = (HeadAttributes){
+      .head = head, .tokens = tokens && tokens->enabled ? tokens : NULL, .teacher = own, .gradient = gradient, .softcap = softcap};
+  Node *node = head_node(tape, x, a, targets);
+  *kl = node->outputs[LOSS_KL];
   return node->outputs[LOSS_NLL];
 }
 

@@ -156,6 +156,20 @@ Tensor *op_cross_entropy(Tape *tape, Tensor *x, const Matrix *head, Tensor *targ
 // at once; its gradients are added to where the logits are at hand.
 Tensor *op_head_cross_entropy(Tape *tape, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets, LossGradient gradient,
                               float softcap);
+
+// A base whose distribution at each row the policy's is held near to.
+typedef struct Teacher {
+  const void *hidden;  // [n, columns] of x's type: what the base's output layer reads; the device's, and stays until the pass has run
+  Matrix head;  // the base's output layer
+  const float *bias;  // [vocabulary] or NULL
+  float weight;  // the loss has weight * sum(kl) more, as if gradient.scale were multiplied
+} Teacher;
+
+// The same beside a teacher: *kl[n, 1] is each row's divergence of the policy from the base over the whole vocabulary (Kernels.divergence),
+// and the gradient is that of gradient.scale * (sum(nll) + weight * sum(kl)), by a scale alone. Logits of both meet in each chunk.
+Tensor *op_taught_cross_entropy(Tape *tape, Tensor **kl, Tensor *x, LinearPart head, const TokenRows *tokens, Tensor *targets,
+                                const Teacher *teacher, LossGradient gradient, float softcap);
+
 // logits[n, vocabulary]'s columns of the tokens become x . their rows, in the logits' place. For generation: no gradient goes through.
 Tensor *op_token_logits(Tape *tape, Tensor *logits, Tensor *x, const TokenRows *tokens);
 

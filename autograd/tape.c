@@ -533,9 +533,14 @@ void tape_backward(Tape *tape) {
   for (int e = tape->plan->forward_events; e < tape->plan->event_count; e++) event_run(tape, e);
 }
 
-void tape_copy(float *to, const Tape *tape, const Tensor *tensor) {
-  const float *from = (const float *)(const void *)buffer_of(tape, tensor->forward_life);
-  tape->backend->kernels->copy(to, from, tensor->rows * tensor->columns, tape->backend);
+void tape_copy(void *to, const Tape *tape, const Tensor *tensor) {
+  const Kernels *kernels = tape->backend->kernels;
+  void *from = buffer_of(tape, tensor->forward_life);
+  int64_t rows = tensor->rows, columns = tensor->columns;
+  if (tensor->type == FLOAT_32) kernels->copy(to, from, rows * columns, tape->backend);
+  else
+    kernels->copy_heads((Rows){to, columns, tensor->type}, columns, (Rows){from, columns, tensor->type}, columns, 1, columns, rows, false,
+                        tape->backend);
 }
 
 void tape_read(void *host, const Tape *tape, const Tensor *tensor) {

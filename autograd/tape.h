@@ -129,8 +129,8 @@ int tape_segments(const Tape *tape);
 Status tape_reserve(Tape *tape);  // makes the blocks large enough; STATUS_NO_SPACE names the need
 void tape_forward(Tape *tape);  // needs tape_reserve
 void tape_backward(Tape *tape);  // after tape_forward, in TAPE_TRAIN mode
-// A kept tensor's data: to the host, which waits for it, or, of float32, to another place in the device's memory.
+// A kept tensor's data: to the host, which waits for it, or to another place in the device's memory.
 void tape_read(void *host, const Tape *tape, const Tensor *tensor);
-void tape_copy(float *to, const Tape *tape, const Tensor *tensor);
+void tape_copy(void *to, const Tape *tape, const Tensor *tensor);
 
 #endif

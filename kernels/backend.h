@@ -92,7 +92,14 @@ typedef struct Kernels {
   void (*cross_entropy)(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                         int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 
-  // The output layer with it: logits = x head^T, and dx, which is set (data NULL: not wanted), from the logits' gradient. `scratch`:
+  // For each row i of a policy's logits and of a base's, both [n, vocabulary] with rows `step` elements apart, with p and q their softmaxes:
+  // kl[i] = sum_v p_v (log p_v - log q_v), in which p_v = 0 counts as 0; then, unless scale is NULL, base[i] becomes scale[i] times kl[i]'s
+  // derivatives by the policy's logits, p_v (log p_v - log q_v - kl[i]). softcap > 0: both are capped first, and the derivatives are by the
+  // logits before. Those of the policy stay as they are in any case: cross_entropy caps them, too.
+  void (*divergence)(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                     float softcap, Backend *backend);
+
+  // The output layer with cross_entropy: logits = x head^T, and dx, which is set (data NULL: not wanted), from the logits' gradient. `scratch`:
   // linear_cross_entropy_floats (kernels/loss.h).
   void (*linear_cross_entropy)(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
                                int64_t n, float *scratch, float softcap, Backend *backend);

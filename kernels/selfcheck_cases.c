@@ -274,6 +274,19 @@ static bool cross_entropy(Side *side) {
   return true;
 }
 
+static bool divergence(Side *side) {
+  static const int64_t vocabularies[] = {5, 1000, 4099};
+  if (side->index >= 2 * COUNT_OF(vocabularies)) return false;
+  enum { N = 5 };
+  int64_t vocabulary = vocabularies[side->index / 2];
+  float cap = side->index % 2 ? 20 : 0;
+  SAY("a vocabulary of %d, soft cap %g", (int)vocabulary, (double)cap);
+  float *logits = side_floats(side, N * vocabulary, 2), *scale = side_floats(side, N, 1);
+  float *kl = side_output(side, OUTPUT_FLOATS, N, 0), *base = side_output(side, OUTPUT_FLOATS, N * vocabulary, 0);
+  side->kernels->divergence(kl, base, logits, vocabulary, scale, N, vocabulary, cap, side->backend);
+  return true;
+}
+
 static bool linear_cross_entropy(Side *side) {
   static const int types[] = {BLOCK_Q6_K, BLOCK_Q8_0, BLOCK_BF16, BLOCK_F32, BLOCK_NF4, BLOCK_Q4_K};
   if (side->index >= COUNT_OF(types)) return false;
@@ -688,7 +701,6 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(experts_backward, true),
     KERNEL(copy_heads, true),
     KERNEL(dropout, true),
-    KERNEL(add_uniform, false),
     KERNEL(gather_rows, true),
     KERNEL(scatter_rows, true),
     KERNEL(fill, false),
@@ -701,11 +713,13 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(factored_moments, false),
     KERNEL(factored_update, false),
     KERNEL(sum_of_squares, false),
+    KERNEL(add_uniform, false),
     KERNEL(column_sums, true),
     KERNEL(embedding_backward, false),
     KERNEL(norm_weight_backward, true),
     KERNEL(low_rank_norms, false),
     KERNEL(magnitude_forward, true),
     KERNEL(magnitude_backward, true),
+    KERNEL(divergence, false),
     {NULL, NULL, false},
 };

@@ -14,14 +14,19 @@ Status model_balance_open(Model *model) {
   TRY(model->backend->allocate(&block, model->balance_floats * (int64_t)sizeof(float), "counts of routed tokens", model->backend));
   model->balance = block;
   model->balance_read = arena_new(&model->arena, (size_t)model->balance_floats, sizeof *model->balance_read);
+  model_balance_count(model, true);
+  model_balance_clear(model);
+  return STATUS_OK;
+}
+
+void model_balance_count(Model *model, bool on) {
+  if (!model->balance) return;
   float *totals = model->balance;
   for (int64_t i = 0; i < model->config.layers; i++) {
     if (!model->layers[i].kind->is_sparse) continue;
-    model->layers[i].experts.totals = totals;
+    model->layers[i].experts.totals = on ? totals : NULL;
     totals += layer_floats(model);
   }
-  model_balance_clear(model);
-  return STATUS_OK;
 }
 
 void model_balance_clear(Model *model) {

@@ -13,6 +13,7 @@
 // model_close frees it. STATUS_NO_SPACE.
 Status model_balance_open(Model *model);
 void model_balance_clear(Model *model);
+void model_balance_count(Model *model, bool on);  // off: graphs that are built from now on count nothing
 // Of all passes since model_balance_clear; NAN when there was none, or the model is dense or not opened for it.
 double model_balance_loss(Model *model);
 

@@ -92,6 +92,12 @@ Tensor *decoder_loss(Tape *tape, const Model *model, Tensor *hidden, Tensor *tar
                                (float)model->config.final_softcap);
 }
 
+Tensor *decoder_taught_loss(Tape *tape, Tensor **kl, const Model *model, Tensor *hidden, Tensor *targets, const Teacher *teacher,
+                            LossGradient gradient) {
+  return op_taught_cross_entropy(tape, kl, hidden, linear_part(&model->head), model->head.tokens, targets, teacher, gradient,
+                                 (float)model->config.final_softcap);
+}
+
 Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden) {
   Tensor *logits = linear_apply(tape, &model->head, hidden, NULL);
   if (model->head.tokens && model->head.tokens->enabled) logits = op_token_logits(tape, logits, hidden, model->head.tokens);

@@ -95,6 +95,9 @@ typedef struct DecoderInput {
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input);
 // The output layer and its loss (op_cross_entropy), whatever of the head is trained. targets: int32 input tensor [rows of hidden, 1].
 Tensor *decoder_loss(Tape *tape, const Model *model, Tensor *hidden, Tensor *targets, LossGradient gradient);
+// The same held near to a base (op_taught_cross_entropy).
+Tensor *decoder_taught_loss(Tape *tape, Tensor **kl, const Model *model, Tensor *hidden, Tensor *targets, const Teacher *teacher,
+                            LossGradient gradient);
 // The output layer: logits [rows of hidden, vocabulary] without a backward pass, soft-capped where the family does that.
 Tensor *decoder_logits(Tape *tape, const Model *model, Tensor *hidden);
 

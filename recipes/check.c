@@ -295,6 +295,9 @@ static void check_early_stopping(Loader *loader) {
 
 static void check_preference(Loader *loader) {
   const Recipe *recipe = loader->recipe;
+  if (recipe->rl && recipe->kl_weight > 0)
+    FAIL_KEY(loader, "kl_weight",
+             "preference training has its own measure of what is near the reference; remove this key, and set rl_beta");
   const StringList *losses = &recipe->dpo_loss_type;
   if (is_word(recipe->rl, "ipo") && losses->count && !(losses->count == 1 && list_holds(losses, "ipo")))
     FAIL_KEY(loader, "dpo_loss_type", "rl: ipo is one loss already; write rl: dpo with dpo_loss_type: [ipo, ...], or remove this one");

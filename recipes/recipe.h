@@ -139,6 +139,7 @@ typedef struct Recipe {
   StringList lr_groups;  // each as JSON
   double embedding_lr, embedding_lr_scale, neftune_noise_alpha;
   double ema_decay;  // 0: no average
+  double kl_weight;  // of the divergence from the base; 0: none
 
   // Memory and precision
   char *bf16;  // "auto", "true", "false", "full"

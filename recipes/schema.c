@@ -144,6 +144,10 @@ static const SchemaKey recipe_keys[] = {
   NUMBER(embedding_lr_scale, "0", 0, 1e6, "the same as a multiple of learning_rate"),
   SPECIAL("lr_groups", KEY_WORKS, "list of mappings", read_lr_groups, "list of {name, modules, lr}: learning rates of some modules"),
   NUMBER(ema_decay, "0", 0, 1, "a moving average of what is trained, with this decay, is evaluated and exported; 0: none; not of Axolotl"),
+  NUMBER(kl_weight, "0", 0, 1e6,
+         "holds the model near to its base: this times KL(p, q) is added to each trained token's loss, p being the model's distribution over "
+         "the vocabulary there and q the base's, whose forward pass comes on top; loss in log and metrics is the likelihood alone, and "
+         "kl_to_base the mean of KL; 0: none; not with rl; not of Axolotl"),
   NUMBER(neftune_noise_alpha, "0", 0, 1e6, "NEFTune: noise on the embeddings (arXiv:2310.05914); 0: off"),
   ALIAS("noisy_embedding_alpha", KEY_WORKS, VALUE_NUMBER, neftune_noise_alpha, .max = 1e6,
       .doc = "the older spelling of neftune_noise_alpha"),

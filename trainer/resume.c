@@ -40,6 +40,7 @@ static void hash_recipe(char hex[65], const Run *run) {
   for (int64_t i = 0; i < run->adapter->tokens.rows.rows; i++) buffer_format(&text, "token %d\n", run->adapter->tokens.ids[i]);
   hash_optimizer(&text, run);
   buffer_format(&text, "average %.17g noise %.17g\n", r->ema_decay, r->neftune_noise_alpha);
+  if (r->kl_weight > 0) buffer_format(&text, "kl %.17g\n", r->kl_weight);
   if (r->rl) {
     buffer_format(&text, "%s beta %.17g %.17g smoothing %.17g nll %.17g %.17g margin %.17g kto %.17g %.17g reference %s\n", r->rl,
                   r->rl_beta, r->orpo_alpha, r->dpo_label_smoothing, r->rpo_alpha, r->cpo_alpha, r->simpo_gamma, r->kto_desirable_weight,

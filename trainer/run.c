@@ -376,6 +376,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   run->optimizer->loss_scale = loss_scale_new(activations == FLOAT_F16);
   step_new(&run->step, run->model, activations, checkpointing(run), run_free_bytes(run));
   run->step.noise = (float)recipe->neftune_noise_alpha;
+  run->step.kl_weight = (float)recipe->kl_weight, run->step.adapter = run->adapter;
   TRY(open_preference(run));
   TRY(check_metric(run));
   step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/log.h"
+#include "models/balance.h"
 
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes) {
   *step = (Step){.model = model, .checkpointing = checkpointing, .budget_bytes = budget_bytes};
@@ -11,15 +12,46 @@ void step_new(Step *step, Model *model, FloatType activations, Checkpointing che
   step->tape.offloads = checkpointing == CHECKPOINT_OFFLOAD;
 }
 
+static void token_values_free(TokenValues *values, Backend *backend) {
+  if (values->device) backend->release(values->device, backend);
+  free(values->host);
+}
+
+// Room for the values of another micro-batch behind those that are there.
+static Status token_values_reserve(TokenValues *values, int64_t more, const char *purpose, Backend *backend) {
+  int64_t wanted = values->count + more;
+  if (wanted <= values->capacity) return STATUS_OK;
+  void *block;
+  wanted = wanted > 2 * values->capacity ? wanted : 2 * values->capacity;
+  TRY(backend->allocate(&block, wanted * (int64_t)sizeof(float), purpose, backend));
+  if (values->count > 0) backend->kernels->copy(block, values->device, values->count, backend);
+  if (values->device) backend->release(values->device, backend);
+  values->device = block;
+  values->host = memory_grow(values->host, (size_t)wanted, sizeof *values->host);
+  values->capacity = wanted;
+  return STATUS_OK;
+}
+
+// Waits for them; none are left.
+static double token_values_sum(TokenValues *values, Backend *backend) {
+  double sum = 0;
+  if (values->count > 0) backend->download(values->host, values->device, values->count * (int64_t)sizeof(float), backend);
+  for (int64_t i = 0; i < values->count; i++) sum += values->host[i];
+  values->count = 0;
+  return sum;
+}
+
 void step_free(Step *step) {
-  if (step->losses) step->model->backend->release(step->losses, step->model->backend);
+  Backend *backend = step->model->backend;
+  token_values_free(&step->losses, backend);
+  token_values_free(&step->divergences, backend);
+  if (step->base_hidden) backend->release(step->base_hidden, backend);
   tape_free(&step->tape);
   free(step->spans);
   free(step->key_rows);
   free(step->rows);
   free(step->targets);
   free(step->slopes);
-  free(step->read_losses);
   *step = (Step){0};
 }
 
@@ -80,7 +112,7 @@ void step_leave_workspace(Step *step, const Batch *largest, int64_t micro_batche
                      .spans = step->spans,
                      .span_count = step->span_count,
                      .attention = config_attention_shape(&model->config, false),
-                     .attention_calls = micro_batches * model->config.layers};
+                     .attention_calls = (step->kl_weight > 0 ? 2 : 1) * micro_batches * model->config.layers};
   for (int i = 0; i < model->linear_count; i++)
     if (model->linears[i]->weight.columns > shape.columns) shape.columns = model->linears[i]->weight.columns;
   step->budget_bytes -= model->backend->reserve_workspace(&shape, step->budget_bytes, model->backend);
@@ -129,10 +161,14 @@ static Status plan_evaluation(Step *step) {
   return no_room(step, "a micro-batch of the evaluation", "", "a smaller eval_batch_size or sequence_len");
 }
 
-// Adds the micro-batch that read_batch has read to a new graph; returns its loss.
-static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
-  Tape *tape = &step->tape;
-  tape_begin(tape, mode);
+// What the loss of a micro-batch is made of, for each labelled token. kl is NULL without a teacher.
+typedef struct Losses {
+  Tensor *nll, *kl;
+} Losses;
+
+// Adds the micro-batch that read_batch has read to a new graph; returns the hidden states of its labelled tokens.
+static Tensor *build_hidden(Step *step, const Batch *batch, int64_t labelled, TapeMode mode) {
+  tape_begin(&step->tape, mode);
   DecoderInput input = {.ids = batch->ids,
                         .positions = batch->positions,
                         .tokens = batch->tokens,
@@ -143,68 +179,112 @@ static Tensor *build_graph(Step *step, const Batch *batch, int64_t labelled, Tap
                         .rows = step->rows,
                         .row_count = labelled,
                         .noise = step->noise};
-  Tensor *hidden = decoder_hidden(tape, step->model, &input);
+  return decoder_hidden(&step->tape, step->model, &input);
+}
+
+static bool has_teacher(const Step *step, TapeMode mode) { return step->kl_weight > 0 && mode == TAPE_TRAIN && !step->is_likelihood; }
+
+static Losses build_graph(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
+  Tape *tape = &step->tape;
+  Losses losses = {0};
+  LossGradient gradient = {gradient_scale, step->is_likelihood ? step->slopes : NULL};
+  Tensor *hidden = build_hidden(step, batch, labelled, mode);
   Tensor *targets = tape_input(tape, step->targets, labelled, 1);
-  return decoder_loss(tape, step->model, hidden, targets, (LossGradient){gradient_scale, step->is_likelihood ? step->slopes : NULL});
+  if (has_teacher(step, mode)) losses.nll = decoder_taught_loss(tape, &losses.kl, step->model, hidden, targets, &step->teacher, gradient);
+  else losses.nll = decoder_loss(tape, step->model, hidden, targets, gradient);
+  return losses;
 }
 
 // The graph, within the budget. In 16 bits, memory buys time: more rows of logits at once, for the head is dequantised as often as there are
 // such pieces (at 8B that costs more than to recompute the layer or two in whose room they lie), and no recomputation at all. Who asks for
 // every layer to be recomputed asks for little memory.
-static Status build(Tensor **loss, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
+static Status build(Losses *losses, Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
   enum { FAST_LOSS_ROWS = 4 * LOSS_ROWS };
   Tape *tape = &step->tape;
   bool is_fast = mode == TAPE_TRAIN && tape->activations != FLOAT_32 && !recomputes_all(step);
   tape->loss_rows = is_fast ? FAST_LOSS_ROWS : LOSS_ROWS;
   if (is_fast) {
     tape->keeps_cheap = true;
-    *loss = build_graph(step, batch, labelled, mode, gradient_scale);
+    *losses = build_graph(step, batch, labelled, mode, gradient_scale);
     plan(step, 0);
     if (tape_plan_bytes(tape) <= step->budget_bytes) return STATUS_OK;
   }
   tape->keeps_cheap = false;
-  *loss = build_graph(step, batch, labelled, mode, gradient_scale);
+  *losses = build_graph(step, batch, labelled, mode, gradient_scale);
   if (mode != TAPE_TRAIN) return plan_evaluation(step);
   if (is_fast) {
     if (plan_within_budget(step) == STATUS_OK) return STATUS_OK;
     tape->loss_rows = LOSS_ROWS;
-    *loss = build_graph(step, batch, labelled, mode, gradient_scale);
+    *losses = build_graph(step, batch, labelled, mode, gradient_scale);
   }
   return plan_within_budget(step);
+}
+
+// Room for what is kept of the base's pass over a micro-batch of so many tokens, all of them labelled.
+static Status reserve_base(Step *step, int64_t tokens) {
+  Backend *backend = step->model->backend;
+  int64_t bytes = tokens * step->model->config.hidden * float_bytes(step->tape.activations);
+  if (bytes <= step->base_bytes) return STATUS_OK;
+  void *block;
+  TRY(backend->allocate(&block, bytes, "the base's hidden states", backend));
+  if (step->base_hidden) backend->release(step->base_hidden, backend);
+  step->budget_bytes -= bytes - step->base_bytes;
+  step->base_hidden = block;
+  step->base_bytes = bytes;
+  return STATUS_OK;
+}
+
+// The base's pass, with its memory: planned, and run unless it is only reserved.
+static Status pass_base(Step *step, const Batch *batch, int64_t labelled, bool runs) {
+  Tape *tape = &step->tape;
+  tape->keeps_cheap = false;
+  Tensor *hidden = build_hidden(step, batch, labelled, TAPE_FORWARD);
+  tape_keep(hidden);
+  tape_plan(tape, 0);
+  if (tape_plan_bytes(tape) > step->budget_bytes)
+    return no_room(step, "the base's pass over a micro-batch (kl_weight)", "", "a smaller micro_batch_size or sequence_len");
+  TRY(tape_reserve(tape));
+  if (!runs) return STATUS_OK;
+  tape_forward(tape);
+  tape_copy(step->base_hidden, tape, hidden);
+  return STATUS_OK;
+}
+
+// The teacher of a micro-batch: the model with its adapter off. Dropout and noise are the adapter's and the training pass's. How its
+// routers spread tokens is not counted.
+static Status run_base(Step *step, const Batch *batch, int64_t labelled, bool runs) {
+  Model *model = step->model;
+  TRY(reserve_base(step, batch->tokens));
+  adapter_set_enabled(step->adapter, false);
+  model_balance_count(model, false);
+  step->teacher = (Teacher){step->base_hidden, model->head.weight, model->head.bias, step->kl_weight};
+  Status status = pass_base(step, batch, labelled, runs);
+  model_balance_count(model, true);
+  adapter_set_enabled(step->adapter, true);
+  return status;
 }
 
 Status step_reserve(Step *step, const Batch *batch, TapeMode mode) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
-  Tensor *loss;
-  TRY(build(&loss, step, batch, labelled, mode, 1));
+  Losses losses;
+  if (has_teacher(step, mode)) TRY(run_base(step, batch, labelled, false));
+  TRY(build(&losses, step, batch, labelled, mode, 1));
   return tape_reserve(&step->tape);
 }
 
-// Room for the losses of another micro-batch behind those that are there.
-static Status reserve_losses(Step *step, int64_t labelled) {
-  Backend *backend = step->model->backend;
-  int64_t wanted = step->loss_count + labelled;
-  if (wanted <= step->loss_capacity) return STATUS_OK;
-  void *block;
-  wanted = wanted > 2 * step->loss_capacity ? wanted : 2 * step->loss_capacity;
-  TRY(backend->allocate(&block, wanted * (int64_t)sizeof(float), "losses of tokens", backend));
-  if (step->loss_count > 0) backend->kernels->copy(block, step->losses, step->loss_count, backend);
-  if (step->losses) backend->release(step->losses, backend);
-  step->losses = block;
-  step->read_losses = memory_grow(step->read_losses, (size_t)wanted, sizeof *step->read_losses);
-  step->loss_capacity = wanted;
-  return STATUS_OK;
-}
-
-// Builds the graph of a micro-batch, which has `labelled` labelled positions, and runs it forward; its losses are those behind loss_count.
+// Builds the graph of a micro-batch, which has `labelled` labelled positions, and runs it forward; its losses are those behind
+// losses.count.
 static Status run_forward(Step *step, const Batch *batch, int64_t labelled, TapeMode mode, float gradient_scale) {
-  Tensor *loss;
-  TRY(build(&loss, step, batch, labelled, mode, gradient_scale));
+  Losses losses;
+  Backend *backend = step->model->backend;
+  TRY(build(&losses, step, batch, labelled, mode, gradient_scale));
   TRY(tape_reserve(&step->tape));
-  TRY(reserve_losses(step, labelled));
+  TRY(token_values_reserve(&step->losses, labelled, "losses of tokens", backend));
+  if (losses.kl) TRY(token_values_reserve(&step->divergences, labelled, "divergences of tokens", backend));
   tape_forward(&step->tape);
-  tape_copy(step->losses + step->loss_count, &step->tape, loss);
+  tape_copy(step->losses.device + step->losses.count, &step->tape, losses.nll);
+  if (losses.kl) tape_copy(step->divergences.device + step->divergences.count, &step->tape, losses.kl);
   return STATUS_OK;
 }
 
@@ -216,9 +296,11 @@ void step_seed(Step *step, uint64_t seed, uint64_t number) {
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale) {
   int64_t labelled = read_batch(step, batch);
   if (labelled == 0) return STATUS_OK;
+  if (has_teacher(step, mode)) TRY(run_base(step, batch, labelled, true));
   TRY(run_forward(step, batch, labelled, mode, gradient_scale));
   if (mode == TAPE_TRAIN) tape_backward(&step->tape);
-  step->loss_count += labelled;
+  step->losses.count += labelled;
+  if (has_teacher(step, mode)) step->divergences.count += labelled;
   return STATUS_OK;
 }
 
@@ -228,8 +310,8 @@ Status step_likelihood(Likelihood *likelihood, Step *step, const Batch *batch, T
   *likelihood = (Likelihood){.rows = step->rows, .slopes = step->slopes, .count = labelled};
   if (labelled == 0) return STATUS_OK;
   TRY(run_forward(step, batch, labelled, mode, 0));
-  backend->download(step->read_losses, step->losses + step->loss_count, labelled * (int64_t)sizeof(float), backend);
-  likelihood->nll = step->read_losses;
+  backend->download(step->losses.host, step->losses.device + step->losses.count, labelled * (int64_t)sizeof(float), backend);
+  likelihood->nll = step->losses.host;
   return backend->check(backend);
 }
 
@@ -237,10 +319,7 @@ void step_likelihood_backward(Step *step) { tape_backward(&step->tape); }
 
 Status step_loss(double *nll, Step *step) {
   Backend *backend = step->model->backend;
-  *nll = 0;
-  if (step->loss_count > 0) backend->download(step->read_losses, step->losses, step->loss_count * (int64_t)sizeof(float), backend);
-  TRY(backend->check(backend));
-  for (int64_t i = 0; i < step->loss_count; i++) *nll += step->read_losses[i];
-  step->loss_count = 0;
-  return STATUS_OK;
+  *nll = token_values_sum(&step->losses, backend);
+  step->kl = token_values_sum(&step->divergences, backend);
+  return backend->check(backend);
 }

@@ -1,4 +1,6 @@
-// One micro-batch through the model: the graph is built, its memory planned within the budget, and it runs.
+// One micro-batch through the model: the graph is built, its memory planned within the budget, and it runs. With kl_weight the base, which
+// is the model with its adapter off, goes before: of its pass only what its output layer reads is kept, the hidden states of labelled
+// tokens, and the logits of both meet in the loss, some rows at a time (autograd/op_head_loss.c).
 #ifndef TRAINER_STEP_H
 #define TRAINER_STEP_H
 
@@ -12,6 +14,13 @@ typedef enum Checkpointing {
   CHECKPOINT_NONE,  // none; what does not fit is refused
 } Checkpointing;
 
+// A number for each labelled token of the micro-batches that have run, which are summed up together.
+typedef struct TokenValues {
+  float *device;
+  float *host;  // [capacity], where they are read to
+  int64_t count, capacity;
+} TokenValues;
+
 typedef struct Step {
   Model *model;
   Tape tape;
@@ -20,6 +29,11 @@ typedef struct Step {
   int recomputed_layers;  // of the last micro-batch
   bool is_likelihood;  // training is by step_likelihood
   float noise;  // NEFTune's alpha
+  // Of KL(p || q), p being the policy's distribution at a trained token and q the base's, in TAPE_TRAIN mode of step_run; 0: none. With it
+  // the adapter is set, too.
+  float kl_weight;
+  Adapter *adapter;
+  double kl;  // the sum of KL(p || q) over the tokens that step_loss has last summed up
   // private: the micro-batch in the form that the graph reads
   AttentionSpan *spans;
   int64_t span_count;
@@ -28,9 +42,10 @@ typedef struct Step {
   int32_t *rows, *targets;  // the labelled positions
   float *slopes;  // [labelled] for the backward pass of step_likelihood
   int64_t token_capacity, span_capacity, key_capacity;
-  float *losses;  // the device's: -log p of the labelled tokens of all micro-batches that step_loss has not summed up
-  float *read_losses;  // [loss_capacity] and the host's
-  int64_t loss_count, loss_capacity;
+  TokenValues losses, divergences;  // -log p, and KL(p || q)
+  Teacher teacher;  // the base of the present micro-batch
+  void *base_hidden;  // the device's: its hidden states
+  int64_t base_bytes;
 } Step;
 
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes);
@@ -46,12 +61,14 @@ Status step_reserve(Step *step, const Batch *batch, TapeMode mode);
 // The random numbers of the next micro-batch that trains: a seed, and its number in the run.
 void step_seed(Step *step, uint64_t seed, uint64_t number);
 
-// In TAPE_TRAIN mode the gradient of gradient_scale * nll, the sum of -log p over the batch's trained tokens, is added to the adapter's.
+// In TAPE_TRAIN mode the gradient of gradient_scale * (nll + kl_weight * kl), the sums of -log p and of KL(p || q) over the batch's trained
+// tokens, is added to the adapter's.
 // STATUS_NO_SPACE when it cannot fit. A device is not waited for: while it is at this
 // micro-batch, the next is planned and queued.
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale);
 
-// *nll: the sum over the micro-batches that ran since it was last asked for. Waits for them; STATUS_FAILED when the device has failed.
+// *nll: the sum over the micro-batches that ran since it was last asked for; step->kl likewise. Waits for them; STATUS_FAILED when the
+// device has failed.
 Status step_loss(double *nll, Step *step);
 
 // What a preference loss is built on: -log p of each labelled token, of a micro-batch that is at hand.

@@ -65,7 +65,6 @@ static void seed_micro_batch(Loop *loop, int64_t index) {
 
 // The micro-batches of a step from likelihoods: queued without a wait, then their losses are read.
 static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
-  (void)figures;
   Run *run = loop->run;
   double sum;
   float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
@@ -75,6 +74,7 @@ static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_
   }
   TRY(step_loss(&sum, &run->step));
   loop->loss = trained ? sum / (double)trained : 0;
+  if (run->step.kl_weight > 0) figures_add(figures, "kl_to_base", "kl", trained ? run->step.kl / (double)trained : 0);
   return STATUS_OK;
 }
 

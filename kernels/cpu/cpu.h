@@ -44,6 +44,7 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_gated_forward ISA_NAME(cpu_gated_forward)
 #define cpu_gated_backward ISA_NAME(cpu_gated_backward)
 #define cpu_cross_entropy ISA_NAME(cpu_cross_entropy)
+#define cpu_divergence ISA_NAME(cpu_divergence)
 #define cpu_linear_cross_entropy ISA_NAME(cpu_linear_cross_entropy)
 #define cpu_softcap ISA_NAME(cpu_softcap)
 #define cpu_router_forward ISA_NAME(cpu_router_forward)
@@ -94,6 +95,8 @@ void cpu_gated_backward(void *dgate, void *dup, const void *dy, const void *gate
                         Activation f, Backend *backend);
 void cpu_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                        int64_t n, int64_t vocabulary, float softcap, Backend *backend);
+void cpu_divergence(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                    float softcap, Backend *backend);
 void cpu_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
                               int64_t n, float *scratch, float softcap, Backend *backend);
 void cpu_softcap(float *y, int64_t count, float cap, Backend *backend);

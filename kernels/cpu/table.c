@@ -24,6 +24,7 @@ const Kernels ISA_NAME(kernels) = {
     .gated_forward = cpu_gated_forward,
     .gated_backward = cpu_gated_backward,
     .cross_entropy = cpu_cross_entropy,
+    .divergence = cpu_divergence,
     .linear_cross_entropy = cpu_linear_cross_entropy,
     .softcap = cpu_softcap,
     .router_forward = cpu_router_forward,

@@ -115,6 +115,8 @@ void cuda_gated_backward(void *dgate, void *dup, const void *dy, const void *gat
                          Activation f, Backend *backend);
 void cuda_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                         int64_t n, int64_t vocabulary, float softcap, Backend *backend);
+void cuda_divergence(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                     float softcap, Backend *backend);
 void cuda_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
                                int64_t n, float *scratch, float softcap, Backend *backend);
 void cuda_softcap(float *y, int64_t count, float cap, Backend *backend);

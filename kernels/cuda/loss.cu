@@ -1,5 +1,6 @@
-// Cross entropy of softmax, a block for a row of logits z[vocabulary] (kernels/reference/cross_entropy.c has the equations). The first pass
-// keeps the largest logit and the sum of exponentials below it as it goes (Milakov and Gimelshein 2018), the second writes the gradient.
+// Cross entropy of softmax, and the divergence of two softmaxes, a block for a row of logits z[vocabulary]
+// (kernels/reference/cross_entropy.c has the equations). The first pass keeps the largest logit and the sum of exponentials below it as it
+// goes (Milakov and Gimelshein 2018), the last writes the gradient.
 // A gradient of 16 bits lies in the first half of its row's place: a stretch of logits is in registers when its gradient, which lies before
 // its end, is written, so nothing is overwritten that is still to be read.
 #include "kernels/cuda/cuda.h"
@@ -58,6 +59,30 @@ __device__ __forceinline__ void add_logits(Exponentials *e, const float z[EACH])
     if (z[i] > -INFINITY || isnan(z[i])) e->sum += expf(z[i] - e->largest);
 }
 
+// Capped logits, and -infinity beyond the row.
+__device__ __forceinline__ void load_capped(float z[EACH], const float *row, int64_t first, const Loss &loss) {
+  load_logits(z, row, first, loss);
+#pragma unroll
+  for (int i = 0; i < EACH; i++) z[i] = capped(z[i], loss.softcap);
+  if (loss.softcap > 0 && first + EACH > loss.vocabulary)  // tanh of -infinity is no trouble, but -softcap would count
+    for (int i = 0; i < EACH; i++)
+      if (first + i >= loss.vocabulary) z[i] = -INFINITY;
+}
+
+// Of a whole row, for all threads of its block.
+__device__ __forceinline__ Exponentials row_exponentials(const float *row, const Loss &loss, float *room) {
+  Exponentials own = {-INFINITY, 0};
+  for (int64_t first = threadIdx.x * EACH; first < loss.vocabulary; first += STRETCH) {
+    float z[EACH];
+    load_capped(z, row, first, loss);
+    add_logits(&own, z);
+  }
+  Exponentials all;
+  all.largest = block_max(own.largest, room);
+  all.sum = block_sum(own.sum > 0 || isnan(own.sum) ? own.sum * expf(own.largest - all.largest) : 0.0f, room);
+  return all;
+}
+
 template <typename T>
 __global__ void __launch_bounds__(THREADS) cross_entropy_row(Loss loss) {
   SHARED(float, room, [THREADS / WARP]);
@@ -65,19 +90,8 @@ __global__ void __launch_bounds__(THREADS) cross_entropy_row(Loss loss) {
   float *logits = loss.logits + row * loss.step;
   const int64_t target = loss.targets[row];
   const float softcap = loss.softcap, at_target = capped(logits[target], softcap);
-  Exponentials own = {-INFINITY, 0};
-  for (int64_t first = threadIdx.x * EACH; first < loss.vocabulary; first += STRETCH) {
-    float z[EACH];
-    load_logits(z, logits, first, loss);
-#pragma unroll
-    for (int i = 0; i < EACH; i++) z[i] = capped(z[i], softcap);  // tanh of -infinity is no trouble: -softcap is not counted
-    if (softcap > 0 && first + EACH > loss.vocabulary)
-      for (int i = 0; i < EACH; i++)
-        if (first + i >= loss.vocabulary) z[i] = -INFINITY;
-    add_logits(&own, z);
-  }
-  const float largest = block_max(own.largest, room);
-  const float sum = block_sum(own.sum > 0 || isnan(own.sum) ? own.sum * expf(own.largest - largest) : 0.0f, room);
+  const Exponentials all = row_exponentials(logits, loss, room);
+  const float largest = all.largest, sum = all.sum;
   if (threadIdx.x == 0) loss.nll[row] = largest - at_target + logf(sum);
   if (!loss.gradient_scale && !(softcap > 0)) return;
   const float scale = loss.gradient_scale ? loss.gradient_scale[row] : 0, inverse = 1 / sum;
@@ -101,7 +115,63 @@ __global__ void __launch_bounds__(THREADS) cross_entropy_row(Loss loss) {
   }
 }
 
+// p and d of some tokens (kernels/reference/cross_entropy.c); where p is 0 d is, too.
+struct Shares {
+  float z[EACH], p[EACH], d[EACH];
+};
+__device__ __forceinline__ void load_shares(Shares *s, const float *row, const float *base, int64_t first, const Loss &loss,
+                                            const Exponentials &policy, const Exponentials &other, float log_ratio) {
+  float w[EACH];
+  load_capped(s->z, row, first, loss);
+  load_capped(w, base, first, loss);
+#pragma unroll
+  for (int i = 0; i < EACH; i++) {
+    const float below = s->z[i] - policy.largest;
+    s->p[i] = expf(below) / policy.sum;
+    s->d[i] = s->p[i] == 0 ? 0 : below - (w[i] - other.largest) - log_ratio;
+  }
+}
+
+// loss: nll is kl, gradient_scale scale. The rows of the base are read in the first passes and written by the last, each stretch by the
+// thread that has just read it.
+__global__ void __launch_bounds__(THREADS) divergence_row(Loss loss, float *base_rows) {
+  SHARED(float, room, [THREADS / WARP]);
+  const int64_t row = blockIdx.x;
+  const float *logits = loss.logits + row * loss.step;
+  float *base = base_rows + row * loss.step;
+  const Exponentials policy = row_exponentials(logits, loss, room), other = row_exponentials(base, loss, room);
+  const float log_ratio = logf(policy.sum / other.sum);
+  float own = 0;
+  Shares s;
+  for (int64_t first = threadIdx.x * EACH; first < loss.vocabulary; first += STRETCH) {
+    load_shares(&s, logits, base, first, loss, policy, other, log_ratio);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) own += s.p[i] * s.d[i];
+  }
+  const float kl = block_sum(own, room);
+  if (threadIdx.x == 0) loss.nll[row] = kl;
+  if (!loss.gradient_scale) return;
+  const float scale = loss.gradient_scale[row];
+  for (int64_t first = threadIdx.x * EACH; first < loss.vocabulary; first += STRETCH) {
+    load_shares(&s, logits, base, first, loss, policy, other, log_ratio);
+    float v[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      float turned = loss.softcap > 0 ? s.z[i] / loss.softcap : 0;
+      v[i] = s.p[i] == 0 ? 0 : scale * s.p[i] * (s.d[i] - kl) * (1 - turned * turned);
+    }
+    store_values(base, first, v, loss);
+  }
+}
+
 }  // namespace
+
+void cuda_divergence(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                     float softcap, Backend *backend) {
+  if (n == 0) return;
+  Loss loss = {kl, const_cast<float *>(logits), step, NULL, scale, vocabulary, softcap, is_aligned(logits, base) && step % 4 == 0};
+  LAUNCH(device_of(backend), divergence_row, static_cast<unsigned>(n), THREADS, 0, loss, base);
+}
 
 void cuda_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                         int64_t n, int64_t vocabulary, float softcap, Backend *backend) {

@@ -20,6 +20,7 @@ extern "C" const Kernels kernels_cuda = {
     .gated_forward = cuda_gated_forward,
     .gated_backward = cuda_gated_backward,
     .cross_entropy = cuda_cross_entropy,
+    .divergence = cuda_divergence,
     .linear_cross_entropy = cuda_linear_cross_entropy,
     .softcap = cuda_softcap,
     .router_forward = cuda_router_forward,

@@ -50,6 +50,46 @@ void reference_cross_entropy(float *nll, float *logits, int64_t step, const int3
   pool_run(backend->pool, n, cross_entropy_row, &rows);
 }
 
+// Of two rows of logits, z of a policy p and w of a base q, both capped where there is a softcap (arXiv:1909.08593 has the penalty):
+//   kl = sum_v p_v d_v,   d_v = (z_v - lse z) - (w_v - lse w),   dkl / dlogit_v = p_v (d_v - kl) (1 - (z_v / c)^2)
+typedef struct DivergenceRows {
+  float *kl, *base;
+  const float *logits, *scale;
+  int64_t step, vocabulary;
+  float softcap;
+} DivergenceRows;
+
+static double log_sum_exp(const float *logits, const DivergenceRows *rows) {
+  double maximum = logits[0], sum = 0;
+  for (int64_t j = 1; j < rows->vocabulary; j++) maximum = logits[j] > maximum ? logits[j] : maximum;
+  maximum = cap_logit(maximum, rows->softcap);
+  for (int64_t j = 0; j < rows->vocabulary; j++) sum += exp(cap_logit(logits[j], rows->softcap) - maximum);
+  return maximum + log(sum);
+}
+
+static void divergence_row(void *argument, int64_t row, int thread) {
+  (void)thread;
+  const DivergenceRows *rows = argument;
+  const float *logits = rows->logits + row * rows->step;
+  float *base = rows->base + row * rows->step, cap = rows->softcap;
+  double lse = log_sum_exp(logits, rows), base_lse = log_sum_exp(base, rows), kl = 0;
+  for (int64_t j = 0; j < rows->vocabulary; j++) {
+    double own = cap_logit(logits[j], cap) - lse, p = exp(own);
+    if (p != 0) kl += p * (own - (cap_logit(base[j], cap) - base_lse));
+  }
+  rows->kl[row] = (float)kl;
+  for (int64_t j = 0; rows->scale && j < rows->vocabulary; j++) {
+    double z = cap_logit(logits[j], cap), own = z - lse, p = exp(own), d = own - (cap_logit(base[j], cap) - base_lse);
+    base[j] = p == 0 ? 0 : (float)(rows->scale[row] * p * (d - kl) * cap_slope(z, cap));
+  }
+}
+
+void reference_divergence(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                          float softcap, Backend *backend) {
+  DivergenceRows rows = {kl, base, logits, scale, step, vocabulary, softcap};
+  pool_run(backend->pool, n, divergence_row, &rows);
+}
+
 enum { BLOCK = 16 };  // rows of a task, for which each row of the head is dequantised once
 
 typedef struct LossRows {

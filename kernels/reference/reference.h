@@ -59,6 +59,8 @@ void reference_gated_backward(void *dgate, void *dup, const void *dy, const void
 void reference_cross_entropy(float *nll, float *logits, int64_t step, const int32_t *targets, const float *gradient_scale, FloatType type,
                              int64_t n, int64_t vocabulary, float softcap, Backend *backend);
 
+void reference_divergence(float *kl, float *base, const float *logits, int64_t step, const float *scale, int64_t n, int64_t vocabulary,
+                          float softcap, Backend *backend);
 void reference_linear_cross_entropy(float *nll, Rows dx, Rows x, const Matrix *head, const int32_t *targets, const float *gradient_scale,
                                     int64_t n, float *scratch, float softcap, Backend *backend);
 void reference_softcap(float *y, int64_t count, float cap, Backend *backend);

@@ -21,6 +21,7 @@ const Kernels kernels_scalar = {
     .gated_forward = reference_gated_forward,
     .gated_backward = reference_gated_backward,
     .cross_entropy = reference_cross_entropy,
+    .divergence = reference_divergence,
     .linear_cross_entropy = reference_linear_cross_entropy,
     .softcap = reference_softcap,
     .router_forward = reference_router_forward,

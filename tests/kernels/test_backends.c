@@ -154,6 +154,31 @@ static void cross_entropy_writes_its_gradient_in_bfloat16(void **state) {
   }
 }
 
+// Of equal rows it is 0, and so is its gradient, to the last bit; tokens that the policy never takes count for nothing; a NaN shows.
+static void divergence_of_equal_and_of_impossible_logits(void **state) {
+  (void)state;
+  enum { N = 77 };
+  for (int t = 0; t < 2 * table_count; t++) {
+    Backend *backend = open_backend(&tables[t / 2], 2);
+    float softcap = t % 2 ? 30 : 0, logits[N], base[N], kl, scale = 2;
+    Rng rng = rng_new(SEED, RNG_STREAM_TEST);
+    fill_normal(logits, N, 40, &rng);
+    memcpy(base, logits, sizeof base);
+    backend->kernels->divergence(&kl, base, logits, N, &scale, 1, N, softcap, backend);
+    assert_true(kl == 0);
+    for (int i = 0; i < N; i++) assert_true(base[i] == 0);
+    for (int i = 0; i < N; i++) logits[i] = i == 5 ? 3e38f : -3e38f, base[i] = 0;
+    if (!(softcap > 0)) logits[6] = base[6] = -INFINITY;
+    backend->kernels->divergence(&kl, base, logits, N, &scale, 1, N, softcap, backend);
+    assert_true(fabs(kl - log(softcap > 0 ? N : N - 1)) < 1e-5);
+    for (int i = 0; i < N; i++) assert_true(fabsf(base[i]) < 1e-5f);
+    logits[70] = NAN;
+    backend->kernels->divergence(&kl, base, logits, N, &scale, 1, N, softcap, backend);
+    assert_true(isnan(kl) && isnan(base[0]));
+    backend_free(backend);
+  }
+}
+
 // Matrices trained in full are wider on both sides than LoRA's factors.
 static void whole_matrices_get_the_gradient_of_float64(void **state) {
   (void)state;
@@ -256,6 +281,7 @@ int main(void) {
       cmocka_unit_test(number_of_threads_changes_no_bit),
       cmocka_unit_test(number_of_threads_changes_no_bit_of_a_gradient_in_bfloat16),
       cmocka_unit_test(cross_entropy_writes_its_gradient_in_bfloat16),
+      cmocka_unit_test(divergence_of_equal_and_of_impossible_logits),
       cmocka_unit_test(whole_matrices_get_the_gradient_of_float64),
       cmocka_unit_test(embeddings_of_negative_ids_stay),
       cmocka_unit_test(peak_of_every_table_is_a_rate),

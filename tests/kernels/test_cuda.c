@@ -369,7 +369,7 @@ static const Family families[] = {
       cmocka_unit_test(attention_of_many_rows_matches_float64)}},
     {"elementwise",
      {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(add_uniform), OP(fill), OP(copy), OP(add)}},
-    {"loss", {OP(cross_entropy), OP(linear_cross_entropy)}},
+    {"loss", {OP(cross_entropy), OP(linear_cross_entropy), OP(divergence)}},
     {"experts",
      {OP(router_forward), OP(router_backward), OP(experts_forward), OP(experts_backward), cmocka_unit_test(experts_at_once_match_float64),
       cmocka_unit_test(experts_at_once_repeat_bits_and_download_nothing),

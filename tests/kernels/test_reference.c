@@ -359,6 +359,18 @@ static void cross_entropy_gradient_matches_finite_difference(void **state) {
   }
 }
 
+static void divergence_gradient_matches_finite_difference(void **state) {
+  Fixture *fixture = *state;
+  for (int64_t vocabulary = 2; vocabulary <= 107; vocabulary += 15) {
+    KernelCase *c = case_divergence(&fixture->arena, &fixture->rng, 3, vocabulary, 2, 1, true, vocabulary % 2 ? 3 : 0);
+    KernelCase forward = *c;
+    forward.inputs[1] = NULL;
+    float *out[CASE_OUTPUTS];
+    run_case(out, c, fixture);
+    check_gradient(fixture, &forward, writable(c->inputs[0]), 3 * vocabulary, c->inputs[1], out[1], "dlogits");
+  }
+}
+
 static void linear_cross_entropy_gradient_matches_finite_difference(void **state) {
   Fixture *fixture = *state;
   for (int64_t vocabulary = 1; vocabulary < 100; vocabulary = 3 * vocabulary + 1) {
@@ -564,6 +576,7 @@ int main(void) {
       TEST(gated_backward_matches_finite_difference),
       TEST(gated_forward_is_finite_far_from_zero),
       TEST(cross_entropy_gradient_matches_finite_difference),
+      TEST(divergence_gradient_matches_finite_difference),
       TEST(linear_cross_entropy_gradient_matches_finite_difference),
       TEST(cross_entropy_of_one_token_vocabulary_is_zero),
       TEST(cross_entropy_of_huge_logits_is_finite),

@@ -506,6 +506,27 @@ KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabu
   return c;
 }
 
+KernelCase *case_divergence(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, float distance, bool gradient,
+                            float softcap) {
+  KernelCase *c = case_new(arena, OP_divergence);
+  c->n = n, c->columns = vocabulary, c->softcap = softcap;
+  float *logits = normals(arena, rng, n * vocabulary, deviation), *base = normals(arena, rng, n * vocabulary, distance);
+  put_input(c, 0, logits, n * vocabulary * (int64_t)sizeof *logits);
+  const float *scale = gradient ? put_normals(c, 1, arena, rng, n) : NULL;
+  double largest = 0;  // of the terms that d is the sum of
+  for (int64_t i = 0; i < n * vocabulary; i++) {
+    base[i] += logits[i];
+    largest = fmax(largest, fmax(fabs((double)logits[i]), fabs((double)base[i])));
+  }
+  c->scale[0] = softcap > 0 ? fmin(largest, softcap) : largest;
+  for (int64_t i = 0; scale && i < n; i++) c->scale[1] = fmax(c->scale[1], c->scale[0] * fabs((double)scale[i]));
+  put_output(c, 0, n, NULL);
+  put_output(c, 1, n * vocabulary, base);
+  snprintf(c->description, sizeof c->description, "n=%lld vocabulary=%lld deviation=%g distance=%g gradient=%d softcap=%g", (long long)n,
+           (long long)vocabulary, (double)deviation, (double)distance, gradient, (double)softcap);
+  return c;
+}
+
 KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
                                       bool gradient, float softcap) {
   KernelCase *c = case_new(arena, OP_linear_cross_entropy);

@@ -7,40 +7,16 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-#define KERNEL_OPS(X)                                                                                                                  \
-  X(linear_forward)                                                                                                                    \
-  X(linear_forward_int8)                                                                                                               \
-  X(linear_backward)                                                                                                                   \
-  X(weight_backward)                                                                                                                   \
-  X(low_rank_backward)                                                                                                                 \
-  X(embedding_forward)                                                                                                                 \
-  X(norm_forward)                                                                                                                      \
-  X(norm_backward)                                                                                                                     \
-  X(rope)                                                                                                                              \
-  X(attention_forward)                                                                                                                 \
-  X(attention_backward)                                                                                                                \
-  X(gated_forward)                                                                                                                     \
-  X(gated_backward)                                                                                                                    \
-  X(cross_entropy)                                                                                                                     \
-  X(linear_cross_entropy)                                                                                                              \
-  X(softcap)                                                                                                                           \
-  X(router_forward)                                                                                                                    \
-  X(router_backward)                                                                                                                   \
-  X(experts_forward)                                                                                                                   \
-  X(experts_backward)                                                                                                                  \
-  X(copy_heads)                                                                                                                        \
-  X(dropout)                                                                                                                           \
-  X(gather_rows)                                                                                                                       \
-  X(scatter_rows)                                                                                                                      \
-  X(fill)                                                                                                                              \
-  X(copy)                                                                                                                              \
-  X(add)                                                                                                                               \
-  X(adamw)                                                                                                                             \
-  X(adamw_8bit)                                                                                                                        \
-  X(update)                                                                                                                            \
-  X(update_8bit)                                                                                                                       \
-  X(factored_moments) X(factored_update) X(sum_of_squares) X(add_uniform) X(column_sums) X(embedding_backward) X(norm_weight_backward) \
-      X(low_rank_norms) X(magnitude_forward) X(magnitude_backward)
+// clang-format off: a list
+#define KERNEL_OPS(X)                                                                                                                     \
+  X(linear_forward)                                                                                                                       \
+  X(linear_forward_int8) X(linear_backward) X(weight_backward) X(low_rank_backward) X(embedding_forward) X(norm_forward) X(norm_backward) \
+      X(rope) X(attention_forward) X(attention_backward) X(gated_forward) X(gated_backward) X(cross_entropy) X(linear_cross_entropy)      \
+          X(softcap) X(router_forward) X(router_backward) X(experts_forward) X(experts_backward) X(copy_heads) X(dropout) X(gather_rows)  \
+              X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments)                  \
+                  X(factored_update) X(sum_of_squares) X(add_uniform) X(column_sums) X(embedding_backward) X(norm_weight_backward)        \
+                      X(low_rank_norms) X(magnitude_forward) X(magnitude_backward) X(divergence)
+// clang-format on
 
 #define KERNEL_OP_ENUM(name) OP_##name,
 typedef enum KernelOp { KERNEL_OPS(KERNEL_OP_ENUM) OP_COUNT } KernelOp;
@@ -111,6 +87,9 @@ KernelCase *case_attention(Arena *arena, Rng *rng, KernelOp op, AttentionShape s
                            const int64_t *earlier, bool are_some);
 KernelCase *case_gated(Arena *arena, Rng *rng, KernelOp op, int64_t count, Activation f, bool in_place, bool has_up);
 KernelCase *case_cross_entropy(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, bool gradient, float softcap);
+// Logits of a policy with this deviation, and of a base that differ from them by normal numbers times `distance`.
+KernelCase *case_divergence(Arena *arena, Rng *rng, int64_t n, int64_t vocabulary, float deviation, float distance, bool gradient,
+                            float softcap);
 // Logits of a few units; or so large that exponentials of their differences overflow.
 KernelCase *case_linear_cross_entropy(Arena *arena, Rng *rng, BlockType type, int64_t n, int64_t vocabulary, int64_t columns, bool is_large,
                                       bool gradient, float softcap);

@@ -269,6 +269,7 @@ RUN(gated_backward) {
                     c->activation, backend);
 }
 RUN(cross_entropy) { k->cross_entropy(out[0], out[1], c->columns, in[0], in[1], FLOAT_32, c->n, c->columns, c->softcap, backend); }
+RUN(divergence) { k->divergence(out[0], out[1], in[0], c->columns, in[1], c->n, c->columns, c->softcap, backend); }
 RUN(linear_cross_entropy) {
   Matrix head = sent_matrix(c, in, backend);
   void *scratch;
@@ -585,6 +586,14 @@ MAKE(cross_entropy) {
   if (index >= 8 * COUNT_OF(sizes)) return NULL;
   float softcap = index % 8 < 4 ? 0 : index % 3 ? 4 : 30;
   return case_cross_entropy(arena, rng, 1 + index % 7, sizes[index / 8], index % 4 / 2 ? 1e4f : 3, index % 2, softcap);
+}
+
+MAKE(divergence) {
+  if (index >= 8 * COUNT_OF(sizes)) return NULL;
+  float softcap = index % 8 < 4 ? 0 : index % 3 ? 4 : 30;
+  bool is_far = index % 4 / 2;
+  return case_divergence(arena, rng, 1 + index % 7, sizes[index / 8], is_far ? 1e4f : 3, index % 3 ? (is_far ? 1e4f : 0.1f) : 2, index % 2,
+                         softcap);
 }
 
 MAKE(linear_cross_entropy) {

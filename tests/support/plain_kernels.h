@@ -461,6 +461,36 @@ static void NAME(cross_entropy)(REAL *const *out, const KernelCase *c) {
   }
 }
 
+static REAL NAME(log_sum_exp)(const REAL *z, int64_t n) {
+  REAL maximum = z[0], sum = 0;
+  for (int64_t j = 0; j < n; j++) maximum = fmax(maximum, z[j]);
+  for (int64_t j = 0; j < n; j++) sum += exp(z[TERM(j, n)] - maximum);
+  return maximum + log(sum);
+}
+
+static void NAME(divergence)(REAL *const *out, const KernelCase *c) {
+  const float *logits = c->inputs[0], *scale = c->inputs[1];
+  REAL *z = memory_new((size_t)c->columns, sizeof *z);
+  for (int64_t i = 0; i < c->n; i++) {
+    REAL *w = out[1] + i * c->columns, kl = 0;
+    REAL *q = memory_new((size_t)c->columns, sizeof *q);
+    for (int64_t j = 0; j < c->columns; j++) {
+      z[j] = NAME(capped)(logits[i * c->columns + j], c->softcap);
+      q[j] = NAME(capped)(w[j], c->softcap);
+    }
+    REAL lse = NAME(log_sum_exp)(z, c->columns), base_lse = NAME(log_sum_exp)(q, c->columns);
+    for (int64_t k = 0; k < c->columns; k++) {
+      int64_t j = TERM(k, c->columns);
+      kl += exp(z[j] - lse) * ((z[j] - lse) - (q[j] - base_lse));
+    }
+    out[0][i] = kl;
+    for (int64_t j = 0; scale && j < c->columns; j++)
+      w[j] = scale[i] * exp(z[j] - lse) * ((z[j] - lse) - (q[j] - base_lse) - kl) * NAME(capped_slope)(z[j], c->softcap);
+    free(q);
+  }
+  free(z);
+}
+
 static void NAME(linear_cross_entropy)(REAL *const *out, const KernelCase *c) {
   const float *x = c->inputs[0], *scale = c->inputs[5];
   const int32_t *targets = c->inputs[4];

@@ -79,7 +79,7 @@ static void train_once(Step *step, const Batch *batch, Adapter *adapter, Optimiz
   assert_false(report.skipped);
 }
 
-static void check_warm_steps(FloatType activations, Checkpointing checkpointing, double dropout, bool dora) {
+static void check_warm_steps(FloatType activations, Checkpointing checkpointing, double dropout, bool dora, float kl_weight) {
   Backend *backend;
   Model *model;
   Adapter *adapter;
@@ -98,6 +98,7 @@ static void check_warm_steps(FloatType activations, Checkpointing checkpointing,
   assert_ok(optimizer_new(&optimizer, method, adam, &all, 1, backend));
   fill_batches(batches, model);
   step_new(&step, model, activations, checkpointing, (int64_t)1 << 30);
+  step.kl_weight = kl_weight, step.adapter = adapter;
   assert_ok(step_reserve(&step, &batches[0], TAPE_TRAIN));
   for (int b = 0; b < BATCHES; b++) train_once(&step, &batches[b], adapter, optimizer, backend);
 #ifndef CANNOT_COUNT
@@ -118,8 +119,9 @@ static void check_warm_steps(FloatType activations, Checkpointing checkpointing,
 static void a_warm_step_allocates_nothing(void **state) {
   (void)state;
   static const Checkpointing ways[] = {CHECKPOINT_AUTO, CHECKPOINT_ALL, CHECKPOINT_OFFLOAD};
-  for (int i = 0; i < 12; i++) check_warm_steps(i & 1 ? FLOAT_BF16 : FLOAT_32, ways[i / 4], i & 2 ? 0.1 : 0, false);
-  for (int i = 0; i < 6; i++) check_warm_steps(i & 1 ? FLOAT_BF16 : FLOAT_32, ways[i / 2], 0.1, true);
+  for (int i = 0; i < 12; i++) check_warm_steps(i & 1 ? FLOAT_BF16 : FLOAT_32, ways[i / 4], i & 2 ? 0.1 : 0, false, 0);
+  for (int i = 0; i < 6; i++) check_warm_steps(i & 1 ? FLOAT_BF16 : FLOAT_32, ways[i / 2], 0.1, true, 0);
+  for (int i = 0; i < 6; i++) check_warm_steps(i & 1 ? FLOAT_BF16 : FLOAT_32, ways[i / 2], 0.1, false, 0.5f);
 #ifdef CANNOT_COUNT
   skip_test("allocations cannot be counted under a sanitizer");
 #endif
