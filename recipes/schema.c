@@ -69,7 +69,7 @@ static const SchemaKey recipe_keys[] = {
    .offset = offsetof(Recipe, lora_rank_pattern), .doc = "{regular expression: rank} for some modules"},
   {.names = "lora_alpha_pattern", .kind = VALUE_SPECIAL, .form = "mapping", .read = read_numbers_by_name,
    .offset = offsetof(Recipe, lora_alpha_pattern), .doc = "{regular expression: alpha} for some modules"},
-  KEY(VALUE_BOOLEAN, peft_use_dora, "false", "DoRA: magnitude and direction apart (arXiv:2402.09353)"),
+  KEY(VALUE_BOOLEAN, peft_use_dora, "false", "DoRA: magnitude and direction apart (arXiv:2402.09353); not on embed_tokens and lm_head"),
   KEY(VALUE_BOOLEAN, peft_use_rslora, "false", "rsLoRA: scale by lora_alpha / sqrt(lora_r) (arXiv:2312.03732)"),
   SPECIAL("peft_layers_to_transform", KEY_WORKS, "whole number, or list of them", read_layers, "numbers of the layers to adapt, one or a list"),
   KEY(VALUE_TEXTS, peft_layers_pattern, NULL, "name of the list of layers in the model"),
