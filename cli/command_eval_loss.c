@@ -11,6 +11,7 @@
 #include "cli/model_options.h"
 #include "core/log.h"
 #include "trainer/evaluate.h"
+#include "trainer/run.h"
 
 typedef struct EvalLossCommand {
   ArgumentList adapters;
@@ -56,7 +57,7 @@ static Status run(EvalLossCommand *command, Recipe *recipe, const Arguments *arg
   char *template = NULL, *tokenizer = NULL;
   TRY(recipe_fetch(recipe, RECIPE_ALL));
   TRY(backend_new(&backend, recipe->device, (int)arguments->threads));
-  ModelOptions options = {.quantize_nf4 = recipe->load_in_4bit};
+  ModelOptions options = run_model_options(recipe);
   Status status = adapter_arguments_vocabulary(&options.vocabulary, &tokenizer, recipe->base_model, &command->adapters);
   if (status == STATUS_OK) status = model_open(&model, recipe->base_model, options, backend);
   if (status == STATUS_OK) status = adapter_arguments_open(&adapter, &template, model, &command->adapters);

@@ -352,11 +352,15 @@ static Status find_vocabulary(int64_t *rows, Run *run) {
   return STATUS_OK;
 }
 
+ModelOptions run_model_options(const Recipe *recipe) {
+  bool is_qlora = recipe->adapter && strcmp(recipe->adapter, "qlora") == 0;
+  return (ModelOptions){.quantize_nf4 = recipe->load_in_4bit || is_qlora, .quantize_q8_0 = recipe->load_in_8bit};
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
-  ModelOptions model_options = {.quantize_nf4 = recipe->load_in_4bit || (recipe->adapter && strcmp(recipe->adapter, "qlora") == 0),
-                                .quantize_q8_0 = recipe->load_in_8bit};
+  ModelOptions model_options = run_model_options(recipe);
   if (recipe->load_in_8bit)
     log_notice("load_in_8bit: weights become llama.cpp's Q8_0, 8 bits in blocks of 32, where Axolotl takes LLM.int8()");
   TRY(choose_schedule(run));

@@ -47,6 +47,7 @@ typedef struct Run {
 
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend);
 void run_close(Run *run);
+ModelOptions run_model_options(const Recipe *recipe);  // how the base's weights are held, but for its vocabulary
 // Steps of run_open: rows and vocabulary; the type of activations, with the device's peak; what is left of the memory for a step.
 Status run_open_rows(Run *run);
 Status run_choose_activations(FloatType *type, Run *run);
