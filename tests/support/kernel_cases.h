@@ -7,15 +7,15 @@
 #include "tests/support/test.h"
 
 // Every function of Kernels, in its order; a test fails when one is missing here.
-// clang-format off: a list
-#define KERNEL_OPS(X)                                                                                                                     \
-  X(linear_forward)                                                                                                                       \
-  X(linear_forward_int8) X(linear_backward) X(weight_backward) X(low_rank_backward) X(embedding_forward) X(norm_forward) X(norm_backward) \
-      X(rope) X(attention_forward) X(attention_backward) X(gated_forward) X(gated_backward) X(cross_entropy) X(linear_cross_entropy)      \
-          X(softcap) X(router_forward) X(router_backward) X(experts_forward) X(experts_backward) X(copy_heads) X(dropout) X(gather_rows)  \
-              X(scatter_rows) X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments)                  \
-                  X(factored_update) X(sum_of_squares) X(add_uniform) X(column_sums) X(embedding_backward) X(norm_weight_backward)        \
-                      X(low_rank_norms) X(magnitude_forward) X(magnitude_backward) X(divergence)
+// clang-format off
+#define KERNEL_OPS(X) \
+  X(linear_forward) X(linear_forward_int8) X(linear_backward) X(weight_backward) X(low_rank_backward) \
+  X(embedding_forward) X(norm_forward) X(norm_backward) X(rope) X(attention_forward) X(attention_backward) \
+  X(gated_forward) X(gated_backward) X(cross_entropy) X(linear_cross_entropy) X(softcap) X(router_forward) \
+  X(router_backward) X(experts_forward) X(experts_backward) X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) \
+  X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments) X(factored_update) \
+  X(sum_of_squares) X(add_uniform) X(column_sums) X(embedding_backward) X(norm_weight_backward) X(low_rank_norms) \
+  X(magnitude_forward) X(magnitude_backward) X(divergence)
 // clang-format on
 
 #define KERNEL_OP_ENUM(name) OP_##name,
