@@ -294,6 +294,7 @@ static void check_early_stopping(Loader *loader) {
 }
 
 static void check_preference(Loader *loader) {
+  enum { MOST_LOSSES = 16 };
   const Recipe *recipe = loader->recipe;
   if (recipe->rl && recipe->kl_weight > 0)
     FAIL_KEY(loader, "kl_weight",
@@ -301,6 +302,15 @@ static void check_preference(Loader *loader) {
   const StringList *losses = &recipe->dpo_loss_type;
   if (is_word(recipe->rl, "ipo") && losses->count && !(losses->count == 1 && list_holds(losses, "ipo")))
     FAIL_KEY(loader, "dpo_loss_type", "rl: ipo is one loss already; write rl: dpo with dpo_loss_type: [ipo, ...], or remove this one");
+  bool is_dpo = is_word(recipe->rl, "dpo") || is_word(recipe->rl, "ipo");
+  if (is_word(recipe->rl, "kto") && recipe->micro_batch_size < 2)
+    FAIL_KEY(loader, "micro_batch_size", "kto estimates the KL divergence by each prompt with its neighbour's reply; set 2 or more");
+  if ((is_dpo || is_word(recipe->rl, "kto")) && recipe->rl_beta <= 0) FAIL_KEY(loader, "rl_beta", "has to be above 0");
+  if (is_dpo && list_holds(losses, "exo_pair") && recipe->dpo_label_smoothing <= 0)
+    FAIL_KEY(loader, "dpo_loss_type", "exo_pair needs dpo_label_smoothing above 0, for instance 0.001");
+  if (is_dpo && list_holds(losses, "robust") && recipe->dpo_label_smoothing >= 0.5)
+    FAIL_KEY(loader, "dpo_label_smoothing", "robust divides by 1 - 2 dpo_label_smoothing; set it below 0.5");
+  if (losses->count > MOST_LOSSES) FAIL_KEY(loader, "dpo_loss_type", "has more than %d losses", MOST_LOSSES);
   if (recipe->dpo_loss_weights.count && recipe->dpo_loss_weights.count != recipe->dpo_loss_type.count)
     FAIL_KEY(loader, "dpo_loss_weights", "must have as many weights as dpo_loss_type has losses (%d)", recipe->dpo_loss_type.count);
   for (int i = 0; i < recipe->dpo_loss_weights.count; i++) {

@@ -9,8 +9,7 @@
 
 Status preference_open(Preference **out, const Recipe *recipe, Adapter *adapter, Step *step, bool is_base) {
   Preference *preference = *out = memory_new(1, sizeof *preference);
-  *preference = (Preference){.adapter = adapter, .step = step};
-  TRY(preference_settings(&preference->settings, recipe));
+  *preference = (Preference){.settings = preference_settings(recipe), .adapter = adapter, .step = step};
   step->is_likelihood = true;
   if (is_base || !preference_has_reference(&preference->settings)) return STATUS_OK;
   Backend *backend = adapter->model->backend;

@@ -1,6 +1,7 @@
 // Each loss with its slopes by hand; the equations are in the header.
 #include "trainer/preference_loss.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,58 +298,49 @@ static const struct {
     {"sft", NULL},
 };
 
-static Status add_loss(PreferenceSettings *settings, const Recipe *recipe, const char *name, double weight) {
-  if (strcmp(name, "exo_pair") == 0 && settings->label_smoothing <= 0)
-    return recipe_fail(recipe, STATUS_USAGE, "dpo_loss_type", "exo_pair needs dpo_label_smoothing above 0, for instance 0.001");
-  if (strcmp(name, "robust") == 0 && settings->label_smoothing >= 0.5)
-    return recipe_fail(recipe, STATUS_USAGE, "dpo_label_smoothing", "robust divides by 1 - 2 dpo_label_smoothing; set it below 0.5");
+static void add_loss(PreferenceSettings *settings, const char *name, double weight) {
   for (size_t i = 0; i < sizeof pair_losses / sizeof *pair_losses; i++) {
     if (strcmp(pair_losses[i].name, name) != 0) continue;
     if (!pair_losses[i].loss) {
       settings->nll_weight += weight;
-      return STATUS_OK;
+      return;
     }
-    if (settings->loss_count == PREFERENCE_LOSSES)
-      return recipe_fail(recipe, STATUS_USAGE, "dpo_loss_type", "there are more than %d losses", PREFERENCE_LOSSES);
+    assert(settings->loss_count < PREFERENCE_LOSSES);
     settings->losses[settings->loss_count] = pair_losses[i].loss;
     settings->weights[settings->loss_count++] = weight;
-    return STATUS_OK;
+    return;
   }
-  return recipe_fail(recipe, STATUS_USAGE, "dpo_loss_type", "'%s' is no loss of DPO", name);
+  assert(!"a name of the schema");
 }
 
-static Status add_dpo_losses(PreferenceSettings *settings, const Recipe *recipe) {
+static void add_dpo_losses(PreferenceSettings *settings, const Recipe *recipe) {
   const StringList *types = &recipe->dpo_loss_type, *weights = &recipe->dpo_loss_weights;
-  for (int i = 0; i < types->count; i++)
-    TRY(add_loss(settings, recipe, types->items[i], i < weights->count ? strtod(weights->items[i], NULL) : 1));
-  return types->count ? STATUS_OK : add_loss(settings, recipe, "sigmoid", 1);
+  for (int i = 0; i < types->count; i++) add_loss(settings, types->items[i], i < weights->count ? strtod(weights->items[i], NULL) : 1);
+  if (types->count == 0) add_loss(settings, "sigmoid", 1);
 }
 
-Status preference_settings(PreferenceSettings *settings, const Recipe *recipe) {
-  *settings = (PreferenceSettings){.beta = recipe->rl_beta,
-                                   .label_smoothing = recipe->dpo_label_smoothing,
-                                   .desirable_weight = recipe->kto_desirable_weight,
-                                   .undesirable_weight = recipe->kto_undesirable_weight,
-                                   .gamma = recipe->simpo_gamma,
-                                   .weights = {1}};
+PreferenceSettings preference_settings(const Recipe *recipe) {
+  PreferenceSettings settings = {.beta = recipe->rl_beta,
+                                 .label_smoothing = recipe->dpo_label_smoothing,
+                                 .desirable_weight = recipe->kto_desirable_weight,
+                                 .undesirable_weight = recipe->kto_undesirable_weight,
+                                 .gamma = recipe->simpo_gamma,
+                                 .weights = {1}};
   const char *method = recipe->rl;
+  bool is_orpo = strcmp(method, "orpo") == 0;
   if (strcmp(method, "kto") == 0) {
-    settings->method = METHOD_KTO;
-    if (recipe->micro_batch_size > 1) return STATUS_OK;
-    return recipe_fail(recipe, STATUS_USAGE, "micro_batch_size",
-                       "kto estimates the KL divergence by each prompt with its neighbour's reply; set 2 or more");
+    settings.method = METHOD_KTO;
+  } else if (is_orpo || strcmp(method, "simpo") == 0) {
+    settings.method = is_orpo ? METHOD_ORPO : METHOD_SIMPO;
+    settings.losses[settings.loss_count++] = is_orpo ? orpo_loss : simpo_loss;
+    if (is_orpo) settings.beta = recipe->orpo_alpha;
+    settings.nll_weight = is_orpo ? 1 : recipe->cpo_alpha;
+    settings.nll_has_prompt = is_orpo;
+  } else {
+    settings.method = METHOD_DPO;
+    settings.nll_weight = recipe->rpo_alpha;
+    if (strcmp(method, "ipo") == 0) add_loss(&settings, "ipo", 1);
+    else add_dpo_losses(&settings, recipe);
   }
-  if (strcmp(method, "simpo") == 0 || strcmp(method, "orpo") == 0) {
-    bool is_orpo = strcmp(method, "orpo") == 0;
-    settings->method = is_orpo ? METHOD_ORPO : METHOD_SIMPO;
-    settings->losses[settings->loss_count++] = is_orpo ? orpo_loss : simpo_loss;
-    if (is_orpo) settings->beta = recipe->orpo_alpha;
-    settings->nll_weight = is_orpo ? 1 : recipe->cpo_alpha;
-    settings->nll_has_prompt = is_orpo;
-    return STATUS_OK;
-  }
-  settings->method = METHOD_DPO;
-  settings->nll_weight = recipe->rpo_alpha;
-  if (settings->beta <= 0) return recipe_fail(recipe, STATUS_USAGE, "rl_beta", "has to be above 0");
-  return strcmp(method, "ipo") == 0 ? add_loss(settings, recipe, "ipo", 1) : add_dpo_losses(settings, recipe);
+  return settings;
 }

@@ -46,7 +46,7 @@ struct PreferenceSettings;
 // One loss over a micro-batch's pairs, replies [2 pairs] better ones first: adds weight * sum over pairs to *loss and to their slopes.
 typedef void (*PairLoss)(double *loss, ReplyScore *replies, int64_t pairs, const struct PreferenceSettings *settings, double weight);
 
-enum { PREFERENCE_LOSSES = 16 };
+enum { PREFERENCE_LOSSES = 16 };  // as many as a recipe may name
 
 typedef struct PreferenceSettings {
   PreferenceMethod method;
@@ -60,8 +60,8 @@ typedef struct PreferenceSettings {
   bool nll_has_prompt;  // it counts the prompts' tokens, too
 } PreferenceSettings;
 
-// What a recipe's `rl` asks for. STATUS_USAGE, at the key's place, where settings do not go together.
-Status preference_settings(PreferenceSettings *settings, const Recipe *recipe);
+// What a recipe's `rl` asks for; recipes/check.c has refused what does not go together.
+PreferenceSettings preference_settings(const Recipe *recipe);
 
 static inline bool preference_has_reference(const PreferenceSettings *settings) {
   return settings->method == METHOD_DPO || settings->method == METHOD_KTO;

@@ -5,40 +5,26 @@
 #include <math.h>
 
 #include "core/file.h"
-#include "tests/support/test.h"
+#include "tests/support/training.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
 
-static void write_file(const char *name, const char *text) {
-  char *path = path_join(test_folder, name);
-  assert_ok(file_write_whole(path, text, strlen(text)));
-  free(path);
-}
-
 // A recipe over 12 short rows of tokens.
 static char *write_recipe(const char *name, const char *more) {
-  Buffer rows = {0};
-  for (int i = 0; i < 12; i++)
-    for (int part = 0; part < 2; part++) {
-      buffer_append_string(&rows, part ? "], \"labels\": [" : "{\"input_ids\": [");
-      for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", part && j < 3 ? -100 : 260 + (i * 37 + j * 11) % 200);
-      if (part) buffer_append_string(&rows, "]}\n");
-    }
-  write_file("rows.jsonl", rows.data);
-  buffer_release(&rows);
+  free(write_token_rows(260, 200));
   char *text = memory_format(
       "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: true\n"
       "datasets:\n  - path: %s/rows.jsonl\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 6\n"
       "save_steps: 3\nlearning_rate: 1e-2\nval_set_size: 2\neval_steps: 3\noutput_dir: %s/%s\n%s",
       tiny, test_folder, test_folder, name, more);
   char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
-  write_file(file, text);
+  free(write_file(file, text));
   free(file);
   free(text);
   return path;
 }
 
-static void assert_runs(Buffer *output, const char *command) {
+static void run_well(Buffer *output, const char *command) {
   output->length = 0;
   int code = run_program(output, "%s", command);
   if (code != 0) fail_msg("exit code %d of %s: %s", code, command, output->data ? output->data : "");
@@ -47,7 +33,7 @@ static void assert_runs(Buffer *output, const char *command) {
 static void train(const char *name, const char *more) {
   Buffer output = {0};
   char *recipe = write_recipe(name, more), *command = memory_format("train %s", recipe);
-  assert_runs(&output, command);
+  run_well(&output, command);
   buffer_release(&output);
   free(recipe);
   free(command);
@@ -80,19 +66,6 @@ static void compare_metrics(const char *a, const char *b, const char *key, doubl
       fail_msg("%s %d is %.9g in %s and %.9g in %s", key, i, first[i], a, second[i], b);
 }
 
-static void assert_same_file(const char *a, const char *b) {
-  Buffer files[2] = {{0}, {0}};
-  const char *names[] = {a, b};
-  for (int i = 0; i < 2; i++) {
-    char *path = path_join(test_folder, names[i]);
-    assert_ok(file_read(&files[i], path, 1 << 24));
-    free(path);
-  }
-  assert_int_equal(files[0].length, files[1].length);
-  assert_memory_equal(files[0].data, files[1].data, files[0].length);
-  for (int i = 0; i < 2; i++) buffer_release(&files[i]);
-}
-
 static void assert_same_adapter(const char *a, const char *b) {
   char *first = memory_format("%s/adapter_model.safetensors", a), *second = memory_format("%s/adapter_model.safetensors", b);
   assert_same_file(first, second);
@@ -118,10 +91,10 @@ static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
   Buffer output = {0};
   char *recipe = write_recipe("broken", "device: cuda\nbf16: true\noptimizer: adamw_8bit\n");
   char *command = memory_format("train %s", recipe);
-  assert_runs(&output, command);
+  run_well(&output, command);
   free(command);
   command = memory_format("train %s --resume %s/broken/checkpoint-3", recipe, test_folder);
-  assert_runs(&output, command);
+  run_well(&output, command);
   assert_same_adapter("whole", "broken");
   buffer_release(&output);
   free(command);
@@ -130,18 +103,18 @@ static void a_resumed_run_has_the_bits_of_one_without_a_break(void **state) {
 
 // Full fine-tuning of a small model in float32, over rows of its own tokens.
 static void train_all(const char *name, const char *more, const char *options) {
-  write_file("own.jsonl",
-             "{\"input_ids\": [3, 9, 27, 5, 15, 6, 18], \"labels\": [-100, 9, 27, 5, 15, 6, 18]}\n"
-             "{\"input_ids\": [1, 2, 4, 8, 16, 32, 7, 14], \"labels\": [1, 2, 4, 8, 16, 32, 7, 14]}\n"
-             "{\"input_ids\": [30, 20, 10], \"labels\": [30, 20, 10]}\n");
+  free(write_file("own.jsonl",
+                  "{\"input_ids\": [3, 9, 27, 5, 15, 6, 18], \"labels\": [-100, 9, 27, 5, 15, 6, 18]}\n"
+                  "{\"input_ids\": [1, 2, 4, 8, 16, 32, 7, 14], \"labels\": [1, 2, 4, 8, 16, 32, 7, 14]}\n"
+                  "{\"input_ids\": [30, 20, 10], \"labels\": [30, 20, 10]}\n"));
   char *text = memory_format(
       "base_model: %s/adapters/data/families/gemma2_scalar\ndatasets:\n  - path: %s/own.jsonl\nsequence_len: 64\nmicro_batch_size: 2\n"
       "gradient_accumulation_steps: 2\nmax_steps: 6\nsave_steps: 3\nlearning_rate: 1e-3\noutput_dir: %s/%s\n%s",
       TESTS_DIR, test_folder, test_folder, name, more);
-  write_file("all.yml", text);
+  free(write_file("all.yml", text));
   Buffer output = {0};
   char *command = memory_format("train %s/all.yml %s", test_folder, options);
-  assert_runs(&output, command);
+  run_well(&output, command);
   buffer_release(&output);
   free(command);
   free(text);
@@ -183,7 +156,7 @@ static void generation_is_that_of_the_cpu(void **state) {
   for (int i = 0; i < 2; i++) {
     char *command =
         memory_format("generate --model %s --prompt 'Once upon a' --max-tokens 12 --temperature 0 --quiet --device %s", tiny, devices[i]);
-    assert_runs(&texts[i], command);
+    run_well(&texts[i], command);
     free(command);
   }
   assert_string_equal(texts[0].data, texts[1].data);

@@ -1,4 +1,4 @@
-// `lora eval-loss` on the tiny model: the figures that training's own evaluation has, for SFT and for pairs.
+// `lora eval-loss` on the tiny_gguf model: the figures that training's own evaluation has, for SFT and for pairs.
 #include <jansson.h>
 #include <math.h>
 
@@ -38,7 +38,7 @@ static json_t *last_line(const char *relative) {
 
 static void the_loss_is_that_of_the_runs_own_evaluation(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "lora_dropout: 0.3\n");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "lora_dropout: 0.3\n");
   assert_runs("train %s %s", recipe, "");
   char *adapter = memory_format("--adapter %s/out", test_folder), *off = memory_format("--adapter %s/out:0", test_folder);
   json_t *trained = measured("eval-loss %s %s --json", recipe, adapter), *last = last_line("out/metrics.jsonl");
@@ -81,7 +81,7 @@ static const char preference[] = "rl: dpo\nmetric_for_best_model: rewards/margin
 static void pairs_are_measured_by_their_rewards(void **state) {
   (void)state;
   write_pairs();
-  char *recipe = write_recipe("recipe.yml", tiny, "out", preference);
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", preference);
   char *more = memory_format("--datasets.0.path %s/pairs.jsonl", test_folder),
        *adapter = memory_format("%s --adapter %s/out", more, test_folder);
   assert_runs("train %s %s", recipe, more);

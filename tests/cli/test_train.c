@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-// `lora train` as a user meets it, on the tiny model: what it leaves, exact resumption, and what it says of bad input.
+// `lora train` as a user meets it, on the tiny_gguf model: what it leaves, exact resumption, and what it says of bad input.
 #include "tests/support/training.h"
 
 #include <math.h>
@@ -10,7 +10,7 @@
 
 static void leaves_the_adapter_its_card_metrics_and_checkpoints(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   assert_runs("train %s %s", recipe, "");
   static const char *const files[] = {"adapter_config.json",
                                       "adapter_model.safetensors",
@@ -45,7 +45,7 @@ static void the_chat_template_of_the_training_goes_with_the_adapter(void **state
   (void)state;
   static const char template[] =
       "{% for m in messages %}<{{ m.role }}> {{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
-  char *recipe = write_recipe("chat.yml", tiny, "out", ""), *path = write_file("own.jinja", template);
+  char *recipe = training_recipe("chat.yml", tiny_gguf, "out", ""), *path = write_file("own.jinja", template);
   free(write_file("chat.jsonl",
                   "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"one two\"}]}\n"));
   char *more = memory_format(
@@ -57,23 +57,23 @@ static void the_chat_template_of_the_training_goes_with_the_adapter(void **state
   read_whole(&kept, "out/chat_template.jinja");
   assert_string_equal(kept.data, template);
   assert_int_equal(
-      run_program(&output, "merge --model %s --adapter %s/out --output %s/merged.gguf --type f32", tiny, test_folder, test_folder), 0);
+      run_program(&output, "merge --model %s --adapter %s/out --output %s/merged.gguf --type f32", tiny_gguf, test_folder, test_folder), 0);
   char *messages = write_file("m.json", "[{\"role\": \"user\", \"content\": \"hi\"}]");
   output.length = 0;
   assert_int_equal(run_program(&output, "template --model %s/merged.gguf --messages %s --generation-prompt 2>&1", test_folder, messages),
                    0);
   assert_string_equal(output.data, "<user> hi<|im_end|><assistant>");
   output.length = 0;
-  assert_int_equal(run_program(&output, "generate --model %s --adapter %s/out --chat --prompt hi --max-tokens 3 --json", tiny, test_folder),
-                   0);
+  assert_int_equal(
+      run_program(&output, "generate --model %s --adapter %s/out --chat --prompt hi --max-tokens 3 --json", tiny_gguf, test_folder), 0);
   buffer_release(&kept), buffer_release(&output);
   free(recipe), free(path), free(more), free(messages);
 }
 
 static void export_merges_what_the_recipe_asks_for(void **state) {
   (void)state;
-  char *recipe =
-      write_recipe("export.yml", tiny, "out", "export: {gguf: [q8_0, f16], merge: true}\nsave_first_step: true\nhub_model_id: me/mine\n");
+  char *recipe = training_recipe("export.yml", tiny_gguf, "out",
+                                 "export: {gguf: [q8_0, f16], merge: true}\nsave_first_step: true\nhub_model_id: me/mine\n");
   Buffer output = {0}, card = {0};
   assert_int_equal(run_program(&output, "train %s", recipe), 0);
   const char *files[] = {"out/merged-q8_0.gguf", "out/merged-f16.gguf", "out/merged/config.json", "out/checkpoint-1/manifest.json"};
@@ -87,7 +87,7 @@ static void export_merges_what_the_recipe_asks_for(void **state) {
   read_whole(&card, "out/README.md");
   assert_non_null(strstr(card.data, "# me/mine\n"));
   free(recipe);
-  recipe = write_recipe("export2.yml", tiny, "out2", "export: {gguf: [q8_0, q9_9]}\n");
+  recipe = training_recipe("export2.yml", tiny_gguf, "out2", "export: {gguf: [q8_0, q9_9]}\n");
   assert_refused(2, recipe, "", "export2.yml:", ": export: q9_9: no type is called that");
   buffer_release(&output);
   buffer_release(&card);
@@ -96,7 +96,7 @@ static void export_merges_what_the_recipe_asks_for(void **state) {
 
 static void resuming_gives_the_bits_of_an_uninterrupted_run(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   assert_runs("train %s %s", recipe, "");
   char *whole = memory_format("%s/whole.safetensors", test_folder),
        *adapter = memory_format("%s/out/adapter_model.safetensors", test_folder);
@@ -125,7 +125,7 @@ static double last_metric(const char *relative, const char *key) {
 
 static void moments_in_8_bits_train_as_well_as_in_float32_and_resume_exactly(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   char *plain = memory_format("--max_steps 60 --save_steps 40 --output_dir %s/plain", test_folder);
   char *coded = memory_format("--optimizer adamw_bnb_8bit --max_steps 60 --save_steps 40 --output_dir %s/coded", test_folder);
   char *resumed = memory_format("%s --resume %s/coded/checkpoint-40", coded, test_folder);
@@ -171,7 +171,7 @@ static int interrupt(const char *recipe, const char *more, const char *signal, l
 static void streaming_trains_on_the_same_rows_and_resumes_exactly(void **state) {
   (void)state;
   static const char in_order[] = "--val_set_size 0 --eval_steps null --curriculum_sampling true --max_steps 6 --save_steps 2";
-  char *recipe = write_recipe("recipe.yml", tiny, "whole", ""), *streamed, *chunks, *resumed;
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "whole", ""), *streamed, *chunks, *resumed;
   streamed = memory_format("%s --streaming true --output_dir %s/streamed", in_order, test_folder);
   assert_runs("train %s %s", recipe, in_order);
   assert_runs("train %s %s", recipe, streamed);
@@ -193,7 +193,7 @@ static void streaming_trains_on_the_same_rows_and_resumes_exactly(void **state) 
 
 static void streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   Buffer output = {0};
   int code = run_program(&output, "train %s --streaming true --val_set_size 0 --eval_steps null --sequence_len 12 --max_steps 2", recipe);
   if (code != 0) fail_msg("exit code %d: %s", code, output.data);
@@ -207,7 +207,7 @@ static void streaming_tells_of_the_first_chunk_once_and_of_what_the_others_lose(
 
 static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **state) {
   (void)state;
-  char *recipe = write_recipe("r.yml", tiny, "out", "");
+  char *recipe = training_recipe("r.yml", tiny_gguf, "out", "");
   const char *signals[] = {"TERM", "INT"};
   long long step, before = 0;
   for (int i = 0; i < 2; i++) {
@@ -224,7 +224,7 @@ static void a_signal_leaves_a_checkpoint_of_the_last_step_to_go_on_from(void **s
 
 static void threads_do_not_change_the_adapter(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "one", "sample_packing: true\n");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "one", "sample_packing: true\n");
   char *two = memory_format("--threads 2 --output_dir %s/two", test_folder);
   assert_runs("train %s %s", recipe, "--threads 1");
   assert_runs("train %s %s", recipe, two);
@@ -235,12 +235,12 @@ static void threads_do_not_change_the_adapter(void **state) {
 
 static void bad_models_are_refused_by_name(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   char *more = memory_format("--base_model %s/no.gguf", test_folder);
   assert_refused(STATUS_BAD_INPUT, recipe, more, "no.gguf", "");
   free(more);
   FileMap map;
-  assert_ok(file_map(&map, tiny));
+  assert_ok(file_map(&map, tiny_gguf));
   char *cut = path_join(test_folder, "cut.gguf");
   assert_ok(file_write_whole(cut, map.data, map.size * 2 / 3));
   more = memory_format("--base_model %s", cut);
@@ -272,10 +272,10 @@ static void bad_recipes_and_rows_are_refused_with_their_place(void **state) {
   (void)state;
   char *broken = write_file("broken.yml", "base_model: [\n");
   assert_refused(STATUS_USAGE, broken, "", "broken.yml:", "");
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "learning_rat: 1\n");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "learning_rat: 1\n");
   assert_refused(STATUS_USAGE, recipe, "", "learning_rat", "learning_rate");
   free(recipe);
-  recipe = write_recipe("recipe.yml", tiny, "out", "");
+  recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   char *data = write_file("alpaca.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n{\"instruction\": \"a\", \"answer\": \"b\"}\n");
   char *more = memory_format("--datasets.0.path %s --datasets.0.type alpaca --val_set_size 0 --eval_steps null", data);
   assert_refused(STATUS_BAD_INPUT, recipe, more, "alpaca.jsonl:2", "output");
@@ -324,7 +324,7 @@ typedef struct Within {
 // A run over 64 rows of 512 tokens, all in one micro-batch unless `more` says else, within `max_memory` bytes: what it logged.
 static Within run_within(int64_t max_memory, const char *more, int expected, const char *word) {
   Buffer output = {0}, metrics = {0};
-  char *data = write_long_rows(64), *recipe = write_recipe("long.yml", tiny, "long", "");
+  char *data = write_long_rows(64), *recipe = training_recipe("long.yml", tiny_gguf, "long", "");
   int code = run_program(&output,
                          "train %s --datasets.0.path %s --sequence_len 512 --micro_batch_size 64 --max_steps 2 --threads 2 "
                          "--gradient_accumulation_steps 1 --max_memory %lld %s",
@@ -413,7 +413,7 @@ static void a_profile_accounts_for_time_and_memory(void **state) {
   skip_test("a sanitizer's own memory is more than the program's");
 #endif
   Buffer output = {0};
-  char *data = write_long_rows(32), *recipe = write_recipe("profiled.yml", tiny, "profiled", "");
+  char *data = write_long_rows(32), *recipe = training_recipe("profiled.yml", tiny_gguf, "profiled", "");
   assert_int_equal(run_program(&output,
                                "train %s --profile --datasets.0.path %s --sequence_len 512 --micro_batch_size 16 --max_steps 2 "
                                "--threads 2 --gradient_accumulation_steps 1",
@@ -455,7 +455,7 @@ static void a_profile_accounts_for_time_and_memory(void **state) {
 
 static void an_adapter_of_another_model_is_refused(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   assert_runs("train %s %s", recipe, "");
   char *path = memory_format("%s/out/adapter_model.safetensors", test_folder),
        *more = memory_format("--lora_model_dir %s/out --output_dir %s/next", test_folder, test_folder);
@@ -479,7 +479,7 @@ static void an_adapter_of_another_model_is_refused(void **state) {
 
 static void a_full_disk_has_its_own_exit_code_and_leaves_earlier_checkpoints(void **state) {
   (void)state;
-  char *recipe = write_recipe("recipe.yml", tiny, "out", "");
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "");
   assert_runs("train %s %s", recipe, "");
   char *command = memory_format("trap '' XFSZ; ulimit -f 8; '%s' train %s --output_dir %s/full >/dev/null 2>%s/errors", LORA_PROGRAM,
                                 recipe, test_folder, test_folder);

@@ -1,5 +1,5 @@
 // Optimisers, groups of rates and schedules through `lora train` on the tiny model: each learns, and goes on from a checkpoint to the same bits.
-#include "tests/support/test.h"
+#include "tests/support/training.h"
 
 #include <math.h>
 #include <sys/wait.h>
@@ -30,12 +30,6 @@ static void write_recipe(void) {
   buffer_release(&rows);
   free(data);
   free(text);
-}
-
-static void read_whole(Buffer *out, const char *relative) {
-  char *path = path_join(test_folder, relative);
-  assert_ok(file_read(out, path, 1 << 28));
-  free(path);
 }
 
 // The first and the last loss of the log.
@@ -129,7 +123,7 @@ static void every_schedule_trains_and_its_rates_are_in_the_log(void **state) {
   free(recipe_path);
 }
 
-static void assert_refused(const char *options, const char *words, const char *more) {
+static void assert_said(const char *options, const char *words, const char *more) {
   Buffer output = {0};
   int status = run_program(&output, "train %s %s 2>&1", recipe_path, options);
   if (status != STATUS_USAGE || !strstr(output.data, words) || !strstr(output.data, more))
@@ -140,12 +134,12 @@ static void assert_refused(const char *options, const char *words, const char *m
 static void arguments_that_do_not_fit_are_refused_by_name(void **state) {
   (void)state;
   write_recipe();
-  assert_refused("--optimizer sgd --optim_args speed=3", "optim_args", "sgd has no argument 'speed'; it has momentum");
-  assert_refused("--lr_scheduler linear --lr_scheduler_kwargs.num_cycles 2", "lr_scheduler_kwargs", "linear has no argument 'num_cycles'");
-  assert_refused("--lr_scheduler warmup_stable_decay", "lr_scheduler", "num_decay_steps");
-  assert_refused("--lr_scheduler reduce_lr_on_plateau", "lr_scheduler", "use cosine");
-  assert_refused("--lr_scheduler one_cycle --optimizer adafactor", "lr_scheduler", "cycle_momentum: false");
-  assert_refused("--optimizer galore_adamw", "optimizer", "a method for training weights in full");
+  assert_said("--optimizer sgd --optim_args speed=3", "optim_args", "sgd has no argument 'speed'; it has momentum");
+  assert_said("--lr_scheduler linear --lr_scheduler_kwargs.num_cycles 2", "lr_scheduler_kwargs", "linear has no argument 'num_cycles'");
+  assert_said("--lr_scheduler warmup_stable_decay", "lr_scheduler", "num_decay_steps");
+  assert_said("--lr_scheduler reduce_lr_on_plateau", "lr_scheduler", "use cosine");
+  assert_said("--lr_scheduler one_cycle --optimizer adafactor", "lr_scheduler", "cycle_momentum: false");
+  assert_said("--optimizer galore_adamw", "optimizer", "a method for training weights in full");
   free(recipe_path);
 }
 

@@ -6,35 +6,21 @@
 
 #include "adapters/merge.h"
 #include "core/file.h"
-#include "tests/support/test.h"
+#include "tests/support/training.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf";
 static const char family[] = TESTS_DIR "/adapters/data/families/smollm3_nope";  // float32, its head is its embedding
 static const char apart[] = TESTS_DIR "/adapters/data/families/starcoder2_window";  // with biases
 
-static void write_file(const char *name, const char *text) {
-  char *path = path_join(test_folder, name);
-  assert_ok(file_write_whole(path, text, strlen(text)));
-  free(path);
-}
-
 // A recipe over 12 short rows of tokens below 40.
 static char *write_recipe(const char *name, const char *base, const char *more) {
-  Buffer rows = {0};
-  for (int i = 0; i < 12; i++)
-    for (int part = 0; part < 2; part++) {
-      buffer_append_string(&rows, part ? "], \"labels\": [" : "{\"input_ids\": [");
-      for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", part && j < 3 ? -100 : 1 + (i * 37 + j * 11) % 38);
-      if (part) buffer_append_string(&rows, "]}\n");
-    }
-  write_file("rows.jsonl", rows.data);
-  buffer_release(&rows);
+  free(write_token_rows(1, 38));
   char *text = memory_format(
       "base_model: %s\ndatasets:\n  - path: %s/rows.jsonl\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n"
       "dataset_prepared_path: %s/prepared\nval_set_size: 2\neval_steps: 4\noutput_dir: %s/%s\n%s",
       base, test_folder, test_folder, test_folder, name, more);
   char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
-  write_file(file, text);
+  free(write_file(file, text));
   free(file);
   free(text);
   return path;
@@ -71,19 +57,6 @@ static bool is_there(const char *relative) {
   bool there = file_exists(path);
   free(path);
   return there;
-}
-
-static void assert_same_file(const char *a, const char *b) {
-  Buffer files[2] = {{0}, {0}};
-  const char *names[] = {a, b};
-  for (int i = 0; i < 2; i++) {
-    char *path = path_join(test_folder, names[i]);
-    assert_ok(file_read(&files[i], path, 1 << 26));
-    free(path);
-  }
-  assert_int_equal(files[0].length, files[1].length);
-  assert_memory_equal(files[0].data, files[1].data, files[0].length);
-  for (int i = 0; i < 2; i++) buffer_release(&files[i]);
 }
 
 #define STEPS "max_steps: 8\nsave_steps: 4\nlearning_rate: 3e-3\noptimizer: adamw_torch\nbf16: false\n"
@@ -271,7 +244,7 @@ static void new_tokens_are_trained_and_go_with_what_is_written(void **state) {
   const char base[] = TESTS_DIR "/data/tiny-hf";
   Buffer rows = {0};
   for (int i = 0; i < 14; i++) buffer_format(&rows, "{\"text\": \"Once upon a time<|tool|>there were %d <extra> cats.\"}\n", i);
-  write_file("texts.jsonl", rows.data);
+  free(write_file("texts.jsonl", rows.data));
   buffer_release(&rows);
   for (int i = 0; i < 3; i++) {
     const char *name = kinds[i][0] ? "tokens" : "whole";

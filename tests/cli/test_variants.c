@@ -4,34 +4,20 @@
 #include <math.h>
 
 #include "core/file.h"
-#include "tests/support/test.h"
+#include "tests/support/training.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny-hf";
 
-static void write_file(const char *name, const char *text) {
-  char *path = path_join(test_folder, name);
-  assert_ok(file_write_whole(path, text, strlen(text)));
-  free(path);
-}
-
 // A recipe over 12 short rows of tokens; its output is in NAME.
 static char *write_recipe(const char *name, const char *more) {
-  Buffer rows = {0};
-  for (int i = 0; i < 12; i++)
-    for (int part = 0; part < 2; part++) {
-      buffer_append_string(&rows, part ? "], \"labels\": [" : "{\"input_ids\": [");
-      for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", part && j < 3 ? -100 : 260 + (i * 37 + j * 11) % 200);
-      if (part) buffer_append_string(&rows, "]}\n");
-    }
-  write_file("rows.jsonl", rows.data);
-  buffer_release(&rows);
+  free(write_token_rows(260, 200));
   char *text = memory_format(
       "base_model: %s\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: true\ndatasets:\n  - path: %s/rows.jsonl\n"
       "sequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 6\nsave_steps: 3\nlearning_rate: 1e-2\nbf16: "
       "false\nval_set_size: 2\neval_steps: 3\ndataset_prepared_path: %s/prepared\noutput_dir: %s/%s\n%s",
       tiny, test_folder, test_folder, test_folder, name, more);
   char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
-  write_file(file, text);
+  free(write_file(file, text));
   free(file);
   free(text);
   return path;
@@ -41,12 +27,6 @@ static void run(Buffer *output, int expected, const char *command) {
   output->length = 0;
   int code = run_program(output, "%s", command);
   if (code != expected) fail_msg("exit code %d of %s: %s", code, command, output->data ? output->data : "");
-}
-
-static void read_whole(Buffer *out, const char *relative) {
-  char *path = path_join(test_folder, relative);
-  assert_ok(file_read(out, path, 1 << 28));
-  free(path);
 }
 
 static bool is_there(const char *relative) {
@@ -124,7 +104,7 @@ static void a_dora_run_leaves_a_merged_model_in_place_of_a_gguf_adapter(void **s
   char *merged = memory_format("perplexity --model %s/out/merged.gguf --text %s/data.txt --context 16 --json", test_folder, test_folder);
   char *export = memory_format("export --model %s --adapter %s/out --output %s/x.gguf", tiny, test_folder, test_folder);
   char *inspect = memory_format("inspect %s/out", test_folder);
-  write_file("data.txt", "A ship sails north. The captain looks at the sea and says nothing for a while, as the wind is good.\n");
+  free(write_file("data.txt", "A ship sails north. The captain looks at the sea and says nothing for a while, as the wind is good.\n"));
   const char *const commands[] = {adapted, merged};
   double values[2];
   for (int i = 0; i < 2; i++) {
@@ -168,7 +148,7 @@ static void preference_training_begins_at_its_reference_whatever_the_start(void 
     for (int row = 0; row < 12; row++)
       buffer_format(&rows, "{\"prompt_input_ids\": [300, %d], \"chosen_input_ids\": [%d, 280, 9], \"rejected_input_ids\": [%d, 9]}\n",
                     301 + row, 320 + row, 330 - row);
-    write_file("rows.jsonl", rows.data);
+    free(write_file("rows.jsonl", rows.data));
     run(&output, 0, train);
     double first = metric("pairs", "loss", false), last = metric("pairs", "loss", true);
     if (!(fabs(first - log(2)) <= cases[i].limit + 1e-6)) fail_msg("%s: the first loss is %.9g", cases[i].lines, first);

@@ -8,16 +8,21 @@ char *write_file(const char *name, const char *text) {
   return path;
 }
 
-char *write_recipe(const char *name, const char *base, const char *output, const char *more) {
+char *write_token_rows(int first, int range) {
   Buffer rows = {0};
-  for (int i = 0; i < 12; i++) {
-    buffer_append_string(&rows, "{\"input_ids\": [");
-    for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", 260 + (i * 37 + j * 11) % 200);
-    buffer_append_string(&rows, "], \"labels\": [");
-    for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", j < 3 ? -100 : 260 + (i * 37 + j * 11) % 200);
-    buffer_append_string(&rows, "]}\n");
-  }
-  char *data = write_file("rows.jsonl", rows.data);
+  for (int i = 0; i < 12; i++)
+    for (int part = 0; part < 2; part++) {
+      buffer_append_string(&rows, part ? "], \"labels\": [" : "{\"input_ids\": [");
+      for (int j = 0; j < 9 + i; j++) buffer_format(&rows, "%s%d", j ? ", " : "", part && j < 3 ? -100 : first + (i * 37 + j * 11) % range);
+      if (part) buffer_append_string(&rows, "]}\n");
+    }
+  char *path = write_file("rows.jsonl", rows.data);
+  buffer_release(&rows);
+  return path;
+}
+
+char *training_recipe(const char *name, const char *base, const char *output, const char *more) {
+  char *data = write_token_rows(260, 200);
   char *text = memory_format(
       "base_model: %s\nadapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_dropout: 0.1\nlora_target_linear: "
       "true\ndatasets:\n  - path: %s\n"
@@ -26,13 +31,12 @@ char *write_recipe(const char *name, const char *base, const char *output, const
       "val_set_size: 2\neval_steps: 4\nlr_scheduler: cosine\ndataset_prepared_path: %s/prepared\noutput_dir: %s/%s\n%s",
       base, data, test_folder, test_folder, output, more);
   char *path = write_file(name, text);
-  buffer_release(&rows);
   free(data);
   free(text);
   return path;
 }
 
-const char tiny[] = TESTS_DIR "/data/tiny.gguf";
+const char tiny_gguf[] = TESTS_DIR "/data/tiny.gguf";
 
 void read_whole(Buffer *out, const char *relative) {
   char *path = path_join(test_folder, relative);

@@ -1,14 +1,16 @@
-// Whole runs of the program on the tiny model, in the test's folder.
+// Whole runs of the program on the tiny_gguf model, in the test's folder.
 #ifndef TESTS_SUPPORT_TRAINING_H
 #define TESTS_SUPPORT_TRAINING_H
 
 #include "tests/support/test.h"
 
-extern const char tiny[];  // path of the tiny model
+extern const char tiny_gguf[];  // path of the tiny_gguf model
 
 char *write_file(const char *name, const char *text);  // in the test's folder; its path, a new string
-// A recipe over 12 short rows of tokens, which it writes too; `more`: lines behind its own. Its path, a new string.
-char *write_recipe(const char *name, const char *base, const char *output, const char *more);
+// rows.jsonl: 12 rows of 9 to 20 tokens from `first` on, the first three of each masked.
+char *write_token_rows(int first, int range);
+// A recipe over such rows, which it writes too; `more`: lines behind its own. Its path, a new string.
+char *training_recipe(const char *name, const char *base, const char *output, const char *more);
 
 void read_whole(Buffer *out, const char *relative);
 void assert_same_file(const char *a, const char *b);  // two files of the test's folder

@@ -11,7 +11,7 @@ static void the_average_follows_its_recurrence(void **state) {
   Model *model;
   Adapter *adapter;
   assert_ok(backend_new(&backend, "cpu", 2));
-  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
+  assert_ok(model_open(&model, tiny_gguf, (ModelOptions){0}, backend));
   AdapterSettings settings = {.rank = 2, .alpha = 4, .all_linear = true, .seed = 7};
   assert_ok(adapter_create(&adapter, model, &settings));
   Average average;
@@ -38,9 +38,10 @@ static void the_average_follows_its_recurrence(void **state) {
 // The adapter that is exported, and evaluated, is the average; a run that was cut in two leaves the same one.
 static void a_resumed_run_has_the_same_average(void **state) {
   (void)state;
-  char *plain = write_recipe("plain.yml", tiny, "plain", ""), *whole = write_recipe("whole.yml", tiny, "whole", "ema_decay: 0.9\n");
-  char *parts = write_recipe("parts.yml", tiny, "parts", "ema_decay: 0.9\nneftune_noise_alpha: 5\n");
-  char *noisy = write_recipe("noisy.yml", tiny, "noisy", "ema_decay: 0.9\nneftune_noise_alpha: 5\n");
+  char *plain = training_recipe("plain.yml", tiny_gguf, "plain", ""),
+       *whole = training_recipe("whole.yml", tiny_gguf, "whole", "ema_decay: 0.9\n");
+  char *parts = training_recipe("parts.yml", tiny_gguf, "parts", "ema_decay: 0.9\nneftune_noise_alpha: 5\n");
+  char *noisy = training_recipe("noisy.yml", tiny_gguf, "noisy", "ema_decay: 0.9\nneftune_noise_alpha: 5\n");
   assert_runs("train %s %s", plain, "");
   assert_runs("train %s %s", whole, "");
   assert_runs("train %s %s", noisy, "");

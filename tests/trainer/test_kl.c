@@ -180,11 +180,11 @@ typedef struct Kind {
 } Kind;
 
 static const Kind kinds[] = {
-    {.path = tiny},
-    {.path = tiny, .dropout = 0.25, .softcap = 2},
-    {.path = tiny, .module = "lm_head", .softcap = 2},
-    {.path = tiny, .target = "lm_head", .dropout = 0.25},
-    {.path = tiny, .has_tokens = true},
+    {.path = tiny_gguf},
+    {.path = tiny_gguf, .dropout = 0.25, .softcap = 2},
+    {.path = tiny_gguf, .module = "lm_head", .softcap = 2},
+    {.path = tiny_gguf, .target = "lm_head", .dropout = 0.25},
+    {.path = tiny_gguf, .has_tokens = true},
     {.path = TESTS_DIR "/adapters/data/families/gemma2_scalar", .trains_all = true},
     {.path = TESTS_DIR "/adapters/data/families/starcoder2_window", .trains_all = true},
 };
@@ -288,7 +288,7 @@ static void an_adapter_that_changes_nothing_has_no_divergence(void **state) {
   (void)state;
   for (int type = 0; type < 2; type++) {
     Fixture f;
-    open_model(&f, tiny);
+    open_model(&f, tiny_gguf);
     assert_ok(adapter_create(&f.adapter, f.model, &(AdapterSettings){.rank = 4, .alpha = 8, .all_linear = true, .seed = 7}));
     fill_random(&f);
     open_step(&f, type ? FLOAT_BF16 : FLOAT_32, CHECKPOINT_AUTO, 0);
@@ -371,9 +371,10 @@ static double last_figure(const char *output, const char *name) {
 
 static void a_run_with_a_large_weight_stays_near_its_base(void **state) {
   (void)state;
-  char *free_run = write_recipe("free.yml", tiny, "free", "kl_weight: 1e-6\n"),
-       *held = write_recipe("held.yml", tiny, "held", "kl_weight: 20\n");
-  char *plain = write_recipe("plain.yml", tiny, "plain", ""), *zero = write_recipe("zero.yml", tiny, "zero", "kl_weight: 0\n");
+  char *free_run = training_recipe("free.yml", tiny_gguf, "free", "kl_weight: 1e-6\n"),
+       *held = training_recipe("held.yml", tiny_gguf, "held", "kl_weight: 20\n");
+  char *plain = training_recipe("plain.yml", tiny_gguf, "plain", ""),
+       *zero = training_recipe("zero.yml", tiny_gguf, "zero", "kl_weight: 0\n");
   assert_runs("train %s %s", free_run, "");
   assert_runs("train %s %s", held, "");
   assert_runs("train %s %s", plain, "");
@@ -394,13 +395,14 @@ static void a_run_with_a_large_weight_stays_near_its_base(void **state) {
 
 static void a_resumed_run_has_the_same_bits_and_the_same_weight(void **state) {
   (void)state;
-  char *whole = write_recipe("whole.yml", tiny, "whole", "kl_weight: 0.7\n"),
-       *parts = write_recipe("parts.yml", tiny, "parts", "kl_weight: 0.7\n");
+  char *whole = training_recipe("whole.yml", tiny_gguf, "whole", "kl_weight: 0.7\n"),
+       *parts = training_recipe("parts.yml", tiny_gguf, "parts", "kl_weight: 0.7\n");
   assert_runs("train %s %s", whole, "");
   assert_runs("train %s %s", parts, "");
   char *removed = path_join(test_folder, "parts/checkpoint-8");
   assert_ok(directory_remove(removed));
-  char *other = write_recipe("other.yml", tiny, "parts", "kl_weight: 0.8\n"), *none = write_recipe("none.yml", tiny, "parts", "");
+  char *other = training_recipe("other.yml", tiny_gguf, "parts", "kl_weight: 0.8\n"),
+       *none = training_recipe("none.yml", tiny_gguf, "parts", "");
   assert_refused(STATUS_BAD_INPUT, other, "--resume", "checkpoint-4", "recipe");
   assert_refused(STATUS_BAD_INPUT, none, "--resume", "checkpoint-4", "recipe");
   assert_runs("train %s %s", parts, "--resume");
@@ -412,7 +414,7 @@ static void a_resumed_run_has_the_same_bits_and_the_same_weight(void **state) {
 
 static void preference_training_has_its_own(void **state) {
   (void)state;
-  char *recipe = write_recipe("rl.yml", tiny, "rl", "kl_weight: 0.1\nrl: dpo\n");
+  char *recipe = training_recipe("rl.yml", tiny_gguf, "rl", "kl_weight: 0.1\nrl: dpo\n");
   assert_refused(STATUS_USAGE, recipe, "", "kl_weight", "rl_beta");
   free(recipe);
 }

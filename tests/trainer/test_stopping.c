@@ -94,7 +94,7 @@ static double eval_loss_at(const char *relative, int64_t step) {
   return loss;
 }
 
-// The tiny model gets better on rows that it does not see; so that the best of many evaluations is an early one, `best` is the largest loss.
+// The tiny_gguf model gets better on rows that it does not see; so that the best of many evaluations is an early one, `best` is the largest loss.
 static const char evaluated[] =
     "max_steps: 40\nsave_steps: 2\neval_steps: 2\nsave_total_limit: 2\nlearning_rate: 0.05\nlr_scheduler: constant\n"
     "lora_dropout: 0\nmetric_for_best_model: eval_loss\ngreater_is_better: true\n";
@@ -109,7 +109,7 @@ static int64_t best_step_of(const char *metrics, int64_t last) {
 static void check_best(const char *lines) {
   Buffer more = {0};
   buffer_format(&more, "%sload_best_model_at_end: true\n%s", evaluated, lines);
-  char *path = write_recipe("recipe.yml", tiny, "out", more.data);
+  char *path = training_recipe("recipe.yml", tiny_gguf, "out", more.data);
   assert_runs("train %s %s", path, "");
   int64_t best = best_step_of("out/metrics.jsonl", 40);
   assert_true(best < 30);  // else this shows nothing
@@ -141,7 +141,7 @@ static void early_stopping_ends_a_run_and_exports(void **state) {
   (void)state;
   Buffer more = {0};
   buffer_format(&more, "%searly_stopping_patience: 3\n", evaluated);
-  char *path = write_recipe("recipe.yml", tiny, "out", more.data);
+  char *path = training_recipe("recipe.yml", tiny_gguf, "out", more.data);
   assert_runs("train %s %s", path, "");
   int64_t evaluations = count_lines("out/metrics.jsonl", "\"eval_loss\""), best = best_step_of("out/metrics.jsonl", 2 * evaluations);
   assert_true(evaluations < 20);
@@ -157,7 +157,7 @@ static void a_save_strategy_of_best_keeps_only_better_checkpoints(void **state) 
   (void)state;
   Buffer more = {0};
   buffer_format(&more, "%ssave_strategy: best\n", evaluated);
-  char *path = write_recipe("recipe.yml", tiny, "out", more.data);
+  char *path = training_recipe("recipe.yml", tiny_gguf, "out", more.data);
   assert_runs("train %s %s", path, "--save_steps '' --save_total_limit 0");
   int64_t best = best_step_of("out/metrics.jsonl", 40);
   double highest = 0;
@@ -176,7 +176,7 @@ static void a_save_strategy_of_best_keeps_only_better_checkpoints(void **state) 
 
 static void a_run_that_goes_astray_is_stopped(void **state) {
   (void)state;
-  char *path = write_recipe("recipe.yml", tiny, "out", "");
+  char *path = training_recipe("recipe.yml", tiny_gguf, "out", "");
   assert_refused(5, path, "--loss_watchdog_threshold 0.001 --loss_watchdog_patience 3",
                  "step 3: the loss was above loss_watchdog_threshold", "3 steps in a row");
   assert_int_equal(count_lines("out/metrics.jsonl", "\"grad_norm\""), 3);
@@ -185,7 +185,7 @@ static void a_run_that_goes_astray_is_stopped(void **state) {
 
 static void an_unknown_metric_is_told_before_the_first_step(void **state) {
   (void)state;
-  char *path = write_recipe("recipe.yml", tiny, "out", "load_best_model_at_end: true\nmetric_for_best_model: accuracy\n");
+  char *path = training_recipe("recipe.yml", tiny_gguf, "out", "load_best_model_at_end: true\nmetric_for_best_model: accuracy\n");
   assert_refused(2, path, "", "metric_for_best_model", "use eval_loss, eval_perplexity");
   free(path);
 }
