@@ -303,8 +303,6 @@ static void check_preference(Loader *loader) {
   if (is_word(recipe->rl, "ipo") && losses->count && !(losses->count == 1 && list_holds(losses, "ipo")))
     FAIL_KEY(loader, "dpo_loss_type", "rl: ipo is one loss already; write rl: dpo with dpo_loss_type: [ipo, ...], or remove this one");
   bool is_dpo = is_word(recipe->rl, "dpo") || is_word(recipe->rl, "ipo");
-  if (is_word(recipe->rl, "kto") && recipe->micro_batch_size < 2)
-    FAIL_KEY(loader, "micro_batch_size", "kto estimates the KL divergence by each prompt with its neighbour's reply; set 2 or more");
   if ((is_dpo || is_word(recipe->rl, "kto")) && recipe->rl_beta <= 0) FAIL_KEY(loader, "rl_beta", "has to be above 0");
   if (is_dpo && list_holds(losses, "exo_pair") && recipe->dpo_label_smoothing <= 0)
     FAIL_KEY(loader, "dpo_loss_type", "exo_pair needs dpo_label_smoothing above 0, for instance 0.001");

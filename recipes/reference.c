@@ -49,7 +49,8 @@ static const char *const checks[] = {
     "`chat_template: jinja` needs `chat_template_jinja`, which alone means jinja.",
     "`tokenizer_use_mistral_common` excludes `special_tokens`, `tokens`, `added_tokens_overrides` and `chat_template`.",
     "`streaming` and `pretraining_dataset` need `max_steps`, and exclude `group_by_length` and `rl`.",
-    "`rl: kto` needs a `micro_batch_size` of 2 or more; `exo_pair` and `robust` need a `dpo_label_smoothing` above 0 and below 0.5.",
+    "`train` wants a `micro_batch_size` of 2 or more with `rl: kto`; `exo_pair` and `robust` need a `dpo_label_smoothing` above 0 and "
+    "below 0.5.",
     "`dpo_loss_weights` are as many as `dpo_loss_type`; `rl: ipo` has no other loss beside it.",
     "Of `flash_attention`, `xformers_attention`, `sdp_attention` and `flex_attention` one at most is on; likewise `liger_glu_activation` "
     "and "

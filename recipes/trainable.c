@@ -182,9 +182,17 @@ static void check_names(Refusals *refusals) {
     refuse(refusals, "lr_scheduler", "%s %s", recipe->lr_scheduler, scheduler_refusal(recipe->lr_scheduler));
 }
 
+// TRL refuses it too, when it begins.
+static void check_kto(Refusals *refusals) {
+  const Recipe *recipe = refusals->recipe;
+  if (recipe->rl && strcmp(recipe->rl, "kto") == 0 && recipe->micro_batch_size < 2)
+    refuse(refusals, "micro_batch_size", "kto estimates the KL divergence by each prompt with its neighbour's reply; set 2 or more");
+}
+
 Status recipe_check_trainable(const Recipe *recipe) {
   Refusals refusals = {.recipe = recipe};
   check_keys(&refusals);
+  check_kto(&refusals);
   check_names(&refusals);
   check_start(&refusals);
   check_types(&refusals, "datasets", recipe->datasets, recipe->dataset_count);
