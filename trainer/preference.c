@@ -38,17 +38,18 @@ static void reserve(Preference *preference, const Batch *batch) {
   preference->mismatched = memory_grow(preference->mismatched, count, sizeof *preference->mismatched);
 }
 
-// Whether a labelled token that is in no reply, one of a prompt, and those of this reply count in the likelihood's term.
+// Whether tokens of a reply, or of prompts (-1), count in the likelihood's term.
 static bool counts_in_nll(const Preference *preference, int64_t reply) {
   return preference->settings.nll_weight > 0 && (reply < 0 ? preference->settings.nll_has_prompt : reply % 2 == 0);
 }
 
-// Calls for each labelled token: `reply` is -1 in a prompt.
+// Through a micro-batch's tokens in ascending order.
 typedef struct Walk {
   const Batch *batch;
   int64_t next;  // the first reply that does not end before the token
 } Walk;
 
+// The reply that a token is in; -1: none, it is one of a prompt.
 static int64_t reply_of(Walk *walk, int64_t token) {
   while (walk->next < walk->batch->reply_count && walk->batch->replies[walk->next].end <= token) walk->next++;
   return walk->next < walk->batch->reply_count && walk->batch->replies[walk->next].begin <= token ? walk->next : -1;
