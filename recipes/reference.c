@@ -162,7 +162,7 @@ static void print_types(Buffer *out) {
   buffer_append_string(out, "\n### Its `type`, as a name\n\n");
   print_words(out, "trained", dataset_type_words, dataset_type_is_built, true);
   print_refused_types(out);
-  print_words(out, "of preference training, not yet", dataset_type_words, is_preference_type, true);
+  print_words(out, "of preference training, with `rl`", dataset_type_words, is_preference_type, true);
   print_words(out, "with a style behind it, `:chat`, `:instruct`, `:chatml` or `:phi`", styled_type_words, is_any, true);
   buffer_append_string(out,
                        "\n`sharegpt` is no more: it is `chat_template` with `field_messages: conversations` and\n"
