@@ -18,12 +18,13 @@
 bool dataset_is_streamed(const Recipe *recipe) { return recipe->has_pretraining || recipe->streaming; }
 
 bool dataset_needs_tokenizer(const Recipe *recipe) {
-  if (recipe->has_pretraining || recipe->rl) return true;
+  if (recipe->has_pretraining) return true;
   for (int i = 0; i < recipe->dataset_count; i++)
     if (recipe->datasets[i].type_is_mapping || recipe->datasets[i].type) return true;
   for (int i = 0; i < recipe->test_dataset_count; i++)
     if (recipe->test_datasets[i].type_is_mapping || recipe->test_datasets[i].type) return true;
-  return false;
+  // Rows of preference training without a type may be texts or tokens: a vocabulary is taken where there is one.
+  return recipe->rl && tokenizer_is_there(dataset_tokenizer_path(recipe));
 }
 
 static Status check_tokens(const Tokenizer *tokenizer, const char *key, const StringList *tokens) {

@@ -21,7 +21,7 @@ typedef struct DatasetOptions {
 
 // Whether the training rows are read while training goes (data/dataset_stream.h): then the functions below leave them out.
 bool dataset_is_streamed(const Recipe *recipe);
-// Whether any dataset has a `type`: those without one are tokens already, or, with `rl`, may be texts.
+// Whether any dataset has a `type`: those without one are tokens already; with rl they may be texts, where the model has a tokenizer.
 bool dataset_needs_tokenizer(const Recipe *recipe);
 // What the recipe changes of its base's vocabulary: tokens, added_tokens_overrides.
 TokenChanges dataset_token_changes(Arena *arena, const Recipe *recipe);

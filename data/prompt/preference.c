@@ -101,7 +101,8 @@ Status preference_label(EncodedRow *out, const json_t *row, const char *field) {
 
 static Status plain_open(Prompt *prompt, const DatasetRecipe *dataset, const Recipe *recipe) {
   // Texts and tokens do without a template; conversations are told that there is none.
-  bool has_template = dataset->chat_template || recipe->chat_template || tokenizer_chat_template(prompt->tokenizer);
+  const Tokenizer *tokenizer = prompt->tokenizer;
+  bool has_template = tokenizer && (dataset->chat_template || recipe->chat_template || tokenizer_chat_template(tokenizer));
   if (!has_template) return STATUS_OK;
   prompt->state = memory_new(1, sizeof(ChatPrompt));
   return chat_prompt_open(prompt, dataset, recipe);
@@ -113,7 +114,8 @@ static const char *either(const json_t *row, const char *name, const char *other
 }
 
 static Status append_tokens(EncodedRow *out, const Prompt *prompt, const json_t *row, const char *name, const char *other, bool trained) {
-  TRY(row_integers(&out->ids, row, either(row, name, other), 0, tokenizer_size(prompt->tokenizer)));
+  int64_t limit = prompt->tokenizer ? tokenizer_size(prompt->tokenizer) : INT32_MAX;
+  TRY(row_integers(&out->ids, row, either(row, name, other), 0, limit));
   encode_labels(out, trained);
   return STATUS_OK;
 }
@@ -203,6 +205,8 @@ static Status encode_conversation(EncodedRow *out, const Prompt *prompt, const j
 
 static Status plain_encode(EncodedRow *out, const Prompt *prompt, const json_t *row) {
   if (json_object_get(row, either(row, "prompt_input_ids", "prompt_ids"))) return encode_tokens(out, prompt, row);
+  if (!prompt->tokenizer)
+    return status_fail(STATUS_BAD_INPUT, "the row has no prompt_input_ids, and texts need a tokenizer, which the model has not");
   if (json_is_array(json_object_get(row, prompt->paired ? "chosen" : "completion"))) return encode_conversation(out, prompt, row);
   return encode_texts(out, prompt, row);
 }

@@ -65,7 +65,8 @@ Status prompt_open(Prompt **out, const DatasetRecipe *dataset, const Recipe *rec
   *out = NULL;
   prompt->paired = recipe->rl && strcmp(recipe->rl, "kto") != 0;
   Status status = find_strategy(prompt, dataset, recipe);
-  if (status == STATUS_OK && !tokenizer && prompt->strategy != &prompt_pretokenized)
+  bool may_be_tokens = !dataset->type && !dataset->type_is_mapping;
+  if (status == STATUS_OK && !tokenizer && !may_be_tokens)
     status = status_fail(STATUS_FAILED, "type: %s needs a tokenizer", dataset->type ? dataset->type : "(a mapping)");
   if (status == STATUS_OK) status = prompt->strategy->open(prompt, dataset, recipe);
   if (status == STATUS_OK) *out = prompt;

@@ -236,14 +236,6 @@ static Status put_specials(GgufWriter *writer, const Tokenizer *tokenizer, const
   return STATUS_OK;
 }
 
-static bool has_tokenizer(const char *folder) {
-  char *json = path_join(folder, "tokenizer.json"), *pieces = path_join(folder, "tokenizer.model");
-  bool has = file_exists(json) || file_exists(pieces);
-  free(json);
-  free(pieces);
-  return has;
-}
-
 static Status put_model(GgufWriter *writer, Tokenizer *tokenizer, SpaceRule rule, int64_t rows) {
   if (rule != SPACE_NONE) return put_spaces_model(writer, tokenizer, rule, rows);
   char *pre = NULL;
@@ -258,7 +250,7 @@ Status tokenizer_put_gguf(GgufWriter *writer, const char *folder, int64_t rows, 
   json_t *settings = NULL;
   Tokenizer *tokenizer = NULL;
   Status status = STATUS_OK;
-  if (!has_tokenizer(folder)) {
+  if (!tokenizer_is_there(folder)) {
     log_warning("%s: no tokenizer.json and no tokenizer.model, so the GGUF has no vocabulary", folder);
     gguf_put_string(writer, "tokenizer.ggml.model", "no_vocab", 8);
     return STATUS_OK;

@@ -87,6 +87,15 @@ static Status read_pieces(Tokenizer *tokenizer, const Buffer *file, const Extras
   return STATUS_OK;
 }
 
+bool tokenizer_is_there(const char *folder) {
+  if (!directory_exists(folder)) return true;
+  char *json = path_join(folder, "tokenizer.json"), *pieces = path_join(folder, "tokenizer.model");
+  bool has = file_exists(json) || file_exists(pieces);
+  free(json);
+  free(pieces);
+  return has;
+}
+
 Status folder_read_pieces(Tokenizer *tokenizer, const char *folder) {
   char *path = path_join(folder, "tokenizer.model");
   Buffer file = {0};

@@ -28,6 +28,8 @@ Status tokenizer_from_folder(Tokenizer **out, const char *folder);
 // The bytes of a tokenizer.json alone, without the files beside it: no eos, no chat template. `name` is for messages.
 Status tokenizer_from_json(Tokenizer **out, const char *name, const char *text, size_t length);
 Status tokenizer_open(Tokenizer **out, const char *model);  // a GGUF file or a folder
+// Whether a folder has a file that tokenizer_open reads; of a GGUF file it is taken for granted.
+bool tokenizer_is_there(const char *model);
 // SHA-256 over all that the tokenizer of a GGUF file or a folder is made from: another hash may mean other ids.
 Status tokenizer_fingerprint(char hex[65], const char *model);
 void tokenizer_free(Tokenizer *tokenizer);

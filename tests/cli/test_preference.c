@@ -71,6 +71,26 @@ static void a_policy_begins_at_its_reference(void **state) {
   free(pairs);
 }
 
+// A model without a tokenizer takes pairs of tokens, and says of texts what is missing.
+static void tokens_need_no_vocabulary(void **state) {
+  (void)state;
+  Buffer rows = {0};
+  for (int i = 0; i < 6; i++)
+    buffer_format(&rows, "{\"prompt_ids\": [3, %d, 5], \"chosen_ids\": [7, 8, %d], \"rejected_ids\": [%d]}\n", i + 4, i + 9, i + 20);
+  free(write_file("pairs.jsonl", rows.data));
+  free(write_file("texts.jsonl", "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n"));
+  char *recipe = training_recipe("dpo.yml", TESTS_DIR "/adapters/data/families/smollm3_nope", "dpo", "rl: dpo\n");
+  char *tokens = memory_format("--datasets.0.path %s/pairs.jsonl", test_folder);
+  char *texts = memory_format("--datasets.0.path %s/texts.jsonl --val_set_size 0 --eval_steps ''", test_folder);
+  assert_runs("train %s %s", recipe, tokens);
+  assert_true(fabs(figure_of("dpo/metrics.jsonl", 1, "loss") - log(2)) < 1e-6);
+  assert_refused(3, recipe, texts, "texts.jsonl:1", "texts need a tokenizer");
+  free(texts);
+  free(tokens);
+  free(recipe);
+  buffer_release(&rows);
+}
+
 static void a_reference_computed_before_gives_the_same_run(void **state) {
   (void)state;
   char *pairs = write_preferences(true), *recipe = training_recipe("ipo.yml", tiny_gguf, "beside", "rl: ipo\nrl_beta: 0.2\n");
@@ -138,8 +158,11 @@ static void what_does_not_go_with_pairs_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      unit_test_in_folder(a_policy_begins_at_its_reference),         unit_test_in_folder(a_reference_computed_before_gives_the_same_run),
-      unit_test_in_folder(resumed_runs_have_the_bits_of_whole_ones), unit_test_in_folder(kto_logs_its_divergence_and_both_kinds_of_rows),
+      unit_test_in_folder(a_policy_begins_at_its_reference),
+      unit_test_in_folder(tokens_need_no_vocabulary),
+      unit_test_in_folder(a_reference_computed_before_gives_the_same_run),
+      unit_test_in_folder(resumed_runs_have_the_bits_of_whole_ones),
+      unit_test_in_folder(kto_logs_its_divergence_and_both_kinds_of_rows),
       unit_test_in_folder(what_does_not_go_with_pairs_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
