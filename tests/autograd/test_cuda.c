@@ -119,15 +119,9 @@ static void run(Result *result, Fixture *f, FloatType activations, int checkpoin
   tape_free(&tape);
 }
 
-static double distance(const float *actual, const float *expected, int64_t count) {
-  double difference = 0, size = 0;
-  for (int64_t i = 0; i < count; i++) difference += pow((double)actual[i] - expected[i], 2), size += pow(expected[i], 2);
-  return sqrt(difference / size);
-}
-
 static void check(const Result *actual, const Result *expected, double limit, const char *what) {
   double loss = fabs(actual->loss - expected->loss) / expected->loss;
-  double a = distance(actual->a, expected->a, RANK * HIDDEN), b = distance(actual->b, expected->b, HIDDEN * RANK);
+  double a = vector_distance(actual->a, expected->a, RANK * HIDDEN), b = vector_distance(actual->b, expected->b, HIDDEN * RANK);
   if (!(loss <= limit && a <= limit && b <= limit))
     fail_msg("%s: the loss is off by %.3g, the gradients by %.3g and %.3g, %.3g allowed", what, loss, a, b, limit);
 }

@@ -19,8 +19,7 @@ static char *write_recipe(const char *name, const char *base, const char *more) 
       "base_model: %s\ndatasets:\n  - path: %s/rows.jsonl\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n"
       "dataset_prepared_path: %s/prepared\nval_set_size: 2\neval_steps: 4\noutput_dir: %s/%s\n%s",
       base, test_folder, test_folder, test_folder, name, more);
-  char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
-  free(write_file(file, text));
+  char *file = memory_format("%s.yml", name), *path = write_file(file, text);
   free(file);
   free(text);
   return path;

@@ -16,8 +16,7 @@ static char *write_recipe(const char *name, const char *more) {
       "sequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 6\nsave_steps: 3\nlearning_rate: 1e-2\nbf16: "
       "false\nval_set_size: 2\neval_steps: 3\ndataset_prepared_path: %s/prepared\noutput_dir: %s/%s\n%s",
       tiny, test_folder, test_folder, test_folder, name, more);
-  char *file = memory_format("%s.yml", name), *path = path_join(test_folder, file);
-  free(write_file(file, text));
+  char *file = memory_format("%s.yml", name), *path = write_file(file, text);
   free(file);
   free(text);
   return path;

@@ -6,6 +6,16 @@
 
 #include "core/file.h"
 
+double vector_distance(const float *actual, const float *expected, int64_t count) {
+  double difference = 0, size = 0;
+  for (int64_t i = 0; i < count; i++) {
+    double a = actual[i], e = expected[i];
+    difference += (a - e) * (a - e), size += e * e;
+  }
+  if (!isfinite(difference) || !isfinite(size)) return INFINITY;
+  return difference == 0 ? 0 : sqrt(difference / size);
+}
+
 double max_relative_error(const float *actual, const float *expected, int64_t n) {
   double difference = 0, scale = 0;
   for (int64_t i = 0; i < n; i++) {

@@ -17,6 +17,8 @@
 #include "core/rng.h"
 #include "core/status.h"
 
+// The root mean square of the difference of two vectors, by that of the second; infinity when one holds a NaN.
+double vector_distance(const float *actual, const float *expected, int64_t count);
 // max |a - b| / max |b| (the max norm of the reference); infinity when either side holds a NaN or an Inf.
 double max_relative_error(const float *actual, const float *expected, int64_t n);
 

@@ -125,19 +125,8 @@ static void update(Side *side, double loss) {
   assert_false(report.skipped);
 }
 
-// The root mean square of the difference of two vectors, by that of the second; infinity when one holds a NaN.
-static double distance(const float *actual, const float *expected, int64_t count) {
-  double difference = 0, size = 0;
-  for (int64_t i = 0; i < count; i++) {
-    double a = actual[i], e = expected[i];
-    difference += (a - e) * (a - e), size += e * e;
-  }
-  if (!isfinite(difference) || !isfinite(size)) return INFINITY;
-  return difference == 0 ? 0 : sqrt(difference / size);
-}
-
 static void check_distance(const float *actual, const float *expected, int64_t count, double allowed, const char *path, const char *name) {
-  double off = distance(actual, expected, count);
+  double off = vector_distance(actual, expected, count);
   if (!(off <= allowed)) fail_msg("%s: the gradient of %s is off by %.3g, %.3g allowed", path, name, off, allowed);
 }
 
@@ -151,7 +140,7 @@ static void compare_gradients(const Side *sides, const float *exact, const char 
   const float *truth = exact ? exact : sides[0].values;
   bool is_routed = adapter->model->config.experts > 0;
   if (exact && is_routed) tolerance = 5e-2;
-  double all = exact ? fmax(tolerance, 3 * distance(sides[0].values, exact, adapter->size)) : tolerance;
+  double all = exact ? fmax(tolerance, 3 * vector_distance(sides[0].values, exact, adapter->size)) : tolerance;
   check_distance(sides[1].values, truth, adapter->size, all, path, "all");
   for (int i = 0; i < adapter->count && !(exact && is_routed); i++) {
     const Parameter *parts[2] = {&adapter->pairs[i].a, &adapter->pairs[i].b};

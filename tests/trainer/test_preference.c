@@ -264,6 +264,15 @@ static void random_pairs(Fixture *f) {
   }
 }
 
+// A run of DPO over the random pairs, which share their prompts.
+static void open_pairs(Fixture *f, int micro_batch_size, bool is_base) {
+  char lines[96];
+  snprintf(lines, sizeof lines, "rl: dpo\nmicro_batch_size: %d\ngradient_accumulation_steps: 1\n", micro_batch_size);
+  open_run(f, TESTS_DIR "/adapters/data/families/smollm3_nope", lines, is_base);
+  random_pairs(f);
+  plan_rows(f, micro_batch_size, true);
+}
+
 static float *gradient_copy(const Fixture *f) {
   float *copy = memory_new((size_t)f->adapter->size, sizeof *copy);
   memcpy(copy, f->adapter->gradient, (size_t)f->adapter->size * sizeof *copy);
@@ -316,9 +325,7 @@ static void recomputed_layers_give_the_same_bits(void **state) {
   Fixture f;
   PreferenceSums sums;
   PreferenceShare share;
-  open_run(&f, TESTS_DIR "/adapters/data/families/smollm3_nope", "rl: dpo\nmicro_batch_size: 3\ngradient_accumulation_steps: 1\n", true);
-  random_pairs(&f);
-  plan_rows(&f, 3, true);
+  open_pairs(&f, 3, true);
   double kept = run_pass(&f, &sums, &share, NULL);
   float *gradient = gradient_copy(&f);
   f.step.checkpointing = CHECKPOINT_ALL;
@@ -339,9 +346,7 @@ static void a_reference_computed_before_is_that_computed_beside(void **state) {
   Fixture f;
   PreferenceSums sums;
   PreferenceShare share;
-  open_run(&f, TESTS_DIR "/adapters/data/families/smollm3_nope", "rl: dpo\nmicro_batch_size: 2\ngradient_accumulation_steps: 1\n", true);
-  random_pairs(&f);
-  plan_rows(&f, 2, true);
+  open_pairs(&f, 2, true);
   double beside = run_pass(&f, &sums, &share, NULL);
   ReferenceScores scores;
   assert_ok(preference_precompute(&scores, f.preference, &f.plan));
@@ -357,9 +362,7 @@ static void the_reference_is_the_adapter_as_it_started(void **state) {
   Fixture f;
   PreferenceSums sums;
   PreferenceShare share;
-  open_run(&f, TESTS_DIR "/adapters/data/families/smollm3_nope", "rl: dpo\nmicro_batch_size: 3\ngradient_accumulation_steps: 1\n", false);
-  random_pairs(&f);
-  plan_rows(&f, 3, true);
+  open_pairs(&f, 3, false);
   double loss = run_pass(&f, &sums, &share, NULL);
   assert_true(sums.better.reward == 0 && sums.worse.reward == 0 && fabs(loss - log(2)) < 1e-12);
   float *m = memory_new((size_t)f.adapter->size, sizeof *m), *v = memory_new((size_t)f.adapter->size, sizeof *v);
@@ -377,10 +380,8 @@ static void pairs_take_little_more_memory_than_their_tokens(void **state) {
   (void)state;
   for (int checkpointed = 0; checkpointed < 2; checkpointed++) {
     Fixture f;
-    open_run(&f, TESTS_DIR "/adapters/data/families/smollm3_nope", "rl: dpo\nmicro_batch_size: 6\ngradient_accumulation_steps: 1\n", true);
+    open_pairs(&f, 6, true);
     f.step.checkpointing = checkpointed ? CHECKPOINT_ALL : CHECKPOINT_NONE;
-    random_pairs(&f);
-    plan_rows(&f, 6, true);
     batch_fill(&f.batch, &f.plan, 0);
     assert_ok(step_reserve(&f.step, &f.batch, TAPE_TRAIN));
     int64_t preference = tape_plan_bytes(&f.step.tape);

@@ -89,14 +89,8 @@ static Result run_step(const Case *c, const char *device, FloatType type) {
   return result;
 }
 
-// The root mean square of the difference, by that of the second.
 static double distance(const Result *actual, const Result *expected) {
-  double difference = 0, size = 0;
-  for (int64_t i = 0; i < expected->size; i++) {
-    double a = actual->gradient[i], e = expected->gradient[i];
-    difference += (a - e) * (a - e), size += e * e;
-  }
-  return isfinite(difference) && size > 0 ? sqrt(difference / size) : INFINITY;
+  return vector_distance(actual->gradient, expected->gradient, expected->size);
 }
 
 static void check_case(const Case *c) {
