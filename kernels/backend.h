@@ -16,6 +16,7 @@
 #include "core/thread.h"
 #include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/collectives.h"
 #include "kernels/experts.h"
 #include "kernels/linear.h"
 #include "kernels/magnitude.h"
@@ -217,6 +218,10 @@ struct Backend {
   // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.
   int64_t *tuning;
   int tuning_count;  // at most BACKEND_TUNINGS
+  const Collectives *collectives;  // between devices with a memory of their own; NULL on the CPU
+  // Set by who has more to do than wait (parallel/group.h): called now and then while the host waits for a device. NULL: nobody.
+  void (*while_waiting)(void *context);
+  void *waiting_context;
   void *state;  // the implementation's own: per-thread scratch of the CPU
 };
 
