@@ -160,6 +160,7 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->fetch = copies_fetch;
   backend->await_copy = copies_await;
   backend->upload_matrix = weights_upload;
+  backend->matrix_bytes = weights_bytes;
   backend->release_matrix = weights_release;
   backend->check = backend_check;
   backend->available_bytes = backend_available_bytes;
