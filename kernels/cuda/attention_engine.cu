@@ -209,7 +209,7 @@ double Documents::time(const AttentionEngine *engine, bool is_backward) {
     CHECK(device, cudaEventRecord(begin, device->stream));
     is_run = run(engine, call(engine == &own_engine ? 0 : 1 + i % 2, is_backward), is_backward, device);
     CHECK(device, cudaEventRecord(end, device->stream));
-    CHECK(device, cudaEventSynchronize(end));
+    device_wait_event(device, end);
     CHECK(device, cudaEventElapsedTime(&milliseconds, begin, end));
     if (i > 0 && milliseconds < least) least = milliseconds;
   }

@@ -98,7 +98,7 @@ static void read_piece(Operation &operation, uint64_t length) {
   for (uint32_t r = 0; r < c.size; r++) {
     const CallShape &other = c.meeting->ranks[r].call, &own = operation.call;
     if (other.kind != own.kind || other.bytes != own.bytes)
-      report({}, "NCCL: rank %u calls %s of %llu bytes, but rank %u %s of %llu", c.rank, call_names[own.kind],
+      report(Site(nullptr, 0), "NCCL: rank %u calls %s of %llu bytes, but rank %u %s of %llu", c.rank, call_names[own.kind],
              static_cast<unsigned long long>(own.bytes), r, call_names[other.kind], static_cast<unsigned long long>(other.bytes));
   }
   const char *pieces = c.meeting->pieces;
@@ -243,7 +243,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *result) {
 
 // No call may be made while another is only begun.
 static void check_idle(const simulator::Communicator &c, const char *name) {
-  if (c.begun || c.meeting->joined < c.size) simulator::report({}, "NCCL: %s while a call is in progress", name);
+  if (c.begun || c.meeting->joined < c.size) simulator::report(simulator::Site(nullptr, 0), "NCCL: %s while a call is in progress", name);
 }
 
 static ncclResult_t begin(simulator::CallShape call, const void *from, void *to, ncclComm_t comm, cudaStream_t stream, const char *name) {
@@ -257,7 +257,7 @@ static ncclResult_t begin(simulator::CallShape call, const void *from, void *to,
   const char *part = static_cast<const char *>(from), *end = static_cast<const char *>(to) + whole;
   bool is_in_place = part == static_cast<const char *>(to) + (call.kind == simulator::CALL_GATHER ? state->rank * call.bytes : 0);
   if (!is_in_place && part < end && part + call.bytes > to)
-    simulator::report({}, "NCCL: %s overlaps its result, but not in its place", name);
+    simulator::report(simulator::Site(nullptr, 0), "NCCL: %s overlaps its result, but not in its place", name);
   simulator::Operation operation = {state, call, part, static_cast<char *>(to), 0, false};
   state->queued++;
   state->begun = [operation, stream] {
@@ -283,7 +283,7 @@ ncclResult_t ncclAllGather(const void *from, void *to, size_t count, ncclDataTyp
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   simulator::Lock lock;
   check_idle(*comm->state, "ncclCommFinalize");
-  if (comm->state->queued) simulator::report({}, "NCCL: ncclCommFinalize before all calls have run");
+  if (comm->state->queued) simulator::report(simulator::Site(nullptr, 0), "NCCL: ncclCommFinalize before all calls have run");
   return ncclInProgress;
 }
 
