@@ -99,6 +99,8 @@ static Status await_request(MPI_Request *request, Group *group) {
       mpi->last_done = now;
       return STATUS_OK;
     }
+    // Others may wait for what this rank's device has still to do for them.
+    if (group->backend && group->backend->collectives) group->backend->collectives->progress(group->backend);
     pause_between(now - start);
     if (now - start < patient && now < deadline) continue;
     answer(mpi);
