@@ -74,6 +74,37 @@ static void a_checkpoint_goes_on_with_another_number_of_ranks(void **state) {
   free(recipe);
 }
 
+// Each rank has the states of a part of the parameters; checkpoints have all of them.
+static void a_divided_optimiser_updates_as_a_whole_one(void **state) {
+  (void)state;
+  need_mpirun();
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "whole", "bf16: false\nsave_total_limit: 9\nmax_grad_norm: 0.5\n");
+  static const char *const optimizers[] = {"adamw_torch", "lion", "sgd --optim_args momentum=0.9"};
+  for (int i = 0; i < 3; i++) {
+    char *one = memory_format("--optimizer %s --learning_rate 1e-3 --gradient_accumulation_steps 6", optimizers[i]);
+    train_ranks(1, "", recipe, one);
+    for (int ranks = 2; ranks <= 3; ranks++) {
+      char *many =
+          memory_format("--optimizer %s --learning_rate 1e-3 --gradient_accumulation_steps %d --shard_optimizer true --output_dir %s/parts",
+                        optimizers[i], 6 / ranks, test_folder);
+      train_ranks(ranks, "", recipe, many);
+      assert_same_losses("whole", "parts");
+      // One rank goes on from what several have left.
+      char *resumed = memory_format("%s --resume %s/parts/checkpoint-4 --output_dir %s/parts", one, test_folder, test_folder);
+      train_ranks(1, "", recipe, resumed);
+      assert_same_losses("whole", "parts");
+      // And several from what one has left.
+      char *again = memory_format("%s --resume %s/whole/checkpoint-4", many, test_folder);
+      train_ranks(ranks, "", recipe, again);
+      assert_same_losses("whole", "parts");
+      free(many), free(resumed), free(again);
+    }
+    free(one);
+  }
+  assert_refused(2, recipe, "--optimizer adafactor --shard_optimizer true", "shard_optimizer", "adafactor");
+  free(recipe);
+}
+
 // ---- Ends
 
 typedef struct Ended {
@@ -253,6 +284,7 @@ int main(int argc, char **argv) {
       unit_test_in_folder(ranks_train_as_one_process),
       unit_test_in_folder(ranks_compare_replies_as_one_process),
       unit_test_in_folder(a_checkpoint_goes_on_with_another_number_of_ranks),
+      unit_test_in_folder(a_divided_optimiser_updates_as_a_whole_one),
       unit_test_in_folder(a_hung_rank_is_named_and_all_stop),
       unit_test_in_folder(a_dead_rank_is_named_and_all_stop),
       unit_test_in_folder(a_signal_to_mpirun_checkpoints_and_stops),
