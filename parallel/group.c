@@ -19,6 +19,13 @@ static Library library = {.file = "liblora_mpi.so",
 
 Group group_alone(void) { return (Group){.size = 1, .local_size = 1, .machines = 1, .timeout = DEFAULT_TIMEOUT}; }
 
+Status group_library(const char **name) {
+  MessagesLibrary *messages_library = NULL;
+  TRY(library_find(&messages_library, &library, MESSAGES_LIBRARY));
+  *name = messages_library();
+  return STATUS_OK;
+}
+
 static int environment_number(const char *name) {
   const char *text = getenv(name);
   return text && *text ? atoi(text) : 0;

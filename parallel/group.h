@@ -23,6 +23,8 @@ typedef struct Group {
   void *state;  // of the messages
 } Group;
 
+// What runs of several processes go by, "Open MPI v4.1.4". STATUS_USAGE where there is none.
+Status group_library(const char **name);
 Group group_alone(void);  // of a process that nobody launched
 
 // Finds the other ranks, if a launcher has started this process; group_alone otherwise. STATUS_USAGE: the launcher and MPI do not fit.

@@ -13,6 +13,7 @@
 #include "parallel/messages.h"
 
 MessagesOpen messages_open;
+MessagesLibrary messages_library;
 
 enum { TAG_CALL = 1, TAG_HERE = 2 };
 
@@ -220,4 +221,12 @@ Status messages_open(Group *group, int expected) {
   MPI_Comm_set_errhandler(mpi->data, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(mpi->control, MPI_ERRORS_RETURN);
   return STATUS_OK;
+}
+
+const char *messages_library(void) {
+  static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  text[strcspn(text, ",\n")] = 0;
+  return text;
 }

@@ -202,6 +202,15 @@ static void a_signal_to_mpirun_checkpoints_and_stops(void **state) {
   assert_true(file_exists(path));
   buffer_release(&ended.output);
   assert_resumes(recipe);
+  // SIGTERM mpirun passes on once it has waited, and it waits again before it kills.
+  assert_int_equal(run_shell(NULL, "rm -rf %s/out", test_folder), 0);
+  setenv("OMPI_MCA_odls_base_sigkill_timeout", "3", 1);
+  ended = end_by(recipe, "", "kill -TERM $mpirun");
+  unsetenv("OMPI_MCA_odls_base_sigkill_timeout");
+  if (ended.code == 0 || !strstr(ended.output.data, "stopped by a signal after step"))
+    fail_msg("exit code %d: %s", ended.code, ended.output.data);
+  buffer_release(&ended.output);
+  assert_resumes(recipe);
   free(folder), free(path), free(recipe);
 }
 
@@ -265,6 +274,28 @@ static void what_one_rank_cannot_do_ends_all(void **state) {
   free(recipe);
 }
 
+// Each on processors of its own, though mpirun itself would put both on one core each of a larger machine.
+static void ranks_share_the_processors(void **state) {
+  (void)state;
+  need_mpirun();
+  Buffer output = {0}, doctor = {0};
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "bf16: false\n");
+  run_shell(&output,
+            MPIRUN
+            "-n 2 '%s' train %s --max_steps 1000000 --save_steps 0 --eval_steps 1000000 >/dev/null 2>&1 & mpirun=$!; sleep 3; "
+            "for p in $(pgrep -P $mpirun | sort -n); do sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/$p/status; done; nproc; "
+            "kill -KILL $mpirun $(pgrep -P $mpirun)",
+            LORA_PROGRAM, recipe);
+  char first[256] = "", second[256] = "";
+  int processors = 0;
+  if (!output.data || sscanf(output.data, "%255s %255s %d", first, second, &processors) != 3) fail_msg("no lists: %s", output.data);
+  if (processors > 1 && strcmp(first, second) == 0) fail_msg("both ranks run on the processors %s", first);
+  assert_int_equal(run_program(&doctor, "doctor --device cpu"), 0);
+  assert_non_null(strstr(doctor.data, "processes: many, by Open MPI"));
+  buffer_release(&output), buffer_release(&doctor);
+  free(recipe);
+}
+
 static void without_a_launcher_no_mpi_is_opened(void **state) {
   (void)state;
   need_mpirun();
@@ -290,6 +321,7 @@ int main(int argc, char **argv) {
       unit_test_in_folder(a_signal_to_mpirun_checkpoints_and_stops),
       unit_test_in_folder(ranks_that_differ_are_found_at_the_start),
       unit_test_in_folder(what_one_rank_cannot_do_ends_all),
+      unit_test_in_folder(ranks_share_the_processors),
       unit_test_in_folder(without_a_launcher_no_mpi_is_opened),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
