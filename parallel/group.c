@@ -99,12 +99,12 @@ void group_close(Group *group) {
 }
 
 void group_abort(Group *group, Status status) {
-  enum { FIRST_SPEAKS = 2 };  // seconds in which the first rank may say the same
+  enum { FIRST_SPEAKS = 3 };  // seconds in which the first rank may say the same, and have the launcher end all: its signal cuts the sleep
   if (!group->messages) return;
-  char *message = memory_copy_string(status_message());
-  if (group->rank > 0) sleep(FIRST_SPEAKS);
+  bool is_told = group->rank > 0 && sleep(FIRST_SPEAKS) > 0;
   progress_clear();
-  fprintf(stderr, "lora: %s%s%s\n", group->size > 1 ? group_rank_name(group, group->rank) : "", group->size > 1 ? ": " : "", message);
+  if (!is_told && group->size == 1) fprintf(stderr, "lora: %s\n", status_message());
+  else if (!is_told) fprintf(stderr, "lora: %s: %s\n", group_rank_name(group, group->rank), status_message());
   fflush(stderr);
   if (group->backend && group->backend->collectives && group->size > 1) group->backend->collectives->leave(true, group->backend);
   group->messages->abort(status, group);
