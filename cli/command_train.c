@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "kernels/backend.h"
+#include "parallel/group.h"
 #include "recipes/recipe.h"
 #include "trainer/train.h"
 
@@ -66,17 +67,55 @@ static Status export_merged(const Recipe *recipe, const Arguments *arguments) {
   return status;
 }
 
-static Status run(Recipe *recipe, TrainOptions options, const Arguments *arguments) {
-  Backend *backend;
-  TRY(check_export(recipe));
-  TRY(recipe_check_trainable(recipe));  // before anything large is downloaded for it
-  TRY(recipe_fetch(recipe, RECIPE_ALL));
-  TRY(backend_new(&backend, recipe->device, (int)arguments->threads));
+static Status fetch(void *context) { return recipe_fetch(context, RECIPE_ALL); }
+
+// What has to be the same on every rank, for the ranks of one run do the same steps. (Kernels of another instruction set give other bits.)
+static Status compare_ranks(const Recipe *recipe, const Backend *backend, Group *group) {
+  TRY(group_compare("version of lora", LORA_VERSION, group));
+  TRY(group_compare("instruction set (LORA_CPU)", backend->kernels->name, group));
+  return group_compare("recipe", recipe->resolved, group);
+}
+
+static Status train_and_export(Recipe *recipe, TrainOptions options, Backend *backend, const Arguments *arguments, Group *group) {
+  bool is_first = group_is_first(group);
   signal(SIGINT, catch_signal);
   signal(SIGTERM, catch_signal);
-  Status status = train(recipe, options, backend);
+  signal(SIGUSR1, catch_signal);  // which mpirun passes on without ending the ranks soon after
+  TRY(group_join_devices(backend, group));
+  TRY(compare_ranks(recipe, backend, group));
+  TRY(train(recipe, options, backend, group));
+  return is_first ? export_merged(recipe, arguments) : STATUS_OK;
+}
+
+static Status run(Recipe *recipe, TrainOptions options, const Arguments *arguments, Group *group) {
+  Backend *backend;
+  char *device;
+  int processors;
+  group->timeout = (double)recipe->ddp_timeout;
+  TRY(check_export(recipe));
+  TRY(recipe_check_trainable(recipe));  // before anything large is downloaded for it
+  TRY(group_in_turns(fetch, recipe, "what is downloaded", group));
+  group_share_processors(&processors, group);
+  TRY(group_device(&device, recipe->device, group));
+  Status status = backend_new(&backend, device, (int)arguments->threads);
+  free(device);
+  if (status != STATUS_OK) return status;
+  status = train_and_export(recipe, options, backend, arguments, group);
+  // Where the others do not know of it yet.
+  if (status != STATUS_OK) group_abort(group, status);
   backend_free(backend);
-  return status == STATUS_OK ? export_merged(recipe, arguments) : status;
+  return status;
+}
+
+static Status load_and_run(TrainOptions options, const Arguments *arguments) {
+  Group group;
+  Recipe recipe;
+  TRY(group_open(&group));
+  Status status = recipe_load(&recipe, arguments->positional.items[0], arguments->overrides, arguments->override_count);
+  if (status == STATUS_OK) status = run(&recipe, options, arguments, &group);
+  if (status != STATUS_OK) group_abort(&group, status);
+  recipe_release(&recipe);
+  return status;
 }
 
 Status command_train(int argc, char **argv) {
@@ -97,12 +136,7 @@ Status command_train(int argc, char **argv) {
                             .takes_overrides = true};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
-  if (status == STATUS_OK && !arguments.help) {
-    Recipe recipe;
-    status = recipe_load(&recipe, arguments.positional.items[0], arguments.overrides, arguments.override_count);
-    if (status == STATUS_OK) status = run(&recipe, train_options, &arguments);
-    recipe_release(&recipe);
-  }
+  if (status == STATUS_OK && !arguments.help) status = load_and_run(train_options, &arguments);
   arguments_release(&arguments);
   return status;
 }

@@ -8,11 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static bool quiet;
+static bool quiet, silent;
 static bool bar_shown;
 
 void log_set_quiet(bool value) { quiet = value; }
-bool log_is_quiet(void) { return quiet; }
+bool log_is_quiet(void) { return quiet || silent; }
+void log_set_silent(bool value) { silent = value; }
 
 static void print(const char *prefix, const char *format, va_list arguments) {
   progress_clear();
@@ -22,7 +23,7 @@ static void print(const char *prefix, const char *format, va_list arguments) {
 }
 
 void log_info(const char *format, ...) {
-  if (quiet) return;
+  if (log_is_quiet()) return;
   va_list arguments;
   va_start(arguments, format);
   print("", format, arguments);
@@ -30,7 +31,7 @@ void log_info(const char *format, ...) {
 }
 
 void log_notice(const char *format, ...) {
-  if (quiet) return;
+  if (log_is_quiet()) return;
   va_list arguments;
   va_start(arguments, format);
   print("notice: ", format, arguments);
@@ -38,6 +39,7 @@ void log_notice(const char *format, ...) {
 }
 
 void log_warning(const char *format, ...) {
+  if (silent) return;
   va_list arguments;
   va_start(arguments, format);
   print("warning: ", format, arguments);
@@ -51,7 +53,7 @@ static int terminal_width(void) {
 }
 
 void progress_show(int64_t done, int64_t total, const char *format, ...) {
-  if (quiet || !isatty(STDERR_FILENO)) return;
+  if (log_is_quiet() || !isatty(STDERR_FILENO)) return;
   char detail[256];
   va_list arguments;
   va_start(arguments, format);

@@ -9,9 +9,10 @@
 
 void log_set_quiet(bool quiet);  // silences info and notices, and the progress bar
 bool log_is_quiet(void);
+void log_set_silent(bool silent);  // warnings, too: of many processes of one run one speaks
 void log_info(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_notice(const char *format, ...) PRINTF_LIKE(1, 2);  // "notice: ..."
-void log_warning(const char *format, ...) PRINTF_LIKE(1, 2);  // "warning: ...", quiet or not
+void log_warning(const char *format, ...) PRINTF_LIKE(1, 2);  // "warning: ...", quiet or not, but not silent
 
 // A bar on the terminal's last line: `done` of `total`, with `detail` behind it; nothing where
 // stderr is no terminal. Log lines print above it.

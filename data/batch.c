@@ -141,6 +141,17 @@ static void order_by_length(int64_t *order, int64_t count, const RowSet *rows, i
   free(shuffled);
 }
 
+static int64_t first_document(const BatchPlan *plan, int64_t batch) {
+  return plan->sequence_begin[min_i64(batch * plan->micro_batch_size, plan->sequence_count)];
+}
+
+int64_t batch_plan_tokens(const BatchPlan *plan, int64_t index) {
+  int64_t tokens = 0;
+  for (int64_t d = first_document(plan, index); d < first_document(plan, index + 1); d++)
+    tokens += batch_row_tokens(&plan->rows->rows[plan->documents[d]], plan->shares_prompts);
+  return tokens;
+}
+
 static void plan_measure(BatchPlan *plan, const BatchOptions *options) {
   int64_t total = 0;
   plan->shares_prompts = options->shares_prompts;
@@ -148,14 +159,9 @@ static void plan_measure(BatchPlan *plan, const BatchOptions *options) {
   plan->micro_batch_size = options->micro_batch_size;
   plan->batch_count = (plan->sequence_count + options->micro_batch_size - 1) / options->micro_batch_size;
   for (int64_t b = 0; b < plan->batch_count; b++) {
-    int64_t first = plan->sequence_begin[b * options->micro_batch_size];
-    int64_t last = plan->sequence_begin[min_i64((b + 1) * options->micro_batch_size, plan->sequence_count)];
-    int64_t tokens = 0, documents = 0;
-    for (int64_t d = first; d < last; d++) {
-      const TokenRow *row = &plan->rows->rows[plan->documents[d]];
-      tokens += batch_row_tokens(row, options->shares_prompts);
-      documents += row->rejected > 0 ? 2 : 1;
-    }
+    int64_t first = first_document(plan, b), last = first_document(plan, b + 1);
+    int64_t tokens = batch_plan_tokens(plan, b), documents = 0;
+    for (int64_t d = first; d < last; d++) documents += plan->rows->rows[plan->documents[d]].rejected > 0 ? 2 : 1;
     if (tokens > plan->most_tokens) {
       plan->largest = b;
       plan->most_tokens = tokens;

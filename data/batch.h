@@ -51,6 +51,7 @@ typedef struct BatchPlan {
 // STATUS_BAD_INPUT when there is no row, or a row that is longer than a bin.
 Status batch_plan_create(BatchPlan *plan, const RowSet *rows, const BatchOptions *options, int64_t epoch);
 void batch_plan_release(BatchPlan *plan);
+int64_t batch_plan_tokens(const BatchPlan *plan, int64_t index);  // of micro-batch `index`
 
 // Where a document forks, as offsets from its beginning: tokens 0 .. shared-1 are seen by both branches, shared .. second-1 are one
 // branch and second .. the other. second 0: it does not.

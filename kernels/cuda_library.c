@@ -4,56 +4,15 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "core/file.h"
+#include "core/library.h"
 #include "core/memory.h"
 #include "kernels/cuda_tuning.h"
 
-static const char library_name[] = "liblora_cuda.so";
-
-// The path of the library beside the program, or NULL when there is none; the caller frees it.
-static char *beside_program(void) {
-  char program[4096];
-  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-  if (length <= 0) return NULL;
-  program[length] = 0;
-  *strrchr(program, '/') = 0;
-  const char *const folders[] = {"", "/../lib/lora"};
-  for (int i = 0; i < 2; i++) {
-    char *path = memory_format("%s%s/%s", program, folders[i], library_name);
-    if (file_exists(path)) return path;
-    free(path);
-  }
-  return NULL;
-}
-
-// Opened once and never closed: a driver's threads may outlive the backend.
-static Status library_open(void **out) {
-  static void *library;
-  if (!library) {
-    const char *wanted = getenv("LORA_CUDA_LIBRARY");
-    char *own = wanted && *wanted ? memory_copy_string(wanted) : beside_program();
-    library = dlopen(own ? own : library_name, RTLD_NOW | RTLD_LOCAL);
-    free(own);
-  }
-  *out = library;
-  if (library) return STATUS_OK;
-  return status_fail(STATUS_USAGE,
-                     "the CUDA backend cannot be opened (%s): run scripts/build where the CUDA toolkit and the driver are installed, "
-                     "or use the device cpu",
-                     dlerror());
-}
-
-static Status library_find(void *function, size_t size, const char *name) {
-  void *library;
-  TRY(library_open(&library));
-  void *symbol = dlsym(library, name);
-  if (!symbol)
-    return status_fail(STATUS_USAGE, "the CUDA backend has no %s: it belongs to another version of this program; build again", name);
-  memcpy(function, &symbol, size);  // C has no conversion from an object's pointer to a function's
-  return STATUS_OK;
-}
+static Library library = {.file = "liblora_cuda.so",
+                          .variable = "LORA_CUDA_LIBRARY",
+                          .what = "the CUDA backend",
+                          .remedy = "run scripts/build where the CUDA toolkit and the driver are installed, or use the device cpu"};
 
 static Status device_number(int *out, const char *device) {
   char *end = NULL;
@@ -69,7 +28,7 @@ Status cuda_library_open(Backend *backend, const char *device) {
   int number = 0;
   TRY(device_number(&number, device));
   CudaBackendOpen *open_backend = NULL;
-  TRY(status_context(library_find(&open_backend, sizeof open_backend, CUDA_BACKEND_OPEN), "device %s", device));
+  TRY(status_context(library_find(&open_backend, &library, CUDA_BACKEND_OPEN), "device %s", device));
   TRY(status_context(open_backend(backend, number), "device %s", device));
   char *name;
   if (cuda_library_name(&name, device) == STATUS_OK) {
@@ -97,23 +56,23 @@ Status cuda_library_name(char **name, const char *device) {
 Status cuda_library_path(char **path) {
   CudaDescribe *describe = NULL;
   Dl_info information;
-  TRY(library_find(&describe, sizeof describe, CUDA_DESCRIBE));
+  TRY(library_find(&describe, &library, CUDA_DESCRIBE));
   void *address;
   memcpy(&address, &describe, sizeof address);
   bool is_known = dladdr(address, &information) && information.dli_fname;
-  *path = memory_copy_string(is_known ? information.dli_fname : library_name);
+  *path = memory_copy_string(is_known ? information.dli_fname : library.file);
   return STATUS_OK;
 }
 
 Status cuda_library_versions(int *runtime, int *driver) {
   CudaVersions *versions = NULL;
-  TRY(library_find(&versions, sizeof versions, CUDA_VERSIONS));
+  TRY(library_find(&versions, &library, CUDA_VERSIONS));
   versions(runtime, driver);
   return STATUS_OK;
 }
 
 Status cuda_library_describe(Buffer *text, int *count) {
   CudaDescribe *describe = NULL;
-  TRY(library_find(&describe, sizeof describe, CUDA_DESCRIBE));
+  TRY(library_find(&describe, &library, CUDA_DESCRIBE));
   return describe(text, count);
 }

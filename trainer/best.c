@@ -18,9 +18,8 @@ void best_keep(Best *best, const Run *run) {
 
 static Status read_checkpoint(Run *run, const TrainerState *state) {
   char *folder = memory_format("%s/checkpoint-%lld", run->recipe->output_dir, (long long)state->best_step);
-  CheckpointArray arrays[RUN_ARRAYS];
-  TrainerState ignored;
-  Status status = checkpoint_read(folder, &state->fingerprint, &ignored, arrays, run_checkpoint_arrays(arrays, run), run->backend);
+  TrainerState best = *state;
+  Status status = run_read_checkpoint(&best, run, folder);
   free(folder);
   return status;
 }

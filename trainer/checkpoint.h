@@ -27,6 +27,9 @@ typedef struct TrainerState {
   int64_t step;  // optimiser steps done, skipped ones too
   double epoch;
   int64_t micro_batch;  // micro-batches consumed of the order in which the data is read
+  int64_t accumulation;  // the recipe's gradient_accumulation_steps,
+  int64_t ranks;  // the processes that took part,
+  int64_t step_batches;  // and the micro-batches of a step of all of them: the two's product, unless the run began with other ones
   int64_t seed;
   int64_t rng_index[TRAINER_RNG_STREAMS];  // Rng.index of each stream, by its RNG_STREAM number
   int64_t updates, skipped, skipped_in_row;  // the Optimizer's

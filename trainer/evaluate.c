@@ -5,19 +5,20 @@
 #include "core/log.h"
 #include "trainer/run.h"
 
+// The ranks take micro-batches in turn.
 static Status likelihood_of(Evaluation *evaluation, Run *run, const BatchPlan *plan, Batch *batch) {
-  double sum = 0;
-  int64_t tokens = 0;
-  for (int64_t i = 0; i < plan->batch_count; i++) {
+  double sums[2] = {0};  // of losses, and their tokens
+  for (int64_t i = run->group->rank; i < plan->batch_count; i += run->group->size) {
     double nll = 0;
     batch_fill(batch, plan, i);
     TRY(step_run(&run->step, batch, TAPE_FORWARD, 0));
     TRY(step_loss(&nll, &run->step));
-    sum += nll;
-    tokens += batch->trained_tokens;
+    sums[0] += nll;
+    sums[1] += (double)batch->trained_tokens;
     progress_show(i + 1, plan->batch_count, "evaluation");
   }
-  evaluation->loss = tokens ? sum / (double)tokens : NAN;
+  TRY(group_sum(sums, 2, "an evaluation", run->group));
+  evaluation->loss = sums[1] > 0 ? sums[0] / sums[1] : NAN;
   evaluation->perplexity = exp(evaluation->loss);
   return STATUS_OK;
 }
@@ -25,12 +26,14 @@ static Status likelihood_of(Evaluation *evaluation, Run *run, const BatchPlan *p
 static Status preference_of(Evaluation *evaluation, Run *run, const BatchPlan *plan, Batch *batch) {
   PreferenceSums sums = {0};
   PreferenceShare share = {0};
-  for (int64_t i = 0; i < plan->batch_count; i++) {
+  for (int64_t i = run->group->rank; i < plan->batch_count; i += run->group->size) {
     batch_fill(batch, plan, i);
     preference_count(&share, run->preference, batch);
     TRY(preference_run(&sums, run->preference, plan, i, batch, TAPE_FORWARD, &share, 0, run->eval_reference));
     progress_show(i + 1, plan->batch_count, "evaluation");
   }
+  TRY(preference_share_sum(&share, run->group));
+  TRY(preference_sums_sum(&sums, run->group));
   evaluation->loss = preference_mean_loss(&sums, &share, run->preference);
   evaluation->perplexity = NAN;
   preference_figures(&evaluation->figures, &sums, &share, run->preference);
@@ -74,7 +77,8 @@ static Status measure(Evaluation *evaluation, Run *run, bool wants_training_rows
 
 Status evaluate_rows(Evaluation *evaluation, RowStatistics *rows, const Recipe *recipe, Model *model, Adapter *adapter,
                      bool wants_training_rows) {
-  Run run = {.recipe = recipe, .backend = model->backend, .model = model, .adapter = adapter, .chunk = -1};
+  Group alone = group_alone();
+  Run run = {.recipe = recipe, .group = &alone, .backend = model->backend, .model = model, .adapter = adapter, .chunk = -1};
   Status status = STATUS_OK;
   if (recipe->rl && !adapter)
     status = status_fail(STATUS_USAGE, "rl: %s measures an adapter beside its base; name one by --adapter", recipe->rl);

@@ -162,12 +162,12 @@ Status preference_run(PreferenceSums *sums, Preference *preference, const BatchP
   return STATUS_OK;
 }
 
-Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan) {
+Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan, Group *group) {
   *scores = memory_new(2 * (size_t)plan->rows->count, sizeof **scores);
   Batch batch = {0};
   Status status = STATUS_OK;
   int64_t each = replies_per_row(preference);
-  for (int64_t b = 0; b < plan->batch_count && status == STATUS_OK; b++) {
+  for (int64_t b = group->rank; b < plan->batch_count && status == STATUS_OK; b += group->size) {
     batch_fill(&batch, plan, b);
     reserve(preference, &batch);
     memset(preference->replies, 0, (size_t)batch.reply_count * sizeof *preference->replies);
@@ -177,7 +177,38 @@ Status preference_precompute(ReferenceScores *scores, Preference *preference, co
   }
   progress_clear();
   batch_release(&batch);
+  if (status == STATUS_OK) status = group_sum(*scores, 2 * plan->rows->count, "the reference's log-probabilities", group);
   return status;
+}
+
+Status preference_share_sum(PreferenceShare *share, Group *group) {
+  double values[] = {(double)share->rows, (double)share->nll_tokens};
+  TRY(group_sum(values, 2, "the counts of a step", group));
+  share->rows = (int64_t)values[0], share->nll_tokens = (int64_t)values[1];
+  return STATUS_OK;
+}
+
+Status preference_sums_sum(PreferenceSums *sums, Group *group) {
+  double values[] = {sums->loss,
+                     sums->nll,
+                     sums->kl,
+                     sums->better.reward,
+                     sums->better.policy,
+                     (double)sums->better.count,
+                     sums->worse.reward,
+                     sums->worse.policy,
+                     (double)sums->worse.count,
+                     (double)sums->right,
+                     (double)sums->micro_batches};
+  TRY(group_sum(values, sizeof values / sizeof *values, "the losses of a step", group));
+  *sums = (PreferenceSums){.loss = values[0],
+                           .nll = values[1],
+                           .better = {values[3], values[4], (int64_t)values[5]},
+                           .worse = {values[6], values[7], (int64_t)values[8]},
+                           .right = (int64_t)values[9],
+                           .kl = values[2],
+                           .micro_batches = (int64_t)values[10]};
+  return STATUS_OK;
 }
 
 static double mean_nll(const PreferenceSums *sums, const PreferenceShare *share) {

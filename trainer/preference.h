@@ -7,6 +7,7 @@
 
 #include "adapters/adapter.h"
 #include "data/batch.h"
+#include "parallel/group.h"
 #include "trainer/metrics.h"
 #include "trainer/preference_loss.h"
 #include "trainer/step.h"
@@ -54,8 +55,12 @@ void preference_count(PreferenceShare *share, const Preference *preference, cons
 Status preference_run(PreferenceSums *sums, Preference *preference, const BatchPlan *plan, int64_t index, const Batch *batch, TapeMode mode,
                       const PreferenceShare *share, double loss_scale, ReferenceScores reference);
 
-// Fills scores for every row of a plan, with a progress bar.
-Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan);
+// Fills scores for every row of a plan, which the ranks share, with a progress bar.
+Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan, Group *group);
+
+// Those of all ranks together.
+Status preference_share_sum(PreferenceShare *share, Group *group);
+Status preference_sums_sum(PreferenceSums *sums, Group *group);
 
 double preference_mean_loss(const PreferenceSums *sums, const PreferenceShare *share, const Preference *preference);
 // rewards/chosen, rewards/rejected, rewards/accuracies, rewards/margins, logps/chosen, logps/rejected, and kl or nll_loss, as TRL names them.

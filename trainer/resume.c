@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "trainer/run.h"
 
@@ -51,7 +52,7 @@ static void hash_recipe(char hex[65], const Run *run) {
   const BatchOptions *b = &run->batch_options;
   buffer_format(&text, "batches %d %d %d %d %lld %lld %lld %lld %lld x %lld\n", b->packing, b->sequentially, b->in_order, b->by_length,
                 (long long)b->sequence_len, (long long)b->group_size, (long long)b->bin_size, (long long)b->micro_batch_size,
-                (long long)b->seed, (long long)r->gradient_accumulation_steps);
+                (long long)b->seed, (long long)run->step_batches);
   sha256_bytes(hex, text.data, text.length);
   buffer_release(&text);
 }
@@ -97,29 +98,74 @@ static Status find_checkpoint(char **folder, const Run *run) {
   return STATUS_OK;
 }
 
+// Of the same recipe run by another number of ranks, which would make a step of another size.
+static Status keep_step(Run *run) {
+  TrainerState saved;
+  TRY(checkpoint_read(run->checkpoint, NULL, &saved, NULL, 0, run->backend));
+  if (saved.accumulation != run->recipe->gradient_accumulation_steps || saved.step_batches == run->step_batches) return STATUS_OK;
+  log_info("a step stays %lld micro-batches, as it was with %lld processes", (long long)saved.step_batches, (long long)saved.ranks);
+  run->step_batches = saved.step_batches;
+  return STATUS_OK;
+}
+
+Status run_find_checkpoint(Run *run) {
+  run->step_batches = run->recipe->gradient_accumulation_steps * run->group->size;
+  if (group_is_first(run->group)) {
+    TRY(directory_create(run->recipe->output_dir));
+    TRY(find_checkpoint(&run->checkpoint, run));
+    if (run->checkpoint) TRY(keep_step(run));
+  }
+  int64_t told[] = {run->checkpoint != NULL, run->step_batches};
+  TRY(group_broadcast(told, sizeof told, "the checkpoint", run->group));
+  if (told[0] && !run->checkpoint) run->checkpoint = memory_copy_string("");  // only the first rank has to see it
+  run->step_batches = told[1];
+  return STATUS_OK;
+}
+
+static int64_t array_bytes(const CheckpointArray *array) { return array->count * (array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float)); }
+
+Status run_read_checkpoint(TrainerState *state, Run *run, const char *folder) {
+  CheckpointArray arrays[RUN_ARRAYS];
+  RunFingerprint expected = state->fingerprint;
+  int count = run_checkpoint_arrays(arrays, run);
+  if (group_is_first(run->group)) TRY(checkpoint_read(folder, &expected, state, arrays, count, run->backend));
+  TRY(group_broadcast(state, sizeof *state, "the checkpoint", run->group));
+  for (int i = 0; i < count; i++) TRY(group_broadcast_device(arrays[i].data, array_bytes(&arrays[i]), "the checkpoint", run->group));
+  return STATUS_OK;
+}
+
+// Ranks whose files differ would go apart.
+static Status compare_ranks(const TrainerState *state, const Run *run) {
+  char evaluation[65];
+  TRY(group_compare("base model", state->fingerprint.model, run->group));
+  TRY(group_compare("set of training rows", state->fingerprint.data, run->group));
+  hash_data(evaluation, &run->eval_rows);
+  TRY(group_compare("set of evaluation rows", evaluation, run->group));
+  return group_compare("plan", state->fingerprint.recipe, run->group);
+}
+
 Status run_resume(TrainerState *state, Run *run) {
-  *state = (TrainerState){.seed = run->recipe->seed, .best_step = -1};
+  *state = (TrainerState){.seed = run->recipe->seed,
+                          .accumulation = run->recipe->gradient_accumulation_steps,
+                          .step_batches = run->step_batches,
+                          .ranks = run->group->size,
+                          .best_step = -1};
   hash_recipe(state->fingerprint.recipe, run);
   hash_data(state->fingerprint.data, &run->train_rows);
   memcpy(state->fingerprint.model, run->model->hash, sizeof run->model->hash);
-  TRY(directory_create(run->recipe->output_dir));
-  char *folder;
-  TRY(find_checkpoint(&folder, run));
-  if (!folder) return STATUS_OK;
-  CheckpointArray arrays[RUN_ARRAYS];
-  RunFingerprint expected = state->fingerprint;
-  Status status = checkpoint_read(folder, &expected, state, arrays, run_checkpoint_arrays(arrays, run), run->backend);
-  if (status == STATUS_OK) {
-    run->optimizer->updates = state->updates;
-    run->optimizer->skipped = state->skipped;
-    run->optimizer->skipped_in_row = state->skipped_in_row;
-    memcpy(run->optimizer->scalars, state->optimizer_scalars, sizeof run->optimizer->scalars);
-    run->optimizer->loss_scale.value = state->loss_scale;
-    run->optimizer->loss_scale.good_steps = state->loss_scale_steps;
-    for (int i = 0; i < run->backend->tuning_count; i++)
-      if (state->tuning[i]) run->backend->tuning[i] = state->tuning[i];  // none are those of a run on another device
-    log_info("resuming from %s", folder);
-  }
-  free(folder);
-  return status;
+  TRY(compare_ranks(state, run));
+  if (!run->checkpoint) return STATUS_OK;
+  TRY(run_read_checkpoint(state, run, run->checkpoint));
+  state->accumulation = run->recipe->gradient_accumulation_steps;
+  state->ranks = run->group->size;
+  run->optimizer->updates = state->updates;
+  run->optimizer->skipped = state->skipped;
+  run->optimizer->skipped_in_row = state->skipped_in_row;
+  memcpy(run->optimizer->scalars, state->optimizer_scalars, sizeof run->optimizer->scalars);
+  run->optimizer->loss_scale.value = state->loss_scale;
+  run->optimizer->loss_scale.good_steps = state->loss_scale_steps;
+  for (int i = 0; i < run->backend->tuning_count; i++)
+    if (state->tuning[i]) run->backend->tuning[i] = state->tuning[i];  // none are those of a run on another device
+  log_info("resuming from %s", run->checkpoint);
+  return STATUS_OK;
 }

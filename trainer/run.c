@@ -42,11 +42,17 @@ Status run_read_rows(Run *run, int64_t epoch) {
   return check_ids(&run->train_rows, run->model);
 }
 
+static Status prepare_rows(void *context) {
+  Run *run = context;
+  DatasetOptions options = {.pool = run->backend->pool};
+  return prepared_load(&run->train_rows, &run->eval_rows, run->recipe, run->tokenizer, &options);
+}
+
 Status run_open_rows(Run *run) {
   const Recipe *recipe = run->recipe;
   if (!run->tokenizer && dataset_needs_tokenizer(recipe)) TRY(dataset_open_tokenizer(&run->tokenizer, recipe));
   DatasetOptions options = {.pool = run->backend->pool};
-  TRY(prepared_load(&run->train_rows, &run->eval_rows, recipe, run->tokenizer, &options));
+  TRY(group_in_turns(prepare_rows, run, "the preparation of rows", run->group));
   TRY(check_ids(&run->eval_rows, run->model));
   if (dataset_is_streamed(recipe)) {
     TRY(dataset_stream_open(&run->stream, recipe, run->tokenizer, &options));
@@ -149,12 +155,12 @@ static Status plan_stream(Run *run) {
 // Every epoch is packed anew, so each has its own number of micro-batches. A part of an epoch counts by its share.
 static Status plan_epochs(Run *run) {
   const Recipe *recipe = run->recipe;
-  int64_t accumulation = recipe->gradient_accumulation_steps, capacity = 0;
+  int64_t capacity = 0;
   double wanted = recipe->num_epochs;
   for (int64_t epoch = 0; recipe->max_steps > 0 ? run->total_steps < recipe->max_steps : (double)epoch < wanted; epoch++) {
     BatchPlan plan;
     TRY(batch_plan_create(&plan, &run->train_rows, &run->batch_options, epoch));
-    int64_t steps = (plan.batch_count + accumulation - 1) / accumulation;
+    int64_t steps = (plan.batch_count + run->step_batches - 1) / run->step_batches;
     if (plan.most_tokens > run->largest.tokens) batch_fill(&run->largest, &plan, plan.largest);
     batch_plan_release(&plan);
     ARRAY_PUSH(run->epoch_steps, run->epochs, capacity) = steps;
@@ -217,7 +223,10 @@ Status run_choose_activations(FloatType *out, Run *run) {
   if (recipe->fp16 && has_half) type = FLOAT_F16;
   else if (is_auto) type = fastest;
   else if (strcmp(recipe->bf16, "false") == 0) type = FLOAT_32;
-  *out = type;
+  // All ranks take what the first has found: what is fastest is a matter of measuring.
+  int64_t chosen = type;
+  TRY(group_broadcast(&chosen, sizeof chosen, "the type of activations", run->group));
+  *out = type = (FloatType)chosen;
   double peak = type == fastest ? run->peak_flops : run->backend->kernels->peak_flops(type, run->backend);
   if (peak > 0) run->peak_flops = peak;
   if (peak > 0 || !run->backend->upload_matrix) return STATUS_OK;
@@ -233,7 +242,7 @@ int64_t run_free_bytes(const Run *run) {
     int64_t most = backend->available_bytes(backend), limit = run->recipe->max_memory - backend->peak_bytes(backend);
     return run->recipe->max_memory > 0 && limit < most ? limit : most;
   }
-  if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend));
+  if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend)) / run->group->local_size;
   return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - PROGRAM_BYTES;
 }
 
@@ -270,6 +279,10 @@ static void describe(const Run *run) {
                               run->adapter->residual_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
+  if (run->group->size > 1)
+    log_info("%d processes on %d machine%s: a step is %lld micro-batches, at most %lld of one process", run->group->size,
+             run->group->machines, run->group->machines == 1 ? "" : "s", (long long)run->step_batches,
+             (long long)((run->step_batches + run->group->size - 1) / run->group->size));
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_name(run->step.tape.activations), run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
@@ -311,7 +324,7 @@ static Status precompute(ReferenceScores *scores, Run *run, const RowSet *rows, 
   in_order.in_order = true;
   BatchPlan plan;
   TRY(batch_plan_create(&plan, rows, &in_order, 0));
-  Status status = preference_precompute(scores, run->preference, &plan);
+  Status status = preference_precompute(scores, run->preference, &plan, run->group);
   batch_plan_release(&plan);
   return status;
 }
@@ -357,8 +370,8 @@ ModelOptions run_model_options(const Recipe *recipe) {
   return (ModelOptions){.quantize_nf4 = recipe->load_in_4bit || is_qlora, .quantize_q8_0 = recipe->load_in_8bit};
 }
 
-Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend) {
-  *run = (Run){.recipe = recipe, .options = options, .backend = backend, .chunk = -1};
+Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend, Group *group) {
+  *run = (Run){.recipe = recipe, .options = options, .backend = backend, .group = group, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = run_model_options(recipe);
   if (recipe->load_in_8bit)
@@ -371,6 +384,8 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   TRY(run_open_rows(run));
   run->rows_bytes = memory_private_bytes() - before;
   TRY(open_adapter(run));
+  TRY(group_broadcast_device(run->adapter->data, run->adapter->size * (int64_t)sizeof(float), "the adapter's start", group));
+  TRY(run_find_checkpoint(run));
   TRY(run->stream ? plan_stream(run) : plan_epochs(run));
   open_schedule(run);
   TRY(open_optimizer(run));
@@ -383,7 +398,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   run->step.kl_weight = (float)recipe->kl_weight, run->step.adapter = run->adapter;
   TRY(open_preference(run));
   TRY(check_metric(run));
-  step_leave_workspace(&run->step, &run->largest, run->total_steps * recipe->gradient_accumulation_steps);
+  step_leave_workspace(&run->step, &run->largest, run->total_steps * ((run->step_batches + group->size - 1) / group->size));
   if (options.profile) run->step.tape.profile = &run->profile;
   TRY(step_reserve(&run->step, &run->largest, TAPE_TRAIN));
   if (run->eval_every > 0) TRY(reserve_evaluation(run));
@@ -406,6 +421,7 @@ void run_close(Run *run) {
   tokenizer_free(run->tokenizer);
   model_close(run->model);
   free(run->epoch_steps);
+  free(run->checkpoint);
   *run = (Run){0};
 }
 

@@ -20,6 +20,7 @@ typedef struct Run {
   const Recipe *recipe;
   TrainOptions options;
   Backend *backend;
+  Group *group;  // the processes that share this run
   Model *model;
   Tokenizer *tokenizer;  // NULL when every row is tokenised already
   bool has_new_tokens;  // it has some that the base's has not
@@ -38,6 +39,8 @@ typedef struct Run {
   int64_t program_bytes, rows_bytes;  // resident before the run was opened; what rows and vocabulary added
   Profile profile;
   double peak_flops;  // of products in the type of activations, on this device alone, measured at the start
+  char *checkpoint;  // the folder that the run goes on from; NULL: from the beginning
+  int64_t step_batches;  // micro-batches of an optimiser step, of all ranks together
   Batch largest;  // of all epochs' micro-batches
   int64_t *epoch_steps;  // [epochs]: optimiser steps of each whole epoch
   int64_t epochs;  // that the run touches
@@ -45,7 +48,7 @@ typedef struct Run {
   int64_t eval_every, save_every;  // steps; 0: never
 } Run;
 
-Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend);
+Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend, Group *group);
 void run_close(Run *run);
 ModelOptions run_model_options(const Recipe *recipe);  // how the base's weights are held, but for its vocabulary
 // Steps of run_open: rows and vocabulary; the type of activations, with the device's peak; what is left of the memory for a step.
@@ -56,8 +59,12 @@ int64_t run_free_bytes(const Run *run);
 Status run_adapter_settings(AdapterSettings *settings, Arena *arena, const Recipe *recipe);
 // The training rows of an epoch; while streaming, those of the chunk of that number.
 Status run_read_rows(Run *run, int64_t epoch);
+// Sets run->checkpoint, and with it how many micro-batches a step has: those of a checkpoint that was written by another number of ranks stay.
+Status run_find_checkpoint(Run *run);
 // Sets the state of a fresh run, or that of the checkpoint that is resumed from, with the adapter and the optimiser.
 Status run_resume(TrainerState *state, Run *run);
+// Reads a checkpoint of this run: the first rank does, and tells the others.
+Status run_read_checkpoint(TrainerState *state, Run *run, const char *folder);
 enum { RUN_ARRAYS = 2 + OPTIMIZER_STATE_LIMIT };
 int run_checkpoint_arrays(CheckpointArray *arrays, const Run *run);  // fills [RUN_ARRAYS], returns how many there are
 // What evaluations, files and the export show in place of what training goes on with: the optimiser's average, and ema_decay's.

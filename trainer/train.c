@@ -1,20 +1,30 @@
 // The training loop, in the order in which a row meets it: micro-batches of an epoch, the model's forward and backward
 // pass, one optimiser step over their common token count, the log, evaluation, checkpoints; at the end the export.
+// Of several ranks each computes some of a step's micro-batches; counts, losses and gradients are summed, and from there on all ranks do the
+// same. What is on disk is the first one's.
 #include "trainer/train.h"
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/log.h"
 #include "models/balance.h"
 #include "trainer/best.h"
+#include "trainer/deal.h"
 #include "trainer/metrics.h"
 #include "trainer/memory_use.h"
 #include "trainer/progress.h"
 #include "trainer/run.h"
 #include "trainer/stopping.h"
+
+// What a rank tells the others at the end of a step.
+typedef struct RankReport {
+  int64_t signal, peak_bytes;
+  double peak_share;
+} RankReport;
 
 typedef struct Loop {
   Run *run;
@@ -22,25 +32,36 @@ typedef struct Loop {
   MetricsWriter metrics;
   TrainProgress progress;
   BatchPlan plan;  // of the present epoch
-  Batch *batches;  // [gradient_accumulation_steps]
+  Deal deal;  // this rank's micro-batches of the present step
+  Batch *batches;  // [deal.most]
   double loss;
   Evaluation evaluation;  // the last one
   Verdict verdict;  // on it
   Best best;
   double step_seconds;  // of all steps
+  RankReport *reports;  // [ranks]
 } Loop;
 
-// The micro-batches of one optimiser step: as many as are left of the epoch, at most the recipe's accumulation.
-static int64_t fill_batches(Loop *loop, int64_t *trained, int64_t *tokens) {
-  int64_t count = loop->plan.batch_count - loop->state.micro_batch;
-  if (count > loop->run->recipe->gradient_accumulation_steps) count = loop->run->recipe->gradient_accumulation_steps;
-  *trained = *tokens = 0;
-  for (int64_t i = 0; i < count; i++) {
-    batch_fill(&loop->batches[i], &loop->plan, loop->state.micro_batch + i);
-    *trained += loop->batches[i].trained_tokens;
-    *tokens += loop->batches[i].tokens;
+// Of one optimiser step, all ranks together.
+typedef struct StepSize {
+  int64_t micro_batches, tokens, trained;
+} StepSize;
+
+// The micro-batches of a step: as many as are left of the epoch, at most step_batches.
+static Status fill_batches(StepSize *size, Loop *loop) {
+  Deal *deal = &loop->deal;
+  int64_t left = loop->plan.batch_count - loop->state.micro_batch;
+  size->micro_batches = left < loop->run->step_batches ? left : loop->run->step_batches;
+  deal_micro_batches(deal, &loop->plan, loop->state.micro_batch, size->micro_batches);
+  double counts[2] = {0};
+  for (int64_t i = 0; i < deal->own_count; i++) {
+    batch_fill(&loop->batches[i], &loop->plan, loop->state.micro_batch + deal->own[i]);
+    counts[0] += (double)loop->batches[i].tokens;
+    counts[1] += (double)loop->batches[i].trained_tokens;
   }
-  return count;
+  TRY(group_sum(counts, 2, "the counts of a step", loop->run->group));
+  size->tokens = (int64_t)counts[0], size->trained = (int64_t)counts[1];
+  return STATUS_OK;
 }
 
 // While streaming, an epoch is a chunk; one that has no row left after the filters is passed over.
@@ -54,44 +75,79 @@ static Status open_epoch(Loop *loop) {
     TRY(run_read_rows(loop->run, (int64_t)loop->state.epoch));
   }
   TRY(batch_plan_create(&loop->plan, &loop->run->train_rows, &loop->run->batch_options, (int64_t)loop->state.epoch));
-  for (int64_t i = 0; i < loop->run->recipe->gradient_accumulation_steps; i++) batch_reserve(&loop->batches[i], &loop->plan);
+  for (int64_t i = 0; i < loop->deal.most; i++) batch_reserve(&loop->batches[i], &loop->plan);
   return STATUS_OK;
 }
 
-static void seed_micro_batch(Loop *loop, int64_t index) {
-  const Recipe *recipe = loop->run->recipe;
-  step_seed(&loop->run->step, (uint64_t)recipe->seed, (uint64_t)(loop->state.step * recipe->gradient_accumulation_steps + index));
+static void seed_micro_batch(Loop *loop, int64_t number) {
+  const Run *run = loop->run;
+  step_seed(&loop->run->step, (uint64_t)run->recipe->seed, (uint64_t)(loop->state.step * run->step_batches + number));
+}
+
+static Status sum_gradients(Run *run) {
+  return group_sum_floats(run->adapter->gradient, run->adapter->size, "the gradients of a step", run->group);
 }
 
 // The micro-batches of a step from likelihoods: queued without a wait, then their losses are read.
-static Status run_supervised(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
+static Status run_supervised(Figures *figures, Loop *loop, const StepSize *size) {
   Run *run = loop->run;
-  double sum;
-  float scale = trained ? (float)(run->optimizer->loss_scale.value / (double)trained) : 0;
-  for (int64_t i = 0; i < count; i++) {
-    seed_micro_batch(loop, i);
+  double trained = (double)size->trained, sums[2];
+  float scale = size->trained ? (float)(run->optimizer->loss_scale.value / trained) : 0;
+  for (int64_t i = 0; i < loop->deal.own_count; i++) {
+    seed_micro_batch(loop, loop->deal.own[i]);
     TRY(step_run(&run->step, &loop->batches[i], TAPE_TRAIN, scale));
   }
-  TRY(step_loss(&sum, &run->step));
-  loop->loss = trained ? sum / (double)trained : 0;
-  if (run->step.kl_weight > 0) figures_add(figures, "kl_to_base", "kl", trained ? run->step.kl / (double)trained : 0);
+  TRY(sum_gradients(run));
+  TRY(step_loss(&sums[0], &run->step));
+  sums[1] = run->step.kl;
+  TRY(group_sum(sums, 2, "the losses of a step", run->group));
+  loop->loss = size->trained ? sums[0] / trained : 0;
+  if (run->step.kl_weight > 0) figures_add(figures, "kl_to_base", "kl", size->trained ? sums[1] / trained : 0);
   return STATUS_OK;
 }
 
 // And from preferences: each one's loss decides about its gradient.
-static Status run_preference(Figures *figures, Loop *loop, int64_t count, int64_t trained) {
-  (void)trained;
+static Status run_preference(Figures *figures, Loop *loop, const StepSize *size) {
+  (void)size;
   Run *run = loop->run;
   PreferenceShare share = {0};
   PreferenceSums sums = {0};
-  for (int64_t i = 0; i < count; i++) preference_count(&share, run->preference, &loop->batches[i]);
-  for (int64_t i = 0; i < count; i++) {
-    seed_micro_batch(loop, i);
-    TRY(preference_run(&sums, run->preference, &loop->plan, loop->state.micro_batch + i, &loop->batches[i], TAPE_TRAIN, &share,
-                       run->optimizer->loss_scale.value, run->train_reference));
+  for (int64_t i = 0; i < loop->deal.own_count; i++) preference_count(&share, run->preference, &loop->batches[i]);
+  TRY(preference_share_sum(&share, run->group));
+  for (int64_t i = 0; i < loop->deal.own_count; i++) {
+    seed_micro_batch(loop, loop->deal.own[i]);
+    TRY(preference_run(&sums, run->preference, &loop->plan, loop->state.micro_batch + loop->deal.own[i], &loop->batches[i], TAPE_TRAIN,
+                       &share, run->optimizer->loss_scale.value, run->train_reference));
   }
+  TRY(sum_gradients(run));
+  TRY(preference_sums_sum(&sums, run->group));
   loop->loss = preference_mean_loss(&sums, &share, run->preference);
   preference_figures(figures, &sums, &share, run->preference);
+  return STATUS_OK;
+}
+
+static Status add_balance(Figures *figures, Run *run) {
+  Model *model = run->model;
+  if (!model->balance) return STATUS_OK;
+  TRY(group_sum_floats(model->balance, model->balance_floats, "the counts of routed tokens", run->group));
+  figures_add(figures, "load_balancing_loss", "load balance", model_balance_loss(model));
+  return STATUS_OK;
+}
+
+// *signal: one that any rank has caught. Memory is the most of any, shares of the peak are the mean.
+static Status exchange_reports(StepMetrics *metrics, int *signal, Loop *loop) {
+  Run *run = loop->run;
+  RankReport *reports = loop->reports;
+  reports[run->group->rank] =
+      (RankReport){run->options.signal ? *run->options.signal : 0, run->backend->peak_bytes(run->backend), metrics->peak_share};
+  TRY(group_exchange(reports, sizeof *reports, "the end of a step", run->group));
+  *signal = 0;
+  metrics->peak_share = 0;
+  for (int r = 0; r < run->group->size; r++) {
+    if (reports[r].signal) *signal = (int)reports[r].signal;
+    if (reports[r].peak_bytes > metrics->peak_memory_bytes) metrics->peak_memory_bytes = reports[r].peak_bytes;
+    metrics->peak_share += reports[r].peak_share / run->group->size;
+  }
   return STATUS_OK;
 }
 
@@ -99,12 +155,13 @@ static Status run_preference(Figures *figures, Loop *loop, int64_t count, int64_
 static Status train_step(Loop *loop, StepMetrics *metrics) {
   Run *run = loop->run;
   double start = time_seconds(), flop = run->step.tape.flop;
-  int64_t trained, tokens, count = fill_batches(loop, &trained, &tokens);
+  StepSize size;
+  TRY(fill_batches(&size, loop));
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
   model_balance_clear(run->model);
   Figures figures = {0};
-  TRY((run->preference ? run_preference : run_supervised)(&figures, loop, count, trained));
-  if (run->model->balance) figures_add(&figures, "load_balancing_loss", "load balance", model_balance_loss(run->model));
+  TRY((run->preference ? run_preference : run_supervised)(&figures, loop, &size));
+  TRY(add_balance(&figures, run));
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   double momentum = schedule_momentum(&run->schedule, loop->state.step);
   if (!isnan(momentum)) optimizer_set_momentum(run->optimizer, momentum);
@@ -116,11 +173,11 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   else if (report.skipped)
     log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
   if (!report.skipped) average_update(&run->average);
-  double epoch_share = (double)(loop->state.micro_batch + count) / (double)loop->plan.batch_count;
+  double epoch_share = (double)(loop->state.micro_batch + size.micro_batches) / (double)loop->plan.batch_count;
   loop->state.step++;
-  loop->state.micro_batch += count;
-  loop->state.tokens += tokens;
-  loop->state.trained_tokens += trained;
+  loop->state.micro_batch += size.micro_batches;
+  loop->state.tokens += size.tokens;
+  loop->state.trained_tokens += size.trained;
   double seconds = time_seconds() - start;
   if (run->options.profile) profile_add(&run->profile, "optimiser", "", time_seconds() - update_start, 0, 0);
   loop->step_seconds += seconds;
@@ -130,11 +187,10 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
                            .figures = figures,
                            .grad_norm = report.gradient_norm,
                            .learning_rate = rate,
-                           .tokens = tokens,
-                           .trained_tokens = trained,
-                           .tokens_per_second = (double)tokens / seconds,
-                           .peak_share = (run->step.tape.flop - flop) / seconds / run->peak_flops,
-                           .peak_memory_bytes = run->backend->peak_bytes(run->backend)};
+                           .tokens = size.tokens,
+                           .trained_tokens = size.trained,
+                           .tokens_per_second = (double)size.tokens / seconds,
+                           .peak_share = (run->step.tape.flop - flop) / seconds / run->peak_flops};
   return STATUS_OK;
 }
 
@@ -147,10 +203,20 @@ static Status write_adapter(const char *folder, void *context) {
   return status;
 }
 
+// All ranks have done the same steps with the same sums: a last bit that is another is a fault of a machine.
+static Status check_ranks_agree(const Run *run) {
+  if (run->group->size == 1) return STATUS_OK;
+  char text[32];
+  snprintf(text, sizeof text, "%a", run->backend->kernels->sum_of_squares(run->adapter->data, run->adapter->size, run->backend));
+  return group_compare("state of the adapter", text, run->group);
+}
+
 static Status save_checkpoint(Loop *loop) {
   Run *run = loop->run;
   const Recipe *recipe = run->recipe;
   TRY(run->backend->check(run->backend));  // nothing of a device that has failed is kept
+  TRY(check_ranks_agree(run));
+  if (!group_is_first(run->group)) return STATUS_OK;
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;
@@ -170,7 +236,7 @@ static Status evaluate(Loop *loop) {
   run_show_average(loop->run, false);
   TRY(status);
   train_progress_evaluation(&loop->progress, loop->state.step, &loop->evaluation);
-  TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
+  if (group_is_first(loop->run->group)) TRY(metrics_write_evaluation(&loop->metrics, loop->state.step, &loop->evaluation));
   TRY(stopping_evaluation(&loop->verdict, &loop->state, loop->run->recipe, &loop->evaluation));
   if (loop->verdict.is_best) best_keep(&loop->best, loop->run);
   return STATUS_OK;
@@ -192,15 +258,16 @@ static bool saves_now(const Loop *loop, bool evaluated) {
 }
 
 // What follows a step: its log line, evaluation and checkpoint where they are due, and a signal that came meanwhile.
-static Status after_step(Loop *loop, const StepMetrics *metrics) {
+static Status after_step(Loop *loop, StepMetrics *metrics) {
   const Run *run = loop->run;
   bool last = loop->state.step == run->total_steps;
-  TRY(metrics_write_step(&loop->metrics, metrics));
+  int caught;
+  TRY(exchange_reports(metrics, &caught, loop));
+  if (group_is_first(run->group)) TRY(metrics_write_step(&loop->metrics, metrics));
   train_progress_step(&loop->progress, metrics);
   TRY(stopping_step(&loop->state, run->recipe, loop->loss));
   bool evaluated = is_due(loop->state.step, run->eval_every) || (last && run->eval_every > 0);
   if (evaluated) TRY(evaluate(loop));
-  int caught = run->options.signal ? *run->options.signal : 0;
   if (caught || saves_now(loop, evaluated)) TRY(save_checkpoint(loop));
   if (!caught) return STATUS_OK;
   return status_fail(caught == SIGINT ? STATUS_INTERRUPTED : STATUS_TERMINATED,
@@ -220,7 +287,7 @@ static void tell_profile(const Loop *loop) {
 static Status train_loop(Loop *loop) {
   Run *run = loop->run;
   TRY(run_resume(&loop->state, run));
-  TRY(metrics_open(&loop->metrics, run->recipe->output_dir, loop->state.step ? loop->state.step : -1));
+  if (group_is_first(run->group)) TRY(metrics_open(&loop->metrics, run->recipe->output_dir, loop->state.step ? loop->state.step : -1));
   train_progress_start(&loop->progress, loop->state.step, run->total_steps, run->recipe->logging_steps);
   TRY(open_epoch(loop));
   while (loop->state.step < run->total_steps && !loop->verdict.stops) {
@@ -242,21 +309,41 @@ static Status train_loop(Loop *loop) {
   if (is_taken) loop->evaluation = (Evaluation){.loss = stopping_is_by_loss(run->recipe) ? loop->state.best_metric : NAN};
   run_show_average(run, true);
   if (run->options.profile) tell_profile(loop);
-  return run_export(run, loop->loss, loop->evaluation.loss);
+  return group_barrier("the end of training", run->group);
 }
 
-Status train(const Recipe *recipe, TrainOptions options, Backend *backend) {
+static Status open_loop(Loop *loop, const Recipe *recipe, TrainOptions options, Backend *backend, Group *group) {
+  TRY(run_open(loop->run, recipe, options, backend, group));
+  deal_open(&loop->deal, loop->run->step_batches, group);
+  loop->batches = memory_new((size_t)loop->deal.most, sizeof *loop->batches);
+  loop->reports = memory_new((size_t)group->size, sizeof *loop->reports);
+  return STATUS_OK;
+}
+
+static void close_loop(Loop *loop) {
+  metrics_close(&loop->metrics);
+  best_release(&loop->best);
+  batch_plan_release(&loop->plan);
+  for (int64_t i = 0; loop->batches && i < loop->deal.most; i++) batch_release(&loop->batches[i]);
+  free(loop->batches);
+  free(loop->reports);
+  deal_close(&loop->deal);
+  run_close(loop->run);
+}
+
+static bool is_stopped_by_signal(Status status) { return status == STATUS_INTERRUPTED || status == STATUS_TERMINATED; }
+
+Status train(const Recipe *recipe, TrainOptions options, Backend *backend, Group *group) {
   TRY(recipe_check_trainable(recipe));
-  Run run;
+  Run run = {0};
   Loop loop = {.run = &run, .metrics = {.descriptor = -1}, .loss = NAN, .evaluation = {.loss = NAN}};
-  loop.batches = memory_new((size_t)recipe->gradient_accumulation_steps, sizeof *loop.batches);
-  Status status = run_open(&run, recipe, options, backend);
+  bool is_first = group_is_first(group);
+  Status status = open_loop(&loop, recipe, options, backend, group);
   if (status == STATUS_OK) status = train_loop(&loop);
-  metrics_close(&loop.metrics);
-  best_release(&loop.best);
-  batch_plan_release(&loop.plan);
-  for (int64_t i = 0; i < recipe->gradient_accumulation_steps; i++) batch_release(&loop.batches[i]);
-  free(loop.batches);
-  run_close(&run);
+  // From here on the first rank is alone: what it writes may take long, and nobody waits for it.
+  if (status == STATUS_OK || is_stopped_by_signal(status)) group_close(group);
+  if (is_stopped_by_signal(status) && !is_first) status = STATUS_OK;
+  else if (status == STATUS_OK && is_first) status = run_export(&run, loop.loss, loop.evaluation.loss);
+  close_loop(&loop);
   return status;
 }

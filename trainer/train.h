@@ -3,6 +3,7 @@
 #define TRAINER_TRAIN_H
 
 #include "kernels/backend.h"
+#include "parallel/group.h"
 #include "recipes/recipe.h"
 
 typedef struct TrainOptions {
@@ -13,6 +14,8 @@ typedef struct TrainOptions {
 
 // Trains what the recipe says, and leaves its output_dir as the README of the adapter there describes.
 // STATUS_INTERRUPTED or STATUS_TERMINATED after a signal's checkpoint; STATUS_GUARD when the run stopped itself.
-Status train(const Recipe *recipe, TrainOptions options, Backend *backend);
+// All ranks of a group train together, and the first one writes. The group is closed before that writes what the run leaves, and after a
+// signal's checkpoint, of which the first rank tells; after a failure it is still open (group_abort).
+Status train(const Recipe *recipe, TrainOptions options, Backend *backend, Group *group);
 
 #endif

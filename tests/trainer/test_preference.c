@@ -349,7 +349,8 @@ static void a_reference_computed_before_is_that_computed_beside(void **state) {
   open_pairs(&f, 2, true);
   double beside = run_pass(&f, &sums, &share, NULL);
   ReferenceScores scores;
-  assert_ok(preference_precompute(&scores, f.preference, &f.plan));
+  Group alone = group_alone();
+  assert_ok(preference_precompute(&scores, f.preference, &f.plan, &alone));
   assert_true(run_pass(&f, &sums, &share, scores) == beside);
   for (int64_t i = 0; i < 2 * f.rows.count; i++) assert_true(scores[i] < 0);
   free(scores);
