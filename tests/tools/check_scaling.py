@@ -4,12 +4,13 @@
     tests/tools/check_scaling.py collectives [--machines 2 4] [--rates 100mbit 1gbit]      sums and gathers alone (tests/tools/collectives.c)
     tests/tools/check_scaling.py training [--lora build/release/lora] [--machines 1 2 4] [--rates 100mbit 1gbit none] [--shard-base] [--mca NAME VALUE]
 
-Training is of a llama of 16 layers with random Q4_K_M weights, rows of 256 tokens, LoRA of r = 16 on all linear layers, one thread a rank and one
-rank a machine. What a step takes is the median of metrics.jsonl (tokens / tokens_per_second) after the first two steps. The machines share this
-one's processors, so the closed form is given the compute time of as many processes that train alone, each by itself and all at once; it is
-spread over the layers by their flops. Bytes a second: the link's rate x 1448 / 1514, what is left of a frame of Ethernet for data.
-"expected": by the ring of scripts/scaling. By Open MPI's own choice a sum in place goes up a tree and down again, 2 ceil(log2 K) times the whole
-array: the column "tree". Needs Open MPI with mpicc, iproute2, and a build with MPI."""
+Training is of a llama of 16 layers with random Q4_K_M weights, rows of 128 tokens, LoRA of r = 8 on all linear layers, one thread a rank and one
+rank a machine. What a step takes is the lower quartile of metrics.jsonl (tokens / tokens_per_second) after the first two steps. The machines
+share this one's processors, so the closed form is given the compute time of as many processes that train alone, each by itself and all at once,
+just before
+and just after; it is spread over the layers by their flops. Bytes a second: the link's rate x 1448 / 1514, what a frame of Ethernet leaves for
+data. A sum in place goes, by Open MPI's own choice, up a tree and down again: 2 ceil(log2 K) times the whole array over one link after another;
+`--mca coll_libnbc_iallreduce_algorithm 1` is the ring of scripts/scaling. Needs Open MPI with mpicc, iproute2, and a build with MPI."""
 import argparse
 import datetime
 import importlib.machinery
@@ -41,6 +42,7 @@ scaling = load("scaling", ROOT / "scripts" / "scaling")
 networks = load("network_namespaces", ROOT / "tests" / "tools" / "network_namespaces")
 PAYLOAD = 1448 / 1514
 LATENCY = 100e-6
+TOKENS, RANK = 128, 8
 SHAPE = gpu_rate.Shape(16, 768, 12, 4, 2048, 4096, 512)
 RING = ("coll_libnbc_iallreduce_algorithm", "1")
 DOUBLING = ("coll_libnbc_iallgather_algorithm", "2")
@@ -106,10 +108,10 @@ def write_recipe(folder, name, steps, accumulation, ranks, shard):
     count = steps * accumulation * ranks
     with open(rows, "w", encoding="utf-8") as file:
         for i in range(count):
-            ids = [(i * 37 + j * 11) % 4000 + 4 for j in range(256)]
+            ids = [(i * 37 + j * 11) % 4000 + 4 for j in range(TOKENS)]
             file.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
-    settings = {"base_model": str(folder / "model.gguf"), "adapter": "qlora", "load_in_4bit": True, "lora_r": 16, "lora_alpha": 16,
-                "lora_target_linear": True, "datasets": [{"path": str(rows)}], "sequence_len": 256, "sample_packing": False, "bf16": False,
+    settings = {"base_model": str(folder / "model.gguf"), "adapter": "qlora", "load_in_4bit": True, "lora_r": RANK, "lora_alpha": RANK,
+                "lora_target_linear": True, "datasets": [{"path": str(rows)}], "sequence_len": TOKENS, "sample_packing": False, "bf16": False,
                 "micro_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_steps": steps, "learning_rate": 1e-5,
                 "optimizer": "adamw_torch", "save_strategy": "no", "output_dir": str(folder / name),
                 "dataset_prepared_path": str(folder / f"prepared-{name}"), **({"shard_base": True} if shard else {})}
@@ -120,7 +122,7 @@ def write_recipe(folder, name, steps, accumulation, ranks, shard):
 
 def step_seconds(folder, name):
     lines = [json.loads(text) for text in (folder / name / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median(l["tokens"] / l["tokens_per_second"] for l in lines[2:] if "tokens_per_second" in l), lines[-1]
+    return statistics.quantiles([l["tokens"] / l["tokens_per_second"] for l in lines[2:] if "tokens_per_second" in l], n=4)[0]
 
 
 def alone(a, folder, count):
@@ -132,16 +134,16 @@ def alone(a, folder, count):
         for process in running:
             if process.wait() != 0:
                 raise SystemExit(process.stderr.read())
-    return statistics.mean(step_seconds(folder, name)[0] for name in names)
+    return statistics.mean(step_seconds(folder, name) for name in names)
 
 
-def together(a, folder, count, rate, shard):
-    recipe = write_recipe(folder, "together", a.steps, a.accumulation, count, shard)
+def together(a, folder, count, rate, mca):
+    recipe = write_recipe(folder, "together", a.steps, a.accumulation, count, a.shard_base)
     with network(count, rate) as net:
-        done = net.run([a.lora, "train", str(recipe), "--threads", "1"], mca=a.mca, capture_output=True, text=True)
+        done = net.run([a.lora, "train", str(recipe), "--threads", "1"], mca=[*mca, *a.mca], capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(done.stdout + done.stderr)
-    return step_seconds(folder, "together")[0]
+    return step_seconds(folder, "together")
 
 
 def layer_bytes():
@@ -154,7 +156,7 @@ def layer_bytes():
 
 def waited_seconds(shape, accumulation, compute, ranks, link):
     """Of a step's gathers: (waited for, all of them)"""
-    forward, backward, rest = scaling.micro_batch_flops(shape, 1, 256, 16, False)
+    forward, backward, rest = scaling.micro_batch_flops(shape, 1, TOKENS, RANK, False)
     scale = compute / accumulation / (sum(forward) + sum(backward) + rest)
     gathers = [scaling.ring_gather(ranks, size, link) for size in layer_bytes()]
     visible = scaling.waited(gathers, [f * scale for f in forward]) + scaling.waited(gathers[::-1], [b * scale for b in backward[::-1]])
@@ -164,20 +166,23 @@ def waited_seconds(shape, accumulation, compute, ranks, link):
 def training(a, folder):
     gpu_rate.write_model(folder / "model.gguf", SHAPE)
     shape = scaling.shape_of(str(folder / "model.gguf"))
-    size = 4 * shape.adapter_parameters(16)
+    size = 4 * shape.adapter_parameters(RANK)
     print(f"{size / 1e6:.1f} MB of gradients; {max(layer_bytes()) / 1e6:.1f} MB of frozen blocks in the largest layer; "
-          f"{a.accumulation} micro-batches of 256 tokens a rank and step\n")
-    heading("ranks", "link", "alone, s", "step, s", "expected, s", "ratio", *(["nothing hidden, s", "ratio"] if a.shard_base else []), "tree, s", "ratio")
+          f"{a.accumulation} micro-batches of {TOKENS} tokens a rank and step\n")
+    heading("ranks", "link", "sum", "alone, s", "step, s", "expected, s", "ratio", *(["nothing hidden, s", "ratio"] if a.shard_base else []))
+    # Others may use the processors: what a process takes alone is measured anew between runs, and a run is given the mean of before and after.
+    ways = [("Open MPI's choice: tree", tree_all_reduce, []), ("ring", scaling.ring_all_reduce, [RING])]
     for k in a.machines:
-        compute = alone(a, folder, k)
         for rate in a.rates if k > 1 else ["none"]:
-            seconds, link = together(a, folder, k, rate, a.shard_base), link_of(rate)
-            sums = scaling.SUMS * scaling.small_sum(k, link)
-            waited, gathers = waited_seconds(shape, a.accumulation, compute, k, link) if a.shard_base else (0.0, 0.0)
-            expected = compute + scaling.ring_all_reduce(k, size, link) + sums + waited
-            tree = expected - scaling.ring_all_reduce(k, size, link) + tree_all_reduce(k, size, link)
-            bare = [expected - waited + gathers] if a.shard_base else []
-            line(k, rate, f"{compute:.3f}", f"{seconds:.3f}", *(c for e in [expected, *bare, tree] for c in (f"{e:.3f}", f"{seconds / e:.2f}")))
+            before, link = alone(a, folder, k), link_of(rate)
+            for name, all_reduce, mca in ways if rate != "none" else ways[:1]:
+                seconds, after = together(a, folder, k, rate, mca), alone(a, folder, k)
+                compute, before = (before + after) / 2, after
+                waited, gathers = waited_seconds(shape, a.accumulation, compute, k, link) if a.shard_base and k > 1 else (0.0, 0.0)
+                expected = compute + all_reduce(k, size, link) + scaling.SUMS * scaling.small_sum(k, link) + waited
+                bare = [expected - waited + gathers] if a.shard_base else []
+                line(k, rate, name if rate != "none" else "", f"{compute:.3f}", f"{seconds:.3f}",
+                     *(c for e in [expected, *bare] for c in (f"{e:.3f}", f"{seconds / e:.2f}")))
 
 
 def main():
@@ -188,7 +193,7 @@ def main():
     parser.add_argument("--rates", nargs="+")
     parser.add_argument("--bytes", type=int, default=8_000_000, help="of a collective")
     parser.add_argument("--times", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--accumulation", type=int, default=2)
     parser.add_argument("--shard-base", action="store_true")
     parser.add_argument("--mca", nargs=2, action="append", default=[])
