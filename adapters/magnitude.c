@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "adapters/parts.h"
+#include "models/shards.h"
 
 enum { PIECE_ROWS = 64 };
 
@@ -41,6 +42,7 @@ static Status read_squares(Adapter *adapter, float *squares) {
   TRY_DONE(backend->allocate((void **)&reader.ids, PIECE_ROWS * (int64_t)sizeof(int32_t), "rows of weights", backend));
   for (int i = 0; i < adapter->count; i++) {
     const Matrix *w = &adapter->linears[i]->weight;
+    shards_hold(adapter->model, adapter->linears[i]);
     TRY_DONE(squares_of_rows(squares, w, &reader, backend));
     squares += w->rows;
   }
@@ -82,6 +84,7 @@ Status adapter_open_magnitudes(Adapter *adapter, bool is_new, bool is_fixed) {
     LowRank *pair = &adapter->pairs[i];
     pair->squares = adapter->norms + offset;
     float *norms = adapter->norms + outputs + offset;
+    if (is_new || is_fixed) shards_hold(adapter->model, adapter->linears[i]);
     if (is_new) status = compute_norms(pair->magnitude.data, adapter->linears[i], pair, backend);
     if (status == STATUS_OK && is_fixed) status = compute_norms(norms, adapter->linears[i], pair, backend);
     if (is_fixed) pair->norms = norms;

@@ -212,7 +212,7 @@ static Status make_residual(Matrix *out, void **storage, const Matrix *w, const 
 static Status take_residual(AdapterResidual *residual, Linear *linear, Backend *backend) {
   residual->base = linear->weight;
   if (backend->upload_matrix) {
-    TRY(backend->upload_matrix(&residual->own, backend));
+    TRY(backend->upload_matrix(&residual->own, NULL, backend));
     TRY(backend->check(backend));
     free(residual->storage);
     residual->storage = NULL;

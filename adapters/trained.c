@@ -7,6 +7,7 @@
 
 #include "adapters/parts.h"
 #include "core/text.h"
+#include "models/shards.h"
 
 // Everything of a model that can be trained in full, in the order of a forward pass. Routers and routed experts are not among it.
 typedef struct Module {
@@ -241,7 +242,10 @@ Status trained_begin_at_base(Adapter *adapter) {
     const Trained *trained = &adapter->trained[i];
     const Parameter *p = &trained->parameter;
     if (trained->base_vector) backend->kernels->copy(p->data, trained->base_vector, p->columns, backend);
-    else status = rows_to_floats(p->data, &trained->base, ids, p->rows, backend);
+    else {
+      if (trained->linear) shards_hold(adapter->model, trained->linear);
+      status = rows_to_floats(p->data, &trained->base, ids, p->rows, backend);
+    }
   }
   free(ids);
   const Parameter *tokens = &adapter->tokens.rows;

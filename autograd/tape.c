@@ -32,6 +32,7 @@ typedef struct Event {
   unsigned outputs;  // of a forward call: bit i, output i is wanted
   int start, starts;  // lifetimes beginning here: plan->order[start .. start+starts)
   bool has_copies;  // of some Offload, before it or after it
+  int next_segment;  // the first other one among later events; -1: none
 } Event;
 
 // Its arrays stay from one plan to the next, so that a warm step allocates nothing.
@@ -329,6 +330,14 @@ static int segment_begin(const Tape *tape, int segment) {
   return n;
 }
 
+static void plan_next_segments(TapePlan *plan) {
+  for (int e = plan->event_count - 1; e >= 0; e--) {
+    const Event *after = e + 1 < plan->event_count ? &plan->events[e + 1] : NULL;
+    bool is_same = after && after->node->segment == plan->events[e].node->segment;
+    plan->events[e].next_segment = !after ? -1 : is_same ? after->next_segment : after->node->segment;
+  }
+}
+
 static void plan_place(TapePlan *plan) {
   if (plan->lifetime_count > plan->order_capacity) {
     plan->order_capacity = 2 * plan->lifetime_count;
@@ -434,6 +443,7 @@ void tape_plan(Tape *tape, int checkpointed) {
   }
   if (tape->offloads) plan_offloads(plan, tape);
   plan_place(plan);
+  plan_next_segments(plan);
 }
 
 int64_t tape_plan_bytes(const Tape *tape) { return tape->plan->bytes; }
@@ -496,6 +506,7 @@ static void copies_after(Tape *tape, int e) {
 static void event_run(Tape *tape, int e) {
   TapePlan *plan = tape->plan;
   Event *event = &plan->events[e];
+  if (tape->watcher) tape->watcher->enter(tape->watcher, event->node->segment, event->next_segment);
   if (event->has_copies) copies_before(tape, e);
   for (int i = 0; i < event->starts; i++) {
     int index = plan->order[event->start + i];

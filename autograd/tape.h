@@ -82,6 +82,12 @@ typedef struct TapeObserver {
   void (*experts)(struct TapeObserver *observer, const ExpertMatrices *experts, const int32_t *chosen, const Tensor *x);  // or NULL
 } TapeObserver;
 
+// For weights that are not always there: is told before each node runs of which segment it is, and which other one comes next in the
+// plan (-1: none).
+typedef struct TapeWatcher {
+  void (*enter)(struct TapeWatcher *watcher, int segment, int next);
+} TapeWatcher;
+
 struct Tape {
   Backend *backend;
   TapeMode mode;
@@ -92,6 +98,7 @@ struct Tape {
   int64_t int8_rows;  // generation: products of so many rows or fewer may see them in 8 bits (linear_forward_int8); 0: none
   double flop;  // of products, by all passes so far
   TapeObserver *observer;  // NULL: none
+  TapeWatcher *watcher;  // NULL: none
   Profile *profile;  // where times are added up; NULL: nowhere
   uint64_t dropout_seed, dropout_stream;  // dropout masks are a function of these and the adapter's number
   // private

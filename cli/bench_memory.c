@@ -16,7 +16,7 @@ void *bench_place(BenchMemory *memory, void *host, int64_t bytes) {
 void bench_place_matrix(BenchMemory *memory, Matrix *matrix) {
   Backend *backend = memory->backend;
   if (!backend->upload_matrix) return;
-  if (backend->upload_matrix(matrix, backend) != STATUS_OK) memory_exhausted((size_t)(matrix->rows * matrix->columns));
+  if (backend->upload_matrix(matrix, NULL, backend) != STATUS_OK) memory_exhausted((size_t)(matrix->rows * matrix->columns));
   ARRAY_PUSH(memory->matrices, memory->matrix_count, memory->matrix_capacity) = *matrix;
 }
 

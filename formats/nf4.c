@@ -109,7 +109,21 @@ static int64_t block_count(int64_t n, int64_t block) { return (n + block - 1) / 
 
 int64_t nf4_bytes(int64_t n) {
   int64_t blocks = block_count(n, NF4_BLOCK);
-  return round_up((n + 1) / 2) + round_up(blocks) + round_up(block_count(blocks, NF4_NESTED_BLOCK) * (int64_t)sizeof(float));
+  return round_up((n + 1) / 2) + round_up(blocks) + round_up((block_count(blocks, NF4_NESTED_BLOCK) + 1) * (int64_t)sizeof(float));
+}
+
+// Nested scales, the offset, packed codes, scales.
+static float *lay_out(Nf4 *out, void *storage, int64_t n) {
+  int64_t nested = block_count(block_count(n, NF4_BLOCK), NF4_NESTED_BLOCK);
+  *out = (Nf4){.nested_scales = storage};
+  out->packed = (uint8_t *)storage + round_up((nested + 1) * (int64_t)sizeof(float));
+  out->scales = out->packed + round_up((n + 1) / 2);
+  return out->nested_scales + nested;
+}
+
+void nf4_attach(Nf4 *out, void *storage, int64_t n) {
+  const float *offset = lay_out(out, storage, n);
+  out->offset = *offset;
 }
 
 // The number of midpoints between levels that lie below x.
@@ -208,12 +222,8 @@ static void quantize_scales(Nf4 *out, const float *absmax, int64_t blocks) {
 }
 
 void nf4_quantize(Nf4 *out, void *storage, const float *in, int64_t n) {
-  int64_t blocks = block_count(n, NF4_BLOCK), nested = block_count(blocks, NF4_NESTED_BLOCK);
-  uint8_t *bytes = storage;
-  *out = (Nf4){.nested_scales = storage};
-  out->packed = bytes + round_up(nested * (int64_t)sizeof(float));
-  out->scales = out->packed + round_up((n + 1) / 2);
-  float *absmax = memory_new((size_t)blocks, sizeof *absmax);
+  int64_t blocks = block_count(n, NF4_BLOCK);
+  float *offset = lay_out(out, storage, n), *absmax = memory_new((size_t)blocks, sizeof *absmax);
   for (int64_t block = 0; block < blocks; block++) {
     int64_t first = block * NF4_BLOCK, count = n - first < NF4_BLOCK ? n - first : NF4_BLOCK;
     uint8_t q[NF4_BLOCK + 1];
@@ -222,6 +232,7 @@ void nf4_quantize(Nf4 *out, void *storage, const float *in, int64_t n) {
     for (int64_t i = 0; i < count; i += 2) out->packed[(first + i) / 2] = (uint8_t)(q[i] << 4 | q[i + 1]);
   }
   if (blocks) quantize_scales(out, absmax, blocks);
+  *offset = out->offset;
   free(absmax);
 }
 

@@ -21,6 +21,7 @@ typedef struct Nf4 {
 
 int64_t nf4_bytes(int64_t n);  // what nf4_quantize needs in `storage`
 void nf4_quantize(Nf4 *out, void *storage, const float *in, int64_t n);  // `out` points into storage (aligned to 4 bytes at least)
+void nf4_attach(Nf4 *out, void *storage, int64_t n);  // to what nf4_quantize has left in a storage, in another process, say
 void nf4_dequantize(float *out, const Nf4 *in, int64_t first, int64_t n);  // values first .. first+n-1
 // absmax of a block, rounded after the product and after the sum. Never inlined into kernels whose compiler may contract
 // the two into one rounding: the last bit would no longer be bitsandbytes'.

@@ -204,8 +204,10 @@ struct Backend {
   int64_t (*fetch)(void *device, const void *host, int64_t bytes, Backend *backend);
   void (*await_copy)(int64_t copy, Backend *backend);
   // NULL where the device reads the process's own memory. Else: makes a frozen matrix of the host's one that kernels can read (plain floats
-  // keep their type, what is quantised becomes BLOCK_DEVICE); STATUS_NO_SPACE. And gives such a matrix's memory back.
-  Status (*upload_matrix)(Matrix *matrix, Backend *backend);
+  // keep their type, what is quantised becomes BLOCK_DEVICE), in memory of its own, or in the caller's block of matrix_bytes, aligned to 256;
+  // STATUS_NO_SPACE. And gives such a matrix's memory back, but for a block of the caller's.
+  Status (*upload_matrix)(Matrix *matrix, void *block, Backend *backend);
+  int64_t (*matrix_bytes)(const Matrix *matrix);
   void (*release_matrix)(Matrix *matrix, Backend *backend);
   Status (*check)(Backend *backend);  // STATUS_FAILED when the device has failed since it was opened, with its words; waits
   int64_t (*available_bytes)(Backend *backend);  // of the device's memory

@@ -141,7 +141,7 @@ bool side_matrix(Side *side, Matrix *matrix, int type, int64_t rows, int64_t col
     matrix->data = make_blocks(side, (BlockType)type, rows, columns);
   }
   if (!side->backend->upload_matrix || side->status != STATUS_OK) return side->status == STATUS_OK;
-  side->status = side->backend->upload_matrix(matrix, side->backend);
+  side->status = side->backend->upload_matrix(matrix, NULL, side->backend);
   if (side->status == STATUS_OK) side->sent[side->sent_count++] = *matrix;
   return side->status == STATUS_OK;
 }

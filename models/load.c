@@ -3,8 +3,11 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/shared_memory.h"
 #include "models/parts.h"
+#include "models/quantize.h"
 #include "models/quantized_folder.h"
+#include "models/shards.h"
 #include "models/tensors.h"
 #include "models/upload.h"
 
@@ -153,67 +156,26 @@ static Status load_weights(Model *model) {
   return STATUS_OK;
 }
 
-typedef struct QuantizeTask {
-  Model *model;
-  BlockType type;  // that matrices become
-  void **storage;  // for each matrix; NULL: it stays as it is
-} QuantizeTask;
-
-// The linear layers' matrices, then the experts'.
-static Matrix *quantizable(const Model *model, int64_t index) {
-  return index < model->linear_count ? &model->linears[index]->weight : model->expert_matrices[index - model->linear_count];
-}
-
-static void quantize_matrix(void *argument, int64_t task, int thread) {
-  (void)thread;
-  QuantizeTask *job = argument;
-  if (!job->storage[task]) return;
-  Matrix *weight = quantizable(job->model, task);
-  int64_t count = weight->rows * weight->columns;
-  float *values = memory_new((size_t)count, sizeof *values);
-  block_traits(weight->type)->dequantize(values, weight->data, count);
-  if (job->type == BLOCK_NF4) nf4_quantize(&weight->nf4, job->storage[task], values, count);
-  else block_traits(job->type)->quantize(job->storage[task], values, NULL, count);
-  // Nothing reads the source again; where tensor_matrices had to copy it, the copy's pages go.
-  file_map_forget(weight->data, (size_t)(block_row_bytes(weight->type, weight->columns) * weight->rows));
-  weight->type = job->type;
-  weight->data = job->type == BLOCK_NF4 ? NULL : job->storage[task];
-  free(values);
-}
-
-// Linear layers and experts in plain floats become NF4 or Q8_0; blocks that are quantised stay as they are.
-static Status quantize_matrices(Model *model, BlockType type) {
-  int64_t count = model->linear_count + model->expert_matrix_count;
-  QuantizeTask job = {.model = model, .type = type, .storage = memory_new((size_t)count, sizeof(void *))};
-  for (int64_t i = 0; i < count; i++) {
-    const Matrix *weight = quantizable(model, i);
-    if (block_traits(weight->type)->elements != 1) continue;
-    if (type != BLOCK_NF4 && weight->columns % block_traits(type)->elements != 0) continue;
-    int64_t bytes = type == BLOCK_NF4 ? nf4_bytes(weight->rows * weight->columns) : block_row_bytes(type, weight->columns) * weight->rows;
-    job.storage[i] = arena_new(&model->arena, (size_t)bytes, 1);
-    model->nf4_bytes += bytes;
-    if (type != BLOCK_NF4) model->q8_0_bytes += bytes;
-  }
-  pool_run(model->backend->pool, count, quantize_matrix, &job);
-  free(job.storage);
-  return STATUS_OK;
-}
-
-// Types and shapes of all linear layers, and the first bytes of each: enough to tell models apart without reading them.
-static void hash_weights(Model *model) {
+// Type and shape of a linear layer, and its first bytes: of all layers together enough to tell models apart without reading them.
+void model_hash_linear(Buffer *bytes, const Linear *linear) {
   enum { SAMPLE = 256 };
+  const Matrix *w = &linear->weight;
+  buffer_format(bytes, "%s %d %lld %lld ", linear->name, w->type, (long long)w->rows, (long long)w->columns);
+  const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->type == BLOCK_GROUPED ? w->grouped->codes : w->data;
+  int64_t size = w->type == BLOCK_NF4       ? w->rows * w->columns / 2
+                 : w->type == BLOCK_GROUPED ? grouped_code_bytes(w->grouped, w->rows)
+                                            : block_row_bytes(w->type, w->columns) * w->rows;
+  buffer_append(bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
+}
+
+// Each rank has the whole base.
+static Status hold_whole(Model *model) {
   Buffer bytes = {0};
-  for (int i = 0; i < model->linear_count; i++) {
-    const Matrix *w = &model->linears[i]->weight;
-    buffer_format(&bytes, "%s %d %lld %lld ", model->linears[i]->name, w->type, (long long)w->rows, (long long)w->columns);
-    const void *data = w->type == BLOCK_NF4 ? w->nf4.packed : w->type == BLOCK_GROUPED ? w->grouped->codes : w->data;
-    int64_t size = w->type == BLOCK_NF4       ? w->rows * w->columns / 2
-                   : w->type == BLOCK_GROUPED ? grouped_code_bytes(w->grouped, w->rows)
-                                              : block_row_bytes(w->type, w->columns) * w->rows;
-    buffer_append(&bytes, data, (size_t)(size < SAMPLE ? size : SAMPLE));
-  }
+  TRY(quantize_model(model));
+  for (int i = 0; i < model->linear_count; i++) model_hash_linear(&bytes, model->linears[i]);
   sha256_bytes(model->hash, bytes.data ? bytes.data : "", bytes.length);
   buffer_release(&bytes);
+  return STATUS_OK;
 }
 
 static Status check_path(const char *path) {
@@ -247,8 +209,7 @@ Status model_open(Model **out, const char *path, ModelOptions options, Backend *
   }
   TRY_DONE(load_weights(model));
   TRY_DONE(model_grow_vocabulary(model, options.vocabulary));
-  if (options.quantize_nf4 || options.quantize_q8_0) TRY_DONE(quantize_matrices(model, options.quantize_nf4 ? BLOCK_NF4 : BLOCK_Q8_0));
-  hash_weights(model);
+  TRY_DONE(shards_are_wanted(model) ? shards_open(model) : hold_whole(model));
   TRY_DONE(model_upload(model));
 done:
   if (status != STATUS_OK) {
@@ -259,20 +220,27 @@ done:
 }
 
 static int64_t mapped_bytes(const Matrix *matrix) {
-  return matrix->type >= BLOCK_NF4 ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
+  return matrix->type >= BLOCK_NF4 || !matrix->data ? 0 : block_row_bytes(matrix->type, matrix->columns) * matrix->rows;
 }
 
 int64_t model_mapped_bytes(const Model *model) {
   int64_t bytes = model->quantized_mapped_bytes + mapped_bytes(linear_base(&model->embedding)) +
                   (model->config.tied_embeddings ? 0 : mapped_bytes(linear_base(&model->head)));
+  if (model->shards) return bytes;
   for (int i = 0; i < model->linear_count; i++) bytes += mapped_bytes(linear_base(model->linears[i]));
   for (int64_t i = 0; i < model->expert_matrix_count; i++) bytes += mapped_bytes(model->expert_matrices[i]);
   return model->is_uploaded ? bytes : bytes - model->q8_0_bytes;
 }
 
+int64_t model_host_bytes(const Model *model) {
+  return model_mapped_bytes(model) + model->nf4_bytes + (model->is_uploaded ? 0 : shards_bytes(model));
+}
+
 void model_close(Model *model) {
   if (!model) return;
   model_release_uploads(model);
+  shards_close(model);
+  memory_unshare(model->shared_block, model->shared_bytes);
   if (model->is_gguf) gguf_close(&model->gguf);
   else safetensors_close(&model->safetensors);
   quantized_folder_close(model);

@@ -9,6 +9,7 @@
 #include "models/config.h"
 #include "models/family.h"
 #include "models/linear.h"
+#include "parallel/group.h"
 
 // What a family does not have is empty: a Linear without rows, a norm without a weight.
 typedef struct Layer {
@@ -30,6 +31,8 @@ typedef struct ModelOptions {
   bool quantize_nf4;
   bool quantize_q8_0;  // rows that are no multiple of 32 long stay floats
   int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
+  Group *group;  // the ranks that open the same model; NULL: one
+  bool is_sharded;  // layers are divided among them (models/shards.h)
 } ModelOptions;
 
 typedef struct Model {
@@ -55,6 +58,9 @@ typedef struct Model {
   int64_t device_bytes;  // that they take there
   Arena arena;
   int64_t nf4_bytes;  // of matrices that were turned into NF4 or Q8_0, and of copies that a quantised folder's layers needed
+  void *shared_block;  // that the ranks of this machine share: what nf4_bytes counts; NULL: it is this process's own
+  int64_t shared_bytes;
+  struct Shards *shards;  // NULL: the layers are whole
   int64_t q8_0_bytes;  // of those in Q8_0, which the file's mapping does not hold
   struct QuantizedFolder *quantized;  // of a quantised folder; NULL: it holds plain floats. models/quantized_folder.h
   BlockType quantized_float_type;  // the folder's floats: what its weights are written as where nobody says otherwise
@@ -67,6 +73,8 @@ typedef struct Model {
 Status model_open(Model **out, const char *path, ModelOptions options, Backend *backend);
 void model_close(Model *model);
 int64_t model_mapped_bytes(const Model *model);  // of the weights that are used where the file is mapped
+
+int64_t model_host_bytes(const Model *model);  // these, and those that the process has made
 
 static inline const Linear *layer_linear(const Layer *layer, const LinearName *name) {
   return (const Linear *)((const char *)layer + name->offset);

@@ -33,6 +33,8 @@ typedef struct Queries {
 // Gives embedding and head more rows, before anything is sent to a device. STATUS_USAGE where they are quantised.
 Status model_grow_vocabulary(Model *model, int64_t rows);
 
+void model_hash_linear(Buffer *bytes, const Linear *linear);  // appends what Model.hash is of
+
 // h + linear(x), or h + norm(linear(x)) where the family has a norm there.
 Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSettings *post_norm, Tensor *h);
 

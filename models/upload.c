@@ -2,6 +2,8 @@
 // model's pointers are the device's from then on. Where kernels read the process's own memory nothing is to be done.
 #include "models/upload.h"
 
+#include "models/shards.h"
+
 // For each matrix, or each vector of floats, that kernels read.
 typedef struct Visitor {
   Status (*matrix)(Matrix *matrix, Backend *backend);
@@ -13,9 +15,9 @@ static Status visit_norm(NormSettings *norm, const Visitor *visitor, Backend *ba
   return norm->bias ? visitor->vector(&norm->bias, norm->columns, backend) : STATUS_OK;
 }
 
-static Status visit_linear(Linear *linear, const Visitor *visitor, Backend *backend) {
-  TRY(visitor->matrix(&linear->weight, backend));
-  return linear->bias ? visitor->vector(&linear->bias, linear->weight.rows, backend) : STATUS_OK;
+static Status visit_linear(Linear *linear, const Visitor *visitor, const Model *model) {
+  if (!shards_have(model, &linear->weight)) TRY(visitor->matrix(&linear->weight, model->backend));
+  return linear->bias ? visitor->vector(&linear->bias, linear->weight.rows, model->backend) : STATUS_OK;
 }
 
 static Status visit_layer(Layer *layer, const Family *family, const Visitor *visitor, Backend *backend) {
@@ -35,12 +37,13 @@ static Status visit_model(Model *model, const Visitor *visitor) {
   else TRY(visitor->matrix(&model->head.weight, backend));
   TRY(visit_norm(&model->final_norm, visitor, backend));
   for (int64_t i = 0; i < model->config.layers; i++) TRY(visit_layer(&model->layers[i], model->family, visitor, backend));
-  for (int i = 0; i < model->linear_count; i++) TRY(visit_linear(model->linears[i], visitor, backend));
-  for (int64_t i = 0; i < model->expert_matrix_count; i++) TRY(visitor->matrix(model->expert_matrices[i], backend));
+  for (int i = 0; i < model->linear_count; i++) TRY(visit_linear(model->linears[i], visitor, model));
+  for (int64_t i = 0; i < model->expert_matrix_count; i++)
+    if (!shards_have(model, model->expert_matrices[i])) TRY(visitor->matrix(model->expert_matrices[i], backend));
   return STATUS_OK;
 }
 
-static Status upload_matrix(Matrix *matrix, Backend *backend) { return backend->upload_matrix(matrix, backend); }
+static Status upload_matrix(Matrix *matrix, Backend *backend) { return backend->upload_matrix(matrix, NULL, backend); }
 
 static Status upload_vector(const float **values, int64_t count, Backend *backend) {
   void *device;
@@ -67,7 +70,7 @@ Status model_upload(Model *model) {
   const Visitor upload = {upload_matrix, upload_vector};
   int64_t before = model->backend->available_bytes(model->backend);
   Status status = visit_model(model, &upload);
-  model->device_bytes = before - model->backend->available_bytes(model->backend);
+  model->device_bytes = before - model->backend->available_bytes(model->backend) + shards_bytes(model);
   // After a failure some weights are the host's: the process is about to end, and its memory on the device with it.
   model->is_uploaded = status == STATUS_OK;
   return status == STATUS_OK ? model->backend->check(model->backend) : status;

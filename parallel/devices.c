@@ -107,3 +107,7 @@ Status group_await_gather(int64_t number, const char *doing, Group *group) {
   group->backend->await_copy(number, group->backend);
   return STATUS_OK;
 }
+
+void group_progress(Group *group) {
+  if (is_host_memory(group)) group->messages->progress(group);
+}

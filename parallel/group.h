@@ -47,6 +47,10 @@ Status group_compare(const char *what, const char *text, Group *group);
 // The first rank works, then the first of each other machine, then the rest: who comes later finds what those before have left on disk.
 Status group_in_turns(Status (*work)(void *context), void *context, const char *doing, Group *group);
 
+// Zeroed memory that all ranks of this machine see, each machine its own; core/shared_memory.h's memory_unshare gives it back. *block is NULL
+// where the machine has one rank, or the system lets no process see another's: then each has to have its own.
+Status group_shared_block(void **block, int64_t bytes, Group *group);
+
 // The processors that are this rank's share of its machine become those that this process runs on, unless the launcher was told where to put
 // it; *count is how many. Called before threads are made.
 void group_share_processors(int *count, const Group *group);
@@ -62,6 +66,7 @@ Status group_broadcast_device(void *block, int64_t bytes, const char *doing, Gro
 // group_await_gather. At most GROUP_GATHERS are under way.
 enum { GROUP_GATHERS = 4 };
 Status group_gather(int64_t *number, void *whole, const void *part, int64_t bytes, Group *group);
+void group_progress(Group *group);  // lets gathers under way go on where only this process can do that: while it computes, now and then
 Status group_await_gather(int64_t number, const char *doing, Group *group);
 
 #endif

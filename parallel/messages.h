@@ -20,6 +20,7 @@ typedef struct Messages {
   // all[size * bytes], this rank's part in its place. Returns at once; *number is what `wait` is told.
   Status (*gather)(int64_t *number, void *all, int64_t bytes, Group *group);
   Status (*wait)(int64_t number, Group *group);
+  void (*progress)(Group *group);  // of what is under way; returns at once
   // While the host waits for something else: answers who asks, and after the timeout asks, and ends the run if somebody is not there.
   void (*poll)(Group *group);
   void (*close)(Group *group);

@@ -205,7 +205,7 @@ static const SchemaKey recipe_keys[] = {
   NUMBER(cpo_alpha, "1", 0, 1e6, "weight of the chosen reply's likelihood in CPO and SimPO"),
   KEY(VALUE_BOOLEAN, precompute_ref_log_probs, "false", "compute the reference once, before training"),
   SECTION("Distribution and export"),
-  LATER(VALUE_BOOLEAN, shard_base, "false", "each process holds its share of the frozen base; not of Axolotl"),
+  KEY(VALUE_BOOLEAN, shard_base, "false", "of several processes each holds its share of the frozen base; not of Axolotl"),
   INTEGER(ddp_timeout, "1800", 1, BIG, "seconds to wait for another process"),
   SPECIAL("export", KEY_WORKS, "mapping", read_export, "{gguf: [q8_0, ...], merge: true}: after training, merged-TYPE.gguf and merged/ (a folder) in output_dir; not of Axolotl"),
   KEY(VALUE_BOOLEAN, strict, "true", "false: keys that are not known are warnings"),

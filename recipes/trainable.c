@@ -189,12 +189,26 @@ static void check_kto(Refusals *refusals) {
     refuse(refusals, "micro_batch_size", "kto estimates the KL divergence by each prompt with its neighbour's reply; set 2 or more");
 }
 
+// What is divided stays as the file has it: nothing of it can be trained, or take another matrix's place.
+static void check_shards(Refusals *refusals) {
+  const Recipe *recipe = refusals->recipe;
+  const char *start = recipe->peft_init_lora_weights;
+  bool changes_base = recipe->peft_loftq_bits > 0;
+  for (int i = 0; start && i < 4; i++)
+    changes_base |= text_starts_with(start, (const char *const[]){"pissa", "olora", "loftq", "corda"}[i]);
+  if (!recipe->shard_base) return;
+  if (!recipe->adapter) refuse(refusals, "shard_base", "divides a frozen base, and without an adapter all of it is trained; remove it");
+  if (recipe->adapter && changes_base)
+    refuse(refusals, "shard_base", "does not go with a start that changes the base's weights; set peft_init_lora_weights: true");
+}
+
 Status recipe_check_trainable(const Recipe *recipe) {
   Refusals refusals = {.recipe = recipe};
   check_keys(&refusals);
   check_kto(&refusals);
   check_names(&refusals);
   check_start(&refusals);
+  check_shards(&refusals);
   check_types(&refusals, "datasets", recipe->datasets, recipe->dataset_count);
   check_types(&refusals, "test_datasets", recipe->test_datasets, recipe->test_dataset_count);
   Status status = refusals.lines.length ? status_fail(STATUS_USAGE, "%s", refusals.lines.data) : STATUS_OK;

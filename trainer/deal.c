@@ -55,5 +55,8 @@ void deal_micro_batches(Deal *deal, const BatchPlan *plan, int64_t first, int64_
     deal->hands[rank].count++;
     if (rank == deal->rank) deal->own[deal->own_count++] = deal->items[i].number;
   }
+  deal->rounds = 0;
+  for (int r = 0; r < deal->ranks; r++)
+    if (deal->hands[r].count > deal->rounds) deal->rounds = deal->hands[r].count;
   qsort(deal->own, (size_t)deal->own_count, sizeof *deal->own, by_number);
 }

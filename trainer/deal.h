@@ -9,6 +9,7 @@
 typedef struct Deal {
   int64_t *own;  // [own_count] this rank's, ascending, counted from the step's first
   int64_t own_count;
+  int64_t rounds;  // the most of any rank
   int64_t most;  // that any rank gets of a full step
   // private
   struct DealItem *items;  // [step_batches]

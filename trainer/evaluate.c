@@ -8,8 +8,12 @@
 // The ranks take micro-batches in turn.
 static Status likelihood_of(Evaluation *evaluation, Run *run, const BatchPlan *plan, Batch *batch) {
   double sums[2] = {0};  // of losses, and their tokens
-  for (int64_t i = run->group->rank; i < plan->batch_count; i += run->group->size) {
+  for (int64_t i = run->group->rank; i < plan->batch_count + run->group->rank; i += run->group->size) {
     double nll = 0;
+    if (i >= plan->batch_count) {
+      step_idle(&run->step, TAPE_FORWARD);
+      continue;
+    }
     batch_fill(batch, plan, i);
     TRY(step_run(&run->step, batch, TAPE_FORWARD, 0));
     TRY(step_loss(&nll, &run->step));
@@ -26,7 +30,11 @@ static Status likelihood_of(Evaluation *evaluation, Run *run, const BatchPlan *p
 static Status preference_of(Evaluation *evaluation, Run *run, const BatchPlan *plan, Batch *batch) {
   PreferenceSums sums = {0};
   PreferenceShare share = {0};
-  for (int64_t i = run->group->rank; i < plan->batch_count; i += run->group->size) {
+  for (int64_t i = run->group->rank; i < plan->batch_count + run->group->rank; i += run->group->size) {
+    if (i >= plan->batch_count) {
+      preference_idle(run->preference, TAPE_FORWARD, run->eval_reference);
+      continue;
+    }
     batch_fill(batch, plan, i);
     preference_count(&share, run->preference, batch);
     TRY(preference_run(&sums, run->preference, plan, i, batch, TAPE_FORWARD, &share, 0, run->eval_reference));

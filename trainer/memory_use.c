@@ -13,7 +13,7 @@ int64_t memory_use(MemoryPart parts[MEMORY_PURPOSES], const Run *run) {
   int64_t values = run->adapter->size * (int64_t)sizeof(float), sum = 0;
   bool is_own = !run->backend->describe_memory;  // else the device has a table of its own
   const MemoryPart all[MEMORY_PURPOSES] = {
-      {"base weights", model_mapped_bytes(run->model) + run->model->nf4_bytes + (is_own ? run->adapter->residual_bytes : 0)},
+      {"base weights", model_host_bytes(run->model) + (is_own ? run->adapter->residual_bytes : 0)},
       {"adapter", is_own ? values * (1 + (run->average.values != NULL) + (run->preference && run->preference->start)) : 0},
       {"adapter's gradients", is_own ? values : 0},
       {"optimiser", is_own ? optimizer_state_bytes(run->optimizer) : 0},

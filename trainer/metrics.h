@@ -1,7 +1,7 @@
 // metrics.jsonl in output_dir: one JSON object a line, in the file as soon as it is written.
 //   a step:        {"step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens",
 //                   "tokens_per_second", "peak_share", "peak_memory_bytes"}, and behind "loss" what the method or the model adds: its
-//                   "load_balancing_loss" where it has routed experts, "kl_to_base" of kl_weight, "rewards/chosen" and the like (trainer/preference.h)
+//                   "load_balancing_loss" where it has routed experts, "kl_to_base" of kl_weight, "gathered_bytes" of shard_base, "rewards/chosen" and the like (trainer/preference.h)
 // peak_share: the step's flop a second by what peak_flops measured at the start, which a loop of nothing but multiply-adds reaches.
 //   an evaluation: {"step", "eval_loss", "eval_perplexity"}, and what the method adds under the same names with "eval_" before them
 // A number that is NaN or infinite (a skipped step) is null. Others are the shortest text that reads back as the same bits.

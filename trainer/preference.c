@@ -158,8 +158,14 @@ Status preference_run(PreferenceSums *sums, Preference *preference, const BatchP
   sums->kl += kl;
   sums->micro_batches++;
   set_slopes(sums, preference, batch, &likelihood, share, loss_scale);
-  if (mode == TAPE_TRAIN && likelihood.count > 0) step_likelihood_backward(preference->step);
+  if (mode == TAPE_TRAIN) step_likelihood_backward(preference->step);
   return STATUS_OK;
+}
+
+void preference_idle(Preference *preference, TapeMode mode, ReferenceScores reference) {
+  bool has_kl = preference->settings.method == METHOD_KTO, has_reference = !reference && preference_has_reference(&preference->settings);
+  for (int pass = 0; pass < 2 * has_kl + has_reference; pass++) step_idle(preference->step, TAPE_FORWARD);
+  step_idle(preference->step, mode);
 }
 
 Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan, Group *group) {
@@ -167,7 +173,11 @@ Status preference_precompute(ReferenceScores *scores, Preference *preference, co
   Batch batch = {0};
   Status status = STATUS_OK;
   int64_t each = replies_per_row(preference);
-  for (int64_t b = group->rank; b < plan->batch_count && status == STATUS_OK; b += group->size) {
+  for (int64_t b = group->rank; b < plan->batch_count + group->rank && status == STATUS_OK; b += group->size) {
+    if (b >= plan->batch_count) {
+      step_idle(preference->step, TAPE_FORWARD);
+      continue;
+    }
     batch_fill(&batch, plan, b);
     reserve(preference, &batch);
     memset(preference->replies, 0, (size_t)batch.reply_count * sizeof *preference->replies);

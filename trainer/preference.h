@@ -55,6 +55,9 @@ void preference_count(PreferenceShare *share, const Preference *preference, cons
 Status preference_run(PreferenceSums *sums, Preference *preference, const BatchPlan *plan, int64_t index, const Batch *batch, TapeMode mode,
                       const PreferenceShare *share, double loss_scale, ReferenceScores reference);
 
+// In place of a preference_run where this rank has no micro-batch left (step_idle).
+void preference_idle(Preference *preference, TapeMode mode, ReferenceScores reference);
+
 // Fills scores for every row of a plan, which the ranks share, with a progress bar.
 Status preference_precompute(ReferenceScores *scores, Preference *preference, const BatchPlan *plan, Group *group);
 

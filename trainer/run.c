@@ -11,6 +11,7 @@
 #include "data/prepared.h"
 #include "kernels/peak.h"
 #include "models/balance.h"
+#include "models/shards.h"
 #include "trainer/parameters.h"
 #include "trainer/stopping.h"
 
@@ -243,7 +244,7 @@ int64_t run_free_bytes(const Run *run) {
     return run->recipe->max_memory > 0 && limit < most ? limit : most;
   }
   if (run->recipe->max_memory <= 0) return (int64_t)(0.8 * (double)run->backend->available_bytes(run->backend)) / run->group->local_size;
-  return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - PROGRAM_BYTES;
+  return run->recipe->max_memory - memory_private_bytes() - model_mapped_bytes(run->model) - run->model->shared_bytes - PROGRAM_BYTES;
 }
 
 char *run_describe_trained(const Run *run) {
@@ -263,6 +264,19 @@ char *run_describe_trained(const Run *run) {
   return text.data;
 }
 
+static void tell_shards(const Run *run) {
+  char bytes[32], step[32], forward[32];
+  const Model *model = run->model;
+  if (run->recipe->shard_base && run->group->size > 1 && !model->shards)
+    log_info("shard_base: the processes of this machine share one copy of the base, so that nothing has to be divided");
+  if (!model->shards) return;
+  log_info(
+      "the base is divided: each process keeps %s of its layers, two whole ones at a time among it; a micro-batch brings it %s from the "
+      "others, one that is only evaluated %s",
+      format_bytes(bytes, (double)shards_bytes(model)), format_bytes(step, (double)shards_step_bytes(model)),
+      format_bytes(forward, (double)shards_forward_bytes(model)));
+}
+
 static void describe(const Run *run) {
   char base[32], adapter[32], activations[32], offloaded[32];
   const Model *model = run->model;
@@ -275,14 +289,14 @@ static void describe(const Run *run) {
            (long long)run->train_rows.count, (long long)rows.tokens, (long long)rows.trained, (long long)run->total_steps,
            (long long)run->schedule.warmup_steps);
   int64_t values = 2 * run->adapter->size * (int64_t)sizeof(float);  // and gradients
-  format_bytes(base, (double)((model->is_uploaded ? model->device_bytes : model_mapped_bytes(model) + model->nf4_bytes) +
-                              run->adapter->residual_bytes));
+  format_bytes(base, (double)((model->is_uploaded ? model->device_bytes : model_host_bytes(model)) + run->adapter->residual_bytes));
   format_bytes(adapter, (double)(values + optimizer_state_bytes(run->optimizer)));
   format_bytes(activations, (double)run->step.tape.block_bytes);
   if (run->group->size > 1)
     log_info("%d processes on %d machine%s: a step is %lld micro-batches, at most %lld of one process", run->group->size,
              run->group->machines, run->group->machines == 1 ? "" : "s", (long long)run->step_batches,
              (long long)((run->step_batches + run->group->size - 1) / run->group->size));
+  tell_shards(run);
   log_info("activations in %s; products at most %.0f GFLOP/s here", float_name(run->step.tape.activations), run->peak_flops / 1e9);
   log_info("memory: base %s; adapter, gradient and optimiser %s; activations %s, %d of %lld layers recomputed", base, adapter, activations,
            run->step.recomputed_layers, (long long)model->config.layers);
@@ -374,6 +388,7 @@ Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *b
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .group = group, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = run_model_options(recipe);
+  model_options.group = group, model_options.is_sharded = recipe->shard_base;
   if (recipe->load_in_8bit)
     log_notice("load_in_8bit: weights become llama.cpp's Q8_0, 8 bits in blocks of 32, where Axolotl takes LLM.int8()");
   TRY(choose_schedule(run));

@@ -4,10 +4,12 @@
 
 #include "core/log.h"
 #include "models/balance.h"
+#include "models/shards.h"
 
 void step_new(Step *step, Model *model, FloatType activations, Checkpointing checkpointing, int64_t budget_bytes) {
   *step = (Step){.model = model, .checkpointing = checkpointing, .budget_bytes = budget_bytes};
   tape_new(&step->tape, model->backend);
+  shards_watch(model, &step->tape);
   step->tape.activations = activations;
   step->tape.offloads = checkpointing == CHECKPOINT_OFFLOAD;
 }
@@ -293,12 +295,26 @@ void step_seed(Step *step, uint64_t seed, uint64_t number) {
   step->tape.dropout_stream = number;
 }
 
+static void run_backward(Step *step) {
+  tape_backward(&step->tape);
+  shards_finish_backward(step->model);
+}
+
+void step_idle(Step *step, TapeMode mode) {
+  if (has_teacher(step, mode)) shards_idle_forward(step->model);
+  shards_idle_forward(step->model);
+  if (mode == TAPE_TRAIN) shards_idle_backward(step->model);
+}
+
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale) {
   int64_t labelled = read_batch(step, batch);
-  if (labelled == 0) return STATUS_OK;
+  if (labelled == 0) {
+    step_idle(step, mode);
+    return STATUS_OK;
+  }
   if (has_teacher(step, mode)) TRY(run_base(step, batch, labelled, true));
   TRY(run_forward(step, batch, labelled, mode, gradient_scale));
-  if (mode == TAPE_TRAIN) tape_backward(&step->tape);
+  if (mode == TAPE_TRAIN) run_backward(step);
   step->losses.count += labelled;
   if (has_teacher(step, mode)) step->divergences.count += labelled;
   return STATUS_OK;
@@ -308,14 +324,21 @@ Status step_likelihood(Likelihood *likelihood, Step *step, const Batch *batch, T
   Backend *backend = step->model->backend;
   int64_t labelled = read_batch(step, batch);
   *likelihood = (Likelihood){.rows = step->rows, .slopes = step->slopes, .count = labelled};
-  if (labelled == 0) return STATUS_OK;
+  step->labelled = labelled;
+  if (labelled == 0) {
+    step_idle(step, TAPE_FORWARD);
+    return STATUS_OK;
+  }
   TRY(run_forward(step, batch, labelled, mode, 0));
   backend->download(step->losses.host, step->losses.device + step->losses.count, labelled * (int64_t)sizeof(float), backend);
   likelihood->nll = step->losses.host;
   return backend->check(backend);
 }
 
-void step_likelihood_backward(Step *step) { tape_backward(&step->tape); }
+void step_likelihood_backward(Step *step) {
+  if (step->labelled > 0) run_backward(step);
+  else shards_idle_backward(step->model);
+}
 
 Status step_loss(double *nll, Step *step) {
   Backend *backend = step->model->backend;

@@ -41,6 +41,7 @@ typedef struct Step {
   int64_t key_count;
   int32_t *rows, *targets;  // the labelled positions
   float *slopes;  // [labelled] for the backward pass of step_likelihood
+  int64_t labelled;  // of the micro-batch that is at hand there
   int64_t token_capacity, span_capacity, key_capacity;
   TokenValues losses, divergences;  // -log p, and KL(p || q)
   Teacher teacher;  // the base of the present micro-batch
@@ -67,6 +68,10 @@ void step_seed(Step *step, uint64_t seed, uint64_t number);
 // micro-batch, the next is planned and queued.
 Status step_run(Step *step, const Batch *batch, TapeMode mode, float gradient_scale);
 
+// In place of a step_run, step_likelihood or step_likelihood_backward where this rank has no micro-batch left and others have: what they gather
+// of the base's layers is gathered by all (models/shards.h). Nothing is done where layers are whole.
+void step_idle(Step *step, TapeMode mode);
+
 // *nll: the sum over the micro-batches that ran since it was last asked for; step->kl likewise. Waits for them; STATUS_FAILED when the
 // device has failed.
 Status step_loss(double *nll, Step *step);
@@ -81,7 +86,7 @@ typedef struct Likelihood {
 
 // The forward pass of a micro-batch, which is waited for. What *likelihood points to lasts until the next call. step_loss knows nothing of it.
 Status step_likelihood(Likelihood *likelihood, Step *step, const Batch *batch, TapeMode mode);
-// In TAPE_TRAIN mode, after the slopes have been written: adds the gradient of sum slopes[i] nll[i] to the adapter's.
+// In TAPE_TRAIN mode, after the slopes have been written, of however many: adds the gradient of sum slopes[i] nll[i] to the adapter's.
 void step_likelihood_backward(Step *step);
 
 #endif

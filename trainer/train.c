@@ -97,6 +97,7 @@ static Status run_supervised(Figures *figures, Loop *loop, const StepSize *size)
     seed_micro_batch(loop, loop->deal.own[i]);
     TRY(step_run(&run->step, &loop->batches[i], TAPE_TRAIN, scale));
   }
+  for (int64_t i = loop->deal.own_count; i < loop->deal.rounds; i++) step_idle(&run->step, TAPE_TRAIN);
   TRY(sum_gradients(run));
   TRY(step_loss(&sums[0], &run->step));
   sums[1] = run->step.kl;
@@ -119,6 +120,7 @@ static Status run_preference(Figures *figures, Loop *loop, const StepSize *size)
     TRY(preference_run(&sums, run->preference, &loop->plan, loop->state.micro_batch + loop->deal.own[i], &loop->batches[i], TAPE_TRAIN,
                        &share, run->optimizer->loss_scale.value, run->train_reference));
   }
+  for (int64_t i = loop->deal.own_count; i < loop->deal.rounds; i++) preference_idle(run->preference, TAPE_TRAIN, run->train_reference);
   TRY(sum_gradients(run));
   TRY(preference_sums_sum(&sums, run->group));
   loop->loss = preference_mean_loss(&sums, &share, run->preference);
@@ -155,6 +157,7 @@ static Status exchange_reports(StepMetrics *metrics, int *signal, Loop *loop) {
 static Status train_step(Loop *loop, StepMetrics *metrics) {
   Run *run = loop->run;
   double start = time_seconds(), flop = run->step.tape.flop;
+  int64_t gathered = run->group->gathered_bytes;
   StepSize size;
   TRY(fill_batches(&size, loop));
   run->backend->kernels->fill(run->adapter->gradient, 0, run->adapter->size, run->backend);
@@ -162,6 +165,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
   Figures figures = {0};
   TRY((run->preference ? run_preference : run_supervised)(&figures, loop, &size));
   TRY(add_balance(&figures, run));
+  if (run->model->shards) figures_add(&figures, "gathered_bytes", NULL, (double)(run->group->gathered_bytes - gathered));
   double update_start = time_seconds(), rate = run->recipe->learning_rate * schedule_factor(&run->schedule, loop->state.step);
   double momentum = schedule_momentum(&run->schedule, loop->state.step);
   if (!isnan(momentum)) optimizer_set_momentum(run->optimizer, momentum);

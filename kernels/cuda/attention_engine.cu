@@ -132,7 +132,7 @@ Documents::Documents(const ShapeClass &of, const std::vector<int> &lengths, int 
     v = static_cast<uint16_t>((random & 0x8000) | (shape.type == FLOAT_BF16 ? 0x3f00 | (random & 0x7f) : 0x3800 | (random & 0x3ff)));
   }
   CHECK(device, cudaMemcpyAsync(block, values.data(), static_cast<size_t>(results_offset), cudaMemcpyHostToDevice, device->stream));
-  CHECK(device, cudaStreamSynchronize(device->stream));
+  device_wait(device, device->stream);
 }
 
 AttentionCall Documents::call(int to, bool is_backward) const {
@@ -158,8 +158,7 @@ void Documents::clear() {
 // The first [rows, columns].
 std::vector<uint8_t> Documents::read(const Array &array, int result, int64_t columns) {
   std::vector<uint8_t> host(static_cast<size_t>(rows * columns * array.size));
-  CHECK(device, cudaMemcpyAsync(host.data(), at(array, result), host.size(), cudaMemcpyDeviceToHost, device->stream));
-  CHECK(device, cudaStreamSynchronize(device->stream));
+  device_read(device, host.data(), at(array, result), static_cast<int64_t>(host.size()));
   return host;
 }
 
@@ -210,7 +209,7 @@ double Documents::time(const AttentionEngine *engine, bool is_backward) {
     CHECK(device, cudaEventRecord(begin, device->stream));
     is_run = run(engine, call(engine == &own_engine ? 0 : 1 + i % 2, is_backward), is_backward, device);
     CHECK(device, cudaEventRecord(end, device->stream));
-    CHECK(device, cudaEventSynchronize(end));
+    device_wait_event(device, end);
     CHECK(device, cudaEventElapsedTime(&milliseconds, begin, end));
     if (i > 0 && milliseconds < least) least = milliseconds;
   }

@@ -1,6 +1,7 @@
 // A CUDA device as a backend: what the program gets when it opens this library (kernels/cuda_library.h). Memory from a pool that counts it,
 // one stream for all work of a step, and pinned memory through which what the host holds is sent without waiting.
 #include "kernels/cuda/attention_engine.h"
+#include "kernels/cuda/collectives.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
@@ -19,17 +20,24 @@ void device_check(Device *device, cudaError_t error, const char *what) {
   snprintf(device->where, sizeof device->where, "%s", what);
 }
 
+void device_fail(Device *device, const char *words, const char *what) {
+  if (device->error != cudaSuccess) return;
+  device_check(device, cudaErrorUnknown, what);
+  snprintf(device->words, sizeof device->words, "%s", words);
+}
+
 static Status backend_check(Backend *backend) {
   Device *device = device_of(backend);
-  CHECK(device, cudaStreamSynchronize(device->stream));
-  CHECK(device, cudaStreamSynchronize(device->side));
+  device_wait(device, device->stream);
+  device_wait(device, device->side);
   if (device->error == cudaSuccess) return STATUS_OK;
   if (device->error == cudaErrorMemoryAllocation)
     return status_fail(STATUS_NO_SPACE, "cuda:%d: out of memory (%s): a smaller micro_batch_size or sequence_len needs less",
                        device->number, device->where);
   if (device->error == cudaErrorNoKernelImageForDevice)
     return status_fail(STATUS_FAILED, "cuda:%d: this build has no code for the card: configure with -D LORA_CUDA=NATIVE", device->number);
-  return status_fail(STATUS_FAILED, "cuda:%d: %s (%s)", device->number, cudaGetErrorString(device->error), device->where);
+  const char *words = *device->words ? device->words : cudaGetErrorString(device->error);
+  return status_fail(STATUS_FAILED, "cuda:%d: %s (%s)", device->number, words, device->where);
 }
 
 static Status backend_allocate(void **block, int64_t bytes, const char *purpose, Backend *backend) {
@@ -56,9 +64,7 @@ static void backend_upload(void *to, const void *host, int64_t bytes, Backend *b
 }
 
 static void backend_download(void *host, const void *from, int64_t bytes, Backend *backend) {
-  Device *device = device_of(backend);
-  if (bytes > 0) CHECK(device, cudaMemcpyAsync(host, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device->stream));
-  CHECK(device, cudaStreamSynchronize(device->stream));
+  device_read(device_of(backend), host, from, bytes);
 }
 
 static int64_t backend_available_bytes(Backend *backend) { return pool_available(device_of(backend)->pool); }
@@ -95,6 +101,7 @@ const void *device_stage(Device *device, const void *host, int64_t bytes) { retu
 
 static void backend_close(Backend *backend) {
   Device *device = device_of(backend);
+  ranks_close(device);
   cudaDeviceSynchronize();
   products_close(device);
   attention_close(device);
@@ -160,6 +167,7 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->fetch = copies_fetch;
   backend->await_copy = copies_await;
   backend->upload_matrix = weights_upload;
+  backend->matrix_bytes = weights_bytes;
   backend->release_matrix = weights_release;
   backend->check = backend_check;
   backend->available_bytes = backend_available_bytes;
@@ -168,7 +176,9 @@ Status cuda_backend_open(Backend *backend, int number) {
   backend->workspace_bytes = backend_workspace_bytes;
   backend->reserve_workspace = backend_reserve_workspace;
   backend->close = backend_close;
+  backend->collectives = &cuda_collectives;
   backend->state = device;
+  device->backend = backend;
   backend->tuning = &device->thresholds.fused_rows;
   static_assert(sizeof device->thresholds == TUNING_COUNT * sizeof device->thresholds.fused_rows, "a name for each");
   backend->tuning_count = sizeof device->thresholds / sizeof device->thresholds.fused_rows;

@@ -28,6 +28,7 @@ enum Workspace {
 };
 
 struct Device {
+  Backend *backend;  // whose device it is
   int number;
   int capability;  // 80 is sm_80
   int processors;  // streaming multiprocessors
@@ -37,11 +38,13 @@ struct Device {
   cublasLtHandle_t blas;
   cudaError_t error;  // the first that a call gave, cudaSuccess while all is well
   char where[160];  // and the call
+  char words[256];  // of another library than CUDA's about that error; "": CUDA's own
   struct Pool *pool;
   void *workspaces[WORKSPACE_COUNT];
   int64_t workspace_bytes[WORKSPACE_COUNT];
   struct Staging *staging;
   struct Copies *copies;  // of offloaded activations
+  struct Ranks *ranks;  // the processes that it has joined (nccl.cu), or NULL
   struct AttentionChoices *attention;  // which engine does what (attention_engine.h)
   void *attention_engine;  // what the other engine keeps
   cudaEvent_t panel_events[5];  // between the two streams; made when they are first used (products_close)
@@ -61,6 +64,8 @@ static inline Device *device_of(Backend *backend) { return static_cast<Device *>
 // Remembers the first error and where it was: CHECK(device, cudaMemcpyAsync(...)). backend_check tells it.
 void device_check(Device *device, cudaError_t error, const char *what);
 #define CHECK(device, call) device_check(device, call, #call)
+// The same for an error that CUDA has no name for.
+void device_fail(Device *device, const char *words, const char *what);
 // Starts a kernel in the device's stream.
 #define LAUNCH(device, kernel, grid, block, shared, ...) \
   device_check(device, launch(kernel, grid, block, shared, (device)->stream, __VA_ARGS__), #kernel)
@@ -69,6 +74,17 @@ void *device_workspace(Device *device, Workspace purpose, int64_t bytes);  // NU
 // A copy on the device of `bytes` that the host holds now, for kernels that are started next (in device->stream); it need not be given
 // back. The same bytes as of late are not sent again.
 const void *device_stage(Device *device, const void *host, int64_t bytes);
+
+// Wait for all that is in a stream, or for an event (wait.cu); where the host has something to do meanwhile (Backend.while_waiting, other
+// processes) it is not done in the driver.
+void device_wait(Device *device, cudaStream_t stream);
+void device_wait_event(Device *device, cudaEvent_t event);
+void device_read(Device *device, void *host, const void *from, int64_t bytes);  // after all that is in the device's stream
+// Between two questions of one wait, which begins with a zeroed Pause.
+struct Pause {
+  int64_t begun_ns, called_ns;
+};
+void device_pause(Device *device, Pause *pause);
 
 static inline int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 static inline unsigned blocks_for(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }

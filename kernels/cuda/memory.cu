@@ -166,7 +166,7 @@ static char *ring_room(Staging *staging, int64_t bytes, Device *device) {
     CHECK(device, cudaEventRecord(staging->copied[staging->piece], device->stream));
     staging->piece = (staging->piece + 1) % RING_PIECES;
     staging->filled = 0;
-    CHECK(device, cudaEventSynchronize(staging->copied[staging->piece]));  // of a fresh event it returns at once
+    device_wait_event(device, staging->copied[staging->piece]);  // of a fresh event it returns at once
   }
   char *room = staging->pinned + staging->piece * PIECE_BYTES + staging->filled;
   staging->filled += (bytes + 63) / 64 * 64;

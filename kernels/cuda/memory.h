@@ -38,5 +38,10 @@ void copies_release_host(void *block, Backend *backend);
 int64_t copies_offload(void *host, const void *from, int64_t bytes, Backend *backend);
 int64_t copies_fetch(void *to, const void *host, int64_t bytes, Backend *backend);
 void copies_await(int64_t copy, Backend *backend);
+// What else goes beside the kernels in their order: it is put into the stream that copies_begin gives, and copies_end gives its number.
+cudaStream_t copies_begin(Device *device);
+int64_t copies_end(Device *device);
+bool copies_are_busy(Device *device);
+void copies_wait(Device *device);
 
 #endif

@@ -29,13 +29,26 @@ void copies_free(Copies *copies) {
   free(copies);
 }
 
-static int64_t copy_beside(void *to, const void *from, int64_t bytes, cudaMemcpyKind kind, Device *device) {
+cudaStream_t copies_begin(Device *device) {
   Copies *copies = device->copies;
   CHECK(device, cudaEventRecord(copies->reached, device->stream));
   CHECK(device, cudaStreamWaitEvent(copies->stream, copies->reached, 0));
-  if (bytes > 0) CHECK(device, cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, copies->stream));
+  return copies->stream;
+}
+
+int64_t copies_end(Device *device) {
+  Copies *copies = device->copies;
   CHECK(device, cudaEventRecord(copies->done[copies->count % COPY_EVENTS], copies->stream));
   return copies->count++;
+}
+
+bool copies_are_busy(Device *device) { return cudaStreamQuery(device->copies->stream) == cudaErrorNotReady; }
+void copies_wait(Device *device) { device_wait(device, device->copies->stream); }
+
+static int64_t copy_beside(void *to, const void *from, int64_t bytes, cudaMemcpyKind kind, Device *device) {
+  cudaStream_t stream = copies_begin(device);
+  if (bytes > 0) CHECK(device, cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, stream));
+  return copies_end(device);
 }
 
 int64_t copies_offload(void *host, const void *from, int64_t bytes, Backend *backend) {
@@ -67,6 +80,6 @@ Status copies_allocate_host(void **block, int64_t bytes, const char *purpose, Ba
 
 void copies_release_host(void *block, Backend *backend) {
   Device *device = device_of(backend);
-  CHECK(device, cudaStreamSynchronize(device->copies->stream));
+  copies_wait(device);
   CHECK(device, cudaFreeHost(block));
 }

@@ -40,7 +40,7 @@ static double time_rounds(Rounds *kernel, int rounds, float *out, Device *device
   CHECK(device, cudaEventRecord(begin, device->stream));
   LAUNCH(device, kernel, dim3(static_cast<unsigned>(4 * device->processors)), dim3(PEAK_THREADS), 0, out, rounds);
   CHECK(device, cudaEventRecord(end, device->stream));
-  CHECK(device, cudaEventSynchronize(end));
+  device_wait_event(device, end);
   CHECK(device, cudaEventElapsedTime(&milliseconds, begin, end));
   cudaEventDestroy(begin);
   cudaEventDestroy(end);

@@ -11,7 +11,7 @@ enum { ALIGNMENT = 256, PIECE_BYTES = 16 << 20 };
 // What Matrix.data is for BLOCK_DEVICE.
 struct DeviceMatrix {
   Weights weights;  // of the whole matrix
-  void *block;
+  void *block;  // NULL: somebody else's
 };
 
 static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -157,24 +157,25 @@ static void send_rows(Upload *upload, int64_t piece_rows) {
   }
 }
 
-static Status upload_plain(Matrix *matrix, Backend *backend) {
-  void *block = NULL;
-  int64_t bytes = matrix->rows * block_row_bytes(matrix->type, matrix->columns);
-  TRY(backend->allocate(&block, bytes, "base weights", backend));
+static int64_t plain_bytes(const Matrix *matrix) { return matrix->rows * block_row_bytes(matrix->type, matrix->columns); }
+
+static Status upload_plain(Matrix *matrix, void *block, Backend *backend) {
+  int64_t bytes = plain_bytes(matrix);
+  if (!block) TRY(backend->allocate(&block, bytes, "base weights", backend));
   if (bytes) backend->upload(block, matrix->data, bytes, backend);
   matrix->data = block;
   return STATUS_OK;
 }
 
-static Status upload_arrays(Upload *upload, Matrix *matrix, const Weights *weights) {
+static Status upload_arrays(Upload *upload, Matrix *matrix, void *given, const Weights *weights) {
   Backend *backend = upload->backend;
   int64_t row_bytes = 0, piece_rows;
   for (int i = 0; i < ARRAY_COUNT; i++) row_bytes += upload->step[i];
   piece_rows = row_bytes && PIECE_BYTES / row_bytes > 1 ? PIECE_BYTES / row_bytes : 1;
   if (piece_rows > matrix->rows) piece_rows = matrix->rows;
-  void *block = NULL, *piece = NULL;
+  void *block = given, *piece = NULL;
   TRY(memory_try(&piece, (size_t)(piece_rows * row_bytes + ARRAY_COUNT * ALIGNMENT), "weights on their way to the device"));
-  Status status = backend->allocate(&block, upload->bytes, "base weights", backend);
+  Status status = given ? STATUS_OK : backend->allocate(&block, upload->bytes, "base weights", backend);
   if (status == STATUS_OK) {
     upload->block = static_cast<uint8_t *>(block);
     upload->piece = static_cast<uint8_t *>(piece);
@@ -184,7 +185,7 @@ static Status upload_arrays(Upload *upload, Matrix *matrix, const Weights *weigh
         backend->upload(upload->block + upload->whole_at[i], upload->whole.host[i], upload->whole.bytes[i], backend);
     DeviceMatrix *device = static_cast<DeviceMatrix *>(memory_new(1, sizeof *device));
     device->weights = *weights;
-    device->block = block;
+    device->block = given ? NULL : block;
     set_pointers(&device->weights, upload);
     int64_t rows = matrix->rows, columns = matrix->columns;
     *matrix = Matrix{};
@@ -197,30 +198,47 @@ static Status upload_arrays(Upload *upload, Matrix *matrix, const Weights *weigh
   return status;
 }
 
-Status weights_upload(Matrix *matrix, Backend *backend) {
+// Where each of a quantised matrix's arrays lies.
+static void plan_upload(Upload *upload, Weights *weights) {
+  const Matrix *matrix = upload->matrix;
+  weights->form = upload->form;
+  weights->rows = matrix->rows;
+  weights->columns = matrix->columns;
+  find_book(upload);
+  if (matrix->type == BLOCK_NF4) find_nf4(upload, weights);
+  if (matrix->type == BLOCK_GROUPED) find_grouped(upload, weights);
+  repack_steps(upload->step, upload->form, matrix->columns);
+  lay_out(upload);
+}
+
+Status weights_upload(Matrix *matrix, void *block, Backend *backend) {
   Matrix host = *matrix;
   Upload upload = {};
   upload.matrix = &host;
   upload.backend = backend;
   upload.form = repack_form(matrix);
   if (upload.form == FORM_COUNT) return status_fail(STATUS_BAD_INPUT, "weights of this type cannot be kept on the device");
-  if (form_is_plain(upload.form)) return upload_plain(matrix, backend);
+  if (form_is_plain(upload.form)) return upload_plain(matrix, block, backend);
   Weights weights = {};
-  weights.form = upload.form;
-  weights.rows = matrix->rows;
-  weights.columns = matrix->columns;
-  find_book(&upload);
-  if (matrix->type == BLOCK_NF4) find_nf4(&upload, &weights);
-  if (matrix->type == BLOCK_GROUPED) find_grouped(&upload, &weights);
-  repack_steps(upload.step, upload.form, matrix->columns);
-  lay_out(&upload);
-  return upload_arrays(&upload, matrix, &weights);
+  plan_upload(&upload, &weights);
+  return upload_arrays(&upload, matrix, block, &weights);
+}
+
+int64_t weights_bytes(const Matrix *matrix) {
+  Upload upload = {};
+  Weights weights = {};
+  upload.matrix = matrix;
+  upload.form = repack_form(matrix);
+  if (upload.form == FORM_COUNT) return 0;
+  if (form_is_plain(upload.form)) return plain_bytes(matrix);
+  plan_upload(&upload, &weights);
+  return upload.bytes;
 }
 
 void weights_release(Matrix *matrix, Backend *backend) {
   if (matrix->type == BLOCK_DEVICE && matrix->data) {
     DeviceMatrix *device = static_cast<DeviceMatrix *>(const_cast<void *>(matrix->data));
-    backend->release(device->block, backend);
+    if (device->block) backend->release(device->block, backend);
     free(device);
   } else if (matrix->data) {
     backend->release(const_cast<void *>(matrix->data), backend);

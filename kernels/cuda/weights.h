@@ -16,8 +16,9 @@
 
 #include "kernels/cuda/cuda.h"
 
-// Backend.upload_matrix and release_matrix.
-Status weights_upload(Matrix *matrix, Backend *backend);
+// Backend.upload_matrix, matrix_bytes and release_matrix.
+Status weights_upload(Matrix *matrix, void *block, Backend *backend);
+int64_t weights_bytes(const Matrix *matrix);
 void weights_release(Matrix *matrix, Backend *backend);
 
 // out[i, j] = alpha w[first + i, j] for i < rows, rounded to `type`, rows `step` elements apart, 16-byte aligned. Of any type that

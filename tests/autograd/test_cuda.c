@@ -44,7 +44,7 @@ static float *send(Fixture *f, const float *values, int64_t count) {
 static const Matrix *random_matrix(Fixture *f, int64_t rows, int64_t columns, double deviation, Rng *rng) {
   Matrix *matrix = &f->matrices[f->matrix_count++];
   *matrix = matrix_f32(normals(f, rows * columns, deviation, rng), rows, columns);
-  if (f->backend->upload_matrix) assert_ok(f->backend->upload_matrix(matrix, f->backend));
+  if (f->backend->upload_matrix) assert_ok(f->backend->upload_matrix(matrix, NULL, f->backend));
   return matrix;
 }
 

@@ -5,24 +5,6 @@
 #include "core/file.h"
 #include "tests/support/training.h"
 
-// Twelve rows of random ids: pairs, or marked replies.
-static char *write_preferences(bool is_paired) {
-  Buffer rows = {0};
-  for (int i = 0; i < 12; i++) {
-    const char *const names[] = {"prompt_input_ids", is_paired ? "chosen_input_ids" : "completion_input_ids", "rejected_input_ids"};
-    for (int part = 0; part < (is_paired ? 3 : 2); part++) {
-      buffer_format(&rows, "%s\"%s\": [", part ? ", " : "{", names[part]);
-      for (int j = 0; j < 4 + (i + part) % 5; j++) buffer_format(&rows, "%s%d", j ? ", " : "", 260 + (i * 37 + j * 11 + part * 53) % 200);
-      buffer_append_string(&rows, "]");
-    }
-    if (!is_paired) buffer_format(&rows, ", \"label\": %s", i % 3 ? "true" : "false");
-    buffer_append_string(&rows, "}\n");
-  }
-  char *path = write_file(is_paired ? "pairs.jsonl" : "marks.jsonl", rows.data);
-  buffer_release(&rows);
-  return path;
-}
-
 // The line of a step in metrics.jsonl; those of evaluations are passed over.
 static json_t *step_line(const char *relative, int64_t step) {
   Buffer text = {0};
@@ -50,7 +32,7 @@ static double figure_of(const char *relative, int64_t step, const char *name) {
 
 static void a_policy_begins_at_its_reference(void **state) {
   (void)state;
-  char *pairs = write_preferences(true), *more = memory_format("--datasets.0.path %s", pairs);
+  char *pairs = write_preference_rows(true), *more = memory_format("--datasets.0.path %s", pairs);
   char *recipe = training_recipe("dpo.yml", tiny_gguf, "dpo", "rl: dpo\n");
   assert_runs("train %s %s", recipe, more);
   assert_true(fabs(figure_of("dpo/metrics.jsonl", 1, "loss") - log(2)) < 1e-9);
@@ -93,7 +75,7 @@ static void tokens_need_no_vocabulary(void **state) {
 
 static void a_reference_computed_before_gives_the_same_run(void **state) {
   (void)state;
-  char *pairs = write_preferences(true), *recipe = training_recipe("ipo.yml", tiny_gguf, "beside", "rl: ipo\nrl_beta: 0.2\n");
+  char *pairs = write_preference_rows(true), *recipe = training_recipe("ipo.yml", tiny_gguf, "beside", "rl: ipo\nrl_beta: 0.2\n");
   char *beside = memory_format("--datasets.0.path %s", pairs);
   char *before = memory_format("%s --precompute_ref_log_probs true --output_dir %s/before", beside, test_folder);
   assert_runs("train %s %s", recipe, beside);
@@ -109,7 +91,7 @@ static void a_reference_computed_before_gives_the_same_run(void **state) {
 }
 
 static void check_resumed(const char *name, bool is_paired, const char *lines) {
-  char *rows = write_preferences(is_paired), *more = memory_format("--datasets.0.path %s", rows);
+  char *rows = write_preference_rows(is_paired), *more = memory_format("--datasets.0.path %s", rows);
   char *whole = memory_format("%s-whole", name), *parts = memory_format("%s-parts", name);
   char *recipe = training_recipe("whole.yml", tiny_gguf, whole, lines), *again = training_recipe("parts.yml", tiny_gguf, parts, lines);
   char *resume = memory_format("%s --resume", more), *last = memory_format("%s/%s/checkpoint-8", test_folder, parts);
@@ -132,7 +114,7 @@ static void resumed_runs_have_the_bits_of_whole_ones(void **state) {
 
 static void kto_logs_its_divergence_and_both_kinds_of_rows(void **state) {
   (void)state;
-  char *marks = write_preferences(false), *recipe = training_recipe("kto.yml", tiny_gguf, "kto", "rl: kto\n");
+  char *marks = write_preference_rows(false), *recipe = training_recipe("kto.yml", tiny_gguf, "kto", "rl: kto\n");
   char *more = memory_format("--datasets.0.path %s", marks);
   assert_runs("train %s %s", recipe, more);
   assert_true(figure_of("kto/metrics.jsonl", 1, "kl") == 0);

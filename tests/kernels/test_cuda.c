@@ -4,10 +4,13 @@
 // LORA_TEST_FLOP: the largest case, in multiply-adds and additions; for builds under sanitizers.
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "kernels/cuda_library.h"
 #include "kernels/selfcheck.h"
 #include "tests/support/kernel_compare.h"
+#include "tests/support/ranks.h"
 
 static Backend *backend;
 static int64_t most_flop;
@@ -349,14 +352,346 @@ static void host_memory_that_cannot_be_pinned_is_told(void **state) {
   assert_ok(backend->check(backend));
 }
 
+// What one process does of a run of several, each with a device of its own; step 0 of the board is the id.
+static void open_and_join(const Rank *rank) {
+  char device[32];
+  snprintf(device, sizeof device, "cuda:%d", rank->rank);
+  rank_ok(rank, backend_new(&backend, device, 1));
+  if (rank->rank == 0) {
+    rank_ok(rank, backend->collectives->make_id(rank->board->bytes, backend));
+    rank_post(rank, 0);
+  }
+  rank_await(rank, 0, 1);
+  rank_ok(rank, backend->collectives->join(rank->board->bytes, rank->rank, rank->size, backend));
+}
+
+static void leave_and_close(const Rank *rank) {
+  rank_ok(rank, backend->check(backend));
+  backend->collectives->leave(false, backend);
+  rank_ok(rank, backend->check(backend));
+  backend_free(backend);
+}
+
+static void *device_new(const Rank *rank, int64_t bytes) {
+  void *block;
+  rank_ok(rank, backend->allocate(&block, bytes, "a test", backend));
+  return block;
+}
+
+static uint64_t sum_of_bits(const float *values, int64_t count) {
+  uint64_t sum = 14695981039346656037u;
+  for (int64_t i = 0; i < count; i++) {
+    uint32_t bits;
+    memcpy(&bits, &values[i], sizeof bits);
+    sum = (sum ^ bits) * 1099511628211u;
+  }
+  return sum;
+}
+
+static void sums_in_a_process(const Rank *rank) {
+  enum { SIZES = 4, MOST = 1000003 };
+  static const int64_t counts[SIZES] = {0, 1, MOST, 262145};
+  static float own[MOST], expected[MOST], scale[MOST], part[MOST];
+  uint64_t *bits = (uint64_t *)(void *)(rank->board->bytes + RANKS_BYTES / 2);
+  open_and_join(rank);
+  float *values = device_new(rank, MOST * sizeof(float));
+  for (int s = 0; s < SIZES; s++) {
+    int64_t count = counts[s];
+    for (int r = 0; r < rank->size; r++) {
+      Rng rng = rng_new((uint64_t)(100 * s + r), RNG_STREAM_TEST);
+      for (int64_t i = 0; i < count; i++) part[i] = ldexpf((float)(int32_t)rng_next(&rng), (int)(i % 20) - 40);
+      for (int64_t i = 0; i < count; i++) expected[i] = r ? expected[i] + part[i] : part[i];
+      for (int64_t i = 0; i < count; i++) scale[i] = (r ? scale[i] : 0) + fabsf(part[i]);
+      if (r == rank->rank) memcpy(own, part, (size_t)count * sizeof(float));
+    }
+    backend->upload(values, own, count * (int64_t)sizeof(float), backend);
+    backend->collectives->sum(values, count, backend);
+    backend->download(own, values, count * (int64_t)sizeof(float), backend);
+    for (int64_t i = 0; i < count; i++) {
+      bool is_right = is_alone ? own[i] == expected[i] : fabsf(own[i] - expected[i]) <= 1e-6f * scale[i];
+      if (!is_right) rank_fail(rank, "sum %lld of %lld: %g, not %g", (long long)i, (long long)count, (double)own[i], (double)expected[i]);
+    }
+    bits[s * rank->size + rank->rank] = sum_of_bits(own, count);
+  }
+  rank_post(rank, 1);
+  rank_await(rank, 1, rank->size);
+  for (int s = 0; s < SIZES; s++) rank_expect(rank, bits[s * rank->size] == bits[s * rank->size + rank->rank]);
+  leave_and_close(rank);
+}
+
+typedef struct GatherCase {
+  int64_t bytes;
+  bool is_in_place;
+} GatherCase;
+
+static const GatherCase gather_cases[] = {{1, false},    {400003, false},  {70004, true}, {70001, true}, {0, false},
+                                          {12345, true}, {2097155, false}, {3, true},     {4, true}};
+
+static float gathered_value(int step, int rank) { return (float)(10 * step + rank + 1); }
+
+// As layers use them: two buffers take turns, one is gathered while kernels read the other; the host waits for nothing.
+static void gathers_in_a_process(const Rank *rank) {
+  enum { CASES = sizeof gather_cases / sizeof *gather_cases, STEPS = 4 * CASES, MOST = 2097160 };
+  char *wholes[2], *parts[2];
+  float *results[STEPS];
+  int64_t copies[STEPS];
+  open_and_join(rank);
+  const Kernels *kernels = backend->kernels;
+  for (int i = 0; i < 2; i++) wholes[i] = device_new(rank, rank->size * MOST), parts[i] = device_new(rank, MOST);
+  static char host[RANKS_MOST * MOST];
+  for (int i = 0; i <= STEPS; i++) {
+    const GatherCase *c = &gather_cases[i % CASES], *before = &gather_cases[(i + CASES - 1) % CASES];
+    if (i < STEPS) {
+      float value = gathered_value(i, rank->rank);
+      char *part = c->is_in_place ? wholes[i % 2] + rank->rank * c->bytes : parts[i % 2];
+      for (int64_t at = 0; at < c->bytes; at++) host[at] = ((const char *)&value)[at % 4];
+      bool is_odd = c->is_in_place && c->bytes % 4;  // no kernel writes there
+      if (is_odd) backend->upload(part, host, c->bytes, backend);
+      else kernels->fill((float *)(void *)part, value, (c->bytes + 3) / 4, backend);
+      copies[i] = backend->collectives->gather(wholes[i % 2], part, c->bytes, backend);
+    }
+    if (i == 0) continue;
+    // What was gathered before, with the rest of the last four bytes.
+    int64_t floats = (rank->size * before->bytes + 3) / 4;
+    results[i - 1] = device_new(rank, floats * 4);
+    backend->await_copy(copies[i - 1], backend);
+    kernels->copy(results[i - 1], (float *)(void *)wholes[(i - 1) % 2], floats, backend);
+    kernels->fill((float *)(void *)wholes[(i - 1) % 2], -1, floats, backend);
+    kernels->fill((float *)(void *)parts[(i - 1) % 2], -1, (before->bytes + 3) / 4, backend);
+  }
+  for (int i = 0; i < STEPS; i++) {
+    int64_t bytes = gather_cases[i % CASES].bytes;
+    backend->download(host, results[i], rank->size * bytes, backend);
+    for (int64_t at = 0; at < rank->size * bytes; at++) {
+      float value = gathered_value(i, (int)(at / bytes));
+      if (host[at] != ((const char *)&value)[at % bytes % 4])
+        rank_fail(rank, "gather %d of %lld bytes: byte %lld of rank %d is wrong", i, (long long)bytes, (long long)(at % bytes),
+                  (int)(at / bytes));
+    }
+  }
+  leave_and_close(rank);
+}
+
+// Sums in the order of the kernels, gathers and copies to the host beside them; the host waits at the end alone.
+static void all_in_a_process(const Rank *rank) {
+  enum { STEPS = 20, COUNT = 30001, BYTES = COUNT * sizeof(float) };
+  const Kernels *kernels;
+  static float read[RANKS_MOST * COUNT];
+  float *sums[STEPS], *wholes[STEPS], *host;
+  open_and_join(rank);
+  kernels = backend->kernels;
+  rank_ok(rank, backend->allocate_host((void **)&host, STEPS * BYTES, "a test", backend));
+  int64_t last = 0;
+  for (int i = 0; i < STEPS; i++) {
+    sums[i] = device_new(rank, BYTES), wholes[i] = device_new(rank, rank->size * BYTES);
+    kernels->fill(sums[i], (float)(i * (rank->rank + 1)), COUNT, backend);
+    if (i % 3 == 1) (void)backend->collectives->gather(wholes[i], sums[i], BYTES, backend);
+    if (i % 3 == 1) last = backend->offload(host + i * COUNT, sums[i], BYTES, backend), backend->await_copy(last, backend);
+    backend->collectives->sum(sums[i], COUNT, backend);
+    kernels->add(sums[i], sums[i > 0 ? i - 1 : i], 0, COUNT, backend);
+    if (i % 3 != 1) last = backend->collectives->gather(wholes[i], sums[i], BYTES, backend);
+  }
+  backend->await_copy(last, backend);
+  for (int i = 0; i < STEPS; i++) {
+    int total = i * rank->size * (rank->size + 1) / 2;
+    backend->download(read, sums[i], BYTES, backend);
+    for (int64_t at = 0; at < COUNT; at++) rank_expect(rank, read[at] == (float)total);
+    backend->download(read, wholes[i], rank->size * BYTES, backend);
+    for (int64_t at = 0; at < rank->size * COUNT; at++)
+      rank_expect(rank, read[at] == (float)(i % 3 == 1 ? i * (int)(at / COUNT + 1) : total));
+    for (int64_t at = 0; at < COUNT && i % 3 == 1; at++) rank_expect(rank, host[i * COUNT + at] == (float)(i * (rank->rank + 1)));
+  }
+  backend->release_host(host, backend);
+  leave_and_close(rank);
+}
+
+static void wait_and_leave(void *context) {
+  int *calls = context;
+  if (++*calls == 5) backend->collectives->leave(true, backend);
+}
+
+static void watch(int *calls) { backend->while_waiting = wait_and_leave, backend->waiting_context = calls; }
+
+static void the_first_waits_in_vain(const Rank *rank) {
+  float values[1000] = {0};
+  int calls = 0;
+  open_and_join(rank);
+  watch(&calls);
+  void *on_device = device_new(rank, sizeof values), *whole = device_new(rank, 2 * sizeof values);
+  if (rank->rank == 0) {
+    backend->collectives->sum(on_device, 1000, backend);
+    backend->await_copy(backend->collectives->gather(whole, on_device, sizeof values, backend), backend);
+    backend->download(values, on_device, sizeof values, backend);
+    rank_expect(rank, calls >= 5);
+    rank_refused(rank, backend->check(backend), "the other processes were left");
+    backend->collectives->leave(true, backend);  // again: nothing
+    rank_post(rank, 1);
+  }
+  rank_await(rank, 1, 1);
+  backend_free(backend);
+}
+
+// Of two that there shall be.
+static void nobody_else_joins(const Rank *rank) {
+  int calls = 0;
+  rank_ok(rank, backend_new(&backend, "cuda", 1));
+  uint8_t *id = rank->board->bytes;
+  watch(&calls);
+  rank_ok(rank, backend->collectives->make_id(id, backend));
+  rank_refused(rank, backend->collectives->join(id, 0, 2, backend), "left before they had come");
+  rank_expect(rank, calls == 5);
+  rank_ok(rank, backend->check(backend));
+  if (is_alone) rank_expect(rank, access((const char *)id, F_OK) != 0);  // nothing is left behind
+  float *values = device_new(rank, 4);
+  backend->collectives->sum(values, 1, backend);
+  rank_refused(rank, backend->check(backend), "has joined no other processes");
+  backend_free(backend);
+}
+
+static void the_second_leaves(const Rank *rank) {
+  float value = 0;
+  open_and_join(rank);
+  float *values = device_new(rank, sizeof value);
+  rank_post(rank, 1);
+  rank_await(rank, 1, 2);
+  if (rank->rank == 0) {
+    backend->collectives->sum(values, 1, backend);
+    backend->download(&value, values, sizeof value, backend);
+    rank_refused(rank, backend->check(backend), "remote process exited or there was a network error: rank 1 has left");
+  }
+  backend_free(backend);
+}
+
+static void one_is_wrong(const Rank *rank) {
+  float value = 0;
+  open_and_join(rank);
+  backend->collectives->sum(&value, 1, backend);
+  rank_refused(rank, backend->check(backend), "NCCL 2.28.9: invalid argument: ncclAllReduce: a buffer is not within device memory");
+  backend_free(backend);
+}
+
+static void counts_differ(const Rank *rank) {
+  open_and_join(rank);
+  float *values = device_new(rank, 400);
+  backend->collectives->sum(values, rank->rank ? 100 : 99, backend);
+  (void)backend->check(backend);
+}
+
+static void kinds_differ(const Rank *rank) {
+  open_and_join(rank);
+  float *values = device_new(rank, 400);
+  if (rank->rank) backend->collectives->sum(values, 1, backend);
+  else (void)backend->collectives->gather(values, values, 4, backend);
+  (void)backend->check(backend);
+  backend->collectives->leave(false, backend);
+}
+
+static void there_is_a_library(const Rank *rank) {
+  rank_ok(rank, backend_new(&backend, "cuda", 1));
+  const char *library = backend->collectives->library(backend);
+  rank_expect(rank, library && strncmp(library, "NCCL 2.", 7) == 0);
+  backend_free(backend);
+}
+
+static void there_is_none(const Rank *rank) {
+  rank_ok(rank, backend_new(&backend, "cuda", 1));
+  uint8_t id[COLLECTIVE_ID_BYTES] = {0};
+  rank_expect(rank, !backend->collectives->library(backend));
+  rank_refused(rank, backend->collectives->make_id(id, backend), "there is no NCCL");
+  rank_refused(rank, backend->collectives->join(id, 0, 1, backend), "there is no NCCL");
+  rank_ok(rank, backend->check(backend));
+  backend_free(backend);
+}
+
+static void there_is_an_old_one(const Rank *rank) {
+  setenv("LORA_SIMULATED_NCCL", "21304", 1);
+  there_is_none(rank);
+}
+
+static void there_shall_be_none(const Rank *rank) {
+  setenv("LORA_CUDA_NCCL", "off", 1);
+  there_is_none(rank);
+}
+
+static void tell_devices(const Rank *rank) {
+  Buffer text = {0};
+  int count = 0;
+  rank_ok(rank, cuda_library_describe(&text, &count));
+  rank_ok(rank, backend_new(&backend, "cuda", 1));
+  rank->board->bytes[0] = backend->collectives->library(backend) ? (uint8_t)(count < RANKS_MOST ? count : RANKS_MOST) : 0;
+  backend_free(backend);
+}
+
+// Runs it with so many processes, of real devices with one for each. Where there is no library, or no other device, the test is skipped.
+static void run_ranks(int size, RankTest *test) {
+  static int most = -1;
+  if (most < 0) most = is_alone ? RANKS_MOST : ranks_ask(tell_devices);
+  if (most == 0) skip_test("there is no NCCL");
+  if (size > 1 && most == 1) skip_test("there is one device");
+  ranks_run(size < most ? size : most, test);
+}
+
+static void sums_between_processes_are_the_same_everywhere(void **state) {
+  (void)state;
+  run_ranks(2, sums_in_a_process);
+  run_ranks(3, sums_in_a_process);
+}
+
+static void gathers_between_processes_keep_their_order(void **state) {
+  (void)state;
+  run_ranks(2, gathers_in_a_process);
+  run_ranks(3, gathers_in_a_process);
+}
+
+static void sums_gathers_and_copies_go_together(void **state) {
+  (void)state;
+  run_ranks(2, all_in_a_process);
+  run_ranks(3, all_in_a_process);
+}
+
+static void one_process_is_enough(void **state) {
+  (void)state;
+  run_ranks(1, sums_in_a_process);
+  run_ranks(1, gathers_in_a_process);
+}
+
+static void who_never_comes_is_not_waited_for(void **state) {
+  (void)state;
+  run_ranks(1, nobody_else_joins);
+  run_ranks(2, the_first_waits_in_vain);
+}
+
+static void mistakes_are_told_in_the_words_of_the_library(void **state) {
+  (void)state;
+  if (!is_alone) skip_test("on the simulated device alone");
+  ranks_run(2, the_second_leaves);
+  ranks_run(1, one_is_wrong);
+  ranks_run_fatal(2, counts_differ, "rank 0 calls a sum of 396 bytes, but rank 1 a sum of 400");
+  ranks_run_fatal(2, kinds_differ, "rank 1 calls a sum of 4 bytes, but rank 0 a gather of 4");
+}
+
+static void the_library_says_what_it_is(void **state) {
+  (void)state;
+  run_ranks(1, there_is_a_library);
+  if (is_alone) ranks_run(1, there_is_an_old_one);
+  ranks_run(1, there_shall_be_none);
+}
+
 #define OP(op) \
   { #op, op##_on_cuda_matches_float64, NULL, NULL, NULL }
 typedef struct Family {
   const char *name;
   struct CMUnitTest tests[12];
+  bool is_of_processes;  // which open the backend, and the parent does not
 } Family;
 
 static const Family families[] = {
+    {"collectives",  // first: processes are forked before this one opens the library
+     {cmocka_unit_test(the_library_says_what_it_is), cmocka_unit_test(one_process_is_enough),
+      cmocka_unit_test(sums_between_processes_are_the_same_everywhere), cmocka_unit_test(gathers_between_processes_keep_their_order),
+      cmocka_unit_test(sums_gathers_and_copies_go_together), cmocka_unit_test(who_never_comes_is_not_waited_for),
+      cmocka_unit_test(mistakes_are_told_in_the_words_of_the_library)},
+     true},
     {"linear", {OP(linear_forward), OP(linear_forward_int8), OP(linear_backward)}},
     {"low_rank",
      {OP(weight_backward), OP(low_rank_backward), cmocka_unit_test(repeated_products_give_the_same_bits),
@@ -386,12 +721,14 @@ static const Family families[] = {
 static int run_family(const Family *family) {
   size_t count = 0;
   while (count < sizeof family->tests / sizeof *family->tests && family->tests[count].test_func) count++;
-  return _cmocka_run_group_tests(family->name, family->tests, count, open_device, close_device);
+  bool is_opened = !family->is_of_processes;
+  return _cmocka_run_group_tests(family->name, family->tests, count, is_opened ? open_device : NULL, is_opened ? close_device : NULL);
 }
 
 int main(int argc, char **argv) {
   setenv("LORA_CUDA_LIBRARY", LORA_CUDA_SIMULATED, 0);
   setenv("LORA_CUDA_ATTENTION", "own", 0);
+  setenv("LORA_SIMULATED_DEVICES", "3", 0);
   is_alone = strstr(getenv("LORA_CUDA_LIBRARY"), "simulated") != NULL;
   int failed = 0, ran = 0;
   for (size_t i = 0; i < sizeof families / sizeof *families; i++) {

@@ -86,7 +86,7 @@ static float *matrix_new(Operands *o, Rng *rng, BlockType type, int64_t rows, in
   *w = (Matrix){.type = type, .rows = rows, .columns = columns, .data = data};
   float *values = arena_new(&o->arena, (size_t)(rows * columns), sizeof *values);
   for (int64_t r = 0; r < rows; r++) matrix_dequantize(values + r * columns, w, r, 0, columns);
-  assert_ok(o->backend->upload_matrix(w, o->backend));
+  assert_ok(o->backend->upload_matrix(w, NULL, o->backend));
   return values;
 }
 

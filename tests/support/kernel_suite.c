@@ -89,7 +89,7 @@ static struct {
 
 static void send_matrix(Matrix *matrix, Backend *backend) {
   if (!backend->upload_matrix) return;
-  assert_ok(backend->upload_matrix(matrix, backend));
+  assert_ok(backend->upload_matrix(matrix, NULL, backend));
   ARRAY_PUSH(sent.matrices, sent.count, sent.capacity) = *matrix;
 }
 

@@ -21,6 +21,23 @@ char *write_token_rows(int first, int range) {
   return path;
 }
 
+char *write_preference_rows(bool is_paired) {
+  Buffer rows = {0};
+  for (int i = 0; i < 12; i++) {
+    const char *const names[] = {"prompt_input_ids", is_paired ? "chosen_input_ids" : "completion_input_ids", "rejected_input_ids"};
+    for (int part = 0; part < (is_paired ? 3 : 2); part++) {
+      buffer_format(&rows, "%s\"%s\": [", part ? ", " : "{", names[part]);
+      for (int j = 0; j < 4 + (i + part) % 5; j++) buffer_format(&rows, "%s%d", j ? ", " : "", 260 + (i * 37 + j * 11 + part * 53) % 200);
+      buffer_append_string(&rows, "]");
+    }
+    if (!is_paired) buffer_format(&rows, ", \"label\": %s", i % 3 ? "true" : "false");
+    buffer_append_string(&rows, "}\n");
+  }
+  char *path = write_file(is_paired ? "pairs.jsonl" : "marks.jsonl", rows.data);
+  buffer_release(&rows);
+  return path;
+}
+
 char *training_recipe(const char *name, const char *base, const char *output, const char *more) {
   char *data = write_token_rows(260, 200);
   char *text = memory_format(

@@ -44,8 +44,11 @@ static struct Block {
 void report(Site site, const char *format, ...) {
   fflush(stdout);
   char name[512] = "";
-  if (current_kernel) describe_address(current_kernel, name, sizeof name);
-  fprintf(stderr, "simulated device: kernel %s, block (%u, %u, %u)", name, blockIdx.x, blockIdx.y, blockIdx.z);
+  fprintf(stderr, "simulated device");
+  if (current_kernel) {
+    describe_address(current_kernel, name, sizeof name);
+    fprintf(stderr, ": kernel %s, block (%u, %u, %u)", name, blockIdx.x, blockIdx.y, blockIdx.z);
+  }
   if (current) fprintf(stderr, ", thread (%u, %u, %u)", current->index.x, current->index.y, current->index.z);
   if (site.file) fprintf(stderr, ", %s:%d", site.file, site.line);
   fprintf(stderr, ": ");

@@ -110,17 +110,29 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
   return cudaSuccess;
 }
 
+// A process uses one of its devices: they only differ in number.
+static int device_count() {
+  const char *text = getenv("LORA_SIMULATED_DEVICES");
+  int count = text ? atoi(text) : 1;
+  return count > 0 ? count : 1;
+}
+static int used_device;
+
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+  *count = device_count();
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device ? remember(cudaErrorInvalidDevice) : cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= device_count()) return remember(cudaErrorInvalidDevice);
+  used_device = device;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int *device) {
-  *device = 0;
+  *device = used_device;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
-  if (device) return remember(cudaErrorInvalidDevice);
+  if (device < 0 || device >= device_count()) return remember(cudaErrorInvalidDevice);
   const simulator::Limits &limits = simulator::device_limits();
   *properties = {};
   strcpy(properties->name, "simulated device");

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <vector>
 
 #include "kernels/cuda/simulator/simulator.h"
@@ -86,6 +87,8 @@ enum MemoryKind { MEMORY_PAGEABLE, MEMORY_PINNED, MEMORY_DEVICE };
 MemoryKind memory_find(const void *address, const char **start, size_t *size);
 bool is_on_device(const void *address, size_t size);
 void schedule_work(cudaStream_t stream, void (*run)(void *), void *work);  // `run` releases it
+// Work that may have to wait for other processes: it is tried until it gives true, and never blocks for long.
+cudaError_t schedule_attempts(cudaStream_t stream, std::function<bool()> attempt);
 cudaError_t remember(cudaError_t error);
 void finish_all_streams();
 struct Limits {

@@ -4,7 +4,8 @@
 // their warp, copies that nobody waits for; under ASan accesses beyond a buffer, and in the build for races (races.cc) accesses of two
 // threads with nothing between. Shared and device memory begin as NaN.
 // Environment: LORA_SIMULATED_SCHEDULE = first | last | random:SEED, the order in which threads and streams go on;
-// LORA_SIMULATED_CAPABILITY = 80; LORA_SIMULATED_MEMORY = bytes.
+// LORA_SIMULATED_CAPABILITY = 80; LORA_SIMULATED_MEMORY = bytes; LORA_SIMULATED_DEVICES = 1, how many there are, of which a process uses one;
+// LORA_SIMULATED_NCCL = 22809, the version that NCCL says it has (nccl.h).
 #ifndef KERNELS_CUDA_SIMULATOR_SIMULATOR_H
 #define KERNELS_CUDA_SIMULATOR_SIMULATOR_H
 

@@ -20,6 +20,7 @@ struct Work {
   std::shared_ptr<EventState> event;  // recorded (when `run` is empty and is_record) or waited for
   uint64_t number;
   bool is_record;
+  std::function<bool()> attempt;  // done when it gives true: until then it waits for other processes
 };
 
 }  // namespace simulator
@@ -47,8 +48,10 @@ static CUstream_st *stream_of(cudaStream_t stream) {
 
 static bool advance(CUstream_st *stream) {
   if (stream->queue.empty()) return false;
-  Work work = stream->queue.front();
-  if (work.event && !work.is_record && work.event->done < work.number) return false;
+  Work &first = stream->queue.front();
+  if (first.event && !first.is_record && first.event->done < first.number) return false;
+  if (first.attempt && !first.attempt()) return false;
+  Work work = std::move(first);
   stream->queue.pop_front();
   if (work.run) work.run();
   if (work.event && work.is_record) {
@@ -58,21 +61,32 @@ static bool advance(CUstream_st *stream) {
   return true;
 }
 
-static void finish(CUstream_st *stream);
+// A synchronisation waits for other processes, a query gives up where they are not there.
+enum Patience { WAITS, GIVES_UP };
+
+static bool reach(const std::shared_ptr<EventState> &event, uint64_t number, Patience patience);
+
+// Does what the first work of a stream waits for. False: it is another process, and this was a query.
+static bool clear_way(CUstream_st *stream, Patience patience) {
+  Work first = stream->queue.front();
+  if (first.event) return reach(first.event, first.number, patience);
+  if (patience == GIVES_UP) return false;
+  timespec nap = {0, 50000};
+  nanosleep(&nap, nullptr);
+  return true;
+}
 
 // Does what a waiting stream needs: the stream with the record, up to it.
-static void reach(const std::shared_ptr<EventState> &event, uint64_t number) {
+static bool reach(const std::shared_ptr<EventState> &event, uint64_t number, Patience patience) {
   while (event->done < number) {
     CUstream_st *holder = nullptr;
     for (CUstream_st *stream : streams())
       for (const Work &work : stream->queue)
         if (work.is_record && work.event == event && work.number <= number) holder = stream;
-    if (!holder) return;  // its stream is gone: nothing to wait for
-    if (!advance(holder)) {
-      Work first = holder->queue.front();
-      reach(first.event, first.number);
-    }
+    if (!holder) return true;  // its stream is gone: nothing to wait for
+    if (!advance(holder) && !clear_way(holder, patience)) return false;
   }
+  return true;
 }
 
 // What others do before a stream is waited for.
@@ -91,14 +105,16 @@ static void others_go_on(const CUstream_st *stream) {
   }
 }
 
-static void finish(CUstream_st *stream) {
+// False: it is not done, as another process is missing.
+static bool finish(CUstream_st *stream, Patience patience = WAITS) {
   others_go_on(stream);
   while (!stream->queue.empty())
     if (!advance(stream)) {
-      Work first = stream->queue.front();
-      reach(first.event, first.number);
-      if (first.event->done < first.number) stream->queue.pop_front();
+      if (!clear_way(stream, patience)) return false;
+      const Work &first = stream->queue.front();
+      if (first.event && first.event->done < first.number) stream->queue.pop_front();
     }
+  return true;
 }
 
 void finish_all_streams() {
@@ -121,6 +137,11 @@ static cudaError_t put(cudaStream_t handle, Work work) {
 void schedule_work(cudaStream_t stream, void (*run)(void *), void *work) {
   Lock lock;
   put(stream, {[=] { run(work); }, nullptr, 0, false});
+}
+
+cudaError_t schedule_attempts(cudaStream_t stream, std::function<bool()> attempt) {
+  Lock lock;
+  return put(stream, {nullptr, nullptr, 0, false, std::move(attempt)});
 }
 
 cudaError_t launch_call(const Call &call, cudaStream_t stream) {
@@ -231,8 +252,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   simulator::Lock lock;
   if (!stream_of(stream)) return remember(cudaErrorInvalidResourceHandle);
-  simulator::finish(stream_of(stream));  // who asks again and again must get on
-  return cudaSuccess;
+  return simulator::finish(stream_of(stream), simulator::GIVES_UP) ? cudaSuccess : remember(cudaErrorNotReady);  // who asks again must get on
 }
 cudaError_t cudaDeviceSynchronize() {
   simulator::Lock lock;
@@ -266,10 +286,15 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   simulator::Lock lock;
   if (!event) return remember(cudaErrorInvalidResourceHandle);
-  simulator::reach(event->state, event->state->recorded);
+  simulator::reach(event->state, event->state->recorded, simulator::WAITS);
   return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  simulator::Lock lock;
+  if (!event) return remember(cudaErrorInvalidResourceHandle);
+  bool is_done = simulator::reach(event->state, event->state->recorded, simulator::GIVES_UP);
+  return is_done ? cudaSuccess : remember(cudaErrorNotReady);
+}
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
   simulator::Lock lock;
   if (!start || !end || !start->state->recorded || !end->state->recorded) return remember(cudaErrorInvalidResourceHandle);
