@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """The closed form of scripts/scaling beside what runs over links of known rates take (tests/tools/network_namespaces). As root, on Linux.
 
-    tests/tools/check_scaling.py collectives [--machines 2 4] [--rates 100mbit 1gbit]      sums and gathers alone (tests/tools/collectives.c)
-    tests/tools/check_scaling.py training [--lora build/release/lora] [--machines 1 2 4] [--rates 100mbit 1gbit none] [--shard-base] [--mca NAME VALUE]
+    tests/tools/check_scaling.py collectives [--machines 2 4] [--rates 100mbit 1gbit]     sums and gathers alone (tests/tools/collectives.c)
+    tests/tools/check_scaling.py training [--machines 1 2 4] [--rates 100mbit 1gbit none] [--shard-base] [--lora build/release/lora]
+    --mca NAME VALUE                                                                      a setting of Open MPI
 
-Training is of a llama of 16 layers with random Q4_K_M weights, rows of 128 tokens, LoRA of r = 8 on all linear layers, one thread a rank and one
-rank a machine. What a step takes is the lower quartile of metrics.jsonl (tokens / tokens_per_second) after the first two steps. The machines
-share this one's processors, so the closed form is given the compute time of as many processes that train alone, each by itself and all at once,
-just before
-and just after; it is spread over the layers by their flops. Bytes a second: the link's rate x 1448 / 1514, what a frame of Ethernet leaves for
-data. A sum in place goes, by Open MPI's own choice, up a tree and down again: 2 ceil(log2 K) times the whole array over one link after another;
-`--mca coll_libnbc_iallreduce_algorithm 1` is the ring of scripts/scaling. Needs Open MPI with mpicc, iproute2, and a build with MPI."""
+Training is of a llama of 16 layers with random Q4_K_M weights, rows of 128 tokens, LoRA of r = 8 on all linear layers, one thread a
+rank and one rank a machine. What a step takes is the lower quartile of metrics.jsonl (tokens / tokens_per_second) after the first two
+steps. The machines share this one's processors, so the closed form is given the compute time of as many processes that train alone,
+each by itself and all at once, just before and just after; it is spread over the layers by their flops. Bytes a second: the link's rate
+x 1448 / 1514, what a frame of Ethernet leaves for data. A sum in place goes, by Open MPI's own choice, up a tree and down again: 2
+ceil(log2 K) times the whole array over one link after another; `--mca coll_libnbc_iallreduce_algorithm 1` is the ring of
+scripts/scaling. Needs Open MPI with mpicc, iproute2, and a build with MPI."""
 import argparse
 import datetime
 import importlib.machinery
@@ -87,13 +88,15 @@ def collectives(a, folder):
         for k in a.machines:
             ring, gather = scaling.ring_all_reduce(k, a.bytes, link), scaling.ring_gather(k, a.bytes, link)
             beside = round(1.2 * gather, 3)
-            cases = [("sum, ring", ["sum"], [RING], ring), ("sum, Open MPI's choice; expected: tree", ["sum"], [], tree_all_reduce(k, a.bytes, link)),
+            cases = [("sum, ring", ["sum"], [RING], ring),
+                     ("sum, Open MPI's choice; expected: tree", ["sum"], [], tree_all_reduce(k, a.bytes, link)),
                      ("gather, recursive doubling", ["gather"], [DOUBLING], gather), ("gather, Open MPI's choice", ["gather"], [], gather),
                      (f"gather, computing {beside:.2f} s meanwhile; expected: hidden", ["beside", beside], [DOUBLING], beside),
                      ("the same, MPI asked each millisecond", ["asked", beside], [DOUBLING], beside)]
             for label, (what, *more), mca, expected in cases:
                 with network(k, rate) as net:
-                    done = net.run([program, what, str(a.bytes), str(a.times), *map(str, more)], mca=[*mca, *a.mca], capture_output=True, text=True)
+                    words = [program, what, str(a.bytes), str(a.times), *map(str, more)]
+                    done = net.run(words, mca=[*mca, *a.mca], capture_output=True, text=True)
                 if done.returncode != 0:
                     raise SystemExit(done.stderr)
                 seconds = statistics.median(float(word) for word in done.stdout.split()[1:])
@@ -111,9 +114,9 @@ def write_recipe(folder, name, steps, accumulation, ranks, shard):
             ids = [(i * 37 + j * 11) % 4000 + 4 for j in range(TOKENS)]
             file.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
     settings = {"base_model": str(folder / "model.gguf"), "adapter": "qlora", "load_in_4bit": True, "lora_r": RANK, "lora_alpha": RANK,
-                "lora_target_linear": True, "datasets": [{"path": str(rows)}], "sequence_len": TOKENS, "sample_packing": False, "bf16": False,
-                "micro_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_steps": steps, "learning_rate": 1e-5,
-                "optimizer": "adamw_torch", "save_strategy": "no", "output_dir": str(folder / name),
+                "lora_target_linear": True, "datasets": [{"path": str(rows)}], "sequence_len": TOKENS, "sample_packing": False,
+                "bf16": False, "micro_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_steps": steps,
+                "learning_rate": 1e-5, "optimizer": "adamw_torch", "save_strategy": "no", "output_dir": str(folder / name),
                 "dataset_prepared_path": str(folder / f"prepared-{name}"), **({"shard_base": True} if shard else {})}
     path = folder / f"{name}.yml"
     path.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
@@ -122,19 +125,21 @@ def write_recipe(folder, name, steps, accumulation, ranks, shard):
 
 def step_seconds(folder, name):
     lines = [json.loads(text) for text in (folder / name / "metrics.jsonl").read_text().splitlines()]
-    return statistics.quantiles([l["tokens"] / l["tokens_per_second"] for l in lines[2:] if "tokens_per_second" in l], n=4)[0]
+    steps = [line for line in lines[2:] if "tokens_per_second" in line]
+    return statistics.quantiles([step["tokens"] / step["tokens_per_second"] for step in steps], n=4)[0], steps[-1].get("gathered_bytes", 0)
 
 
 def alone(a, folder, count):
     """Seconds of a step of one process, the mean of so many that run at once."""
     names = [f"alone{i}" for i in range(count)]
+    recipes = [str(write_recipe(folder, name, a.steps, a.accumulation, 1, False)) for name in names]
     with network(count, "none") as net:
-        running = [subprocess.Popen(net.on(i, [a.lora, "train", str(write_recipe(folder, name, a.steps, a.accumulation, 1, False)), "--threads", "1"]),
-                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for i, name in enumerate(names)]
+        running = [subprocess.Popen(net.on(i, [a.lora, "train", recipe, "--threads", "1"]), stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE, text=True) for i, recipe in enumerate(recipes)]
         for process in running:
             if process.wait() != 0:
                 raise SystemExit(process.stderr.read())
-    return statistics.mean(step_seconds(folder, name) for name in names)
+    return statistics.mean(step_seconds(folder, name)[0] for name in names)
 
 
 def together(a, folder, count, rate, mca):
@@ -154,6 +159,12 @@ def layer_bytes():
     return sizes
 
 
+def gathered_bytes(accumulation, ranks):
+    """That a rank receives in a step."""
+    sizes = layer_bytes()
+    return accumulation * (ranks - 1) / ranks * (sum(sizes[2:]) + sum(sizes[:-2]))
+
+
 def waited_seconds(shape, accumulation, compute, ranks, link):
     """Of a step's gathers: (waited for, all of them)"""
     forward, backward, rest = scaling.micro_batch_flops(shape, 1, TOKENS, RANK, False)
@@ -169,20 +180,22 @@ def training(a, folder):
     size = 4 * shape.adapter_parameters(RANK)
     print(f"{size / 1e6:.1f} MB of gradients; {max(layer_bytes()) / 1e6:.1f} MB of frozen blocks in the largest layer; "
           f"{a.accumulation} micro-batches of {TOKENS} tokens a rank and step\n")
-    heading("ranks", "link", "sum", "alone, s", "step, s", "expected, s", "ratio", *(["nothing hidden, s", "ratio"] if a.shard_base else []))
-    # Others may use the processors: what a process takes alone is measured anew between runs, and a run is given the mean of before and after.
+    heading("ranks", "link", "sum", "alone, s", "step, s", "expected, s", "ratio",
+            *(["nothing hidden, s", "ratio", "MB gathered, told / expected"] if a.shard_base else []))
+    # Others may use the processors: what a process takes alone is measured anew between runs, and a run is given the mean of both.
     ways = [("Open MPI's choice: tree", tree_all_reduce, []), ("ring", scaling.ring_all_reduce, [RING])]
     for k in a.machines:
         for rate in a.rates if k > 1 else ["none"]:
             before, link = alone(a, folder, k), link_of(rate)
             for name, all_reduce, mca in ways if rate != "none" else ways[:1]:
-                seconds, after = together(a, folder, k, rate, mca), alone(a, folder, k)
+                (seconds, told), after = together(a, folder, k, rate, mca), alone(a, folder, k)
                 compute, before = (before + after) / 2, after
                 waited, gathers = waited_seconds(shape, a.accumulation, compute, k, link) if a.shard_base and k > 1 else (0.0, 0.0)
                 expected = compute + all_reduce(k, size, link) + scaling.SUMS * scaling.small_sum(k, link) + waited
                 bare = [expected - waited + gathers] if a.shard_base else []
                 line(k, rate, name if rate != "none" else "", f"{compute:.3f}", f"{seconds:.3f}",
-                     *(c for e in [expected, *bare] for c in (f"{e:.3f}", f"{seconds / e:.2f}")))
+                     *(c for e in [expected, *bare] for c in (f"{e:.3f}", f"{seconds / e:.2f}")),
+                     *([f"{told / 1e6:.1f} / {gathered_bytes(a.accumulation, k) / 1e6:.1f}"] if a.shard_base else []))
 
 
 def main():
