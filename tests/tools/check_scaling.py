@@ -147,7 +147,7 @@ def together(a, folder, count, rate, mca):
     with network(count, rate) as net:
         done = net.run([a.lora, "train", str(recipe), "--threads", "1"], mca=[*mca, *a.mca], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(done.stdout + done.stderr)
+        raise SystemExit(f"{done.stdout}{done.stderr}check_scaling: mpirun ended with {done.returncode}")
     return step_seconds(folder, "together")
 
 
