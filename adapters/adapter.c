@@ -83,7 +83,9 @@ void adapter_add_pair(Adapter *adapter, Linear *linear, int64_t rank, double sca
 
 Status adapter_allocate(Adapter *adapter, bool trainable) {
   Backend *backend = adapter->model->backend;
-  int64_t bytes = adapter->size * (int64_t)sizeof(float);
+  const Group *group = adapter->model->options.group;
+  int64_t floats = group && group->size > 1 ? group->size * group_part(adapter->size, group) : adapter->size;
+  int64_t bytes = floats * (int64_t)sizeof(float);
   TRY(backend->allocate((void **)&adapter->data, bytes, "the adapter", backend));
   if (trainable) TRY(backend->allocate((void **)&adapter->gradient, bytes, "the adapter's gradients", backend));
   (void)adapter_set_data(adapter, adapter->data);

@@ -18,6 +18,7 @@
 #include "core/text.h"
 #include "kernels/cuda_library.h"
 #include "kernels/selfcheck.h"
+#include "parallel/group.h"
 
 enum { MOST_CHECKS = 128 };
 
@@ -80,6 +81,17 @@ static void library_versions(LibraryVersion out[LIBRARIES]) {
   snprintf(out[4].version, sizeof out[4].version, "%s", utf8proc_version());
 }
 
+static const char *between_devices(const Doctor *doctor) {
+  const Collectives *collectives = doctor->device ? doctor->device->collectives : NULL;
+  return collectives ? collectives->library(doctor->device) : NULL;
+}
+
+static void print_processes(const Doctor *doctor) {
+  const char *messages, *devices = between_devices(doctor);
+  if (group_library(&messages) != STATUS_OK) printf("processes: one (%s)\n", status_message());
+  else printf("processes: many, by %s%s%s\n", messages, devices ? "; devices by " : "", devices ? devices : "");
+}
+
 static void print_machine(const Doctor *doctor) {
   char bytes[32];
   printf("processor: kernels");
@@ -93,6 +105,7 @@ static void print_machine(const Doctor *doctor) {
   printf("libraries:");
   for (int i = 0; i < LIBRARIES; i++) printf("%s %s %s", i ? "," : "", libraries[i].name, libraries[i].version);
   printf("\n");
+  print_processes(doctor);
   if (doctor->library)
     printf("CUDA library: %s, runtime %d.%d, driver %d.%d\n", doctor->library, doctor->runtime / 1000, doctor->runtime % 1000 / 10,
            doctor->driver / 1000, doctor->driver % 1000 / 10);
@@ -166,6 +179,9 @@ static void print_json(const Doctor *doctor) {
       json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o, s:b}", "instruction_sets", tables, "chosen", doctor->cpu->kernels->name, "threads",
                 pool_threads(doctor->cpu->pool), "memory_available_bytes", (json_int_t)doctor->cpu->available_bytes(doctor->cpu), "devices",
                 devices, "libraries", libraries, "kernels", checks_json(doctor), "ok", doctor->wrong == 0);
+  const char *messages;
+  json_object_set_new(object, "mpi", group_library(&messages) == STATUS_OK ? json_string(messages) : json_null());
+  if (between_devices(doctor)) json_object_set_new(object, "nccl", json_string(between_devices(doctor)));
   if (doctor->no_devices) json_object_set_new(object, "no_devices", json_string(doctor->no_devices));
   if (doctor->library)
     json_object_set_new(object, "cuda",

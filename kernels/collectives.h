@@ -26,6 +26,8 @@ typedef struct Collectives {
   // whole[size * bytes] becomes the ranks' part[bytes], one after another; part may lie in its place there. Beside the kernels, as fetch of
   // kernels/backend.h: it comes after the kernels that were called before it, and await_copy of the number that it returns makes later ones wait.
   int64_t (*gather)(void *whole, const void *part, int64_t bytes, Backend *backend);
+  // While the host waits for other ranks by other means: what is under way goes on, and what has failed is noticed. Returns at once.
+  void (*progress)(Backend *backend);
   // Leaves the others, in order or, where one of them does not answer any more, at once: sums and gathers that are under way then end with
   // whatever is there, and Backend.check fails. While the host waits, in join too, Backend.while_waiting may do this.
   void (*leave)(bool at_once, Backend *backend);

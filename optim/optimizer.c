@@ -13,14 +13,17 @@ static bool is_joined(const OptimizerMethod *method, const ParameterRange *range
   return !method->by_tensor && range->weight_decay == tensor->weight_decay && range->rate_multiplier == tensor->rate_multiplier;
 }
 
-// Ranges of all tensors that hold anything; a vector, and what is joined, is one row.
-static void ranges_new(Optimizer *optimizer, const ParameterTensor *tensors, int tensor_count) {
+// Ranges of all tensors that hold anything, as far as they are in begin .. end - 1 of the flat buffers; a vector, and what is joined, is
+// one row. A part of a tensor is a vector.
+static void ranges_new(Optimizer *optimizer, const ParameterTensor *tensors, int tensor_count, int64_t first, int64_t last) {
   ParameterRange *ranges = optimizer->ranges = memory_new((size_t)tensor_count + 1, sizeof *ranges);
   int count = 0;
   for (int i = 0; i < tensor_count; i++) {
     const ParameterTensor *t = &tensors[i];
-    int64_t begin = optimizer->count, size = t->rows * t->columns;
-    if (size == 0) continue;
+    int64_t from = optimizer->whole > first ? optimizer->whole : first;
+    optimizer->whole += t->rows * t->columns;
+    int64_t size = (optimizer->whole < last ? optimizer->whole : last) - from, begin = optimizer->count;
+    if (size <= 0) continue;
     optimizer->count += size;
     if (count > 0 && is_joined(optimizer->method, &ranges[count - 1], t)) {
       ranges[count - 1].end += size, ranges[count - 1].columns += size;
@@ -93,11 +96,22 @@ static Status buffers_new(Optimizer *optimizer) {
 
 Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, const ParameterTensor *tensors,
                      int tensor_count, Backend *backend) {
+  return optimizer_new_part(out, method, settings, tensors, tensor_count, 0, INT64_MAX, backend);
+}
+
+bool optimizer_can_be_divided(const OptimizerMethod *method) {
+  bool all_floats = !method->by_tensor && !method->show_average;
+  for (int i = 0; i < method->state_count; i++) all_floats &= method->states[i].kind == STATE_FLOATS;
+  return all_floats;
+}
+
+Status optimizer_new_part(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, const ParameterTensor *tensors,
+                          int tensor_count, int64_t first, int64_t last, Backend *backend) {
   Optimizer *optimizer = memory_new(1, sizeof *optimizer);
-  *optimizer = (Optimizer){.method = method, .settings = settings, .backend = backend};
+  *optimizer = (Optimizer){.method = method, .settings = settings, .first = first, .backend = backend};
   optimizer->loss_scale = loss_scale_new(false);
   if (settings.skip_limit <= 0) optimizer->settings.skip_limit = OPTIMIZER_SKIP_LIMIT;
-  ranges_new(optimizer, tensors, tensor_count);
+  ranges_new(optimizer, tensors, tensor_count, first, last);
   Status status = buffers_new(optimizer);
   if (status == STATUS_OK) *out = optimizer;
   else optimizer_free(optimizer);
@@ -147,7 +161,7 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
   const double largest_square_root = 1.8e19;  // beyond it a second moment would overflow float32, and stay infinite
   Backend *backend = optimizer->backend;
   double factor = 1 / optimizer->loss_scale.value;
-  double norm = factor * sqrt(backend->kernels->sum_of_squares(gradients, optimizer->count, backend));
+  double norm = factor * sqrt(backend->kernels->sum_of_squares(gradients, optimizer->whole, backend));
   double limit = optimizer->settings.max_grad_norm, scale = 1;
   if (limit > 0 && limit / (norm + 1e-6) < 1) scale = limit / (norm + 1e-6);
   assert(!optimizer->shows_average);
@@ -161,7 +175,8 @@ Status optimizer_step(Optimizer *optimizer, float *parameters, const float *grad
   if (optimizer->method->begin_step) optimizer->method->begin_step(optimizer, learning_rate);
   for (int i = 0; i < optimizer->range_count; i++) {
     const ParameterRange *range = &optimizer->ranges[i];
-    optimizer->method->step(optimizer, parameters, gradients, range, learning_rate * range->rate_multiplier, scale * factor);
+    optimizer->method->step(optimizer, parameters + optimizer->first, gradients + optimizer->first, range,
+                            learning_rate * range->rate_multiplier, scale * factor);
   }
   return STATUS_OK;
 }

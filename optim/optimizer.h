@@ -88,8 +88,9 @@ enum { OPTIMIZER_SCALARS = 2 };
 struct Optimizer {
   const OptimizerMethod *method;
   OptimizerSettings settings;
-  int64_t count;  // of parameters
-  ParameterRange *ranges;
+  int64_t count;  // of parameters, and of states
+  int64_t first, whole;  // of a part: where it begins in the flat buffers, and how long these are; else 0 and count
+  ParameterRange *ranges;  // counted from `first`
   int range_count;
   void *state[OPTIMIZER_STATE_LIMIT];  // [optimizer_state_length], the device's
   float *scratch;  // the device's
@@ -130,6 +131,11 @@ const OptimizerMethod *optimizer_settle(const OptimizerMethod *method, const Opt
 // Tensors are in the order of the flat buffers, and copied. STATUS_NO_SPACE.
 Status optimizer_new(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, const ParameterTensor *tensors,
                      int tensor_count, Backend *backend);
+// One that has states for elements first .. last - 1 of the buffers alone, and updates those; the norm is of all. So ranks share the work
+// (Rajbhandari et al. 2020, "ZeRO", stage 1). Of methods whose states are a float for each parameter.
+Status optimizer_new_part(Optimizer **out, const OptimizerMethod *method, OptimizerSettings settings, const ParameterTensor *tensors,
+                          int tensor_count, int64_t first, int64_t last, Backend *backend);
+bool optimizer_can_be_divided(const OptimizerMethod *method);
 void optimizer_free(Optimizer *optimizer);
 
 int64_t optimizer_state_length(const Optimizer *optimizer, int index);  // in elements of its kind

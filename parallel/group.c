@@ -19,6 +19,13 @@ static Library library = {.file = "liblora_mpi.so",
 
 Group group_alone(void) { return (Group){.size = 1, .local_size = 1, .machines = 1, .timeout = DEFAULT_TIMEOUT}; }
 
+Status group_library(const char **name) {
+  MessagesLibrary *messages_library = NULL;
+  TRY(library_find(&messages_library, &library, MESSAGES_LIBRARY));
+  *name = messages_library();
+  return STATUS_OK;
+}
+
 static int environment_number(const char *name) {
   const char *text = getenv(name);
   return text && *text ? atoi(text) : 0;
@@ -36,13 +43,14 @@ static int launched(bool *is_launched) {
   return environment_number("SLURM_STEP_NUM_TASKS");
 }
 
-// LORA_MACHINE stands for a machine's name: in tests each rank may be a machine of its own.
-static void find_place(Place *place) {
+// LORA_MACHINE stands for a machine's name, and "each" for one of every rank's own: so tests have several machines.
+static void find_place(Place *place, int rank) {
   const char *forced = getenv("LORA_MACHINE");
   Buffer boot = {0};
   if (gethostname(place->host, sizeof place->host - 1) != 0) snprintf(place->host, sizeof place->host, "unknown");
   if (file_read(&boot, "/proc/sys/kernel/random/boot_id", 1 << 10) == STATUS_OK) boot.data[strcspn(boot.data, "\n")] = 0;
-  if (forced && *forced) snprintf(place->machine, sizeof place->machine, "%s", forced);
+  if (forced && strcmp(forced, "each") == 0) snprintf(place->machine, sizeof place->machine, "rank %d", rank);
+  else if (forced && *forced) snprintf(place->machine, sizeof place->machine, "%s", forced);
   else snprintf(place->machine, sizeof place->machine, "%s %.60s", place->host, boot.data ? boot.data : "");
   place->process = getpid();
   buffer_release(&boot);
@@ -51,7 +59,7 @@ static void find_place(Place *place) {
 static Status find_places(Group *group) {
   group->places = memory_new((size_t)group->size, sizeof *group->places);
   Place *own = &group->places[group->rank];
-  find_place(own);
+  find_place(own, group->rank);
   TRY(group_exchange(group->places, sizeof *group->places, "the start", group));
   group->local_size = group->machines = 0;
   for (int r = 0; r < group->size; r++) {

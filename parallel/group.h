@@ -23,6 +23,8 @@ typedef struct Group {
   void *state;  // of the messages
 } Group;
 
+// What runs of several processes go by, "Open MPI v4.1.4". STATUS_USAGE where there is none.
+Status group_library(const char **name);
 Group group_alone(void);  // of a process that nobody launched
 
 // Finds the other ranks, if a launcher has started this process; group_alone otherwise. STATUS_USAGE: the launcher and MPI do not fit.
@@ -34,6 +36,12 @@ void group_close(Group *group);
 void group_abort(Group *group, Status status);
 
 static inline bool group_is_first(const Group *group) { return group->rank == 0; }
+// Of `count` elements that the ranks divide: how many each has, but for the last ones.
+static inline int64_t group_part(int64_t count, const Group *group) {
+  enum { UNIT = 64 };
+  int64_t part = (count + group->size - 1) / group->size;
+  return (part + UNIT - 1) / UNIT * UNIT;
+}
 const char *group_rank_name(const Group *group, int rank);  // "rank 1 (host, process 123)"; good until the next call
 
 // Every value becomes its sum over the ranks, the same bits on each. `doing` is for messages.

@@ -30,5 +30,7 @@ typedef struct Messages {
 // What the shared object exports. Sets rank, size, messages and state of a group whose launcher has started `expected` processes.
 typedef Status MessagesOpen(Group *group, int expected);
 #define MESSAGES_OPEN "messages_open"
+typedef const char *MessagesLibrary(void);  // "Open MPI v4.1.4"
+#define MESSAGES_LIBRARY "messages_library"
 
 #endif

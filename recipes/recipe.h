@@ -174,7 +174,7 @@ typedef struct Recipe {
   char *rl_reference;
 
   // Distribution and export
-  bool shard_base;
+  bool shard_base, shard_optimizer;
   int64_t ddp_timeout;
   StringList export_gguf;  // export: {gguf: [...]}
   bool export_merge;

@@ -206,6 +206,7 @@ static const SchemaKey recipe_keys[] = {
   KEY(VALUE_BOOLEAN, precompute_ref_log_probs, "false", "compute the reference once, before training"),
   SECTION("Distribution and export"),
   KEY(VALUE_BOOLEAN, shard_base, "false", "of several processes each holds its share of the frozen base; not of Axolotl"),
+  KEY(VALUE_BOOLEAN, shard_optimizer, "false", "of several processes each holds its share of the optimiser's state; not of Axolotl"),
   INTEGER(ddp_timeout, "1800", 1, BIG, "seconds to wait for another process"),
   SPECIAL("export", KEY_WORKS, "mapping", read_export, "{gguf: [q8_0, ...], merge: true}: after training, merged-TYPE.gguf and merged/ (a folder) in output_dir; not of Axolotl"),
   KEY(VALUE_BOOLEAN, strict, "true", "false: keys that are not known are warnings"),

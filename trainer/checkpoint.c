@@ -106,7 +106,8 @@ static void array_write(Hdf5File *file, const CheckpointArray *array, void *piec
   hdf5_array_create(&target, file, array->name, array->type, array->count);
   for (int64_t offset = 0, length; offset < array->count; offset += length) {
     length = piece_length(array, offset);
-    backend->download(piece, element_place(array, offset), length * element_bytes(array), backend);
+    if (array->is_host) memcpy(piece, element_place(array, offset), (size_t)(length * element_bytes(array)));
+    else backend->download(piece, element_place(array, offset), length * element_bytes(array), backend);
     hdf5_array_write(&target, offset, piece, length);
   }
   hdf5_array_close(&target);
@@ -122,7 +123,8 @@ static Status array_read(const CheckpointArray *array, Hdf5File *file, void *pie
   for (int64_t offset = 0, length; status == STATUS_OK && offset < array->count; offset += length) {
     length = piece_length(array, offset);
     status = hdf5_array_read(piece, &source, offset, length);
-    if (status == STATUS_OK) backend->upload(element_place(array, offset), piece, length * element_bytes(array), backend);
+    if (status == STATUS_OK && array->is_host) memcpy(element_place(array, offset), piece, (size_t)(length * element_bytes(array)));
+    else if (status == STATUS_OK) backend->upload(element_place(array, offset), piece, length * element_bytes(array), backend);
   }
   hdf5_array_close(&source);
   return status;

@@ -51,6 +51,7 @@ typedef struct CheckpointArray {
   void *data;
   int64_t count;  // of elements
   Hdf5Type type;  // HDF5_F32, which is 0, or HDF5_U8
+  bool is_host;  // in the host's memory
 } CheckpointArray;
 
 // Writes the files of a PEFT adapter into `folder`. NULL: none.

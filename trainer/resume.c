@@ -4,7 +4,8 @@
 
 #include "core/file.h"
 #include "core/log.h"
-#include "trainer/run.h"
+#include "trainer/divided.h"
+#include "trainer/parameters.h"
 
 static void hash_pairs(Buffer *text, const StringPairs *pairs) {
   for (int i = 0; i < pairs->count; i++) buffer_format(text, " %s=%s", pairs->keys[i], pairs->values[i]);
@@ -20,10 +21,11 @@ static void hash_optimizer(Buffer *text, const Run *run) {
   buffer_format(text, "\nschedule %d %lld %lld %.17g %.17g %d", s->kind, (long long)s->steps, (long long)s->warmup_steps,
                 s->cosine_min_ratio, s->cosine_constant_ratio, s->quadratic_warmup);
   hash_pairs(text, &r->lr_scheduler_kwargs);
-  for (int i = 0; i < run->optimizer->range_count; i++) {
-    const ParameterRange *range = &run->optimizer->ranges[i];
-    buffer_format(text, "\n%lld %.17g %.17g", (long long)range->end, range->weight_decay, range->rate_multiplier);
-  }
+  ParameterTensor *tensors = parameter_tensors(run->adapter, r);
+  for (int i = 0; i < run->adapter->tensor_count; i++)
+    buffer_format(text, "\n%lld %.17g %.17g", (long long)(tensors[i].rows * tensors[i].columns), tensors[i].weight_decay,
+                  tensors[i].rate_multiplier);
+  free(tensors);
   buffer_append_string(text, "\n");
 }
 
@@ -124,14 +126,24 @@ Status run_find_checkpoint(Run *run) {
 
 static int64_t array_bytes(const CheckpointArray *array) { return array->count * (array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float)); }
 
-Status run_read_checkpoint(TrainerState *state, Run *run, const char *folder) {
-  CheckpointArray arrays[RUN_ARRAYS];
+static Status read_and_tell(TrainerState *state, const WholeStates *states, CheckpointArray *arrays, int count, Run *run,
+                            const char *folder) {
   RunFingerprint expected = state->fingerprint;
-  int count = run_checkpoint_arrays(arrays, run);
   if (group_is_first(run->group)) TRY(checkpoint_read(folder, &expected, state, arrays, count, run->backend));
   TRY(group_broadcast(state, sizeof *state, "the checkpoint", run->group));
-  for (int i = 0; i < count; i++) TRY(group_broadcast_device(arrays[i].data, array_bytes(&arrays[i]), "the checkpoint", run->group));
-  return STATUS_OK;
+  for (int i = 0; i < count; i++)
+    if (!arrays[i].is_host) TRY(group_broadcast_device(arrays[i].data, array_bytes(&arrays[i]), "the checkpoint", run->group));
+  return divided_spread(states, run);
+}
+
+Status run_read_checkpoint(TrainerState *state, Run *run, const char *folder) {
+  CheckpointArray arrays[RUN_ARRAYS];
+  WholeStates states;
+  int count = run_checkpoint_arrays(arrays, run);
+  divided_expect(&states, arrays, count, run);
+  Status status = read_and_tell(state, &states, arrays, count, run, folder);
+  divided_release(&states);
+  return status;
 }
 
 // Ranks whose files differ would go apart.

@@ -12,6 +12,7 @@
 #include "kernels/peak.h"
 #include "models/balance.h"
 #include "models/shards.h"
+#include "trainer/divided.h"
 #include "trainer/parameters.h"
 #include "trainer/stopping.h"
 
@@ -129,8 +130,13 @@ static Status open_optimizer(Run *run) {
   const OptimizerMethod *method;
   OptimizerSettings settings;
   TRY(choose_optimizer(&method, &settings, run));
+  int64_t first, last;
+  if (run->recipe->shard_optimizer && !optimizer_can_be_divided(method))
+    return recipe_fail(run->recipe, STATUS_USAGE, "shard_optimizer", "the states of %s cannot be divided; use adamw_torch_fused or lion",
+                       method->name);
+  divided_part(&first, &last, run);
   ParameterTensor *tensors = parameter_tensors(run->adapter, run->recipe);
-  Status status = optimizer_new(&run->optimizer, method, settings, tensors, run->adapter->tensor_count, run->backend);
+  Status status = optimizer_new_part(&run->optimizer, method, settings, tensors, run->adapter->tensor_count, first, last, run->backend);
   free(tensors);
   return status;
 }

@@ -14,6 +14,7 @@
 #include "models/balance.h"
 #include "trainer/best.h"
 #include "trainer/deal.h"
+#include "trainer/divided.h"
 #include "trainer/metrics.h"
 #include "trainer/memory_use.h"
 #include "trainer/progress.h"
@@ -176,6 +177,7 @@ static Status train_step(Loop *loop, StepMetrics *metrics) {
              (long long)loop->state.step + 1, run->optimizer->loss_scale.value);
   else if (report.skipped)
     log_warning("step %lld: the loss or its gradient is not a number; the step was skipped", (long long)loop->state.step + 1);
+  TRY(divided_exchange(run));
   if (!report.skipped) average_update(&run->average);
   double epoch_share = (double)(loop->state.micro_batch + size.micro_batches) / (double)loop->plan.batch_count;
   loop->state.step++;
@@ -220,7 +222,6 @@ static Status save_checkpoint(Loop *loop) {
   const Recipe *recipe = run->recipe;
   TRY(run->backend->check(run->backend));  // nothing of a device that has failed is kept
   TRY(check_ranks_agree(run));
-  if (!group_is_first(run->group)) return STATUS_OK;
   loop->state.updates = run->optimizer->updates;
   loop->state.skipped = run->optimizer->skipped;
   loop->state.skipped_in_row = run->optimizer->skipped_in_row;
@@ -229,9 +230,16 @@ static Status save_checkpoint(Loop *loop) {
   loop->state.loss_scale_steps = run->optimizer->loss_scale.good_steps;
   for (int i = 0; i < run->backend->tuning_count; i++) loop->state.tuning[i] = run->backend->tuning[i];
   CheckpointArray arrays[RUN_ARRAYS];
+  WholeStates states = {{NULL}};
   int count = recipe->save_only_model ? 0 : run_checkpoint_arrays(arrays, run);
-  TRY(checkpoint_write(recipe->output_dir, &loop->state, arrays, count, run->backend, write_adapter, run));
-  return checkpoint_prune(recipe->output_dir, recipe->save_total_limit, loop->state.step, loop->state.best_step);
+  Status status = divided_collect(&states, arrays, count, run);
+  if (status == STATUS_OK && group_is_first(run->group))
+    status = checkpoint_write(recipe->output_dir, &loop->state, arrays, count, run->backend, write_adapter, run);
+  divided_release(&states);
+  TRY(status);
+  return group_is_first(run->group)
+             ? checkpoint_prune(recipe->output_dir, recipe->save_total_limit, loop->state.step, loop->state.best_step)
+             : STATUS_OK;
 }
 
 static Status evaluate(Loop *loop) {

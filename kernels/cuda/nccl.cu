@@ -190,6 +190,15 @@ static int64_t ranks_gather(void *whole, const void *part, int64_t bytes, Backen
   return copies_end(device);
 }
 
+static void ranks_progress(Backend *backend) {
+  Device *device = device_of(backend);
+  if (!device->ranks) return;
+  (void)cudaStreamQuery(device->stream);
+  (void)copies_are_busy(device);
+  (void)cudaGetLastError();  // "not ready" counts as an error there
+  ranks_watch(device);
+}
+
 static void ranks_leave(bool at_once, Backend *backend) {
   Device *device = device_of(backend);
   char words[WORDS] = "";
@@ -231,9 +240,10 @@ static int64_t ranks_gather(void *, const void *, int64_t, Backend *backend) {
   (void)copies_begin(device_of(backend));
   return copies_end(device_of(backend));
 }
+static void ranks_progress(Backend *) {}
 static void ranks_leave(bool, Backend *) {}
 void ranks_watch(Device *) {}
 void ranks_close(Device *) {}
 #endif
 
-const Collectives cuda_collectives = {ranks_library, ranks_make_id, ranks_join, ranks_sum, ranks_gather, ranks_leave};
+const Collectives cuda_collectives = {ranks_library, ranks_make_id, ranks_join, ranks_sum, ranks_gather, ranks_progress, ranks_leave};

@@ -13,6 +13,7 @@
 #include "parallel/messages.h"
 
 MessagesOpen messages_open;
+MessagesLibrary messages_library;
 
 enum { TAG_CALL = 1, TAG_HERE = 2 };
 
@@ -99,6 +100,8 @@ static Status await_request(MPI_Request *request, Group *group) {
       mpi->last_done = now;
       return STATUS_OK;
     }
+    // Others may wait for what this rank's device has still to do for them.
+    if (group->backend && group->backend->collectives) group->backend->collectives->progress(group->backend);
     pause_between(now - start);
     if (now - start < patient && now < deadline) continue;
     answer(mpi);
@@ -218,4 +221,12 @@ Status messages_open(Group *group, int expected) {
   MPI_Comm_set_errhandler(mpi->data, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(mpi->control, MPI_ERRORS_RETURN);
   return STATUS_OK;
+}
+
+const char *messages_library(void) {
+  static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  text[strcspn(text, ",\n")] = 0;
+  return text;
 }

@@ -1,112 +1,21 @@
-#define _GNU_SOURCE
 // Runs of several processes under mpirun as a user meets them, on the tiny model: they train as one process does, whatever the data; they stop
 // together when one is gone; and they notice what is not the same on all of them.
-#include <jansson.h>
-#include <math.h>
-#include <sys/wait.h>
 
 #include "core/file.h"
 #include "core/log.h"
-#include "formats/safetensors.h"
+#include "tests/support/launch.h"
 #include "tests/support/training.h"
-
-// Open MPI asks an administrator for a word of his own, and wants to be told that there are more ranks than processors.
-#define MPIRUN "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe "
-
-static int run_shell(Buffer *output, const char *format, ...) PRINTF_LIKE(2, 3);
-static int run_shell(Buffer *output, const char *format, ...) {
-  char command[8192];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(command, sizeof command, format, arguments);
-  va_end(arguments);
-  char *all = memory_format("{ %s; } </dev/null 2>&1", command);
-  FILE *pipe = popen(all, "r");
-  free(all);
-  assert_non_null(pipe);
-  char bytes[4096];
-  for (size_t got; (got = fread(bytes, 1, sizeof bytes, pipe)) > 0;)
-    if (output) buffer_append(output, bytes, got);
-  int status = pclose(pipe);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-static void need_mpirun(void) {
-  if (run_shell(NULL, "command -v mpirun && test -e '%.*s/liblora_mpi.so'", (int)(strlen(LORA_PROGRAM) - strlen("/lora")), LORA_PROGRAM) !=
-      0)
-    skip_test("runs of several processes need Open MPI (libopenmpi-dev, openmpi-bin)");
-}
-
-static void train_ranks(int ranks, const char *recipe, const char *more) {
-  Buffer output = {0};
-  int code = ranks == 1 ? run_program(&output, "train %s %s", recipe, more)
-                        : run_shell(&output, MPIRUN "-n %d '%s' train %s %s", ranks, LORA_PROGRAM, recipe, more);
-  if (code != 0) fail_msg("%d ranks, %s: exit code %d: %s", ranks, more, code, output.data ? output.data : "");
-  buffer_release(&output);
-}
-
-// ---- The same run
-
-// Whether all lines of two metrics.jsonl have the same counts, and losses, figures and norms within 1e-5.
-static void assert_same_losses(const char *one, const char *other) {
-  static const char *const keys[] = {"step",      "epoch",     "tokens",          "trained_tokens",       "loss",
-                                     "eval_loss", "grad_norm", "rewards/margins", "eval_rewards/margins", "load_balancing_loss"};
-  Buffer texts[2] = {{0}, {0}};
-  char *first, *second, *paths[] = {memory_format("%s/metrics.jsonl", one), memory_format("%s/metrics.jsonl", other)};
-  for (int i = 0; i < 2; i++) read_whole(&texts[i], paths[i]);
-  char *line = strtok_r(texts[0].data, "\n", &first), *twin = strtok_r(texts[1].data, "\n", &second);
-  for (int count = 0; line || twin; count++) {
-    if (!line || !twin) fail_msg("%s and %s have not the same number of lines", one, other);
-    json_t *a = json_loads(line, 0, NULL), *b = json_loads(twin, 0, NULL);
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-      const json_t *x = json_object_get(a, keys[k]), *y = json_object_get(b, keys[k]);
-      assert_int_equal(x == NULL, y == NULL);
-      if (!x) continue;
-      double u = json_number_value(x), v = json_number_value(y), scale = strstr(keys[k], "margins") ? fmax(fabs(u), 1) : fabs(u);
-      if (!(fabs(u - v) <= 1e-5 * scale)) fail_msg("line %d: %s is %.9g in %s and %.9g in %s", count + 1, keys[k], u, one, v, other);
-    }
-    json_decref(a), json_decref(b);
-    line = strtok_r(NULL, "\n", &first), twin = strtok_r(NULL, "\n", &second);
-  }
-  for (int i = 0; i < 2; i++) buffer_release(&texts[i]), free(paths[i]);
-}
-
-// The largest difference of two adapters' values, by the largest value.
-static double adapter_difference(const char *one, const char *other) {
-  Safetensors files[2];
-  const char *const names[] = {one, other};
-  for (int i = 0; i < 2; i++) {
-    char *path = memory_format("%s/%s/adapter_model.safetensors", test_folder, names[i]);
-    assert_ok(safetensors_open(&files[i], path));
-    free(path);
-  }
-  double difference = 0, largest = 0;
-  assert_int_equal(files[0].tensor_count, files[1].tensor_count);
-  for (int64_t t = 0; t < files[0].tensor_count; t++) {
-    const SafetensorsTensor *a = &files[0].tensors[t], *b = safetensors_find(&files[1], a->name);
-    assert_non_null(b);
-    assert_int_equal(a->bytes, b->bytes);
-    const float *x = (const float *)a->data, *y = (const float *)b->data;
-    for (size_t i = 0; i < a->bytes / sizeof *x; i++) {
-      assert_true(isfinite(x[i]) && isfinite(y[i]));
-      difference = fmax(difference, fabs((double)x[i] - y[i]));
-      largest = fmax(largest, fabs((double)x[i]));
-    }
-  }
-  for (int i = 0; i < 2; i++) safetensors_close(&files[i]);
-  return difference / largest;
-}
 
 // 12 rows less 2 for evaluation: 5 micro-batches an epoch, so that each second step is short, and one rank has less to do or nothing.
 static const char shared_keys[] = "bf16: false\n";
 
 static void compare_ranks(const char *recipe, const char *more, int accumulation) {
   char *one = memory_format("%s --gradient_accumulation_steps %d --output_dir %s/ranks1", more, accumulation, test_folder);
-  train_ranks(1, recipe, one);
+  train_ranks(1, "", recipe, one);
   for (int ranks = 2; ranks <= 4; ranks *= 2) {
     char *name = memory_format("ranks%d", ranks);
     char *many = memory_format("%s --gradient_accumulation_steps %d --output_dir %s/%s", more, accumulation / ranks, test_folder, name);
-    train_ranks(ranks, recipe, many);
+    train_ranks(ranks, "", recipe, many);
     assert_same_losses("ranks1", name);
     double difference = adapter_difference("ranks1", name);
     if (difference > 1e-5) fail_msg("%s: the adapter of %d ranks differs by %g", more, ranks, difference);
@@ -144,7 +53,7 @@ static void a_checkpoint_goes_on_with_another_number_of_ranks(void **state) {
   need_mpirun();
   char *recipe =
       training_recipe("recipe.yml", tiny_gguf, "whole", "bf16: false\noptimizer: sgd\nlearning_rate: 0.1\nsave_total_limit: 9\n");
-  train_ranks(2, recipe, "");
+  train_ranks(2, "", recipe, "");
   static const struct {
     int ranks;
     const char *more;
@@ -154,7 +63,7 @@ static void a_checkpoint_goes_on_with_another_number_of_ranks(void **state) {
                                test_folder, test_folder);
     char *more = memory_format("%s --output_dir %s/again --resume %s/again/checkpoint-4", others[i].more, test_folder, test_folder);
     assert_int_equal(run_shell(NULL, "%s", copy), 0);
-    train_ranks(others[i].ranks, recipe, more);
+    train_ranks(others[i].ranks, "", recipe, more);
     assert_same_losses("whole", "again");
     double difference = adapter_difference("whole", "again");
     if (difference > 1e-5) fail_msg("%d ranks %s: the adapter differs by %g", others[i].ranks, others[i].more, difference);
@@ -162,6 +71,37 @@ static void a_checkpoint_goes_on_with_another_number_of_ranks(void **state) {
   }
   // A step of another size is another recipe.
   assert_refused(3, recipe, "--gradient_accumulation_steps 3 --resume", "another recipe", "checkpoint");
+  free(recipe);
+}
+
+// Each rank has the states of a part of the parameters; checkpoints have all of them.
+static void a_divided_optimiser_updates_as_a_whole_one(void **state) {
+  (void)state;
+  need_mpirun();
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "whole", "bf16: false\nsave_total_limit: 9\nmax_grad_norm: 0.5\n");
+  static const char *const optimizers[] = {"adamw_torch", "lion", "sgd --optim_args momentum=0.9"};
+  for (int i = 0; i < 3; i++) {
+    char *one = memory_format("--optimizer %s --learning_rate 1e-3 --gradient_accumulation_steps 6", optimizers[i]);
+    train_ranks(1, "", recipe, one);
+    for (int ranks = 2; ranks <= 3; ranks++) {
+      char *many =
+          memory_format("--optimizer %s --learning_rate 1e-3 --gradient_accumulation_steps %d --shard_optimizer true --output_dir %s/parts",
+                        optimizers[i], 6 / ranks, test_folder);
+      train_ranks(ranks, "", recipe, many);
+      assert_same_losses("whole", "parts");
+      // One rank goes on from what several have left.
+      char *resumed = memory_format("%s --resume %s/parts/checkpoint-4 --output_dir %s/parts", one, test_folder, test_folder);
+      train_ranks(1, "", recipe, resumed);
+      assert_same_losses("whole", "parts");
+      // And several from what one has left.
+      char *again = memory_format("%s --resume %s/whole/checkpoint-4", many, test_folder);
+      train_ranks(ranks, "", recipe, again);
+      assert_same_losses("whole", "parts");
+      free(many), free(resumed), free(again);
+    }
+    free(one);
+  }
+  assert_refused(2, recipe, "--optimizer adafactor --shard_optimizer true", "shard_optimizer", "adafactor");
   free(recipe);
 }
 
@@ -262,6 +202,15 @@ static void a_signal_to_mpirun_checkpoints_and_stops(void **state) {
   assert_true(file_exists(path));
   buffer_release(&ended.output);
   assert_resumes(recipe);
+  // SIGTERM mpirun passes on once it has waited, and it waits again before it kills.
+  assert_int_equal(run_shell(NULL, "rm -rf %s/out", test_folder), 0);
+  setenv("OMPI_MCA_odls_base_sigkill_timeout", "3", 1);
+  ended = end_by(recipe, "", "kill -TERM $mpirun");
+  unsetenv("OMPI_MCA_odls_base_sigkill_timeout");
+  if (ended.code == 0 || !strstr(ended.output.data, "stopped by a signal after step"))
+    fail_msg("exit code %d: %s", ended.code, ended.output.data);
+  buffer_release(&ended.output);
+  assert_resumes(recipe);
   free(folder), free(path), free(recipe);
 }
 
@@ -325,6 +274,28 @@ static void what_one_rank_cannot_do_ends_all(void **state) {
   free(recipe);
 }
 
+// Each on processors of its own, though mpirun itself would put both on one core each of a larger machine.
+static void ranks_share_the_processors(void **state) {
+  (void)state;
+  need_mpirun();
+  Buffer output = {0}, doctor = {0};
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", "bf16: false\n");
+  run_shell(&output,
+            MPIRUN
+            "-n 2 '%s' train %s --max_steps 1000000 --save_steps 0 --eval_steps 1000000 >/dev/null 2>&1 & mpirun=$!; sleep 3; "
+            "for p in $(pgrep -P $mpirun | sort -n); do sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/$p/status; done; nproc; "
+            "kill -KILL $mpirun $(pgrep -P $mpirun)",
+            LORA_PROGRAM, recipe);
+  char first[256] = "", second[256] = "";
+  int processors = 0;
+  if (!output.data || sscanf(output.data, "%255s %255s %d", first, second, &processors) != 3) fail_msg("no lists: %s", output.data);
+  if (processors > 1 && strcmp(first, second) == 0) fail_msg("both ranks run on the processors %s", first);
+  assert_int_equal(run_program(&doctor, "doctor --device cpu"), 0);
+  assert_non_null(strstr(doctor.data, "processes: many, by Open MPI"));
+  buffer_release(&output), buffer_release(&doctor);
+  free(recipe);
+}
+
 static void without_a_launcher_no_mpi_is_opened(void **state) {
   (void)state;
   need_mpirun();
@@ -344,11 +315,13 @@ int main(int argc, char **argv) {
       unit_test_in_folder(ranks_train_as_one_process),
       unit_test_in_folder(ranks_compare_replies_as_one_process),
       unit_test_in_folder(a_checkpoint_goes_on_with_another_number_of_ranks),
+      unit_test_in_folder(a_divided_optimiser_updates_as_a_whole_one),
       unit_test_in_folder(a_hung_rank_is_named_and_all_stop),
       unit_test_in_folder(a_dead_rank_is_named_and_all_stop),
       unit_test_in_folder(a_signal_to_mpirun_checkpoints_and_stops),
       unit_test_in_folder(ranks_that_differ_are_found_at_the_start),
       unit_test_in_folder(what_one_rank_cannot_do_ends_all),
+      unit_test_in_folder(ranks_share_the_processors),
       unit_test_in_folder(without_a_launcher_no_mpi_is_opened),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -409,7 +409,7 @@ static void what_is_not_built_validates_and_train_names_it(void **state) {
   static const struct {
     const char *text, *place;
   } cases[] = {{LORA "peft_trainable_token_indices: {lm_head: [5]}\n", "r.yml:12:1: peft_trainable_token_indices"},
-               {LORA "shard_base: true\n", "r.yml:12:1: shard_base"},
+               {LORA "model_config: {rope_theta: 5}\n", "r.yml:12:1: model_config"},
                {LORA "optimizer: adopt_adamw\n", "r.yml:12:1: optimizer"},
                {LORA "test_datasets: [{path: x, type: chatml.intel}]\n", "r.yml:12:27: test_datasets.0.type"},
                {LORA "peft_init_lora_weights: eva\n", "peft_init_lora_weights"}};
@@ -444,9 +444,10 @@ static void starts_that_need_the_data_or_other_bits_are_refused(void **state) {
 
 static void train_names_all_that_is_not_built_at_once(void **state) {
   (void)state;
-  assert_ok(parse(LORA "shard_base: true\noptimizer: galore_adamw\nlr_div_factor: 25\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
+  assert_ok(parse(
+      LORA "model_config: {rope_theta: 5}\noptimizer: galore_adamw\nlr_div_factor: 25\ntest_datasets: [{path: x, type: chatml.intel}]\n"));
   assert_fails(STATUS_USAGE, recipe_check_trainable(&recipe),
-               "r.yml:12:1: shard_base: is not built yet in this version (each process holds its share", "remove it to train without",
+               "r.yml:12:1: model_config: is not built yet in this version (keys of the model", "remove it to train without",
                "\nr.yml:14:1: lr_div_factor: is not built yet",
                "\nr.yml:13:1: optimizer: galore_adamw is a method for training weights in full",
                "\nr.yml:15:27: test_datasets.0.type: the type chatml.intel");
