@@ -93,7 +93,8 @@ def shape_of(path):
     get = lambda key, other=None: found.get(f"{found['general.architecture']}.{key}", other)
     heads, hidden = get("attention.head_count"), get("embedding_length")
     return Shape(name, hidden, get("block_count"), heads, get("attention.head_count_kv", heads),
-                 get("attention.key_length", hidden // heads), get("feed_forward_length"), found["tokenizer.ggml.tokens"],
+                 get("attention.key_length", hidden // heads), get("feed_forward_length"),
+                 found.get("tokenizer.ggml.tokens") or get("vocab_size"),
                  "output.weight" not in names)
 
 
