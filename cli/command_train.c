@@ -101,7 +101,7 @@ static Status run(Recipe *recipe, TrainOptions options, const Arguments *argumen
   free(device);
   if (status != STATUS_OK) return status;
   status = train_and_export(recipe, options, backend, arguments, group);
-  // Where the others do not know of it yet.
+  // Before the device is closed, which might wait for ranks that know nothing of it yet.
   if (status != STATUS_OK) group_abort(group, status);
   backend_free(backend);
   return status;

@@ -4,15 +4,13 @@
 
 #include "core/log.h"
 
-static int64_t array_bytes(const CheckpointArray *array) { return array->count * (array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float)); }
-
 void best_keep(Best *best, const Run *run) {
   if (!run->recipe->load_best_model_at_end || !run->recipe->save_only_model) return;
   CheckpointArray arrays[RUN_ARRAYS];
   int count = run_checkpoint_arrays(arrays, run);
   for (int i = 0; i < count; i++) {
-    if (!best->copies[i]) best->copies[i] = memory_new((size_t)array_bytes(&arrays[i]), 1);
-    run->backend->download(best->copies[i], arrays[i].data, array_bytes(&arrays[i]), run->backend);
+    if (!best->copies[i]) best->copies[i] = memory_new((size_t)checkpoint_array_bytes(&arrays[i]), 1);
+    run->backend->download(best->copies[i], arrays[i].data, checkpoint_array_bytes(&arrays[i]), run->backend);
   }
 }
 
@@ -27,7 +25,7 @@ static Status read_checkpoint(Run *run, const TrainerState *state) {
 static void read_copies(const Best *best, const Run *run) {
   CheckpointArray arrays[RUN_ARRAYS];
   int count = run_checkpoint_arrays(arrays, run);
-  for (int i = 0; i < count; i++) run->backend->upload(arrays[i].data, best->copies[i], array_bytes(&arrays[i]), run->backend);
+  for (int i = 0; i < count; i++) run->backend->upload(arrays[i].data, best->copies[i], checkpoint_array_bytes(&arrays[i]), run->backend);
 }
 
 Status best_take(bool *is_taken, const Best *best, Run *run, const TrainerState *state) {

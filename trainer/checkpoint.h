@@ -54,6 +54,10 @@ typedef struct CheckpointArray {
   bool is_host;  // in the host's memory
 } CheckpointArray;
 
+static inline int64_t checkpoint_array_bytes(const CheckpointArray *array) {
+  return array->count * (array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float));
+}
+
 // Writes the files of a PEFT adapter into `folder`. NULL: none.
 typedef Status (*AdapterWriter)(const char *folder, void *context);
 

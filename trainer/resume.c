@@ -113,7 +113,6 @@ static Status keep_step(Run *run) {
 Status run_find_checkpoint(Run *run) {
   run->step_batches = run->recipe->gradient_accumulation_steps * run->group->size;
   if (group_is_first(run->group)) {
-    TRY(directory_create(run->recipe->output_dir));
     TRY(find_checkpoint(&run->checkpoint, run));
     if (run->checkpoint) TRY(keep_step(run));
   }
@@ -124,15 +123,13 @@ Status run_find_checkpoint(Run *run) {
   return STATUS_OK;
 }
 
-static int64_t array_bytes(const CheckpointArray *array) { return array->count * (array->type == HDF5_U8 ? 1 : (int64_t)sizeof(float)); }
-
 static Status read_and_tell(TrainerState *state, const WholeStates *states, CheckpointArray *arrays, int count, Run *run,
                             const char *folder) {
   RunFingerprint expected = state->fingerprint;
   if (group_is_first(run->group)) TRY(checkpoint_read(folder, &expected, state, arrays, count, run->backend));
   TRY(group_broadcast(state, sizeof *state, "the checkpoint", run->group));
   for (int i = 0; i < count; i++)
-    if (!arrays[i].is_host) TRY(group_broadcast_device(arrays[i].data, array_bytes(&arrays[i]), "the checkpoint", run->group));
+    if (!arrays[i].is_host) TRY(group_broadcast_device(arrays[i].data, checkpoint_array_bytes(&arrays[i]), "the checkpoint", run->group));
   return divided_spread(states, run);
 }
 
@@ -167,6 +164,7 @@ Status run_resume(TrainerState *state, Run *run) {
   hash_data(state->fingerprint.data, &run->train_rows);
   memcpy(state->fingerprint.model, run->model->hash, sizeof run->model->hash);
   TRY(compare_ranks(state, run));
+  if (group_is_first(run->group)) TRY(directory_create(run->recipe->output_dir));
   if (!run->checkpoint) return STATUS_OK;
   TRY(run_read_checkpoint(state, run, run->checkpoint));
   state->accumulation = run->recipe->gradient_accumulation_steps;

@@ -85,7 +85,7 @@ static Status call_roll(Group *group) {
 static void pause_between(double waited) {
   const double busy = 5e-3, brisk = 2;
   if (waited < busy) sched_yield();
-  else nap(waited < brisk ? 5e-5 : 1e-3);
+  else nap(waited < brisk ? 2e-4 : 1e-3);
 }
 
 static Status await_request(MPI_Request *request, Group *group) {
@@ -130,14 +130,20 @@ static void poll_ranks(Group *group) {
   mpi->polled_since = mpi->last_poll = time_seconds();
 }
 
-enum { MOST = 1 << 28 };  // elements of one call, whose counts are ints
+enum { MOST = 1 << 28 };  // bytes of one call, whose counts are ints
 
+// Not in place: of what is, Open MPI's own choice sends the whole array up a tree and down again, however large it is.
 static Status sum_values(void *values, int64_t count, MPI_Datatype type, int64_t size, Group *group) {
+  enum { PIECE = 16 << 20 };
   Mpi *mpi = group->state;
+  int64_t most = PIECE / size;
+  if (!mpi->piece) mpi->piece = memory_new(PIECE, 1);
   for (int64_t at = 0, length; at < count; at += length) {
-    length = count - at < MOST ? count - at : MOST;
+    char *place = (char *)values + at * size;
+    length = count - at < most ? count - at : most;
+    memcpy(mpi->piece, place, (size_t)(length * size));
     MPI_Request request;
-    TRY(check(MPI_Iallreduce(MPI_IN_PLACE, (char *)values + at * size, (int)length, type, MPI_SUM, mpi->data, &request), group->doing));
+    TRY(check(MPI_Iallreduce(mpi->piece, place, (int)length, type, MPI_SUM, mpi->data, &request), group->doing));
     TRY(await_request(&request, group));
   }
   return STATUS_OK;
@@ -202,11 +208,12 @@ static const Messages messages = {.sum_doubles = sum_doubles,
                                   .close = close_messages,
                                   .abort = abort_all};
 
-// What Open MPI 4.1 chooses for non-blocking collectives takes twice the time of these or more (docs/scaling.md). A ring is as good as a tree
-// for small sums only among few.
+// What Open MPI 4.1 chooses for non-blocking collectives takes longer than these (docs/scaling.md). A ring is as good as a tree for small sums
+// only among few.
 static void choose_algorithms(int size) {
+  enum { FEW = 8 };
   bool is_power_of_two = size > 0 && (size & (size - 1)) == 0;
-  if (size == 2 || size == 3) setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", 0);  // ring
+  if (size <= FEW) setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "1", 0);  // ring
   if (is_power_of_two) setenv("OMPI_MCA_coll_libnbc_iallgather_algorithm", "2", 0);  // recursive doubling
 }
 

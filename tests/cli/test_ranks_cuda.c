@@ -62,10 +62,10 @@ static void a_hung_rank_is_named_while_devices_wait(void **state) {
     int code = run_shell(
         &output,
         MPIRUN "-n 2 " DEVICES
-               " '%s' train %s --max_steps 1000000 --save_steps 1000000 --eval_steps 1000000 --ddp_timeout 3 "
+               " '%s' train %s --max_steps 1000000 --save_steps 1000000 --eval_steps 1000000 --ddp_timeout 6 "
                "--shard_base %s >%s/log 2>&1 & mpirun=$!; for i in $(seq 300); do [ $(cat %s/out/metrics.jsonl 2>/dev/null | wc -l) "
                "-gt 2 ] && break; sleep 0.1; done; kill -STOP $(pgrep -P $mpirun | sort -n | tail -1); "
-               "for i in $(seq 330); do kill -0 $mpirun 2>/dev/null || break; sleep 0.1; done; kill -9 $mpirun 2>/dev/null; "
+               "for i in $(seq 400); do kill -0 $mpirun 2>/dev/null || break; sleep 0.1; done; kill -9 $mpirun 2>/dev/null; "
                "wait $mpirun; code=$?; cat %s/log; rm -rf %s/out; exit $code",
         LORA_PROGRAM, recipe, is_sharded ? "true" : "false", test_folder, test_folder, test_folder, test_folder);
     if (code != 1 || !strstr(output.data, "rank 1 (") || !strstr(output.data, "did not come to"))

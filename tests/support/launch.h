@@ -7,6 +7,9 @@
 // Open MPI asks an administrator for a word of his own, and wants to be told that there are more ranks than processors.
 #define MPIRUN "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe "
 
+// Waits in a line of the shell until a run in the folder that is given for %s has made some steps.
+#define UNTIL_IT_RUNS "for i in $(seq 600); do [ $(cat %s/out/metrics.jsonl 2>/dev/null | wc -l) -gt 2 ] && break; sleep 0.1; done; "
+
 // Runs a line of the shell; returns its exit status; what it says is appended to *output (may be NULL).
 int run_shell(Buffer *output, const char *format, ...) PRINTF_LIKE(2, 3);
 void need_mpirun(void);  // skips the test where there is no MPI

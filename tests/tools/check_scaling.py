@@ -8,10 +8,11 @@
 Training is of a llama of 16 layers with random Q4_K_M weights, rows of 128 tokens, LoRA of r = 8 on all linear layers, one thread a
 rank and one rank a machine. What a step takes is the lower quartile of metrics.jsonl (tokens / tokens_per_second) after the first two
 steps. The machines share this one's processors, so the closed form is given the compute time of as many processes that train alone,
-each by itself and all at once, just before and just after; it is spread over the layers by their flops. Bytes a second: the link's rate
-x 1448 / 1514, what a frame of Ethernet leaves for data. A sum in place goes, by Open MPI's own choice, up a tree and down again: 2
-ceil(log2 K) times the whole array over one link after another; `--mca coll_libnbc_iallreduce_algorithm 1` is the ring of
-scripts/scaling. Needs Open MPI with mpicc, iproute2, and a build with MPI."""
+each by itself and all at once, just before and just after (of more than there are processors, as many as those, times the rest); it
+is spread over the layers by their flops. Bytes a second: the link's rate x 1448 / 1514, what a frame of Ethernet leaves for data. A sum in place goes, by Open MPI's own choice, up a tree and down again: 2
+ceil(log2 K) times the whole array over one link after another; the program asks for a ring among up to eight ranks, and gives a buffer
+apart among more, whose halves Open MPI then sums (parallel/mpi): both move what the ring of scripts/scaling does. Needs Open MPI with
+mpicc, iproute2, and a build with MPI."""
 import argparse
 import datetime
 import importlib.machinery
@@ -89,6 +90,7 @@ def collectives(a, folder):
             ring, gather = scaling.ring_all_reduce(k, a.bytes, link), scaling.ring_gather(k, a.bytes, link)
             beside = round(1.2 * gather, 3)
             cases = [("sum, ring", ["sum"], [RING], ring),
+                     ("sum, not in place, Open MPI's choice", ["apart"], [], ring),
                      ("sum, Open MPI's choice; expected: tree", ["sum"], [], tree_all_reduce(k, a.bytes, link)),
                      ("gather, recursive doubling", ["gather"], [DOUBLING], gather), ("gather, Open MPI's choice", ["gather"], [], gather),
                      (f"gather, computing {beside:.2f} s meanwhile; expected: hidden", ["beside", beside], [DOUBLING], beside),
@@ -142,10 +144,10 @@ def alone(a, folder, count):
     return statistics.mean(step_seconds(folder, name)[0] for name in names)
 
 
-def together(a, folder, count, rate, mca):
+def together(a, folder, count, rate):
     recipe = write_recipe(folder, "together", a.steps, a.accumulation, count, a.shard_base)
     with network(count, rate) as net:
-        done = net.run([a.lora, "train", str(recipe), "--threads", "1"], mca=[*mca, *a.mca], capture_output=True, text=True)
+        done = net.run([a.lora, "train", str(recipe), "--threads", "1"], mca=a.mca, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{done.stdout}{done.stderr}check_scaling: mpirun ended with {done.returncode}")
     return step_seconds(folder, "together")
@@ -180,22 +182,21 @@ def training(a, folder):
     size = 4 * shape.adapter_parameters(RANK)
     print(f"{size / 1e6:.1f} MB of gradients; {max(layer_bytes()) / 1e6:.1f} MB of frozen blocks in the largest layer; "
           f"{a.accumulation} micro-batches of {TOKENS} tokens a rank and step\n")
-    heading("ranks", "link", "sum", "alone, s", "step, s", "expected, s", "ratio",
+    heading("ranks", "link", "alone, s", "step, s", "expected, s", "ratio",
             *(["nothing hidden, s", "ratio", "MB gathered, told / expected"] if a.shard_base else []))
     # Others may use the processors: what a process takes alone is measured anew between runs, and a run is given the mean of both.
-    ways = [("Open MPI's choice: tree", tree_all_reduce, []), ("ring", scaling.ring_all_reduce, [RING])]
     for k in a.machines:
         for rate in a.rates if k > 1 else ["none"]:
-            before, link = alone(a, folder, k), link_of(rate)
-            for name, all_reduce, mca in ways if rate != "none" else ways[:1]:
-                (seconds, told), after = together(a, folder, k, rate, mca), alone(a, folder, k)
-                compute, before = (before + after) / 2, after
-                waited, gathers = waited_seconds(shape, a.accumulation, compute, k, link) if a.shard_base and k > 1 else (0.0, 0.0)
-                expected = compute + all_reduce(k, size, link) + scaling.SUMS * scaling.small_sum(k, link) + waited
-                bare = [expected - waited + gathers] if a.shard_base else []
-                line(k, rate, name if rate != "none" else "", f"{compute:.3f}", f"{seconds:.3f}",
-                     *(c for e in [expected, *bare] for c in (f"{e:.3f}", f"{seconds / e:.2f}")),
-                     *([f"{told / 1e6:.1f} / {gathered_bytes(a.accumulation, k) / 1e6:.1f}"] if a.shard_base else []))
+            # More processes than processors do not keep step when they train alone: they share what as many as these take.
+            at_once, link = min(k, os.cpu_count()), link_of(rate)
+            before = alone(a, folder, at_once)
+            (seconds, told), after = together(a, folder, k, rate), alone(a, folder, at_once)
+            compute = (before + after) / 2 * k / at_once
+            waited, gathers = waited_seconds(shape, a.accumulation, compute, k, link) if a.shard_base and k > 1 else (0.0, 0.0)
+            expected = compute + scaling.ring_all_reduce(k, size, link) + scaling.SUMS * scaling.small_sum(k, link) + waited
+            bare = [expected - waited + gathers] if a.shard_base else []
+            line(k, rate, f"{compute:.3f}", f"{seconds:.3f}", *(c for e in [expected, *bare] for c in (f"{e:.3f}", f"{seconds / e:.2f}")),
+                 *([f"{told / 1e6:.1f} / {gathered_bytes(a.accumulation, k) / 1e6:.1f}"] if a.shard_base else []))
 
 
 def main():

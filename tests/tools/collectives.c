@@ -1,5 +1,6 @@
 // Times MPI's collectives as parallel/mpi calls them, for tests/tools/check_scaling.py; built there by mpicc.
 //   collectives sum BYTES TIMES             MPI_Iallreduce of floats in place
+//   collectives apart BYTES TIMES           the same, from one buffer into another
 //   collectives gather BYTES TIMES          MPI_Iallgather in place; BYTES: of the whole
 //   collectives beside BYTES TIMES SECONDS  the same, while this process computes for so long without a call of MPI
 //   collectives asked BYTES TIMES SECONDS   the same, and MPI is asked each millisecond meanwhile
@@ -28,13 +29,15 @@ int main(int argc, char **argv) {
   const char *what = argv[1];
   int bytes = atoi(argv[2]), part = bytes / size;
   float *values = malloc((size_t)bytes + 64);
-  if (!values) return 1;
+  float *others = malloc((size_t)bytes + 64);
+  if (!values || !others) return 1;
   for (int i = 0; i < atoi(argv[3]); i++) {
     for (int j = 0; j < bytes / 4; j++) values[j] = 1;
     MPI_Request request;
     MPI_Barrier(MPI_COMM_WORLD);
     double seconds = MPI_Wtime();
     if (strcmp(what, "sum") == 0) MPI_Iallreduce(MPI_IN_PLACE, values, bytes / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
+    else if (strcmp(what, "apart") == 0) MPI_Iallreduce(values, others, bytes / 4, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
     else MPI_Iallgather(MPI_IN_PLACE, 0, MPI_BYTE, values, part, MPI_BYTE, MPI_COMM_WORLD, &request);
     if (argc > 4) compute(atof(argv[4]), &request, strcmp(what, "asked") == 0);
     MPI_Wait(&request, MPI_STATUS_IGNORE);
