@@ -52,9 +52,46 @@ static Queries wanted_queries(Tape *tape, const ModelConfig *config, const Decod
   return queries;
 }
 
+// Rows of an embedding that the device has not.
+typedef struct RowsTask {
+  float *out;
+  const Matrix *weight;
+  const int32_t *ids;
+  int64_t tokens;
+  float scale;
+} RowsTask;
+
+enum { TASK_ROWS = 64 };
+
+static void look_up_rows(void *argument, int64_t task, int thread) {
+  (void)thread;
+  const RowsTask *job = argument;
+  int64_t columns = job->weight->columns, end = (task + 1) * TASK_ROWS < job->tokens ? (task + 1) * TASK_ROWS : job->tokens;
+  for (int64_t i = task * TASK_ROWS; i < end; i++) {
+    float *row = job->out + i * columns;
+    matrix_dequantize(row, job->weight, job->ids[i], 0, columns);
+    for (int64_t j = 0; j < columns; j++) row[j] *= job->scale;
+  }
+}
+
+static Tensor *rows_of_host(Tape *tape, const Model *model, const DecoderInput *input, float scale) {
+  const Matrix *weight = &model->embedding.weight;
+  RowsTask job = {arena_new(&tape->arena, (size_t)(input->tokens * weight->columns), sizeof(float)), weight, input->ids, input->tokens,
+                  scale};
+  pool_run(tape->backend->pool, (input->tokens + TASK_ROWS - 1) / TASK_ROWS, look_up_rows, &job);
+  return tape_input(tape, job.out, input->tokens, weight->columns);
+}
+
+static Tensor *embed(Tape *tape, const Model *model, const DecoderInput *input) {
+  const Linear *embedding = &model->embedding;
+  const EmbeddingPart part = {&embedding->weight, embedding->weight_gradient, embedding->adapter, embedding->tokens};
+  float scale = model->family->scales_embedding ? (float)sqrt((double)model->config.hidden) : 1;
+  if (model->embedding_on_host) return rows_of_host(tape, model, input, scale);
+  return op_embedding_part(tape, tape_input(tape, input->ids, input->tokens, 1), &part, scale);
+}
+
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input) {
   const ModelConfig *c = &model->config;
-  Tensor *ids = tape_input(tape, input->ids, input->tokens, 1);
   Positions positions = {.input = tape_input(tape, input->positions, input->tokens, 1),
                          .spans = input->spans,
                          .span_count = input->span_count,
@@ -72,9 +109,7 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   bool takes_rows = input->rows && input->row_count < input->tokens;
   Tensor *rows = takes_rows ? tape_input(tape, input->rows, input->row_count, 1) : NULL;
   if (rows && !input->cache) last = wanted_queries(tape, c, input, rows, &positions);
-  const Linear *embedding = &model->embedding;
-  const EmbeddingPart part = {&embedding->weight, embedding->weight_gradient, embedding->adapter, embedding->tokens};
-  Tensor *h = op_embedding_part(tape, ids, &part, model->family->scales_embedding ? (float)sqrt((double)c->hidden) : 1);
+  Tensor *h = embed(tape, model, input);
   if (input->noise > 0 && tape->mode == TAPE_TRAIN) h = op_noise(tape, h, input->spans, input->span_count, input->noise);
   for (int i = 0; i < c->layers; i++) {
     tape_segment(tape);

@@ -33,6 +33,7 @@ typedef struct ModelOptions {
   int64_t vocabulary;  // rows that embedding and head have at least: new ones are the mean of the old; 0: as many as the file has
   Group *group;  // the ranks that open the same model; NULL: one
   bool is_sharded;  // layers are divided among them (models/shards.h)
+  bool has_plain_embedding;  // nobody trains it or changes its rows: of a divided model it may then stay in the host's memory
 } ModelOptions;
 
 typedef struct Model {
@@ -55,6 +56,7 @@ typedef struct Model {
   int64_t file_vocabulary;  // rows of the file's embedding, where the vocabulary has grown; 0: config.vocabulary
   char hash[65];  // SHA-256 of what tells models apart without reading them: types, shapes and first bytes of all linear layers
   bool is_uploaded;  // weights are in the device's own memory; models/upload.h
+  bool embedding_on_host;  // but for the embedding, whose rows are looked up by the host (models/decoder.c)
   int64_t device_bytes;  // that they take there
   Arena arena;
   int64_t nf4_bytes;  // of matrices that were turned into NF4 or Q8_0, and of copies that a quantised folder's layers needed

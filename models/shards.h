@@ -1,7 +1,8 @@
 // A model whose layers no rank holds whole (recipe key shard_base). The frozen matrices of a layer, one after another in the form in which
 // kernels read them, are its image; each of K ranks keeps one of K equal parts of it. Two buffers have room for a whole image, one for even
 // layers and one for odd, and the matrices point there. Whoever runs layers says which one comes next: its image is gathered from all ranks
-// while the one before computes. Norms, biases, routers, embedding and head are whole on every rank.
+// while the one before computes. Norms, biases, routers and the head are whole on every rank, and the embedding,
+// which a device with a memory of its own does without if it is neither tied nor trained: its rows are looked up by the host.
 // On the CPU the ranks of one machine read the same mapped file, or share one copy of what was quantised: nothing is divided there unless
 // there are several machines.
 #ifndef MODELS_SHARDS_H

@@ -32,7 +32,7 @@ static Status visit_layer(Layer *layer, const Family *family, const Visitor *vis
 static Status visit_model(Model *model, const Visitor *visitor) {
   Backend *backend = model->backend;
   bool is_tied = model->head.weight.data == model->embedding.weight.data;
-  TRY(visitor->matrix(&model->embedding.weight, backend));
+  if (!model->embedding_on_host) TRY(visitor->matrix(&model->embedding.weight, backend));
   if (is_tied) model->head.weight = model->embedding.weight;
   else TRY(visitor->matrix(&model->head.weight, backend));
   TRY(visit_norm(&model->final_norm, visitor, backend));
@@ -69,6 +69,7 @@ Status model_upload(Model *model) {
   if (!model->backend->upload_matrix) return STATUS_OK;
   const Visitor upload = {upload_matrix, upload_vector};
   int64_t before = model->backend->available_bytes(model->backend);
+  model->embedding_on_host = model->shards && model->options.has_plain_embedding && !model->config.tied_embeddings;
   Status status = visit_model(model, &upload);
   model->device_bytes = before - model->backend->available_bytes(model->backend) + shards_bytes(model);
   // After a failure some weights are the host's: the process is about to end, and its memory on the device with it.

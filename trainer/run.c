@@ -281,6 +281,7 @@ static void tell_shards(const Run *run) {
       "others, one that is only evaluated %s",
       format_bytes(bytes, (double)shards_bytes(model)), format_bytes(step, (double)shards_step_bytes(model)),
       format_bytes(forward, (double)shards_forward_bytes(model)));
+  if (model->embedding_on_host) log_info("the embedding stays in the host's memory, which looks its rows up");
 }
 
 static void describe(const Run *run) {
@@ -390,11 +391,20 @@ ModelOptions run_model_options(const Recipe *recipe) {
   return (ModelOptions){.quantize_nf4 = recipe->load_in_4bit || is_qlora, .quantize_q8_0 = recipe->load_in_8bit};
 }
 
+// Whether the embedding is only read, as the file has it; what may be meant otherwise counts as not.
+static bool has_plain_embedding(const Recipe *r) {
+  bool is_named = r->lora_target_modules_regex != NULL;
+  for (int i = 0; i < r->lora_target_modules.count; i++) is_named |= strstr(r->lora_target_modules.items[i], "embed") != NULL;
+  return r->adapter && !is_named && !r->lora_model_dir && r->lora_modules_to_save.count == 0 && r->tokens.count == 0 &&
+         r->added_tokens_overrides.count == 0 && r->peft_trainable_token_indices.count == 0 && r->neftune_noise_alpha <= 0;
+}
+
 Status run_open(Run *run, const Recipe *recipe, TrainOptions options, Backend *backend, Group *group) {
   *run = (Run){.recipe = recipe, .options = options, .backend = backend, .group = group, .chunk = -1};
   run->program_bytes = memory_resident_bytes();
   ModelOptions model_options = run_model_options(recipe);
   model_options.group = group, model_options.is_sharded = recipe->shard_base;
+  model_options.has_plain_embedding = has_plain_embedding(recipe);
   if (recipe->load_in_8bit)
     log_notice("load_in_8bit: weights become llama.cpp's Q8_0, 8 bits in blocks of 32, where Axolotl takes LLM.int8()");
   TRY(choose_schedule(run));

@@ -39,6 +39,34 @@ static void devices_compare_replies_as_one(void **state) {
   free(pairs), free(more), free(recipe);
 }
 
+// Of a divided model whose head is its own the embedding stays with the host, unless something of it is trained.
+static void an_embedding_may_stay_with_the_host(void **state) {
+  (void)state;
+  need_mpirun();
+  char *recipe = training_recipe("recipe.yml", tiny_gguf, "out", keys);
+  Buffer output = {0};
+  // A base with a head of its own: the tiny model with both trained a little.
+  assert_int_equal(
+      run_program(&output,
+                  "train %s --base_model " TESTS_DIR "/data/tiny-hf --device cpu --lora_modules_to_save [embed_tokens,lm_head] "
+                  "--load_in_4bit false --adapter lora --max_steps 1 --output_dir %s/first",
+                  recipe, test_folder),
+      0);
+  assert_int_equal(
+      run_program(&output, "merge --model " TESTS_DIR "/data/tiny-hf --adapter %s/first --output %s/untied", test_folder, test_folder), 0);
+  char *more = memory_format("--base_model %s/untied --max_steps 2", test_folder);
+  compare_devices(recipe, DEVICES, more);
+  const char *const also[] = {"", "--neftune_noise_alpha 5"};
+  for (int i = 0; i < 2; i++) {
+    output.length = 0;
+    int code = run_shell(&output, MPIRUN "-n 2 " DEVICES " '%s' train %s %s --shard_base true %s", LORA_PROGRAM, recipe, more, also[i]);
+    bool stays = output.data && strstr(output.data, "the embedding stays in the host's memory");
+    if (code != 0 || stays != (i == 0)) fail_msg("exit code %d, %s: %s", code, also[i], output.data);
+  }
+  buffer_release(&output);
+  free(recipe), free(more);
+}
+
 static void a_checkpoint_goes_from_devices_to_one(void **state) {
   (void)state;
   need_mpirun();
@@ -92,6 +120,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       unit_test_in_folder(devices_train_as_one),
       unit_test_in_folder(devices_compare_replies_as_one),
+      unit_test_in_folder(an_embedding_may_stay_with_the_host),
       unit_test_in_folder(a_checkpoint_goes_from_devices_to_one),
       unit_test_in_folder(a_hung_rank_is_named_while_devices_wait),
       unit_test_in_folder(a_device_for_all_is_refused),
