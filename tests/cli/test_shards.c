@@ -139,12 +139,12 @@ static void ranks_of_a_machine_share_one_copy(void **state) {
   assert_same_losses("one", "two");
   assert_true(adapter_difference("one", "two") <= 1e-5);
   Buffer output = {0};
-  int code = run_shell(
-      &output,
-      MPIRUN "-n 2 '%s' train %s --max_steps 1000000 --save_steps 0 --eval_steps 1000000 >/dev/null 2>&1 & mpirun=$!; " UNTIL_IT_RUNS
-             "for p in $(pgrep -P $mpirun); do grep memfd:lora /proc/$p/maps | head -1 | sed 's/.*\\(00:[0-9a-f]* [0-9]*\\) .*/\\1/'; "
-             "done; kill -KILL $mpirun $(pgrep -P $mpirun)",
-      LORA_PROGRAM, recipe, test_folder);
+  run_shell(&output,
+            MPIRUN
+            "-n 2 '%s' train %s --max_steps 1000000 --save_steps 0 --eval_steps 1000000 >/dev/null 2>&1 & mpirun=$!; " UNTIL_IT_RUNS
+            "for p in $(pgrep -P $mpirun); do grep memfd:lora /proc/$p/maps | head -1 | sed 's/.*\\(00:[0-9a-f]* [0-9]*\\) .*/\\1/'; "
+            "done; kill -KILL $mpirun $(pgrep -P $mpirun)",
+            LORA_PROGRAM, recipe, test_folder);
   char first[64] = "", second[64] = "";
   if (!output.data || sscanf(output.data, "%63[^\n]\n%63[^\n]", first, second) != 2 || strcmp(first, second) != 0)
     fail_msg("not the same block: %s", output.data ? output.data : "none");
