@@ -52,6 +52,8 @@ Status group_broadcast(void *bytes, int64_t length, const char *doing, Group *gr
 Status group_exchange(void *all, int64_t bytes, const char *doing, Group *group);
 // STATUS_USAGE on every rank whose text is another than the first one's, with the first line that differs. what: "recipe".
 Status group_compare(const char *what, const char *text, Group *group);
+// The same of what is in files, each rank's own of these paths.
+Status group_compare_files(const char *what, const char *const *paths, int count, Group *group);
 // The first rank works, then the first of each other machine, then the rest: who comes later finds what those before have left on disk.
 Status group_in_turns(Status (*work)(void *context), void *context, const char *doing, Group *group);
 

@@ -143,11 +143,20 @@ Status run_read_checkpoint(TrainerState *state, Run *run, const char *folder) {
   return status;
 }
 
+static Status compare_models(const Model *model, Group *group) {
+  char *const *paths = model->is_gguf ? model->gguf.shard_paths : model->safetensors.paths;
+  int count = model->is_gguf ? model->gguf.shard_count : model->safetensors.path_count;
+  const char *one[] = {model->path};
+  TRY(group_compare("base model", model->hash, group));
+  return count > 0 ? group_compare_files("base model", (const char *const *)paths, count, group)
+                   : group_compare_files("base model", one, 1, group);
+}
+
 // Ranks whose files differ would go apart.
 static Status compare_ranks(const TrainerState *state, const Run *run) {
   char evaluation[65];
   if (run->group->size == 1) return STATUS_OK;
-  TRY(group_compare("base model", state->fingerprint.model, run->group));
+  TRY(compare_models(run->model, run->group));
   TRY(group_compare("set of training rows", state->fingerprint.data, run->group));
   hash_data(evaluation, &run->eval_rows);
   TRY(group_compare("set of evaluation rows", evaluation, run->group));

@@ -259,6 +259,14 @@ static void ranks_that_differ_are_found_at_the_start(void **state) {
                              tiny_gguf, test_folder),
                    0);
   assert_ranks_refused(2, "rank 1", "base model", "%s", apart);
+  // One bit, far behind what a model is told by.
+  assert_int_equal(
+      run_shell(NULL,
+                "cp %s %s/b/model.gguf; at=$(($(wc -c <%s/b/model.gguf) - 5)); "
+                "printf '\\001' | dd of=%s/b/model.gguf bs=1 seek=$at conv=notrunc 2>/dev/null; ! cmp -s %s/a/model.gguf %s/b/model.gguf",
+                tiny_gguf, f, f, f, f, f),
+      0);
+  assert_ranks_refused(2, "rank 1", "something else in model.gguf", "%s", apart);
   free(apart), free(recipe);
 }
 
