@@ -90,12 +90,11 @@ static Status train_and_export(Recipe *recipe, TrainOptions options, Backend *ba
 static Status run(Recipe *recipe, TrainOptions options, const Arguments *arguments, Group *group) {
   Backend *backend;
   char *device;
-  int processors;
   group->timeout = (double)recipe->ddp_timeout;
   TRY(check_export(recipe));
   TRY(recipe_check_trainable(recipe));  // before anything large is downloaded for it
   TRY(group_in_turns(fetch, recipe, "what is downloaded", group));
-  group_share_processors(&processors, group);
+  group_share_processors(group);
   TRY(group_device(&device, recipe->device, group));
   Status status = backend_new(&backend, device, (int)arguments->threads);
   free(device);

@@ -10,9 +10,20 @@ BlockType quantize_type(const Matrix *weight, ModelOptions options) {
   return type == BLOCK_Q8_0 && weight->columns % block_traits(type)->elements != 0 ? weight->type : type;
 }
 
-int64_t quantize_bytes(const Matrix *weight, BlockType type) {
+enum { ALIGNMENT = 64 };
+
+static int64_t aligned(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+// Of storage for a matrix; 0 where the type is its own.
+static int64_t matrix_bytes(const Matrix *weight, BlockType type) {
   if (type == weight->type) return 0;
   return type == BLOCK_NF4 ? nf4_bytes(weight->rows * weight->columns) : block_row_bytes(type, weight->columns) * weight->rows;
+}
+
+int64_t quantize_bytes(Matrix *const *matrices, int64_t count, ModelOptions options) {
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < count; i++) bytes += aligned(matrix_bytes(matrices[i], quantize_type(matrices[i], options)));
+  return bytes;
 }
 
 // Points `weight` to what quantize_matrix has left in storage.
@@ -22,7 +33,7 @@ static void take_storage(Matrix *weight, BlockType type, void *storage) {
   if (type == BLOCK_NF4) nf4_attach(&weight->nf4, storage, weight->rows * weight->columns);
 }
 
-void quantize_matrix(Matrix *weight, BlockType type, void *storage) {
+static void quantize_matrix(Matrix *weight, BlockType type, void *storage) {
   int64_t count = weight->rows * weight->columns;
   float *values = memory_new((size_t)count, sizeof *values);
   block_traits(weight->type)->dequantize(values, weight->data, count);
@@ -35,68 +46,88 @@ void quantize_matrix(Matrix *weight, BlockType type, void *storage) {
 }
 
 typedef struct QuantizeTask {
-  Model *model;
-  BlockType *types;  // [count] that matrices become
-  void **storage;  // [count] NULL: it stays as it is
+  Matrix *const *matrices;  // [count]
+  int64_t count;
+  BlockType *types;  // that they become
+  char **places;  // in storage; NULL: it stays as it is
   int64_t first, step;  // the matrices first, first + step, ... are this rank's
 } QuantizeTask;
-
-// The linear layers' matrices, then the experts'.
-static Matrix *quantizable(const Model *model, int64_t index) {
-  return index < model->linear_count ? &model->linears[index]->weight : model->expert_matrices[index - model->linear_count];
-}
 
 static void quantize_task(void *argument, int64_t task, int thread) {
   (void)thread;
   const QuantizeTask *job = argument;
   int64_t index = job->first + task * job->step;
-  if (job->storage[index]) quantize_matrix(quantizable(job->model, index), job->types[index], job->storage[index]);
+  if (job->places[index]) quantize_matrix(job->matrices[index], job->types[index], job->places[index]);
 }
 
-// Where each matrix's values go: one block, which the ranks of this machine share if they can.
-static Status find_storage(QuantizeTask *job, int64_t count) {
-  enum { ALIGNMENT = 64 };
-  Model *model = job->model;
-  int64_t bytes = 0;
+static void job_open(QuantizeTask *job, Matrix *const *matrices, int64_t count, char *storage, ModelOptions options) {
+  *job = (QuantizeTask){.matrices = matrices,
+                        .count = count,
+                        .types = memory_new((size_t)count, sizeof *job->types),
+                        .places = memory_new((size_t)count, sizeof *job->places),
+                        .step = 1};
   for (int64_t i = 0; i < count; i++) {
-    const Matrix *weight = quantizable(model, i);
-    job->types[i] = quantize_type(weight, model->options);
-    bytes += (quantize_bytes(weight, job->types[i]) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    job->types[i] = quantize_type(matrices[i], options);
+    int64_t bytes = matrix_bytes(matrices[i], job->types[i]);
+    job->places[i] = bytes ? storage : NULL;
+    storage += aligned(bytes);
   }
-  if (bytes == 0) return STATUS_OK;
-  void *block = NULL;
-  if (model->options.group) TRY(group_shared_block(&block, bytes, model->options.group));
-  if (block) {
-    model->shared_block = block, model->shared_bytes = bytes;
-    job->first = model->options.group->local_rank, job->step = model->options.group->local_size;
-  } else {
-    block = arena_new(&model->arena, (size_t)bytes, 1);
-  }
-  char *place = block;
-  for (int64_t i = 0; i < count; i++) {
-    int64_t size = quantize_bytes(quantizable(model, i), job->types[i]);
-    if (size == 0) continue;
-    job->storage[i] = place;
-    place += (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    model->nf4_bytes += size;
-    if (job->types[i] != BLOCK_NF4) model->q8_0_bytes += size;
-  }
+}
+
+static void job_run(const QuantizeTask *job, ThreadPool *pool) {
+  pool_run(pool, (job->count - job->first + job->step - 1) / job->step, quantize_task, (void *)(uintptr_t)job);
+}
+
+static void job_close(QuantizeTask *job) {
+  free(job->types);
+  free(job->places);
+}
+
+void quantize_matrices(Matrix *const *matrices, int64_t count, void *storage, ModelOptions options, ThreadPool *pool) {
+  QuantizeTask job;
+  job_open(&job, matrices, count, storage, options);
+  job_run(&job, pool);
+  job_close(&job);
+}
+
+// One block for all, which the ranks of this machine share if they can.
+static Status find_storage(void **block, int64_t bytes, Model *model) {
+  *block = NULL;
+  if (model->options.group) TRY(group_shared_block(block, bytes, model->options.group));
+  if (*block) model->shared_block = *block, model->shared_bytes = bytes;
+  else *block = arena_new(&model->arena, (size_t)bytes, 1);
   return STATUS_OK;
 }
 
+static Status quantize_list(Matrix *const *matrices, int64_t count, Model *model) {
+  QuantizeTask job;
+  void *storage;
+  int64_t bytes = quantize_bytes(matrices, count, model->options);
+  if (bytes == 0) return STATUS_OK;
+  TRY(find_storage(&storage, bytes, model));
+  job_open(&job, matrices, count, storage, model->options);
+  for (int64_t i = 0; i < count; i++) {
+    int64_t own = matrix_bytes(matrices[i], job.types[i]);
+    model->nf4_bytes += own;
+    if (job.types[i] != BLOCK_NF4) model->q8_0_bytes += own;
+  }
+  const Group *group = model->options.group;
+  if (model->shared_block) job.first = group->local_rank, job.step = group->local_size;
+  job_run(&job, model->backend->pool);
+  // What the other ranks of this machine have quantised is in its place once all are done. (On other machines there may be one rank alone.)
+  Status status = group ? group_barrier("the quantisation of the base", model->options.group) : STATUS_OK;
+  for (int64_t i = 0; status == STATUS_OK && i < count; i++)
+    if (job.places[i] && i % job.step != job.first) take_storage(matrices[i], job.types[i], job.places[i]);
+  job_close(&job);
+  return status;
+}
+
 Status quantize_model(Model *model) {
-  if (!model->options.quantize_nf4 && !model->options.quantize_q8_0) return STATUS_OK;
   int64_t count = model->linear_count + model->expert_matrix_count;
-  QuantizeTask job = {.model = model,
-                      .types = memory_new((size_t)count, sizeof *job.types),
-                      .storage = memory_new((size_t)count, sizeof *job.storage),
-                      .step = 1};
-  Status status = find_storage(&job, count);
-  if (status == STATUS_OK) pool_run(model->backend->pool, (count - job.first + job.step - 1) / job.step, quantize_task, &job);
-  if (status == STATUS_OK && model->shared_block) status = group_barrier("the quantisation of the base", model->options.group);
-  for (int64_t i = 0; status == STATUS_OK && model->shared_block && i < count; i++)
-    if (job.storage[i] && i % job.step != job.first) take_storage(quantizable(model, i), job.types[i], job.storage[i]);
-  free(job.types);
-  free(job.storage);
+  Matrix **matrices = memory_new((size_t)count, sizeof *matrices);
+  for (int i = 0; i < model->linear_count; i++) matrices[i] = &model->linears[i]->weight;
+  for (int64_t i = 0; i < model->expert_matrix_count; i++) matrices[model->linear_count + i] = model->expert_matrices[i];
+  Status status = quantize_list(matrices, count, model);
+  free(matrices);
   return status;
 }

@@ -6,9 +6,10 @@
 
 // What a matrix of the model becomes by the model's options; its own type where it stays.
 BlockType quantize_type(const Matrix *weight, ModelOptions options);
-int64_t quantize_bytes(const Matrix *weight, BlockType type);  // of storage for it; 0 where that is its own type
-// `weight` becomes that type, with its values in storage. Pages of the file that it was read from are given back.
-void quantize_matrix(Matrix *weight, BlockType type, void *storage);
+// Storage for those of `count` matrices that become another type.
+int64_t quantize_bytes(Matrix *const *matrices, int64_t count, ModelOptions options);
+// They get that type, with their values in storage. Pages of the file that they were read from are given back.
+void quantize_matrices(Matrix *const *matrices, int64_t count, void *storage, ModelOptions options, ThreadPool *pool);
 // All of the model's. The ranks of a machine share one copy, and the work.
 Status quantize_model(Model *model);
 

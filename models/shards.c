@@ -99,39 +99,11 @@ static void list_matrices(ShardedLayer *out, Model *model, int64_t index) {
     for (int64_t i = 0; i < experts; i++) out->matrices[out->count++] = (Matrix *)(uintptr_t)&kinds[kind][i];
 }
 
-typedef struct QuantizeLayer {
-  ShardedLayer *layer;
-  BlockType *types;
-  char **storage;
-} QuantizeLayer;
-
-static void quantize_task(void *argument, int64_t task, int thread) {
-  (void)thread;
-  const QuantizeLayer *job = argument;
-  if (job->storage[task]) quantize_matrix(job->layer->matrices[task], job->types[task], job->storage[task]);
-}
-
 // Quantises what the options ask for, into storage of its own, which the caller frees.
-static Status quantize_layer(char **storage, ShardedLayer *layer, const Model *model) {
-  QuantizeLayer job = {.layer = layer,
-                       .types = memory_new((size_t)layer->count, sizeof *job.types),
-                       .storage = memory_new((size_t)layer->count, sizeof *job.storage)};
-  int64_t bytes = 0;
-  for (int64_t i = 0; i < layer->count; i++) {
-    job.types[i] = quantize_type(layer->matrices[i], model->options);
-    bytes += aligned(quantize_bytes(layer->matrices[i], job.types[i]));
-  }
-  Status status = memory_try((void **)storage, (size_t)bytes, "a layer's quantised weights");
-  char *place = *storage;
-  for (int64_t i = 0; status == STATUS_OK && i < layer->count; i++) {
-    int64_t size = quantize_bytes(layer->matrices[i], job.types[i]);
-    job.storage[i] = size ? place : NULL;
-    place += aligned(size);
-  }
-  if (status == STATUS_OK) pool_run(model->backend->pool, layer->count, quantize_task, &job);
-  free(job.types);
-  free(job.storage);
-  return status;
+static Status quantize_layer(void **storage, const ShardedLayer *layer, const Model *model) {
+  TRY(memory_try(storage, (size_t)quantize_bytes(layer->matrices, layer->count, model->options), "a layer's quantised weights"));
+  quantize_matrices(layer->matrices, layer->count, *storage, model->options, model->backend->pool);
+  return STATUS_OK;
 }
 
 static int64_t device_bytes(Matrix *w, const Model *model) {
@@ -187,10 +159,11 @@ static Status plan_layers(Shards *shards, Model *model) {
 
 static Status open_layer(Shards *shards, int64_t index, Buffer *bytes, Model *model) {
   ShardedLayer *layer = &shards->layers[index];
-  char *storage = NULL, *image = shards->buffers[index % BUFFERS];
+  char *image = shards->buffers[index % BUFFERS];
+  void *storage;
   TRY(quantize_layer(&storage, layer, model));
   for (int i = 0; i < family_linear_count(model->family); i++) {
-    const Linear *linear = (const Linear *)((const char *)&model->layers[index] + model->family->linears[i].offset);
+    const Linear *linear = layer_linear(&model->layers[index], &model->family->linears[i]);
     if (linear_is_there(linear)) model_hash_linear(bytes, linear);
   }
   Status status = place_layer(layer, image, model);
@@ -238,15 +211,6 @@ void shards_close(Model *model) {
   free(shards->layers);
   free(shards);
   model->shards = NULL;
-}
-
-bool shards_have(const Model *model, const Matrix *matrix) {
-  if (!model->shards) return false;
-  const char *place = (const char *)matrix, *layers = (const char *)model->layers;
-  if (place >= layers && place < layers + (size_t)model->config.layers * sizeof *model->layers) return true;
-  for (int64_t i = 0; i < model->expert_matrix_count; i++)
-    if (model->expert_matrices[i] == matrix) return true;
-  return false;
 }
 
 // ---- Passes
@@ -312,7 +276,7 @@ void shards_idle_backward(const Model *model) {
 void shards_watch(const Model *model, Tape *tape) { tape->watcher = model->shards ? &model->shards->watcher : NULL; }
 
 void shards_hold(const Model *model, const Linear *linear) {
-  if (!model->shards || !shards_have(model, &linear->weight)) return;
+  if (!model->shards || linear == &model->embedding || linear == &model->head) return;
   await(model->shards, (int64_t)(((const char *)linear - (const char *)model->layers) / (ptrdiff_t)sizeof *model->layers));
 }
 

@@ -14,7 +14,6 @@ bool shards_are_wanted(const Model *model);
 // In place of quantising and hashing the whole of a model whose weights are loaded: does both layer by layer, and keeps this rank's parts.
 Status shards_open(Model *model);
 void shards_close(Model *model);
-bool shards_have(const Model *model, const Matrix *matrix);  // whether it is in one of the images
 
 // Lets each pass of a tape gather what it is about to need. Nothing where layers are whole.
 void shards_watch(const Model *model, Tape *tape);

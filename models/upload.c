@@ -16,7 +16,7 @@ static Status visit_norm(NormSettings *norm, const Visitor *visitor, Backend *ba
 }
 
 static Status visit_linear(Linear *linear, const Visitor *visitor, const Model *model) {
-  if (!shards_have(model, &linear->weight)) TRY(visitor->matrix(&linear->weight, model->backend));
+  if (!model->shards) TRY(visitor->matrix(&linear->weight, model->backend));
   return linear->bias ? visitor->vector(&linear->bias, linear->weight.rows, model->backend) : STATUS_OK;
 }
 
@@ -38,8 +38,8 @@ static Status visit_model(Model *model, const Visitor *visitor) {
   TRY(visit_norm(&model->final_norm, visitor, backend));
   for (int64_t i = 0; i < model->config.layers; i++) TRY(visit_layer(&model->layers[i], model->family, visitor, backend));
   for (int i = 0; i < model->linear_count; i++) TRY(visit_linear(model->linears[i], visitor, model));
-  for (int64_t i = 0; i < model->expert_matrix_count; i++)
-    if (!shards_have(model, model->expert_matrices[i])) TRY(visitor->matrix(model->expert_matrices[i], backend));
+  if (model->shards) return STATUS_OK;  // the experts' matrices are there, as the linear layers' are
+  for (int64_t i = 0; i < model->expert_matrix_count; i++) TRY(visitor->matrix(model->expert_matrices[i], backend));
   return STATUS_OK;
 }
 

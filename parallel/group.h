@@ -62,8 +62,8 @@ Status group_in_turns(Status (*work)(void *context), void *context, const char *
 Status group_shared_block(void **block, int64_t bytes, Group *group);
 
 // The processors that are this rank's share of its machine become those that this process runs on, unless the launcher was told where to put
-// it; *count is how many. Called before threads are made.
-void group_share_processors(int *count, const Group *group);
+// it. Called before threads are made.
+void group_share_processors(const Group *group);
 // "cuda" is, among several ranks, the device of this rank's number on its machine; a new string. STATUS_USAGE: a device that all would share.
 Status group_device(char **device, const char *wanted, const Group *group);
 

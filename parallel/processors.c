@@ -47,14 +47,9 @@ static bool is_placed_by_launcher(void) {
   return is_mpirun ? policy && strcmp(policy, "none") != 0 : getenv("SLURM_CPU_BIND") != NULL;
 }
 
-void group_share_processors(int *count, const Group *group) {
-  cpu_set_t bound, all;
-  CPU_ZERO(&bound);
-  *count = 1;
-  if (sched_getaffinity(0, sizeof bound, &bound) != 0) return;
-  *count = CPU_COUNT(&bound);
-  if (group->local_size == 1 && (group->size == 1 || is_placed_by_launcher())) return;
-  if (is_placed_by_launcher()) return;
+void group_share_processors(const Group *group) {
+  cpu_set_t all;
+  if (group->size == 1 || is_placed_by_launcher()) return;
   // The kernel leaves of these what this process may have at all.
   memset(&all, 0xff, sizeof all);
   if (sched_setaffinity(0, sizeof all, &all) != 0 || sched_getaffinity(0, sizeof all, &all) != 0) return;
@@ -65,7 +60,7 @@ void group_share_processors(int *count, const Group *group) {
   cpu_set_t share;
   CPU_ZERO(&share);
   for (int i = begin; i < end; i++) CPU_SET(list[i].number, &share);
-  if (sched_setaffinity(0, sizeof share, &share) == 0) *count = end - begin;
+  (void)sched_setaffinity(0, sizeof share, &share);  // all of them are as good, but slower
 }
 
 Status group_device(char **device, const char *wanted, const Group *group) {

@@ -152,6 +152,28 @@ static void ranks_of_a_machine_share_one_copy(void **state) {
   free(recipe), free(one), free(two);
 }
 
+// One machine has two ranks, which share a copy, and the other has one.
+static void machines_may_have_different_numbers_of_ranks(void **state) {
+  (void)state;
+  need_mpirun();
+  char *recipe = training_recipe("recipe.yml", TESTS_DIR "/data/tiny-hf", "out", "bf16: false\noptimizer: sgd\nlearning_rate: 0.1\n");
+  char *one = memory_format("--gradient_accumulation_steps 3 --output_dir %s/one", test_folder);
+  train_ranks(1, "", recipe, one);
+  static const char *const divides[] = {"false", "true"};
+  for (int i = 0; i < 2; i++) {
+    Buffer output = {0};
+    char *rank = memory_format("'%s' train %s --gradient_accumulation_steps 1 --shard_base %s --output_dir %s/three", LORA_PROGRAM, recipe,
+                               divides[i], test_folder);
+    int code = run_shell(&output, MPIRUN "-n 2 -x LORA_MACHINE=a %s : -n 1 -x LORA_MACHINE=b %s", rank, rank);
+    if (code != 0) fail_msg("exit code %d: %s", code, output.data);
+    assert_same_losses("one", "three");
+    assert_true(adapter_difference("one", "three") <= 1e-5);
+    buffer_release(&output);
+    free(rank);
+  }
+  free(recipe), free(one);
+}
+
 static void what_cannot_be_divided_is_refused(void **state) {
   (void)state;
   char *recipe = training_recipe("recipe.yml", TESTS_DIR "/data/tiny-hf", "out", "shard_base: true\n");
@@ -166,10 +188,10 @@ static void what_cannot_be_divided_is_refused(void **state) {
 int main(int argc, char **argv) {
   if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {
-      unit_test_in_folder(a_divided_base_trains_as_a_whole_one),     unit_test_in_folder(blocks_of_files_are_divided_as_they_are),
-      unit_test_in_folder(replies_are_compared_over_a_divided_base), unit_test_in_folder(every_family_can_be_divided),
-      unit_test_in_folder(memory_and_bytes_are_what_was_said),       unit_test_in_folder(ranks_of_a_machine_share_one_copy),
-      unit_test_in_folder(what_cannot_be_divided_is_refused),
+      unit_test_in_folder(a_divided_base_trains_as_a_whole_one),         unit_test_in_folder(blocks_of_files_are_divided_as_they_are),
+      unit_test_in_folder(replies_are_compared_over_a_divided_base),     unit_test_in_folder(every_family_can_be_divided),
+      unit_test_in_folder(memory_and_bytes_are_what_was_said),           unit_test_in_folder(ranks_of_a_machine_share_one_copy),
+      unit_test_in_folder(machines_may_have_different_numbers_of_ranks), unit_test_in_folder(what_cannot_be_divided_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

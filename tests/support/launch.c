@@ -3,7 +3,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <sys/wait.h>
 
 #include "core/file.h"
 #include "formats/safetensors.h"
@@ -16,14 +15,9 @@ int run_shell(Buffer *output, const char *format, ...) {
   vsnprintf(command, sizeof command, format, arguments);
   va_end(arguments);
   char *all = memory_format("{ %s; } </dev/null 2>&1", command);
-  FILE *pipe = popen(all, "r");
+  int status = run_line(output, all);
   free(all);
-  assert_non_null(pipe);
-  char bytes[4096];
-  for (size_t got; (got = fread(bytes, 1, sizeof bytes, pipe)) > 0;)
-    if (output) buffer_append(output, bytes, got);
-  int status = pclose(pipe);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return status;
 }
 
 void need_mpirun(void) {

@@ -86,6 +86,16 @@ int remove_test_folder(void **state) {
   return 0;
 }
 
+int run_line(Buffer *output, const char *line) {
+  FILE *pipe = popen(line, "r");
+  if (!pipe) return -1;
+  char bytes[4096];
+  for (size_t got; (got = fread(bytes, 1, sizeof bytes, pipe)) > 0;)
+    if (output) buffer_append(output, bytes, got);
+  int status = pclose(pipe);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int run_program(Buffer *output, const char *format, ...) {
   char command[8192];
   int used = snprintf(command, sizeof command, "'%s' </dev/null ", LORA_PROGRAM);
@@ -94,11 +104,5 @@ int run_program(Buffer *output, const char *format, ...) {
   used += vsnprintf(command + used, sizeof command - (size_t)used, format, arguments);
   va_end(arguments);
   snprintf(command + used, sizeof command - (size_t)used, " 2>&1");
-  FILE *pipe = popen(command, "r");
-  if (!pipe) return -1;
-  char bytes[4096];
-  for (size_t got; (got = fread(bytes, 1, sizeof bytes, pipe)) > 0;)
-    if (output) buffer_append(output, bytes, got);
-  int status = pclose(pipe);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return run_line(output, command);
 }

@@ -50,6 +50,8 @@ char *temporary_folder(void);
 extern char *test_folder;
 int make_test_folder(void **state);
 int remove_test_folder(void **state);
+// Runs a line of the shell; returns its exit status; its stdout is appended to *output (may be NULL).
+int run_line(Buffer *output, const char *line);
 // Runs the program with arguments by the shell; returns its exit status; its stdout and stderr are appended to *output (may be NULL).
 int run_program(Buffer *output, const char *format, ...) PRINTF_LIKE(2, 3);
 

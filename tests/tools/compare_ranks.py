@@ -10,7 +10,6 @@ proportional share (PSS) at its largest, sampled. Needs Open MPI, and numpy not.
 import argparse
 import json
 import os
-import random
 import re
 import statistics
 import subprocess
@@ -18,15 +17,9 @@ import tempfile
 import threading
 import time
 
-STEP, ROWS, LENGTH = 4, 2, 512
+from measure_scaling import LENGTH, write_rows
 
-
-def write_rows(path, count):
-    chance = random.Random(0)
-    with open(path, "w") as file:
-        for _ in range(count):
-            ids = [chance.randrange(5, 40000) for _ in range(LENGTH)]
-            file.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
+STEP, ROWS = 4, 2
 
 
 def recipe_text(options, rows, folder, accumulation, more):
