@@ -10,6 +10,7 @@ if(LORA_MPI)
     target_compile_definitions(lora_mpi PRIVATE _DEFAULT_SOURCE _POSIX_C_SOURCE=200809L)
     target_link_libraries(lora_mpi PRIVATE PkgConfig::MPI)
     set_target_properties(lora_mpi PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+    add_dependencies(lora lora_mpi)  # who builds the program alone can start it by mpirun as well
     install(TARGETS lora_mpi LIBRARY DESTINATION lib/lora)
   else()
     message(STATUS "MPI: Open MPI was not found; the program is built for runs of one process")
