@@ -8,6 +8,7 @@
 const Kernels ISA_NAME(kernels) = {
     .name = ISA_TEXT(ISA),
     .linear_forward = cpu_linear_forward,
+    .linear_forward_rows = cpu_linear_forward_rows,
     .linear_forward_int8 = cpu_linear_forward_int8,
     .linear_backward = cpu_linear_backward,
     .weight_backward = cpu_weight_backward,
