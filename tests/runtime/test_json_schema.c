@@ -234,7 +234,7 @@ static void what_would_not_be_enforced_is_refused_by_name(void **state) {
   buffer_append_string(&deep, "{\"$defs\": {\"d40\": {\"type\": \"integer\"}");
   for (int i = 0; i < 40; i++)
     buffer_format(&deep,
-                  ", \"d%d\": {\"oneOf\": [{\"$ref\": \"#/$defs/d%d\", \"minimum\": 1}, {\"$ref\": \"#/$defs/d%d\", \"maximum\": 0}]}", i,
+                  ", \"d%d\": {\"anyOf\": [{\"$ref\": \"#/$defs/d%d\", \"minimum\": 1}, {\"$ref\": \"#/$defs/d%d\", \"maximum\": 0}]}", i,
                   i + 1, i + 1);
   buffer_append_string(&deep, "}, \"$ref\": \"#/$defs/d0\"}");
   json_t *schema = load(deep.data);

@@ -25,7 +25,8 @@ static bool fails(const Validation *validation, const char *keyword, const json_
 static bool matches(const char *pattern, const char *text) {
   int code;
   PCRE2_SIZE offset;
-  pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY, &code, &offset, NULL);
+  pcre2_code *compiled =
+      pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_ALT_BSUX, &code, &offset, NULL);
   assert_non_null(compiled);
   pcre2_match_data *data = pcre2_match_data_create_from_pattern(compiled, NULL);
   int found = pcre2_match(compiled, (PCRE2_SPTR)text, strlen(text), 0, 0, data, NULL);

@@ -91,6 +91,7 @@ static json_t *object_schema(Rng *rng, int depth) {
   json_t *schema = json_pack("{s:s, s:{}, s:[]}", "type", "object", "properties", "required");
   for (uint64_t i = 0, count = rng_below(rng, 5); i < count; i++) {
     const char *name = names[rng_below(rng, 9)];
+    if (json_object_get(json_object_get(schema, "properties"), name)) continue;
     json_object_set_new(json_object_get(schema, "properties"), name, any_schema(rng, depth - 1));
     if (chance(rng, 2)) json_array_append_new(json_object_get(schema, "required"), json_string(name));
   }
