@@ -290,14 +290,15 @@ done:
   return status;
 }
 
-// Objects and lists are rules of their own, so that what is repeated is not written out.
-static Status compile_container(const Expression **out, Schema *schema, const json_t *flat, bool is_object, const char *pointer) {
+typedef Status (*TypeCompiler)(const Expression **out, Schema *schema, const json_t *flat, const char *pointer);
+
+// Objects, lists and strings are rules of their own, so that what is repeated is not written out.
+static Status compile_rule(ExpressionList *list, Schema *schema, const json_t *flat, TypeCompiler compile, const char *pointer) {
   const Expression *body = NULL;
   int rule = rule_add(schema->set, pointer);
-  if (is_object) TRY(schema_object(&body, schema, flat, pointer));
-  else TRY(schema_array(&body, schema, flat, pointer));
+  TRY(compile(&body, schema, flat, pointer));
   schema->set->rules[rule].body = body;
-  *out = expression_rule(schema->set, rule);
+  expression_list_add(list, expression_rule(schema->set, rule));
   return STATUS_OK;
 }
 
@@ -311,18 +312,9 @@ static Status compile_types(ExpressionList *list, Schema *schema, const json_t *
     TRY(schema_number(&own, schema, flat, !(types & TYPE_NUMBER), pointer));
     expression_list_add(list, own);
   }
-  if (types & TYPE_STRING) {
-    TRY(schema_string(&own, schema, flat, pointer));
-    expression_list_add(list, own);
-  }
-  if (types & TYPE_ARRAY) {
-    TRY(compile_container(&own, schema, flat, false, pointer));
-    expression_list_add(list, own);
-  }
-  if (types & TYPE_OBJECT) {
-    TRY(compile_container(&own, schema, flat, true, pointer));
-    expression_list_add(list, own);
-  }
+  if (types & TYPE_STRING) TRY(compile_rule(list, schema, flat, schema_string, pointer));
+  if (types & TYPE_ARRAY) TRY(compile_rule(list, schema, flat, schema_array, pointer));
+  if (types & TYPE_OBJECT) TRY(compile_rule(list, schema, flat, schema_object, pointer));
   return STATUS_OK;
 }
 

@@ -324,6 +324,74 @@ static void texts_by_shared_vocabularies_are_valid(void **state) {
   }
 }
 
+// Walks by grammars that were not used before, and the same once more: what masks take at first, and later.
+static void time_schema(const char *name, const char *text, const Tokenizer *own) {
+  enum { WALKS = 8 };
+  ConstraintVocabulary *vocabulary;
+  MaskTimes first = {0}, later = {0};
+  Words words;
+  json_t *schema = text ? load(text) : NULL;
+  double begin = time_seconds(), compiling = 0;
+  assert_ok(constraint_vocabulary_new(&vocabulary, own, tokenizer_size(own)));
+  double reading = time_seconds() - begin;
+  words_new(&words, own);
+  for (int walk = 0; walk < 2 * WALKS; walk++) {
+    static Grammar *grammar;
+    Constraint *constraint;
+    Buffer out = {0};
+    Rng rng = rng_new((uint64_t)walk / 2, RNG_STREAM_TEST);
+    begin = time_seconds();
+    if (walk % 2 == 0) assert_ok(grammar_from_schema(&grammar, schema));
+    compiling += time_seconds() - begin;
+    assert_ok(constraint_new(&constraint, grammar, vocabulary));
+    constraint_walk(&out, NULL, constraint, &words, &rng, (WalkOptions){.steps = WALK_STEPS, .times = walk % 2 ? &later : &first});
+    constraint_free(constraint);
+    if (walk % 2) grammar_free(grammar);
+    buffer_release(&out);
+  }
+  print_message(
+      "%s, %d tokens: a mask takes %.3f ms at first (the longest %.1f ms), %.3f ms later; reading the vocabulary %.0f ms, the schema %.1f "
+      "ms\n",
+      name, (int)words.count, first.total / (double)first.count * 1e3, first.longest * 1e3, later.total / (double)later.count * 1e3,
+      reading * 1e3, compiling / WALKS * 1e3);
+  assert_true(later.total <= first.total);  // what was found before is used
+  constraint_vocabulary_free(vocabulary);
+  words_release(&words);
+  json_decref(schema);
+}
+
+static void masks_are_fast(void **state) {
+  (void)state;
+  static const struct {
+    const char *name, *schema;
+  } cases[] = {
+      {"any object", NULL},
+      {"a person",
+       "{\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\"}, \"age\": {\"type\": \"integer\", \"minimum\": 0, "
+       "\"maximum\": 150}, "
+       "\"email\": {\"type\": \"string\", \"format\": \"email\"}, \"tags\": {\"type\": \"array\", \"items\": {\"type\": \"string\"}}}, "
+       "\"required\": [\"name\", "
+       "\"age\"], \"additionalProperties\": false}"},
+      {"counted strings",
+       "{\"type\": \"array\", \"items\": {\"type\": \"string\", \"minLength\": 5, \"maxLength\": 200}, \"minItems\": 3, \"maxItems\": 50}"},
+      {"a recursive schema",
+       "{\"type\": \"object\", \"properties\": {\"value\": {\"type\": \"number\"}, \"children\": {\"type\": \"array\", \"items\": "
+       "{\"$ref\": \"#\"}}}, \"required\": "
+       "[\"value\", \"children\"]}"},
+  };
+  static const char *const names[] = {"gpt-2", "qwen2"};
+  for (int i = 0; i < 2; i++) {
+    char *relative = memory_format("data/vocab/ggml-vocab-%s.gguf", names[i]), *path = shared_path(relative);
+    Tokenizer *words;
+    free(relative);
+    if (!path) skip_test("no shared vocabulary %s", names[i]);
+    assert_ok(tokenizer_open(&words, path));
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) time_schema(cases[k].name, cases[k].schema, words);
+    tokenizer_free(words);
+    free(path);
+  }
+}
+
 static void white_space_comes_to_an_end(void **state) {
   (void)state;
   Rng rng = rng_new(5, RNG_STREAM_TEST);
@@ -350,6 +418,7 @@ int main(void) {
       cmocka_unit_test(texts_by_a_real_vocabulary_are_valid),
       cmocka_unit_test(texts_by_shared_vocabularies_are_valid),
       cmocka_unit_test(white_space_comes_to_an_end),
+      cmocka_unit_test(masks_are_fast),
   };
   return cmocka_run_group_tests(tests, start, end);
 }

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 
+#include "core/log.h"
 #include "runtime/constraint/expression.h"
 #include "tests/support/test.h"
 
@@ -151,10 +152,21 @@ static int32_t end_token(const uint64_t *mask, const Words *words) {
   return -1;
 }
 
+static const uint64_t *timed_mask(Constraint *constraint, MaskTimes *times) {
+  double begin = time_seconds();
+  const uint64_t *mask = constraint_mask(constraint);
+  double seconds = time_seconds() - begin;
+  if (!times) return mask;
+  times->total += seconds;
+  times->count++;
+  if (seconds > times->longest) times->longest = seconds;
+  return mask;
+}
+
 bool constraint_walk(Buffer *out, TokenList *ids, Constraint *constraint, const Words *words, Rng *rng, WalkOptions options) {
   buffer_append(out, "", 0);
   for (int64_t step = 0; step < options.steps; step++) {
-    const uint64_t *mask = constraint_mask(constraint);
+    const uint64_t *mask = timed_mask(constraint, options.times);
     int32_t end = end_token(mask, words);
     assert_int_equal(end >= 0, constraint_is_complete(constraint));
     int32_t id = end >= 0 && rng_below(rng, 4) == 0 ? -1 : choose_token(mask, words, rng, &options, step);

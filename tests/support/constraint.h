@@ -18,9 +18,15 @@ typedef struct Words {
 void words_new(Words *words, const Tokenizer *tokenizer);
 void words_release(Words *words);
 
+typedef struct MaskTimes {
+  double total, longest;  // seconds
+  int64_t count;
+} MaskTimes;
+
 typedef struct WalkOptions {
   int64_t steps;  // tokens at most
   const char *favoured;  // tokens of these bytes alone are drawn where there are any, three times of four; NULL: none
+  MaskTimes *times;  // of constraint_mask, added to; may be NULL
 } WalkOptions;
 
 // Draws tokens that the masks allow, until one ends the text. Where the text may end it does so with probability 1/4; after some tokens those that
