@@ -1,5 +1,5 @@
-// Calls of tools as they stream. Content goes on until a word that opens a call; from there bytes are held until the call is complete, or cannot be
-// one: then the word is content, and what is behind it is read again.
+// Calls of tools as they stream. Content goes on until a word that opens a call; from there bytes are held until the call is complete, or
+// cannot be one: then the word is content, and what is behind it is read again.
 #include "runtime/tool_calls.h"
 
 #include <ctype.h>

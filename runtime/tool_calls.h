@@ -1,6 +1,6 @@
-// Calls of tools in what a model writes. Families write them in different ways; which one a model has been taught is seen in its chat template.
-// Text is read as it comes: what is content is told as soon as it is certain, a call when it is complete. A call that is malformed, or never ends, is
-// content. White space beside calls is dropped.
+// Calls of tools in what a model writes. Families write them in different ways; which one a model has been taught is seen in its chat
+// template. Text is read as it comes: what is content is told as soon as it is certain, a call when it is complete. A call that is
+// malformed, or never ends, is content. White space beside calls is dropped.
 #ifndef RUNTIME_TOOL_CALLS_H
 #define RUNTIME_TOOL_CALLS_H
 

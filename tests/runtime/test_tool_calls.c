@@ -1,4 +1,5 @@
-// Calls of tools in the formats of families: which one a template teaches, what is read from texts, and that it does not depend on how they are cut.
+// Calls of tools in the formats of families: which one a template teaches, what is read from texts, and that it does not depend on how they
+// are cut.
 #include "runtime/tool_calls.h"
 
 #include "core/file.h"
