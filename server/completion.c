@@ -205,9 +205,10 @@ Status call_check_room(Call *call, const TokenList *prompts, int count, const ch
   }
   EngineCounts counts;
   if (!server_counts(&counts, call->server)) return call_fail(call, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, "the server is stopping");
-  if (counts.waiting < call->server->options.queue) return STATUS_OK;
-  return call_fail(call, MHD_HTTP_TOO_MANY_REQUESTS, "queue_full", NULL, "%lld texts are waiting already; ask again in a moment",
-                   (long long)counts.waiting);
+  int64_t texts = counts.running + counts.waiting, most = call->server->served.engine.parallel + call->server->options.queue;
+  if (texts < most) return STATUS_OK;
+  return call_fail(call, MHD_HTTP_TOO_MANY_REQUESTS, "queue_full", NULL, "%lld texts are under way or waiting; ask again in a moment",
+                   (long long)texts);
 }
 
 static Status submit(Completion *completion, int index) {
