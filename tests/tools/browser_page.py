@@ -8,14 +8,10 @@ written becomes HTML.
 Prints SKIPPED where there is no browser."""
 import argparse
 import os
-import pathlib
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 try:
     from playwright.sync_api import sync_playwright
@@ -23,37 +19,9 @@ except ImportError:
     print("SKIPPED: playwright is not installed")
     sys.exit(0)
 
-TINY = pathlib.Path(__file__).resolve().parent.parent / "data" / "tiny.gguf"
+from served import Server
+
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
-
-
-class Server:
-    """`lora serve` on a free port, for a `with`."""
-
-    def __init__(self, program, *arguments):
-        self.folder = tempfile.TemporaryDirectory()
-        port = pathlib.Path(self.folder.name) / "port"
-        self.process = subprocess.Popen(
-            [program, "serve", "--quiet", "--model", TINY, "--alias", "base", "--port", "0", "--port-file", port, *arguments])
-        for _ in range(600):
-            if port.exists() and port.read_text().endswith("\n"):
-                self.url = f"http://127.0.0.1:{port.read_text().strip()}/"
-                try:
-                    urllib.request.urlopen(self.url + "health")
-                    return
-                except OSError:
-                    pass
-            time.sleep(0.05)
-        raise SystemExit("the server does not start")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait() == 0
-        self.folder.cleanup()
 
 
 def column(page, index):
@@ -95,7 +63,7 @@ def check_answers(page, requests):
     assert "first after" in column(page, 1).locator(".figures").inner_text()
     bodies = [r.post_data_json for r in requests if r.method == "POST"]
     assert len(bodies) == 2 and bodies[0]["seed"] == bodies[1]["seed"]
-    assert bodies[0]["messages"] == bodies[1]["messages"] and bodies[0]["model"] == "base" and bodies[1]["model"] == "second"
+    assert bodies[0]["messages"] == bodies[1]["messages"] and bodies[0]["model"] == "tiny" and bodies[1]["model"] == "second"
 
 
 def check_regenerate(page, requests):
@@ -166,10 +134,10 @@ def shoot(page, folder, name):
 def check_page(browser, program, adapter, folder):
     with Server(program, *(["--adapter", f"second={adapter}"] if adapter else [])) as server:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        faults, requests = watch(page, server.url)
-        page.goto(server.url)
+        faults, requests = watch(page, server.url + "/")
+        page.goto(server.url + "/")
         until(page, "document.querySelector('select').options.length > 0")
-        assert page.locator("select").first.input_value() == "base"
+        assert page.locator("select").first.input_value() == "tiny"
         check_labels(page)
         if adapter:
             check_answers(page, requests)
@@ -180,8 +148,7 @@ def check_page(browser, program, adapter, folder):
         check_injection(page)
         check_stop(page)
         assert not faults, faults
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait()
+        server.stop()
         send(page, QUESTION)
         page.wait_for_selector(".turn.error")
         page.set_viewport_size({"width": 400, "height": 800})
@@ -195,7 +162,7 @@ def check_key(browser, program):
         keys.flush()
         with Server(program, "--api-key-file", keys.name) as server:
             page = browser.new_page()
-            page.goto(server.url)
+            page.goto(server.url + "/")
             until(page, "document.getElementById('state').textContent.includes('key')")
             set_field(page, "API key", "secret")
             page.get_by_label("API key", exact=False).press("Tab")
