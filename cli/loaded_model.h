@@ -5,6 +5,7 @@
 #include "adapters/adapter.h"
 #include "cli/options.h"
 #include "data/template/chat_template.h"
+#include "runtime/engine.h"
 
 typedef struct LoadedModel {
   Backend *backend;
@@ -22,6 +23,8 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
 Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops);
 // The same with another template.
 Status loaded_model_open_template(LoadedModel *loaded, const ChatTemplateOptions *options, ArgumentList *stops);
+// For one text at a time, of up to `context` tokens.
+Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context);
 void loaded_model_release(LoadedModel *loaded);
 
 #endif

@@ -21,6 +21,7 @@
 #include "kernels/linear.h"
 #include "kernels/magnitude.h"
 #include "kernels/norm.h"
+#include "kernels/pages.h"
 #include "kernels/update.h"
 
 typedef enum RopeLayout {
@@ -42,7 +43,10 @@ typedef struct Kernels {
 
   // kernels/linear.h has the equations; x[n, in] of all projections, dx[n, in].
   void (*linear_forward)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
-  // The same for generation: where w is quantised in evenly spaced levels (not NF4), x is rounded to 8 bits first, by blocks of 32:
+  // The same for generation, each row by itself: its bits do not depend on how many rows there are, nor do those of a row of linear_forward;
+  // but the two may differ in a row's last bits. Fast for few rows.
+  void (*linear_forward_rows)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+  // And where w is quantised in evenly spaced levels (not NF4), x is rounded to 8 bits first, by blocks of 32:
   // x[j] becomes d * level[j], d = max |x| / 127, level[j] = x[j] * (127 / max |x|) to the nearest, ties to even; in float32.
   void (*linear_forward_int8)(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
   void (*linear_backward)(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
@@ -168,6 +172,18 @@ typedef struct Kernels {
   void (*magnitude_forward)(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
   // dz, of z's type, is set; dm[columns] is added to.
   void (*magnitude_backward)(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
+
+  // Generation, in float32 (kernels/pages.h). Rows i of k[n, kv_heads * head_size] and v[n, kv_heads * value_size] go to slots[i], which are
+  // distinct.
+  void (*store_pages)(const Pages *pages, const float *k, const float *v, const int32_t *slots, int64_t n, AttentionShape shape,
+                      Backend *backend);
+  // attention_forward (kernels/attention.h) with keys and values in pages: o[n, heads * value_size] of q[n, heads * head_size]. Rows of no span
+  // are left alone.
+  void (*paged_attention)(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans, int64_t span_count,
+                          AttentionShape shape, Backend *backend);
+  // The adapters of a batch's rows, one launch for all: groups may have the same rows and different y; those of one y have distinct rows.
+  // x[n, columns] float32. Each row by itself.
+  void (*low_rank_rows)(const LowRankRows *groups, int count, Rows x, int64_t columns, Backend *backend);
 
   // Flop/s (a multiply-add is two) of multiply-adds on registers alone, on the whole device, measured now in at most 0.3 s;
   // 0 for an arithmetic that the device has no instructions for.

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/chances.h"
+#include "server/token_json.h"
 #include "server/chat_messages.h"
 #include "server/completion.h"
 #include "server/routes.h"

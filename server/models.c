@@ -1,5 +1,6 @@
 // GET /v1/models and /v1/models/NAME: what requests may name, the base and each adapter. GET and POST /lora-adapters: adapters and their
 // scales.
+#include <stdlib.h>
 #include <string.h>
 
 #include "server/routes.h"
@@ -33,29 +34,42 @@ Status handle_model(Call *call) {
 
 // ---- Scales
 
-// Scales change between two passes, and only there may they be read.
+// Scales change, and are read, between two passes, by the thread that makes them.
 typedef struct Scales {
-  AdapterBank *bank;
+  Server *server;
   int count;
   int *numbers;
   double *values;
   json_t *list;  // of all adapters, afterwards
+  Status status;
+  char *message;
 } Scales;
+
+static Status set_scales(Scales *scales) {
+  for (int i = 0; i < scales->count; i++) TRY(engine_set_scale(scales->server->engine, scales->numbers[i], scales->values[i]));
+  return STATUS_OK;
+}
 
 static void set_and_list(void *pointer) {
   Scales *scales = pointer;
-  for (int i = 0; i < scales->count; i++) adapter_bank_set_scale(scales->bank, scales->numbers[i], scales->values[i]);
+  const AdapterBank *bank = scales->server->served.adapters;
+  scales->status = set_scales(scales);
+  if (scales->status != STATUS_OK) scales->message = memory_copy_string(status_message());
   scales->list = json_array();
-  for (int i = 0; scales->bank && i < adapter_bank_count(scales->bank); i++)
-    json_array_append_new(scales->list, json_pack("{s:i, s:s, s:s, s:f}", "id", i, "name", adapter_bank_name(scales->bank, i), "path",
-                                                  adapter_bank_path(scales->bank, i), "scale", adapter_bank_scale(scales->bank, i)));
+  for (int i = 0; i < adapter_count(scales->server); i++)
+    json_array_append_new(scales->list, json_pack("{s:i, s:s, s:s, s:f}", "id", i, "name", adapter_bank_name(bank, i), "path",
+                                                  adapter_bank_path(bank, i), "scale", adapter_bank_scale(bank, i)));
 }
 
 static Status reply_scales(Call *call, Scales *scales) {
-  scales->bank = call->server->served.adapters;
+  scales->server = call->server;
   if (!server_between_passes(call->server, set_and_list, scales))
     return call_fail(call, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, "the server is stopping");
-  return call_reply_json(call, MHD_HTTP_OK, scales->list);
+  if (scales->status == STATUS_OK) return call_reply_json(call, MHD_HTTP_OK, scales->list);
+  json_decref(scales->list);
+  Status status = fields_fail(&call->fields, "scale", "%s", scales->message);
+  free(scales->message);
+  return status;
 }
 
 Status handle_adapters(Call *call) { return reply_scales(call, &(Scales){0}); }

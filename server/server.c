@@ -181,14 +181,18 @@ bool server_between_passes(Server *server, void (*task)(void *argument), void *a
   return is_there;
 }
 
+// With the task's lock.
+static void run_waiting_task(Server *server) {
+  if (!server->task) return;
+  server->task(server->task_argument);
+  server->task = NULL;
+  server->task_argument = NULL;
+  pthread_cond_broadcast(&server->task_changed);
+}
+
 static void run_task(Server *server) {
   pthread_mutex_lock(&server->task_lock);
-  if (server->task) {
-    server->task(server->task_argument);
-    server->task = NULL;
-    server->task_argument = NULL;
-    pthread_cond_broadcast(&server->task_changed);
-  }
+  run_waiting_task(server);
   pthread_mutex_unlock(&server->task_lock);
 }
 
@@ -230,11 +234,13 @@ static Status work(Server *server) {
 // Texts that are still under way end as cancelled, and their clients are told.
 static void end_texts(Server *server) {
   atomic_store(&server->state, SERVER_STOPPING);
+  pthread_mutex_lock(&server->task_lock);  // no task begins to wait between the last one and the end
+  run_waiting_task(server);
   pthread_mutex_lock(&server->engine_lock);
   Engine *engine = server->engine;
   server->engine = NULL;
   pthread_mutex_unlock(&server->engine_lock);
-  run_task(server);
+  pthread_mutex_unlock(&server->task_lock);
   engine_free(engine);
   const struct timespec moment = {.tv_nsec = 10000000};
   for (double end = time_seconds() + LAST_SECONDS; atomic_load(&server->calls) && time_seconds() < end;) nanosleep(&moment, NULL);

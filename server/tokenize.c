@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "runtime/generate.h"
-#include "server/chances.h"
+#include "server/token_json.h"
 #include "server/routes.h"
 
 // The text by either of its names.

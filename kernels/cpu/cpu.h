@@ -28,6 +28,7 @@ void run_ranges(Backend *backend, int64_t count, int64_t grain, RangeFunction fu
 void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction function, void *argument);
 
 #define cpu_linear_forward ISA_NAME(cpu_linear_forward)
+#define cpu_linear_forward_rows ISA_NAME(cpu_linear_forward_rows)
 #define cpu_linear_forward_int8 ISA_NAME(cpu_linear_forward_int8)
 #define cpu_linear_backward ISA_NAME(cpu_linear_backward)
 #define cpu_weight_backward ISA_NAME(cpu_weight_backward)
@@ -69,9 +70,13 @@ void run_rows(Backend *backend, int64_t rows, int64_t columns, RangeFunction fun
 #define cpu_magnitude_forward ISA_NAME(cpu_magnitude_forward)
 #define cpu_magnitude_backward ISA_NAME(cpu_magnitude_backward)
 #define cpu_sum_of_squares ISA_NAME(cpu_sum_of_squares)
+#define cpu_store_pages ISA_NAME(cpu_store_pages)
+#define cpu_paged_attention ISA_NAME(cpu_paged_attention)
+#define cpu_low_rank_rows ISA_NAME(cpu_low_rank_rows)
 #define cpu_peak_flops ISA_NAME(cpu_peak_flops)
 
 void cpu_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cpu_linear_forward_rows(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cpu_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void cpu_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
@@ -132,6 +137,11 @@ void cpu_low_rank_norms(float *norms, const float *squares, const float *product
 void cpu_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
 void cpu_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
 double cpu_sum_of_squares(const float *x, int64_t count, Backend *backend);
+void cpu_store_pages(const Pages *pages, const float *k, const float *v, const int32_t *slots, int64_t n, AttentionShape shape,
+                     Backend *backend);
+void cpu_paged_attention(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans, int64_t span_count,
+                         AttentionShape shape, Backend *backend);
+void cpu_low_rank_rows(const LowRankRows *groups, int count, Rows x, int64_t columns, Backend *backend);
 double cpu_peak_flops(FloatType arithmetic, Backend *backend);
 
 #endif

@@ -327,9 +327,14 @@ float matrix_dot(const Matrix *w, int64_t row, const float *x) {
   return row_functions(w->type).dot(matrix_row(w, row), x, w->columns / GROUP);
 }
 
-// dot_rows for `rows` (1 to 3) rows of x at once: as many sums as registers hold.
+// dot_rows for `rows` (1 to FEW_ROWS) rows of x at once: as many sums as registers hold.
+#ifdef __AVX512F__
+enum { FEW_ROWS = 4 };
+#else
+enum { FEW_ROWS = 3 };
+#endif
 ALWAYS_INLINE void dot_few_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t columns, int rows) {
-  Vec sums[3][4];
+  Vec sums[FEW_ROWS][4];
   for (int r = 0; r < rows; r++)
     for (int a = 0; a < 4; a++) sums[r][a] = vec_zero();
   int64_t c = 0;
@@ -348,7 +353,8 @@ ALWAYS_INLINE void dot_few_rows(float *out, const float *w, const float *x, int6
 
 void dot_rows(float *out, const float *w, const float *x, int64_t x_step, int64_t n, int64_t columns) {
   int64_t i = 0;
-  for (; i + 3 <= n; i += 3) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 3);
+  for (; i + FEW_ROWS <= n; i += FEW_ROWS) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, FEW_ROWS);
+  if (n - i == 3) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 3);
   if (n - i == 2) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 2);
   if (n - i == 1) dot_few_rows(out + i, w, x + i * x_step, x_step, columns, 1);
 }

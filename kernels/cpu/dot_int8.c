@@ -80,8 +80,6 @@ ALWAYS_INLINE void q5_1_block(Sums *sums, int chain, const uint8_t *block, const
 }
 
 // Blocks of 256, of Q4_K and Q5_K: the scales and the minima of all groups at once.
-ALWAYS_INLINE __m256 bytes_as_floats(uint64_t bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes))); }
-
 typedef __m256i (*KLevels)(const uint8_t *block, int64_t j);
 
 ALWAYS_INLINE void shifted_k_block(Sums *sums, const uint8_t *block, KLevels levels, const Int8Row *x, int64_t b) {
@@ -138,14 +136,6 @@ ALWAYS_INLINE void tq2_0_block(Sums *sums, int chain, const uint8_t *block, cons
   grouped_k_block(sums, block, tq2_0_levels, 0, _mm256_set1_ps(load_scale(block + 64)), x, b);
 }
 
-// Each 16 levels, four lanes of products, have a number of their own among sixteen bytes: those of group j, times `scale`.
-ALWAYS_INLINE __m256 scale_of_halves(__m256 scale, __m128i sixteen, int j) {
-  const __m256i first_two = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-  __m128i eight = j < K_GROUPS / 2 ? sixteen : _mm_srli_si128(sixteen, 8);
-  __m256 scaled = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)));
-  return _mm256_permutevar8x32_ps(scaled, _mm256_add_epi32(first_two, _mm256_set1_epi32(j % 4 * 2)));
-}
-
 ALWAYS_INLINE void halves_k_block(Sums *sums, const uint8_t *block, KLevels levels, int middle_bits, float scale, __m128i scales,
                                   const Int8Row *x, int64_t b) {
 #pragma GCC unroll 8
@@ -180,20 +170,30 @@ ALWAYS_INLINE void q2_k_block(Sums *sums, int chain, const uint8_t *block, const
   }
 }
 
-ALWAYS_INLINE float dot(Block block, int64_t bytes, int64_t groups, const uint8_t *w, const Int8Row *x, int64_t blocks) {
-  Sums sums = {{_mm256_setzero_ps(), _mm256_setzero_ps()}, _mm_setzero_ps()};
+ALWAYS_INLINE float total(const Sums *sums) {
+  __m256 all = _mm256_add_ps(sums->chains[0], sums->chains[1]);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  two = _mm_add_ps(two, _mm_blend_ps(_mm_setzero_ps(), sums->shifts, 2));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Of `rows` rows of x, for which a block of w is unpacked once; each sum is the one that its row alone would get.
+ALWAYS_INLINE void dot(float *out, int64_t step, Block block, int64_t bytes, int64_t groups, const uint8_t *w, const Int8Row *x, int rows,
+                       int64_t blocks) {
+  Sums sums[INT8_ROWS];
+  for (int r = 0; r < rows; r++) sums[r] = (Sums){{_mm256_setzero_ps(), _mm256_setzero_ps()}, _mm_setzero_ps()};
   int64_t b = 0;
   for (; b + 2 * groups <= blocks; b += 2 * groups, w += 2 * bytes) {
     for (int64_t line = 0; line < 2 * bytes; line += 64) __builtin_prefetch(w + FETCH_AHEAD + line);
-    block(&sums, 0, w, x, b);
-    block(&sums, 1, w + bytes, x, b + groups);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) block(&sums[r], 0, w, &x[r], b);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) block(&sums[r], 1, w + bytes, &x[r], b + groups);
   }
-  if (b < blocks) block(&sums, 0, w, x, b);
-  __m256 all = _mm256_add_ps(sums.chains[0], sums.chains[1]);
-  __m128 four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  two = _mm_add_ps(two, _mm_blend_ps(_mm_setzero_ps(), sums.shifts, 2));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#pragma GCC unroll 4
+  for (int r = 0; r < rows && b < blocks; r++) block(&sums[r], 0, w, &x[r], b);
+  for (int r = 0; r < rows; r++) out[r * step] = total(&sums[r]);
 }
 
 // Types of blocks of `groups` times 32.
@@ -202,9 +202,12 @@ ALWAYS_INLINE float dot(Block block, int64_t bytes, int64_t groups, const uint8_
       of(Q2_K, q2_k, K_GROUPS) of(Q3_K, q3_k, K_GROUPS) of(Q4_K, q4_k, K_GROUPS) of(Q5_K, q5_k, K_GROUPS) of(Q6_K, q6_k, K_GROUPS)    \
           of(Q8_K, q8_k, K_GROUPS) of(IQ4_XS, iq4_xs, K_GROUPS) of(TQ1_0, tq1_0, K_GROUPS) of(TQ2_0, tq2_0, K_GROUPS)
 
-#define DOT_FUNCTION(TYPE, type, groups)                                        \
-  static float type##_dot(const uint8_t *w, const Int8Row *x, int64_t blocks) { \
-    return dot(type##_block, TYPE##_BYTES, groups, w, x, blocks);               \
+#define DOT_FUNCTION(TYPE, type, groups)                                                                                     \
+  static void type##_dot(float *out, int64_t step, const uint8_t *w, const Int8Row *x, int rows, int64_t blocks) {           \
+    if (rows == 1) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 1, blocks);                                      \
+    else if (rows == 2) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 2, blocks);                                 \
+    else if (rows == 3) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 3, blocks);                                 \
+    else dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 4, blocks);                                                \
   }
 FOR_TYPES(DOT_FUNCTION)
 

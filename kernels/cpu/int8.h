@@ -14,37 +14,68 @@ typedef struct Int8Row {
   const int32_t *negatives;  // [blocks][INT8_LANES]: minus the sum of each four levels
   const float *scales, *sums;  // [blocks]: d, and d * the sum of the levels
   const float *pairs;  // [blocks][2]: both
+  const float *wide_scales;  // [blocks][INT8_LANES]: d in each lane
 } Int8Row;
 
-// Rows of `columns`, a multiple of 32, one after another in one block; row i of them.
+// Rows of `columns`, a multiple of 32, one after another in one block; row i of them. A last block without a partner has one of zeros.
 static inline int64_t int8_row_bytes(int64_t columns) {
-  return round_up(columns * 2 + columns / INT8_BLOCK * 4 * (int64_t)sizeof(float), 64);
+  int64_t blocks = round_up(columns / INT8_BLOCK, 2);
+  return round_up(2 * blocks * INT8_BLOCK + blocks * (4 + INT8_LANES) * (int64_t)sizeof(float), 64);
 }
 
 static inline Int8Row int8_row(const char *rows, int64_t i, int64_t columns) {
+  int64_t blocks = round_up(columns / INT8_BLOCK, 2), padded = blocks * INT8_BLOCK;
   const char *row = rows + i * int8_row_bytes(columns);
-  int64_t blocks = columns / INT8_BLOCK;
-  const float *scales = (const float *)(const void *)(row + 2 * columns);
+  const float *scales = (const float *)(const void *)(row + 2 * padded);
   return (Int8Row){.levels = (const int8_t *)row,
-                   .negatives = (const int32_t *)(const void *)(row + columns),
+                   .negatives = (const int32_t *)(const void *)(row + padded),
                    .scales = scales,
                    .sums = scales + blocks,
-                   .pairs = scales + 2 * blocks};
+                   .pairs = scales + 2 * blocks,
+                   .wide_scales = scales + 4 * blocks};
 }
 
 // A row of x, rounded, to row i. A block that has a NaN or an Inf gets a NaN for a scale; one that is all but zero becomes zero.
 #define int8_round_row ISA_NAME(int8_round_row)
 void int8_round_row(char *rows, int64_t i, const float *x, int64_t columns);
 
-// x . the row of blocks at `w`, of `blocks` times 32 columns. int8_dot: NULL where the type has none; compiled once more with VNNI's
-// instructions, under the name of an instruction set of its own, for processors whose other kernels do without.
-typedef float (*Int8Dot)(const uint8_t *w, const Int8Row *x, int64_t blocks);
+// out[i * step] = x[i] . the row of blocks at `w`, of `blocks` times 32 columns, for `rows` (1 to INT8_ROWS) rows of x: bits depend on the row
+// alone. int8_dot: NULL where the type has none; compiled once more with VNNI's instructions, under the name of an instruction set of its own,
+// for processors whose other kernels do without.
+enum { INT8_ROWS = 4 };
+typedef void (*Int8Dot)(float *out, int64_t step, const uint8_t *w, const Int8Row *x, int rows, int64_t blocks);
 #define int8_dot ISA_NAME(int8_dot)
 Int8Dot int8_dot(BlockType type);
 #if defined(__AVX512VL__) && !defined(__AVX512VNNI__)
 Int8Dot int8_dot_avx512vnni(BlockType type);
 #endif
+
+// Rows of x for panels.
+enum { INT8_PANEL_ROWS = 8 };
+typedef struct Int8Rows {
+  Int8Row rows[INT8_PANEL_ROWS];
+  int count;
+  int64_t columns;
+  const float *sums_by_block;  // [blocks][INT8_PANEL_ROWS]: Int8Row.sums
+} Int8Rows;
+
+// out[i * step + r] = x[i] . row r of w, w_rows rows w_step bytes apart, with the bits of Int8Dot; worth it from INT8_PANEL_LEAST rows of x on.
+// room: int8_panel_bytes. int8_panel: NULL where the type or the instruction set has none.
+enum { INT8_PANEL_LEAST = 3 };
+typedef void (*Int8Panel)(float *out, int64_t step, const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room);
+static inline int64_t int8_panel_bytes(int64_t columns) {
+  return round_up(columns / INT8_BLOCK, 2) * (INT8_BLOCK + (INT8_LANES + 1) * (int64_t)sizeof(float));
+}
+#define int8_panel ISA_NAME(int8_panel)
+Int8Panel int8_panel(BlockType type);
+#if defined(__AVX512VL__) && !defined(__AVX512VNNI__)
+Int8Panel int8_panel_avx512vnni(BlockType type);
+#endif
+
+// The better of them that this processor has.
 #define int8_dot_here ISA_NAME(int8_dot_here)
-Int8Dot int8_dot_here(BlockType type);  // the better of them that this processor has
+Int8Dot int8_dot_here(BlockType type);
+#define int8_panel_here ISA_NAME(int8_panel_here)
+Int8Panel int8_panel_here(BlockType type);
 
 #endif

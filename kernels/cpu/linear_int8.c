@@ -1,5 +1,4 @@
-// The forward products of generation: x is rounded to 8 bits where w is quantised in blocks of integer levels. Other weights are
-// multiplied as linear_forward does.
+// The forward products of generation, row by row; x is rounded to 8 bits where w is quantised in blocks of integer levels.
 #include <math.h>
 #include <string.h>
 
@@ -29,13 +28,18 @@ static void round_block(const Int8Row *row, int64_t block, const float *x) {
     sum -= negatives[lane];
   }
   float *scales = (float *)(uintptr_t)row->scales, *sums = (float *)(uintptr_t)row->sums, *pairs = (float *)(uintptr_t)row->pairs;
+  float *wide_scales = (float *)(uintptr_t)row->wide_scales + block * INT8_LANES;
+  for (int lane = 0; lane < INT8_LANES; lane++) wide_scales[lane] = scale;
   scales[block] = pairs[2 * block] = scale;
   sums[block] = pairs[2 * block + 1] = scale * (float)sum;
 }
 
 void int8_round_row(char *rows, int64_t i, const float *x, int64_t columns) {
   Int8Row row = int8_row(rows, i, columns);
-  for (int64_t block = 0; block < columns / INT8_BLOCK; block++) round_block(&row, block, x + block * INT8_BLOCK);
+  const float zeros[INT8_BLOCK] = {0};
+  int64_t blocks = columns / INT8_BLOCK;
+  for (int64_t block = 0; block < blocks; block++) round_block(&row, block, x + block * INT8_BLOCK);
+  if (blocks % 2) round_block(&row, blocks, zeros);
 }
 
 Int8Dot int8_dot_here(BlockType type) {
@@ -45,6 +49,29 @@ Int8Dot int8_dot_here(BlockType type) {
   return int8_dot(type);
 }
 
+Int8Panel int8_panel_here(BlockType type) {
+#if defined(__AVX512VL__) && !defined(__AVX512VNNI__)
+  if (__builtin_cpu_supports("avx512vnni")) return int8_panel_avx512vnni(type);
+#endif
+  return int8_panel(type);
+}
+
+// STREAM_ROWS rows at a time.
+static void stream(const Projection *projections, int count, Rows x, int64_t n, bool rounds, Backend *backend) {
+  for (int64_t first = 0; first < n && count; first += STREAM_ROWS) {
+    Projection part[LINEAR_PROJECTIONS];
+    for (int i = 0; i < count; i++) part[i] = projection_from(projections[i], first);
+    linear_stream(part, count, rows_from(x, first * x.step), smaller(STREAM_ROWS, n - first), rounds, backend);
+  }
+}
+
+// Rows too long for a thread's scratch go by products, whose rows do not depend on each other either.
+void cpu_linear_forward_rows(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  bool fits = projections[0].w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float));
+  if (fits) stream(projections, count, x, n, false, backend);
+  else cpu_linear_forward(projections, count, x, n, backend);
+}
+
 void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
   Projection rounded[LINEAR_PROJECTIONS], others[LINEAR_PROJECTIONS];
   int rounded_count = 0, other_count = 0;
@@ -52,16 +79,6 @@ void cpu_linear_forward_int8(const Projection *projections, int count, Rows x, i
     if (int8_dot_here(projections[i].w->type)) rounded[rounded_count++] = projections[i];
     else others[other_count++] = projections[i];
   }
-  if (other_count) cpu_linear_forward(others, other_count, x, n, backend);
-  for (int64_t first = 0; first < n && rounded_count; first += STREAM_ROWS) {
-    Projection part[LINEAR_PROJECTIONS];
-    for (int i = 0; i < rounded_count; i++) {
-      Projection *p = &part[i];
-      *p = rounded[i];
-      p->y = rows_from(p->y, first * p->y.step);
-      if (p->rank) p->h = rows_from(p->h, first * p->h.step);
-      if (p->residual.data) p->residual = rows_from(p->residual, first * p->residual.step);
-    }
-    linear_stream(part, rounded_count, rows_from(x, first * x.step), smaller(STREAM_ROWS, n - first), true, backend);
-  }
+  if (other_count) cpu_linear_forward_rows(others, other_count, x, n, backend);
+  stream(rounded, rounded_count, x, n, true, backend);
 }

@@ -13,11 +13,12 @@ enum {
 typedef struct Stream {
   const Projection *projections;
   Int8Dot dots[LINEAR_PROJECTIONS];  // NULL: in float32
+  Int8Panel panels[LINEAR_PROJECTIONS];  // NULL: by dots
   int64_t first_row[LINEAR_PROJECTIONS + 1];  // of each projection, among the rows of all
   int count;
   const float *x;
   int64_t x_step, n;
-  const char *rounded;  // x in 8 bits
+  Int8Rows rounded;  // x in 8 bits
   Backend *backend;
 } Stream;
 
@@ -41,20 +42,27 @@ static void stream_floats(float *sums, const Stream *s, const Projection *p, int
   }
 }
 
-static void stream_int8(float *sums, const Stream *s, const Projection *p, Int8Dot dot, int64_t first, int64_t rows) {
+static void stream_int8(float *sums, const Stream *s, int index, int64_t first, int64_t rows, char *buffer) {
+  const Projection *p = &s->projections[index];
   int64_t columns = p->w->columns, row_bytes = block_row_bytes(p->w->type, columns);
   const uint8_t *w = (const uint8_t *)p->w->data + first * row_bytes;
-  for (int64_t i = 0; i < s->n; i++) {
-    Int8Row x = int8_row(s->rounded, i, columns);
-    for (int64_t r = 0; r < rows; r++) sums[i * STRIPE + r] = p->alpha * dot(w + r * row_bytes, &x, columns / GROUP);
+  const Int8Rows *x = &s->rounded;
+  if (s->panels[index]) {
+    s->panels[index](sums, STRIPE, w, rows, row_bytes, x, buffer);
+  } else {
+    for (int i = 0; i < x->count; i += INT8_ROWS)
+      for (int64_t r = 0; r < rows; r++)
+        s->dots[index](sums + i * STRIPE + r, STRIPE, w + r * row_bytes, x->rows + i, (int)smaller(INT8_ROWS, x->count - i), columns / GROUP);
   }
+  for (int64_t i = 0; i < s->n && p->alpha != 1; i++)
+    for (int64_t r = 0; r < rows; r++) sums[i * STRIPE + r] *= p->alpha;
 }
 
 // Rows first .. first + rows - 1 of projection `index`.
 static void stream_stripe(const Stream *s, int index, int64_t first, int64_t rows, int thread) {
   const Projection *p = &s->projections[index];
   float sums[STREAM_ROWS * STRIPE], *buffer = backend_scratch(s->backend, thread);
-  if (s->dots[index]) stream_int8(sums, s, p, s->dots[index], first, rows);
+  if (s->dots[index]) stream_int8(sums, s, index, first, rows, backend_scratch(s->backend, thread));
   else stream_floats(sums, s, p, first, rows, buffer);
   if (p->rank) stream_low(sums, p, first, rows, s->n, buffer);
   Output output = {.c = p->y, .bias = p->bias, .residual = p->residual};
@@ -69,26 +77,30 @@ static void stream_rows(void *argument, int64_t begin, int64_t end, int thread) 
   }
 }
 
-bool is_streamed(const Projection *p, Rows x, int64_t n) {
-  bool is_float = x.type == FLOAT_32 && p->y.type == FLOAT_32 && (!p->rank || p->h.type == FLOAT_32) &&
-                  (!p->residual.data || p->residual.type == FLOAT_32);
-  return is_float && n <= STREAM_ROWS && p->w->columns <= (int64_t)(KERNEL_SCRATCH_BYTES / sizeof(float));
-}
-
-static void round_rows(Stream *s, char *rounded, int64_t columns) {
-  for (int64_t i = 0; i < s->n; i++) int8_round_row(rounded, i, s->x + i * s->x_step, columns);
-  s->rounded = rounded;
+static void round_rows(Stream *s, char *rows, int64_t columns) {
+  int64_t blocks = columns / INT8_BLOCK;
+  s->rounded = (Int8Rows){.count = (int)s->n, .columns = columns};
+  float *sums_by_block = (float *)(void *)(rows + s->n * int8_row_bytes(columns));
+  for (int64_t i = 0; i < s->n; i++) {
+    int8_round_row(rows, i, s->x + i * s->x_step, columns);
+    s->rounded.rows[i] = int8_row(rows, i, columns);
+  }
+  for (int64_t b = 0; b < blocks && s->n >= INT8_PANEL_LEAST; b++)
+    for (int64_t i = 0; i < INT8_PANEL_ROWS; i++) sums_by_block[b * INT8_PANEL_ROWS + i] = i < s->n ? s->rounded.rows[i].sums[b] : 0;
+  s->rounded.sums_by_block = sums_by_block;
 }
 
 void linear_stream(const Projection *projections, int count, Rows x, int64_t n, bool rounds, Backend *backend) {
   if (n == 0) return;
   Stream stream = {.projections = projections, .count = count, .n = n, .backend = backend};
   int64_t columns = projections[0].w->columns, float_row = round_up(columns, VL) * (int64_t)sizeof(float);
-  char *shared = backend_shared_scratch(backend, n * (float_row + (rounds ? int8_row_bytes(columns) : 0)));
+  int64_t int8_row = int8_row_bytes(columns), sums_row = columns / INT8_BLOCK * (int64_t)sizeof(float);
+  char *shared = backend_shared_scratch(backend, n * float_row + (rounds ? n * int8_row + INT8_PANEL_ROWS * sums_row : 0));
   stream.x = rows_as_floats(x, 0, n, columns, (float *)(void *)shared, &stream.x_step);
   if (rounds) round_rows(&stream, shared + n * float_row, columns);
   for (int i = 0; i < count; i++) {
     stream.dots[i] = rounds ? int8_dot_here(projections[i].w->type) : NULL;
+    stream.panels[i] = rounds && n >= INT8_PANEL_LEAST ? int8_panel_here(projections[i].w->type) : NULL;
     stream.first_row[i + 1] = stream.first_row[i] + projections[i].w->rows;
   }
   int64_t rows = stream.first_row[count], tasks = TASKS_OF_A_THREAD * pool_threads(backend->pool);

@@ -6,8 +6,6 @@
 
 enum { STREAM_ROWS = 8 };
 
-#define is_streamed ISA_NAME(is_streamed)
-bool is_streamed(const Projection *p, Rows x, int64_t n);  // whether linear_stream takes p; n up to STREAM_ROWS
 // All `count` projections at once; with `rounds`, those with quantised weights see x in 8 bits (int8.h).
 #define linear_stream ISA_NAME(linear_stream)
 void linear_stream(const Projection *projections, int count, Rows x, int64_t n, bool rounds, Backend *backend);

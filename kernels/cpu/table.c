@@ -8,6 +8,7 @@
 const Kernels ISA_NAME(kernels) = {
     .name = ISA_TEXT(ISA),
     .linear_forward = cpu_linear_forward,
+    .linear_forward_rows = cpu_linear_forward_rows,
     .linear_forward_int8 = cpu_linear_forward_int8,
     .linear_backward = cpu_linear_backward,
     .weight_backward = cpu_weight_backward,
@@ -50,5 +51,8 @@ const Kernels ISA_NAME(kernels) = {
     .low_rank_norms = cpu_low_rank_norms,
     .magnitude_forward = cpu_magnitude_forward,
     .magnitude_backward = cpu_magnitude_backward,
+    .store_pages = cpu_store_pages,
+    .paged_attention = cpu_paged_attention,
+    .low_rank_rows = cpu_low_rank_rows,
     .peak_flops = cpu_peak_flops,
 };

@@ -163,4 +163,15 @@ static inline void k_scales(uint64_t *scales, uint64_t *minima, const uint8_t *p
   *minima = (uint64_t)minima_above << 32 | (b & 0x3f3f3f3f);
 }
 
+// Eight numbers in bytes, as the scales and minima of Q4_K and Q5_K.
+static inline __m256 bytes_as_floats(uint64_t bytes) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes))); }
+
+// Each 16 levels, four lanes of products, have a number of their own among sixteen bytes: those of group j, times `scale`.
+static inline __m256 scale_of_halves(__m256 scale, __m128i sixteen, int j) {
+  const __m256i first_two = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+  __m128i eight = j < K_GROUPS / 2 ? sixteen : _mm_srli_si128(sixteen, 8);
+  __m256 scaled = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)));
+  return _mm256_permutevar8x32_ps(scaled, _mm256_add_epi32(first_two, _mm256_set1_epi32(j % 4 * 2)));
+}
+
 #endif

@@ -5,6 +5,7 @@
 const Kernels kernels_scalar = {
     .name = "scalar",
     .linear_forward = reference_linear_forward,
+    .linear_forward_rows = reference_linear_forward,
     .linear_forward_int8 = reference_linear_forward_int8,
     .linear_backward = reference_linear_backward,
     .weight_backward = reference_weight_backward,

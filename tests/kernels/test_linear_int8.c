@@ -116,6 +116,39 @@ static void several_projections_have_all_their_terms(void **state) {
   }
 }
 
+// Whatever other rows there are, and however many: a row's bits are its own. (Writing of several texts at once rests on this.)
+static void rows_are_computed_by_themselves(void **state) {
+  (void)state;
+  enum { MOST = 21 };
+  for (int t = 0; backend_cpu_kernels(t); t++) {
+    Backend *backend = open_backend(backend_cpu_kernels(t));
+    Rng rng = rng_new(7, RNG_STREAM_TEST);
+    for (int i = 0; i < 4 * TYPES + 8; i++) {
+      Arena arena = {0};
+      BlockType type = i < 4 * TYPES ? types[i / 4] : (BlockType[]){BLOCK_NF4, BLOCK_F16, BLOCK_BF16, BLOCK_F32}[i % 4];
+      int64_t columns = (block_traits(type)->elements == 256 ? 256 : 96) * (1 + i % 4);
+      Layer layer = layer_new(&arena, &rng, &type, 1, MOST, columns, (unsigned)i, FLOAT_32);
+      Projection all = layer.projections[0], one = all;
+      Rows x = random_rows(&arena, &rng, MOST, columns, FLOAT_32);
+      if (all.residual.data == all.y.data) all.residual = random_rows(&arena, &rng, MOST, ROWS, FLOAT_32), one = all;
+      for (int by_row = 0; by_row < 2; by_row++) {
+        const Kernels *k = backend->kernels;
+        void (*forward)(const Projection *, int, Rows, int64_t, Backend *) = by_row ? k->linear_forward_rows : k->linear_forward_int8;
+        one.y = random_rows(&arena, &rng, 1, ROWS + 3, FLOAT_32);
+        forward(&all, 1, x, 1 + (MOST - 1) * (i % 3 + 1) / 3, backend);
+        for (int64_t row = 0; row < 1 + (MOST - 1) * (i % 3 + 1) / 3; row++) {
+          if (all.rank) one.h = rows_from(all.h, row * all.h.step);
+          if (all.residual.data) one.residual = rows_from(all.residual, row * all.residual.step);
+          forward(&one, 1, rows_from(x, row * x.step), 1, backend);
+          for (int64_t c = 0; c < all.w->rows; c++) assert_true(rows_element(all.y, row, c) == rows_element(one.y, 0, c));
+        }
+      }
+      arena_release(&arena);
+    }
+    backend_free(backend);
+  }
+}
+
 // All bytes of all blocks alike, but for the scales of whole blocks.
 static void fill_blocks(KernelCase *c, uint8_t byte) {
   const BlockTraits *traits = block_traits(c->matrix.type);
@@ -192,6 +225,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(several_projections_have_all_their_terms),
       cmocka_unit_test(levels_at_their_ends_do_not_saturate),
+      cmocka_unit_test(rows_are_computed_by_themselves),
       cmocka_unit_test(what_is_not_finite_comes_through_in_its_row_alone),
       cmocka_unit_test(blocks_of_nearly_nothing_are_zeros),
   };

@@ -10,7 +10,7 @@
 #include "core/file.h"
 #include "server/answer.h"
 #include "server/auth.h"
-#include "server/chances.h"
+#include "server/token_json.h"
 #include "server/routes.h"
 
 static Server server;

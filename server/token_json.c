@@ -1,4 +1,4 @@
-#include "server/chances.h"
+#include "server/token_json.h"
 
 #include <math.h>
 

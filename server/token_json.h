@@ -1,6 +1,6 @@
 // Tokens and their log-probabilities as answers show them.
-#ifndef SERVER_CHANCES_H
-#define SERVER_CHANCES_H
+#ifndef SERVER_TOKEN_JSON_H
+#define SERVER_TOKEN_JSON_H
 
 #include <jansson.h>
 
