@@ -62,6 +62,7 @@ void text_draw(Text *text, const Pass *pass, const Engine *engine) {
   const EngineRequest *request = &text->request;
   int64_t vocabulary = engine->model->config.vocabulary, row = 0;
   text->found_count = text->new_count = 0;
+  if (request->wants_embedding) return;
   make_room(text, text->wanted + 1);
   for (; !text->is_writing && row < text->wanted; row++) {
     int64_t position = text->first_wanted_position + row + 1;
