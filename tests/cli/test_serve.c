@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "tests/support/served.h"
+#include "tests/support/tiny_adapter.h"
 #include "tests/support/test.h"
 
 #include "core/file.h"
@@ -224,6 +225,42 @@ static void a_stream_of_a_completion_has_echo_and_log_probabilities(void **state
   reply_release(&whole), reply_release(&reply);
 }
 
+// ---- Constraints
+
+static void a_grammar_is_what_the_text_may_be(void **state) {
+  (void)state;
+  for (int seed = 0; seed < 8; seed++) {
+    Reply reply = ask_json(common.port, "/v1/completions",
+                           "{\"prompt\": \"The\", \"temperature\": 2, \"seed\": %d, \"max_tokens\": 50, \"grammar\": \"root ::= "
+                           "\\\"yes\\\" | [0-9] [0-9] \\\"!\\\"\"}",
+                           seed);
+    const char *text = json_string_at(reply.json, "choices.0.text");
+    bool is_number = strlen(text) == 3 && strspn(text, "0123456789") == 2 && text[2] == '!';
+    if (strcmp(text, "yes") != 0 && !is_number) fail_msg("the grammar has no \"%s\"", text);
+    assert_string_equal(json_string_at(reply.json, "choices.0.finish_reason"), "stop");
+    reply_release(&reply);
+  }
+}
+
+static void a_schema_is_what_an_answer_may_be(void **state) {
+  (void)state;
+  for (int seed = 0; seed < 8; seed++) {
+    Reply reply = ask_json(common.port, "/v1/chat/completions",
+                           "{\"messages\": [" QUESTION
+                           "], \"temperature\": 1.5, \"seed\": %d, \"max_tokens\": 300, \"response_format\": "
+                           "{\"type\": \"json_schema\", \"json_schema\": {\"name\": \"x\", \"schema\": {\"type\": \"object\", "
+                           "\"properties\": {\"city\": {\"enum\": [\"Paris\", \"Rome\"]}, \"sure\": {\"type\": \"boolean\"}}, "
+                           "\"required\": [\"city\", \"sure\"], \"additionalProperties\": false}}}}",
+                           seed);
+    json_t *value = json_loads(json_string_at(reply.json, "choices.0.message.content"), 0, NULL);
+    const char *city = json_string_at(value, "city");
+    assert_true(strcmp(city, "Paris") == 0 || strcmp(city, "Rome") == 0);
+    assert_true(json_is_boolean(json_at(value, "sure")) && json_object_size(value) == 2);
+    json_decref(value);
+    reply_release(&reply);
+  }
+}
+
 // ---- Embeddings, and the vocabulary
 
 static void embeddings_have_length_one_in_both_forms(void **state) {
@@ -328,7 +365,7 @@ static void what_is_wrong_is_refused_by_its_name(void **state) {
       {completions, "{\"prompt\": \"x\", \"logit_bias\": {\"1\": 101}}", 400, "logit_bias", .says = "100"},
       {completions, "{\"prompt\": \"x\", \"response_format\": {\"type\": \"xml\"}}", 400, "response_format", .says = "json_schema"},
       {completions, "{\"prompt\": \"x\", \"response_format\": {\"type\": \"json_schema\"}}", 400, "response_format", .says = "schema"},
-      {completions, "{\"prompt\": \"x\", \"grammar\": \"root ::=\"}", 400, "grammar", .says = "grammar"},
+      {completions, "{\"prompt\": \"x\", \"grammar\": \"root ::= (\"}", 400, "grammar", .says = "grammar"},
       {chat, "{}", 400, "messages", .says = "missing"},
       {chat, "{\"messages\": \"x\"}", 400, "messages", .says = "list"},
       {chat, "{\"messages\": [3]}", 400, "messages", .says = "role"},
@@ -435,6 +472,46 @@ static void metrics_count_requests(void **state) {
 }
 
 // ---- Servers of their own
+
+// What a model says to one prompt; new.
+static char *text_of(int port, const char *model) {
+  Reply reply =
+      ask_json(port, "/v1/completions", "{\"model\": \"%s\", \"prompt\": \"The\", \"temperature\": 0, \"max_tokens\": 24}", model);
+  assert_string_equal(json_string_at(reply.json, "model"), model);
+  char *text = memory_copy_string(json_string_at(reply.json, "choices.0.text"));
+  reply_release(&reply);
+  return text;
+}
+
+static void set_scale(int port, int id, double scale) {
+  Reply reply = ask_json(port, "/lora-adapters", "[{\"id\": %d, \"scale\": %g}]", id, scale);
+  assert_float_equal(json_number_at(json_array_get(reply.json, (size_t)id), "scale"), scale, 0);
+  reply_release(&reply);
+}
+
+static void an_adapter_answers_by_its_name_and_scale(void **state) {
+  (void)state;
+  char *path = write_tiny_adapter(test_folder);
+  Served served;
+  served_start(&served, "--model " TINY " --alias tiny --adapter loud=%s --adapter none=%s:0", path, path);
+  Reply models = ask(served.port, (Ask){.path = "/v1/models"}), list = ask(served.port, (Ask){.path = "/lora-adapters"});
+  assert_string_equal(json_string_at(models.json, "data.1.id"), "loud");
+  assert_string_equal(json_string_at(models.json, "data.2.parent"), "tiny");
+  assert_string_equal(json_string_at(list.json, "0.path"), path);
+  assert_float_equal(json_number_at(list.json, "1.scale"), 0, 0);
+  char *base = text_of(served.port, "tiny"), *loud = text_of(served.port, "loud"), *none = text_of(served.port, "none");
+  assert_string_not_equal(base, loud);
+  assert_string_equal(base, none);
+  set_scale(served.port, 0, 0);
+  set_scale(served.port, 1, 1);
+  char *silent = text_of(served.port, "loud"), *heard = text_of(served.port, "none");
+  assert_string_equal(silent, base);
+  assert_string_equal(heard, loud);
+  char *texts[] = {base, loud, none, silent, heard, path};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
+  reply_release(&models), reply_release(&list);
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+}
 
 static void a_key_is_asked_for(void **state) {
   (void)state;
@@ -594,6 +671,8 @@ int main(void) {
       cmocka_unit_test(a_conversation_is_answered),
       cmocka_unit_test(a_stream_says_what_a_whole_answer_says),
       cmocka_unit_test(a_stream_of_a_completion_has_echo_and_log_probabilities),
+      cmocka_unit_test(a_grammar_is_what_the_text_may_be),
+      cmocka_unit_test(a_schema_is_what_an_answer_may_be),
       cmocka_unit_test(embeddings_have_length_one_in_both_forms),
       cmocka_unit_test(the_vocabulary_can_be_asked),
       cmocka_unit_test(what_is_wrong_is_refused_by_its_name),
@@ -604,6 +683,7 @@ int main(void) {
       cmocka_unit_test(metrics_count_requests),
   };
   const struct CMUnitTest own[] = {
+      unit_test_in_folder(an_adapter_answers_by_its_name_and_scale),
       unit_test_in_folder(a_key_is_asked_for),
       cmocka_unit_test(a_full_queue_is_told),
       cmocka_unit_test(answers_end_before_the_server_does),
