@@ -105,8 +105,10 @@ static Status read_format(Completion *completion) {
   Fields inner = {.object = format};
   Status status = fields_string(&type, &inner, "type");
   if (status == STATUS_OK && type && strcmp(type, "text") == 0) return STATUS_OK;
-  if (status == STATUS_OK && type && strcmp(type, "json_object") == 0)
-    return take_grammar(completion, grammar_from_schema(&grammar, NULL), grammar, "response_format");
+  if (status == STATUS_OK && type && strcmp(type, "json_object") == 0) {
+    status = grammar_from_schema(&grammar, NULL);
+    return take_grammar(completion, status, grammar, "response_format");
+  }
   bool is_schema = type && strcmp(type, "json_schema") == 0;
   if (status == STATUS_OK && !is_schema)
     status = status_fail(STATUS_USAGE, "\"type\" must be \"text\", \"json_object\" or \"json_schema\"");

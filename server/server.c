@@ -88,7 +88,7 @@ static Status start_daemon(Server *server) {
 
 static Status tell_address(const Server *server) {
   bool is_six = strchr(server->options.host, ':') != NULL;
-  log_notice("listening on http://%s%s%s:%d", is_six ? "[" : "", server->options.host, is_six ? "]" : "", server->port);
+  log_info("listening on http://%s%s%s:%d", is_six ? "[" : "", server->options.host, is_six ? "]" : "", server->port);
   if (!server->is_loopback && !server->keys.count)
     log_warning("others can reach this server, and need no key: --api-key-file asks for one");
   if (!server->options.port_file) return STATUS_OK;
@@ -209,7 +209,7 @@ static Status open_engine(Server *server, const ServedModel *served) {
 }
 
 static void begin_stopping(Server *server) {
-  log_notice("stopping: %d requests have up to %" PRId64 " seconds to end", atomic_load(&server->calls), server->options.grace);
+  log_info("stopping: %d requests have up to %" PRId64 " seconds to end", atomic_load(&server->calls), server->options.grace);
   atomic_store(&server->state, SERVER_STOPPING);
   close_door(server);
 }
@@ -253,7 +253,7 @@ Status server_run(Server *server, const ServedModel *served) {
   sigaction(SIGINT, &action, &old_interrupt);
   sigaction(SIGTERM, &action, &old_terminate);
   atomic_store(&server->state, SERVER_READY);
-  log_notice("%s is ready", served->name);
+  log_info("%s is ready", served->name);
   Status status = work(server);
   end_texts(server);
   sigaction(SIGINT, &old_interrupt, NULL);

@@ -261,6 +261,24 @@ static void a_schema_is_what_an_answer_may_be(void **state) {
   }
 }
 
+static void a_json_object_is_one_if_it_has_room(void **state) {
+  (void)state;
+  int whole = 0;
+  for (int seed = 0; seed < 8; seed++) {
+    Reply reply = ask_json(
+        common.port, "/v1/chat/completions",
+        "{\"messages\": [" QUESTION "], \"seed\": %d, \"max_tokens\": 400, \"response_format\": {\"type\": \"json_object\"}}", seed);
+    const char *text = json_string_at(reply.json, "choices.0.message.content");
+    bool has_ended = strcmp(json_string_at(reply.json, "choices.0.finish_reason"), "stop") == 0;
+    json_t *value = json_loads(text, JSON_ALLOW_NUL, NULL);
+    if (text[strspn(text, " \t\n\r")] != '{' || (has_ended && !json_is_object(value))) fail_msg("this is no object: %s", text);
+    whole += has_ended;
+    json_decref(value);
+    reply_release(&reply);
+  }
+  assert_true(whole > 0);
+}
+
 // ---- Embeddings, and the vocabulary
 
 static void embeddings_have_length_one_in_both_forms(void **state) {
@@ -673,6 +691,7 @@ int main(void) {
       cmocka_unit_test(a_stream_of_a_completion_has_echo_and_log_probabilities),
       cmocka_unit_test(a_grammar_is_what_the_text_may_be),
       cmocka_unit_test(a_schema_is_what_an_answer_may_be),
+      cmocka_unit_test(a_json_object_is_one_if_it_has_room),
       cmocka_unit_test(embeddings_have_length_one_in_both_forms),
       cmocka_unit_test(the_vocabulary_can_be_asked),
       cmocka_unit_test(what_is_wrong_is_refused_by_its_name),
