@@ -86,22 +86,6 @@ Status chat_messages_read(json_t **messages, Fields *fields, const ChatTemplate 
   return STATUS_OK;
 }
 
-Status chat_tools_read(const json_t **tools, Fields *fields, const ChatTemplate *chat) {
-  const json_t *choice = fields_get(fields, "tool_choice");
-  *tools = NULL;
-  TRY(fields_array(tools, fields, "tools"));
-  for (size_t i = 0; i < json_array_size(*tools); i++) {
-    const json_t *function = json_object_get(json_array_get(*tools, i), "function");
-    if (!json_is_string(json_object_get(function, "name")))
-      return fields_fail(fields, "tools", "tool %zu must be {\"type\": \"function\", \"function\": {\"name\": ...}}", i + 1);
-  }
-  bool none = json_is_string(choice) && strcmp(json_string_value(choice), "none") == 0;
-  if (none || json_array_size(*tools) == 0) *tools = NULL;
-  if (*tools && !chat_template_knows_tools(chat))
-    return fields_fail(fields, "tools", "%s does not print tools: the model would not see them", chat_template_name(chat));
-  return STATUS_OK;
-}
-
 // ---- The prompt
 
 // Up to the end of the last message, which the model goes on with.
@@ -117,10 +101,9 @@ static Status write_unfinished(Buffer *text, const ChatTemplate *chat, const jso
   return status;
 }
 
-static Status write_prompt(Buffer *text, const ChatTemplate *chat, const json_t *messages, Fields *fields) {
-  const json_t *tools = NULL, *variables = NULL;
+static Status write_prompt(Buffer *text, const ChatTemplate *chat, const json_t *messages, const json_t *tools, Fields *fields) {
+  const json_t *variables = NULL;
   bool generation_prompt = true, goes_on = false;
-  TRY(chat_tools_read(&tools, fields, chat));
   TRY(fields_object(&variables, fields, "chat_template_kwargs"));
   TRY(fields_bool(&goes_on, fields, "continue_final_message"));
   if (goes_on) return write_unfinished(text, chat, messages, tools, fields);
@@ -130,11 +113,12 @@ static Status write_prompt(Buffer *text, const ChatTemplate *chat, const json_t 
   return status;
 }
 
-Status chat_messages_encode(TokenList *out, Fields *fields, const ServedModel *served) {
+Status chat_messages_encode(TokenList *out, Fields *fields, const ChatTools *tools, const ServedModel *served) {
   json_t *messages = NULL;
   Buffer text = {0};
   Status status = chat_messages_read(&messages, fields, served->chat);
-  if (status == STATUS_OK) status = write_prompt(&text, served->chat, messages, fields);
+  if (status == STATUS_OK) status = write_prompt(&text, served->chat, messages, tools->list, fields);
+  buffer_append_string(&text, tools->before);
   if (status == STATUS_OK)
     status = tokenizer_encode(out, served->tokenizer, text.data ? text.data : "", text.length, TOKENIZE_PARSE_SPECIAL);
   if (status == STATUS_OK && out->count == 0)

@@ -491,6 +491,71 @@ static void metrics_count_requests(void **state) {
 
 // ---- Servers of their own
 
+#define TOOLS                                                                                                                     \
+  "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather\", \"parameters\": " \
+  "{\"type\": \"object\", \"properties\": {\"city\": {\"enum\": [\"Paris\", \"Rome\"]}}, \"required\": [\"city\"], "              \
+  "\"additionalProperties\": false}}}, {\"type\": \"function\", \"function\": {\"name\": \"time\"}}]"
+
+static void check_call(const char *name, const char *arguments) {
+  json_t *value = json_loads(arguments, 0, NULL);
+  assert_string_equal(name, "weather");
+  const char *city = json_string_at(value, "city");
+  assert_true(strcmp(city, "Paris") == 0 || strcmp(city, "Rome") == 0);
+  json_decref(value);
+}
+
+static void a_tool_is_called_where_it_has_to_be(void **state) {
+  (void)state;
+  static const char format[] = "{\"messages\": [" QUESTION "], " TOOLS
+                               ", \"tool_choice\": {\"type\": \"function\", \"function\": {\"name\": \"weather\"}}, "
+                               "\"seed\": %d, \"max_tokens\": 200, \"stream\": %s}";
+  Served served;
+  served_start(&served, "--model " TINY " --chat-template qwen_25 --context 2048");
+  for (int seed = 0; seed < 4; seed++) {
+    Reply whole = ask_json(served.port, "/v1/chat/completions", format, seed, "false");
+    assert_true(json_is_null(json_at(whole.json, "choices.0.message.content")));
+    assert_string_equal(json_string_at(whole.json, "choices.0.finish_reason"), "tool_calls");
+    assert_int_equal(strlen(json_string_at(whole.json, "choices.0.message.tool_calls.0.id")), 9);
+    const json_t *function = json_at(whole.json, "choices.0.message.tool_calls.0.function");
+    check_call(json_string_at(function, "name"), json_string_at(function, "arguments"));
+    Reply stream = ask_json(served.port, "/v1/chat/completions", format, seed, "true");
+    bool is_done;
+    json_t *events = reply_events(&stream, &is_done);
+    char *name = joined(events, "choices.0.delta.tool_calls.0.function.name");
+    char *arguments = joined(events, "choices.0.delta.tool_calls.0.function.arguments"), *text = joined(events, "choices.0.delta.content");
+    assert_true(is_done);
+    assert_string_equal(text, "");
+    assert_string_equal(name, "weather");
+    assert_string_equal(arguments, json_string_at(function, "arguments"));
+    assert_string_equal(json_string_at(json_array_get(events, json_array_size(events) - 1), "choices.0.finish_reason"), "tool_calls");
+    free(name), free(arguments), free(text);
+    json_decref(events);
+    reply_release(&whole), reply_release(&stream);
+  }
+  // The call and its result go back, and text that is no call stays text.
+  Reply next = ask_json(
+      served.port, "/v1/chat/completions",
+      "{\"messages\": [" QUESTION
+      ", {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"123456789\", "
+      "\"type\": \"function\", \"function\": {\"name\": \"weather\", \"arguments\": \"{\\\"city\\\": \\\"Rome\\\"}\"}}]}, "
+      "{\"role\": \"tool\", \"tool_call_id\": \"123456789\", \"content\": \"rain\"}], " TOOLS ", \"temperature\": 0, \"max_tokens\": 8}");
+  assert_string_equal(json_string_at(next.json, "choices.0.finish_reason"), "length");
+  assert_true(json_at(next.json, "choices.0.message.tool_calls") == NULL);
+  reply_release(&next);
+  const Refusal refusals[] = {
+      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], " TOOLS ", \"tool_choice\": \"often\"}", 400, "tool_choice", .says = "auto"},
+      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], \"tool_choice\": \"required\"}", 400, "tool_choice", .says = "no \"tools\""},
+      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], " TOOLS ", \"tool_choice\": {\"function\": {\"name\": \"x\"}}}", 400,
+       "tool_choice", .says = "none of the tools"},
+      {"/v1/chat/completions",
+       "{\"messages\": [" QUESTION
+       ", {\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"x\", \"arguments\": \"{\"}}]}]}",
+       400, "messages", .says = "no JSON"},
+  };
+  for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) check_refusal(served.port, &refusals[i]);
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+}
+
 // What a model says to one prompt; new.
 static char *text_of(int port, const char *model) {
   Reply reply =
@@ -703,6 +768,7 @@ int main(void) {
   };
   const struct CMUnitTest own[] = {
       unit_test_in_folder(an_adapter_answers_by_its_name_and_scale),
+      cmocka_unit_test(a_tool_is_called_where_it_has_to_be),
       unit_test_in_folder(a_key_is_asked_for),
       cmocka_unit_test(a_full_queue_is_told),
       cmocka_unit_test(answers_end_before_the_server_does),

@@ -57,7 +57,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (fields_texts(&lists, &count, &call.fields, "prompt", server.served.tokenizer, VOCABULARY, encode, 16) == STATUS_OK && count == 0)
     abort();
   token_lists_release(lists, count);
-  chat_messages_encode(&prompt, &call.fields, &server.served);
+  ChatTools tools;
+  if (chat_tools_read(&tools, &call.fields, server.served.chat) == STATUS_OK)
+    chat_messages_encode(&prompt, &call.fields, &tools, &server.served);
+  chat_tools_release(&tools);
   for (int64_t i = 0; i < prompt.count; i++)
     if (prompt.ids[i] < 0 || prompt.ids[i] >= VOCABULARY) abort();
   token_list_release(&prompt);
