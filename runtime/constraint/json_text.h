@@ -1,5 +1,5 @@
-// Pieces of JSON as expressions (RFC 8259). White space is bounded, so that no text can go on for ever with it: between two tokens nothing, one space,
-// or a newline and up to 20 spaces or tabs; none before ':' and ',', and none around the whole.
+// Pieces of JSON as expressions (RFC 8259). White space is bounded, so that no text can go on for ever with it: between two tokens nothing,
+// one space, or a newline and up to 20 spaces or tabs; none before ':' and ',', and none around the whole.
 #ifndef RUNTIME_CONSTRAINT_JSON_TEXT_H
 #define RUNTIME_CONSTRAINT_JSON_TEXT_H
 
@@ -10,7 +10,8 @@
 enum { JSON_MAX_DIGITS = 16 };  // of a number's integer part; its fraction has one less
 
 const Expression *json_space(RuleSet *set);
-// A character of a string in every way that it can be written: as itself, by a short escape, by \uXXXX, by a pair of surrogates. Not U+0000.
+// A character of a string in every way that it can be written: as itself, by a short escape, by \uXXXX, by a pair of surrogates. Not
+// U+0000.
 const Expression *json_character(RuleSet *set);
 // As itself or by a short escape only: fewer states where characters are counted.
 const Expression *json_plain_character(RuleSet *set);

@@ -1,5 +1,5 @@
-// Regular expressions of JSON schemas: alternatives, groups, classes, quantifiers, escapes, anchors. What needs memory (back references) or looks
-// around is refused.
+// Regular expressions of JSON schemas: alternatives, groups, classes, quantifiers, escapes, anchors. What needs memory (back references) or
+// looks around is refused.
 #include "runtime/constraint/pattern.h"
 
 #include <ctype.h>

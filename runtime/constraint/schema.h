@@ -1,6 +1,6 @@
-// JSON schemas (draft 2020-12) as rules. Each schema is first made flat: references that have siblings and allOf become one object of keywords, then
-// each type that it allows becomes an expression. What an expression takes is always valid; some of what is valid may be left out (integers written
-// as 1.0, keys in another order), and what would not be enforced is refused.
+// JSON schemas (draft 2020-12) as rules. Each schema is first made flat: references that have siblings and allOf become one object of
+// keywords, then each type that it allows becomes an expression. What an expression takes is always valid; some of what is valid may be
+// left out (integers written as 1.0, keys in another order), and what would not be enforced is refused.
 #ifndef RUNTIME_CONSTRAINT_SCHEMA_H
 #define RUNTIME_CONSTRAINT_SCHEMA_H
 
@@ -31,7 +31,8 @@ typedef enum SchemaTypes {
   TYPE_ALL = 127,
 } SchemaTypes;
 
-// A key of flat schemas that no schema can have: lists of branches, of each of which one must hold; oneOf's are known to exclude each other.
+// A key of flat schemas that no schema can have: lists of branches, of each of which one must hold; oneOf's are known to exclude each
+// other.
 #define SCHEMA_CHOICES "\x01choices"
 // More regular expressions than one: a list.
 #define SCHEMA_PATTERNS "\x01patterns"

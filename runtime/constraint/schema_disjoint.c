@@ -1,5 +1,5 @@
-// oneOf: a value must be valid for one branch alone. Branches are taken where no value can be valid for two of them: by their types, by values or
-// bounds that exclude each other, by a key that both require with schemas that do, or that one requires and the other forbids.
+// oneOf: a value must be valid for one branch alone. Branches are taken where no value can be valid for two of them: by their types, by
+// values or bounds that exclude each other, by a key that both require with schemas that do, or that one requires and the other forbids.
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Flat schemas: one object of keywords, without $ref and allOf. Merging keeps what both say: the stronger bound, all required keys, for each key
-// what either says of it. Keywords that say something about values and are not known here are refused.
+// Flat schemas: one object of keywords, without $ref and allOf. Merging keeps what both say: the stronger bound, all required keys, for
+// each key what either says of it. Keywords that say something about values and are not known here are refused.
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Numbers between bounds, digit by digit: a number is at least another if it has more digits before the point, or as many and a greater one at the
-// first place where they differ. Numbers with bounds have no exponent.
+// Numbers between bounds, digit by digit: a number is at least another if it has more digits before the point, or as many and a greater one
+// at the first place where they differ. Numbers with bounds have no exponent.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

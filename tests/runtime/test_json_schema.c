@@ -1,4 +1,5 @@
-// JSON schemas as constraints: what each keyword takes and refuses, and that whatever masks let through is JSON that the schema is valid for.
+// JSON schemas as constraints: what each keyword takes and refuses, and that whatever masks let through is JSON that the schema is valid
+// for.
 #include "core/file.h"
 #include "core/log.h"
 #include "runtime/constraint.h"

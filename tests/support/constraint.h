@@ -29,9 +29,9 @@ typedef struct WalkOptions {
   MaskTimes *times;  // of constraint_mask, added to; may be NULL
 } WalkOptions;
 
-// Draws tokens that the masks allow, until one ends the text. Where the text may end it does so with probability 1/4; after some tokens those that
-// close something, and those that patterns ask for, are preferred. False when it has not ended after that many steps. The text is put into `out`,
-// tokens into `ids` (may be NULL).
+// Draws tokens that the masks allow, until one ends the text. Where the text may end it does so with probability 1/4; after some tokens
+// those that close something, and those that patterns ask for, are preferred. False when it has not ended after that many steps. The text
+// is put into `out`, tokens into `ids` (may be NULL).
 bool constraint_walk(Buffer *out, TokenList *ids, Constraint *constraint, const Words *words, Rng *rng, WalkOptions options);
 // Whether a text, cut into single bytes, is taken to its end.
 bool constraint_takes(const Grammar *grammar, const Tokenizer *tokenizer, const char *text);
