@@ -32,7 +32,7 @@ Status rule_strings(const json_t **out, const json_t *arguments, const char *key
 }
 
 Status rule_compare(bool *follows, int64_t count, const json_t *arguments, const char *limit, const char *relation) {
-  int64_t most;
+  int64_t most = 0;
   Text words;
   TRY(rule_integer(&most, arguments, limit));
   TRY(rule_string(&words, arguments, relation));

@@ -35,15 +35,16 @@ static double error_of(double squares, int64_t items) { return items > 1 ? sqrt(
 
 Estimate metric_estimate(const Metric *metric, const Score *scores, int64_t count) {
   Ratio ratio = ratio_of(metric, scores, NULL, count);
-  Estimate out = {.value = ratio.value};
+  Estimate out = {.value = ratio.value, .count = (int64_t)ratio.counts};
   double squares = 0;
+  int64_t items = 0;
   for (int64_t i = 0; i < count; i++) {
     if (!is_scored(scores, NULL, i)) continue;
     double d = residual(&ratio, &scores[i]);
     squares += d * d;
-    out.items++;
+    items++;
   }
-  out.error = error_of(squares, out.items);
+  out.error = error_of(squares, items);
   return out;
 }
 

@@ -23,7 +23,7 @@ typedef struct Score {
 typedef struct Estimate {
   double value;  // NaN where nothing is scored
   double error;  // its standard error; NaN of fewer than two items
-  int64_t items;  // scored
+  int64_t count;  // what the ratio is of: items that are scored, or the sum of their counts
 } Estimate;
 
 Estimate metric_estimate(const Metric *metric, const Score *scores, int64_t count);

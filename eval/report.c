@@ -49,7 +49,7 @@ static json_t *values_json(const TaskSet *set, const TaskResult *result, int gro
     Estimate found = estimate(&count, set, result, m, group);
     json_object_set_new(out, name, number(found.value));
     set_formatted(out, name, "_stderr", number(found.error));
-    if (found.items != count) set_formatted(out, name, "_n", json_integer(found.items));
+    if (found.count != count) set_formatted(out, name, "_n", json_integer(found.count));
   }
   json_object_set_new(out, "n", json_integer(count));
   return out;
@@ -121,7 +121,7 @@ static void print_line(FILE *out, const ReportEntry *entry, int metric, Widths w
   if (!entry->has_base) {
     print_number(out, found.value, 8);
     print_number(out, found.error, 7);
-    fprintf(out, "  %6" PRId64 "\n", found.items);
+    fprintf(out, "  %6" PRId64 "\n", found.count);
     return;
   }
   Comparison c = compare(entry, metric);

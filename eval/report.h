@@ -19,7 +19,7 @@ void task_report_print(FILE *out, const ReportEntry *entries, int count);
 
 // A new object: {TASK: {"acc": .., "acc_stderr": .., "n": .., "groups": {NAME: {..}}, "base": {..}, "comparison": {"acc": {"difference":
 // .., "stderr": .., "low": .., "high": .., "better": .., "worse": .., "same": ..}}}}. What can't be computed is null; a metric that not
-// all items count for says so by "METRIC_n".
+// all items count for once says by "METRIC_n" of how many it is the mean.
 json_t *task_report_json(const ReportEntry *entries, int count);
 
 #endif
