@@ -135,7 +135,8 @@ static void white_space_at_the_end_of_a_context_is_scored_with_what_follows(void
   (void)state;
   TaskSet set;
   TaskResult result;
-  open_rows(&set, "a.jsonl", "{\"context\": \"Wait\\n \", \"continuation\": \"here\"}\n{\"context\": \"Wait\", \"continuation\": \"here\"}\n");
+  open_rows(&set, "a.jsonl",
+            "{\"context\": \"Wait\\n \", \"continuation\": \"here\"}\n{\"context\": \"Wait\", \"continuation\": \"here\"}\n");
   const double likelihoods[] = {-2, -4};
   const bool greedy[] = {true, false};
   Fake fake = {.tokenizer = tokenizer, .likelihoods = likelihoods, .greedy = greedy};
@@ -160,7 +161,8 @@ static void what_is_too_long_loses_its_beginning(void **state) {
   (void)state;
   TaskSet set;
   TaskResult result;
-  open_rows(&set, "a.jsonl", "{\"query\": \"one two three four five six seven eight nine ten\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n");
+  open_rows(&set, "a.jsonl",
+            "{\"query\": \"one two three four five six seven eight nine ten\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n");
   const double likelihoods[] = {-1, -2};
   Fake fake = {.tokenizer = tokenizer, .likelihoods = likelihoods};
   Scorer scorer = scorer_of(&fake, 8);
@@ -173,7 +175,8 @@ static void what_is_too_long_loses_its_beginning(void **state) {
   fake_release(&fake);
   fake.asked = 0;
   scorer.most_tokens = 0;
-  assert_fails(STATUS_BAD_INPUT, task_evaluate(&result, &set, &scorer, &(EvaluateOptions){.tokenizer = tokenizer}), "a.jsonl:1", "--context");
+  assert_fails(STATUS_BAD_INPUT, task_evaluate(&result, &set, &scorer, &(EvaluateOptions){.tokenizer = tokenizer}), "a.jsonl:1",
+               "--context");
   task_result_release(&result);
   task_set_release(&set);
 }
@@ -215,7 +218,9 @@ static void samples_tell_each_item(void **state) {
   TaskResult result;
   FileWriter samples;
   char *path = path_join(test_folder, "samples.jsonl");
-  open_rows(&set, "a.jsonl", "{\"query\": \"Q\", \"choices\": [\"a\", \"b\"], \"gold\": 1}\n\n{\"query\": \"R\", \"choices\": [\"c\", \"d\"], \"gold\": 1}\n");
+  open_rows(
+      &set, "a.jsonl",
+      "{\"query\": \"Q\", \"choices\": [\"a\", \"b\"], \"gold\": 1}\n\n{\"query\": \"R\", \"choices\": [\"c\", \"d\"], \"gold\": 1}\n");
   const double likelihoods[] = {-1, -2, -5, -3};
   Fake fake = {.tokenizer = tokenizer, .likelihoods = likelihoods};
   Scorer scorer = scorer_of(&fake, 100);
@@ -255,7 +260,8 @@ static void texts_are_asked_with_their_stops_and_judged(void **state) {
   char *train = path_join(test_folder, "gsm8k/train.jsonl"), *folder = path_join(test_folder, "gsm8k");
   assert_ok(directory_create(folder));
   assert_ok(file_write_whole(train, "{\"question\": \"0+0?\", \"answer\": \"#### 0\"}\n", 40));
-  open_named(&set, "gsm8k", "gsm8k/test.jsonl", "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n{\"question\": \"2+3?\", \"answer\": \"#### 5\"}\n", 1);
+  open_named(&set, "gsm8k", "gsm8k/test.jsonl",
+             "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n{\"question\": \"2+3?\", \"answer\": \"#### 5\"}\n", 1);
   Fake fake = {.tokenizer = tokenizer, .texts = texts};
   Scorer scorer = scorer_of(&fake, 1000);
   EvaluateOptions options = {.tokenizer = tokenizer, .stops = more, .stop_count = 1};
@@ -317,7 +323,8 @@ static void a_program_in_a_conversation_begins_in_its_block(void **state) {
   ChatTemplate *chat;
   const char *const texts[] = {"    return a + b\n```\nThat is it."};
   open_named(&set, "humaneval", "humaneval/HumanEval.jsonl.gz",
-             "{\"task_id\": \"T/0\", \"prompt\": \"def f(a, b):\\n\", \"entry_point\": \"f\", \"test\": \"def check(g):\\n    assert g(1, 2) == 3\\n\"}\n",
+             "{\"task_id\": \"T/0\", \"prompt\": \"def f(a, b):\\n\", \"entry_point\": \"f\", \"test\": \"def check(g):\\n    assert g(1, "
+             "2) == 3\\n\"}\n",
              0);
   assert_ok(chat_template_open(&chat, &(ChatTemplateOptions){.name = "chatml"}, tokenizer));
   Fake fake = {.tokenizer = tokenizer, .texts = texts};
@@ -326,9 +333,10 @@ static void a_program_in_a_conversation_begins_in_its_block(void **state) {
   Status status = task_evaluate(&result, &set, &scorer, &options);
   if (status == STATUS_USAGE) skip_test("%s", status_message());
   assert_ok(status);
-  assert_string_equal(fake.contexts[0],
-                      "<|im_start|>user\nWrite a solution to the following problem and make sure that it passes the tests:\n```python\n"
-                      "def f(a, b):\n\n```\n<|im_end|>\n<|im_start|>assistant\nHere is the completed function:\n```python\ndef f(a, b):\n\n");
+  assert_string_equal(
+      fake.contexts[0],
+      "<|im_start|>user\nWrite a solution to the following problem and make sure that it passes the tests:\n```python\n"
+      "def f(a, b):\n\n```\n<|im_end|>\n<|im_start|>assistant\nHere is the completed function:\n```python\ndef f(a, b):\n\n");
   assert_string_equal(fake.stops, "\nclass|\ndef|\n#|\nif|\nprint|");
   assert_score(&result, 0, 0, 1);
   task_result_release(&result);
@@ -373,7 +381,8 @@ static void answers_may_be_given(void **state) {
 static void a_report_compares_base_and_adapter(void **state) {
   (void)state;
   TaskSet set;
-  open_rows(&set, "a.jsonl", "{\"query\": \"Q\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n{\"query\": \"R\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n");
+  open_rows(&set, "a.jsonl",
+            "{\"query\": \"Q\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n{\"query\": \"R\", \"choices\": [\"a\", \"b\"], \"gold\": 0}\n");
   const double base_answers[] = {-2, -1, -1, -2}, answers[] = {-1, -2, -1, -2};
   Fake base = {.tokenizer = tokenizer, .likelihoods = base_answers}, adapter = {.tokenizer = tokenizer, .likelihoods = answers};
   Scorer base_scorer = scorer_of(&base, 100), scorer = scorer_of(&adapter, 100);

@@ -66,7 +66,8 @@ static void mmlu_has_a_preamble_and_shots_of_its_subject(void **state) {
   write_rows("mmlu/dev/old_news_dev.csv", dev.data);
   write_rows("mmlu/test/old_news_test.csv", test.data);
   TaskSet set;
-  assert_fails(STATUS_BAD_INPUT, task_set_open(&set, "mmlu", test_folder, 2, 0), "old_news_dev.csv:2", "choice2");  // an empty field is none
+  assert_fails(STATUS_BAD_INPUT, task_set_open(&set, "mmlu", test_folder, 2, 0), "old_news_dev.csv:2",
+               "choice2");  // an empty field is none
   task_set_release(&set);
   dev.length = 0;
   buffer_format(&dev, "%s\"Is, or\nis it?\",yes,no,\"a, b\",may be,3\n One? ,1,2,3,4,0\n", head);
@@ -89,7 +90,8 @@ static void mmlu_has_a_preamble_and_shots_of_its_subject(void **state) {
 
 static void the_first_rows_of_gsm8k_are_its_shots(void **state) {
   (void)state;
-  write_rows("gsm8k/train.jsonl", "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n{\"question\": \"2+2?\", \"answer\": \"four\\n#### 4\"}\n");
+  write_rows("gsm8k/train.jsonl",
+             "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n{\"question\": \"2+2?\", \"answer\": \"four\\n#### 4\"}\n");
   write_rows("gsm8k/test.jsonl", "{\"question\": \"3+3?\", \"answer\": \"#### 6\"}\n");
   TaskSet set;
   open_task(&set, "gsm8k", 2, 0);
@@ -186,7 +188,8 @@ static void rows_of_instructions_are_tried_when_they_are_read(void **state) {
   } cases[] = {
       {"{\"prompt\": \"P\", \"instruction_id_list\": [\"keywords:sonnets\"], \"kwargs\": [{}]}", "keywords:sonnets"},
       {"{\"prompt\": \"P\", \"instruction_id_list\": [\"punctuation:no_comma\"], \"kwargs\": []}", "kwargs"},
-      {"{\"prompt\": \"P\", \"instruction_id_list\": [\"keywords:existence\"], \"kwargs\": [{\"keywords\": [\"(\"]}]}", "regular expression"},
+      {"{\"prompt\": \"P\", \"instruction_id_list\": [\"keywords:existence\"], \"kwargs\": [{\"keywords\": [\"(\"]}]}",
+       "regular expression"},
       {"{\"prompt\": \"P\", \"instruction_id_list\": [\"length_constraints:number_words\"], \"kwargs\": [{}]}", "num_words"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
