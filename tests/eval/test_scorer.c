@@ -137,14 +137,15 @@ static void texts_are_those_of_generation_alone_up_to_their_stops(void **state) 
   assert_ok(scorer.generate(texts, scorer.context, requests, PROMPTS, (ScorerProgress){0}));
   for (int i = 0; i < PROMPTS; i++) {
     Generation expected = {0};
-    Session *session;
+    Engine *engine;
+    EngineOptions alone = {.context = ids[i].count + 24, .parallel = 1, .is_exact = true, .tokenizer = test->tokenizer};
     GenerateOptions options = {.sampling = sampling, .max_tokens = 24, .stops = stops, .stop_count = i == 0};
-    assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = ids[i].count + 24}));
-    assert_ok(generate(&expected, session, test->tokenizer, ids[i].ids, ids[i].count, &options));
+    assert_ok(engine_new(&engine, test->model, alone));
+    assert_ok(generate(&expected, engine, test->tokenizer, ids[i].ids, ids[i].count, &options));
     assert_true(expected.text.length > 0);
     assert_string_equal(texts[i].data, expected.text.data);
     generation_release(&expected);
-    session_free(session);
+    engine_free(engine);
     buffer_release(&texts[i]);
     token_list_release(&ids[i]);
   }
