@@ -745,7 +745,7 @@ static const AttentionPlan paged_plans[] = {
     {{12, 1, 32, 32, 0, 0, 0}, 2, {2, 5}, {40, 70}},  // more heads a KV head than are worth summing at once
     {{8, 2, 32, 64, 0, 0, 0}, 3, {1, 4, 70}, {700, 66, 400}},  // texts of many pages, which begin alike
     {{5, 1, 32, 32, 0, 40, 0}, 3, {1, 2, 70}, {1500, 31, 1000}},  // a window far into a text
-    {{2, 1, 32, 32, 0, 0, 3}, 2, {1, 33}, {5000, 5}},
+    {{2, 1, 32, 32, 0, 0, 3}, 2, {1, 7}, {9000, 8190}},
 };
 
 MAKE(paged_attention) {

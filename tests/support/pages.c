@@ -77,7 +77,8 @@ static float *sent_floats(int64_t count, Rng *rng, Backend *backend) {
 }
 
 // Two texts in pages of a layer, and rows of queries.
-enum { TEXT_PAGES = 12, TEXT_ROWS = 300, FIRST_TABLE = 1, SECOND_TABLE = 1 + TEXT_PAGES };
+enum { TEXT_PAGES = 12, TEXT_ROWS = 300, FIRST_TABLE = 1, SECOND_TABLE = 1 + TEXT_PAGES, LONG_TABLE = 1 + 2 * TEXT_PAGES };
+enum { LONG_PAGES = 300 };  // the same ones again and again
 typedef struct Texts {
   AttentionShape shape;
   Pages pages;
@@ -103,8 +104,8 @@ static Texts texts_new(PagesType type, AttentionShape shape, Backend *backend) {
   Texts t = {.shape = shape, .pages.type = type, .backend = backend};
   t.pages.keys = sent_pages(type, shape.kv_heads, shape.head_size, &rng, backend);
   t.pages.values = sent_pages(type, shape.kv_heads, shape.value_size, &rng, backend);
-  int32_t tables[1 + 2 * TEXT_PAGES] = {INT32_MAX};
-  for (int i = 0; i < 2 * TEXT_PAGES; i++) tables[1 + i] = (i * 7 + 3) % (2 * TEXT_PAGES);
+  int32_t tables[LONG_TABLE + LONG_PAGES] = {INT32_MAX};
+  for (int i = 0; i < 2 * TEXT_PAGES + LONG_PAGES; i++) tables[1 + i] = (i * 7 + 3) % (2 * TEXT_PAGES);
   for (int i = 0; i < 2; i++) tables[SECOND_TABLE + i] = tables[FIRST_TABLE + i];  // the texts begin alike
   t.tables = sent(tables, sizeof tables, backend);
   t.q_row = shape.heads * shape.head_size, t.o_row = shape.heads * shape.value_size;
@@ -213,7 +214,20 @@ static void check_prompts(const Texts *t) {
   }
 }
 
-void pages_prompts_may_be_cut(Backend *backend) { for_texts(backend, check_prompts); }
+// Beside the end of a long prompt, and that by itself.
+static void check_long_prompts(const Texts *t) {
+  enum { LENGTH = LONG_PAGES * PAGE_TOKENS - 5 };
+  const PagedSpan spans[] = {{0, 2, LENGTH, LONG_TABLE, false}, {2, 9, 40, FIRST_TABLE, false}, {9, 10, LENGTH, LONG_TABLE, true}};
+  attend(t, spans, 3);
+  float *together = taken(t, 0, 10);
+  for (int i = 0; i < 3; i++) attend(t, &spans[i], 1);
+  expect_bits(together, taken(t, 0, 10), 10 * t->o_row, t, "beside a long prompt");
+}
+
+void pages_prompts_may_be_cut(Backend *backend) {
+  for_texts(backend, check_long_prompts);
+  for_texts(backend, check_prompts);
+}
 
 // Blocks that begin with something of their own.
 static void put_extremes(float *x, int64_t blocks) {
