@@ -16,7 +16,7 @@ int adapter_bank_find(const AdapterBank *bank, const char *name);  // -1: there 
 const char *adapter_bank_name(const AdapterBank *bank, int number);
 const char *adapter_bank_path(const AdapterBank *bank, int number);
 double adapter_bank_scale(const AdapterBank *bank, int number);
-// Its effect, times what the file says; while no pass is under way.
-void adapter_bank_set_scale(AdapterBank *bank, int number, double scale);
+// Its effect, times what the file says; while no pass is under way. STATUS_USAGE for another than 1 of a DoRA adapter.
+Status adapter_bank_set_scale(AdapterBank *bank, int number, double scale);
 
 #endif

@@ -1,4 +1,5 @@
 // Attention by documents as one node; the backward pass recomputes probabilities from the saved log-sum-exp.
+#include <assert.h>
 #include <math.h>
 
 #include "autograd/ops.h"
@@ -7,36 +8,17 @@ typedef struct AttentionAttributes {
   const AttentionSpan *spans;
   int64_t span_count;
   AttentionShape shape;
-  KvLayer cache;
-  bool has_cache;
 } AttentionAttributes;
 
 enum { ATTENTION_Q, ATTENTION_K, ATTENTION_V, ATTENTION_ENDS };
-
-// Puts the new rows behind those that a span's cache already holds.
-static void cache_append(float *cache, const Tensor *rows, const AttentionAttributes *attributes, Backend *backend) {
-  for (int64_t s = 0; s < attributes->span_count; s++) {
-    const AttentionSpan *span = &attributes->spans[s];
-    int64_t count = span->query_end - span->query_begin;
-    backend->kernels->copy(cache + (span->key_end - count) * rows->columns, (const float *)rows->data + span->query_begin * rows->columns,
-                           count * rows->columns, backend);
-  }
-}
 
 static const int32_t *query_ends(const Node *node) { return node->inputs[ATTENTION_ENDS] ? node->inputs[ATTENTION_ENDS]->data : NULL; }
 
 static void attention_forward(Node *node, Tape *tape) {
   const AttentionAttributes *attributes = node->attributes;
   const Tensor *k = node->inputs[ATTENTION_K], *v = node->inputs[ATTENTION_V];
-  const void *keys = k->data, *values = v->data;
-  if (attributes->has_cache) {
-    cache_append(attributes->cache.k, k, attributes, tape->backend);
-    cache_append(attributes->cache.v, v, attributes, tape->backend);
-    keys = attributes->cache.k;
-    values = attributes->cache.v;
-  }
   const Tensor *q = node->inputs[ATTENTION_Q];
-  tape->backend->kernels->attention_forward(node->outputs[0]->data, node->outputs[1]->data, q->data, keys, values, q->type,
+  tape->backend->kernels->attention_forward(node->outputs[0]->data, node->outputs[1]->data, q->data, k->data, v->data, q->type,
                                             attributes->spans, attributes->span_count, query_ends(node), attributes->shape, tape->backend);
 }
 
@@ -92,10 +74,9 @@ static const Op attention_op = {.name = "attention",
                                 .saved_outputs = 3};
 
 Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends_input,
-                     AttentionShape shape, const KvLayer *cache) {
+                     AttentionShape shape) {
   AttentionAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
-  *attributes = (AttentionAttributes){.spans = spans, .span_count = span_count, .shape = shape, .has_cache = cache != NULL};
-  if (cache) attributes->cache = *cache;
+  *attributes = (AttentionAttributes){.spans = spans, .span_count = span_count, .shape = shape};
   Node *node = tape_node(tape, &attention_op, attributes);
   node->inputs[ATTENTION_Q] = q;
   node->inputs[ATTENTION_K] = k;
@@ -105,5 +86,50 @@ Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const Attentio
   node->outputs[1] = tape_tensor(tape, q->rows, shape.heads, FLOAT_32);  // log-sum-exp
   node_finish(node, false);
   node->outputs[1]->needs_gradient = false;
+  return node->outputs[0];
+}
+
+typedef struct PagedAttributes {
+  const PagedBatch *batch;
+  Pages pages;
+  AttentionShape shape;
+} PagedAttributes;
+
+enum { PAGED_Q, PAGED_K, PAGED_V, PAGED_SLOTS, PAGED_TABLES };
+
+static void paged_forward(Node *node, Tape *tape) {
+  const PagedAttributes *a = node->attributes;
+  const Tensor *q = node->inputs[PAGED_Q], *k = node->inputs[PAGED_K];
+  const Kernels *kernels = tape->backend->kernels;
+  kernels->store_pages(&a->pages, k->data, node->inputs[PAGED_V]->data, node->inputs[PAGED_SLOTS]->data, k->rows, a->shape, tape->backend);
+  kernels->paged_attention(node->outputs[0]->data, q->data, &a->pages, node->inputs[PAGED_TABLES]->data, a->batch->spans,
+                           a->batch->span_count, a->shape, tape->backend);
+}
+
+static double paged_flop(const Node *node, bool backward) {
+  const PagedAttributes *a = node->attributes;
+  double seen = 0;
+  for (int64_t s = 0; s < a->batch->span_count && !backward; s++) {
+    const PagedSpan *span = &a->batch->spans[s];
+    seen += seen_keys(&(AttentionSpan){span->query_begin, span->query_end, 0, span->length}, a->shape.window, false);
+  }
+  return seen * (double)a->shape.heads * (double)(a->shape.head_size + a->shape.value_size) * 2;
+}
+
+static const Op paged_op = {.name = "paged attention", .forward = paged_forward, .flop = paged_flop};
+
+Tensor *op_paged_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const PagedRowsInput *rows, const Pages *pages,
+                           AttentionShape shape) {
+  assert(q->type == FLOAT_32 && tape->mode == TAPE_FORWARD);
+  PagedAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = (PagedAttributes){rows->batch, *pages, shape};
+  Node *node = tape_node(tape, &paged_op, attributes);
+  node->inputs[PAGED_Q] = q;
+  node->inputs[PAGED_K] = k;
+  node->inputs[PAGED_V] = v;
+  node->inputs[PAGED_SLOTS] = rows->slots;
+  node->inputs[PAGED_TABLES] = rows->tables;
+  node->outputs[0] = tape_tensor(tape, q->rows, shape.heads * shape.value_size, FLOAT_32);
+  node_finish(node, false);
   return node->outputs[0];
 }

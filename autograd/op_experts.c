@@ -12,6 +12,7 @@ enum { EXPERTS_Y, EXPERTS_LOGITS, EXPERTS_CHOSEN, EXPERTS_WEIGHTS, EXPERTS_OUTPU
 typedef struct ExpertsAttributes {
   ExpertLayer layer;
   int64_t kernel_floats[2];  // of scratch that the device's kernels want, forward and backward
+  const RowKinds *kinds;  // NULL outside generation
 } ExpertsAttributes;
 
 static const ExpertsAttributes *attributes_of(const Node *node) { return node->attributes; }
@@ -36,7 +37,12 @@ static void experts_forward(Node *node, Tape *tape) {
   float *places[EXPERTS_OUTPUTS], *scratch = node->scratch;
   scratch += router_places(places, node, scratch);
   Projection logits = {.w = &layer->router, .alpha = 1, .y = rows_f32(places[EXPERTS_LOGITS], layer->settings.experts)};
-  kernels->linear_forward(&logits, 1, rows_at(x->data, x), x->rows, tape->backend);
+  const RowKinds *kinds = attributes_of(node)->kinds;
+  int64_t alone = !kinds ? 0 : kinds->alone < x->rows ? kinds->alone : x->rows;
+  Rows rows = rows_at(x->data, x);
+  if (alone > 0) kernels->linear_forward_rows(&logits, 1, rows, alone, tape->backend);
+  logits = projection_from(logits, alone);
+  if (alone < x->rows) kernels->linear_forward(&logits, 1, rows_from(rows, alone * rows.step), x->rows - alone, tape->backend);
   int32_t *chosen = (int32_t *)(void *)places[EXPERTS_CHOSEN];
   kernels->router_forward(chosen, places[EXPERTS_WEIGHTS], node->is_again ? NULL : layer->totals, places[EXPERTS_LOGITS], &layer->settings,
                           x->rows, tape->backend);
@@ -45,9 +51,14 @@ static void experts_forward(Node *node, Tape *tape) {
   int64_t count = y->rows * y->columns;
   if (residual) kernels->copy(y->data, residual->data, count, tape->backend);
   else kernels->fill(y->data, 0, count, tape->backend);
-  bool in_int8 = x->type == FLOAT_32 && x->rows <= tape->int8_rows;
-  kernels->experts_forward(rows_at(y->data, y), rows_at(x->data, x), &layer->matrices, chosen, places[EXPERTS_WEIGHTS], x->rows, in_int8,
-                           scratch, tape->backend);
+  // Those alone, then the others.
+  for (int64_t first = 0, end = alone; first < x->rows; first = end, end = x->rows) {
+    if (first == end) continue;
+    int64_t used = layer->settings.used;
+    kernels->experts_forward(rows_from(rows_at(y->data, y), first * y->columns), rows_from(rows, first * rows.step), &layer->matrices,
+                             chosen + first * used, places[EXPERTS_WEIGHTS] + first * used, end - first,
+                             first < alone && kinds->in_int8, scratch, tape->backend);
+  }
 }
 
 // Places in the backward pass's scratch: the gradients of weights and logits, and dx in float32 where x has another type.
@@ -115,6 +126,7 @@ Tensor *op_experts(Tape *tape, Tensor *x, const ExpertLayer *layer, Tensor *resi
   assert(EXPERTS_OUTPUTS <= NODE_OUTPUTS && router->experts == layer->matrices.experts && router->used == layer->matrices.used);
   ExpertsAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
   attributes->layer = *layer;
+  attributes->kinds = tape->row_kinds;
   for (int backward = 0; backward < 2; backward++)
     attributes->kernel_floats[backward] =
         tape->backend->kernels->experts_scratch_floats(x->rows, &layer->matrices, x->type, backward, tape->backend);

@@ -4,6 +4,7 @@
 // h of all parts is one more output: when a segment is recomputed for its backward pass, h is needed again and y often is
 // not, and then W is not multiplied twice.
 #include <assert.h>
+#include <stdlib.h>
 
 #include "autograd/ops.h"
 
@@ -15,6 +16,7 @@ typedef struct LinearAttributes {
   int count;
   int64_t h_column[LINEAR_PROJECTIONS];  // where each part's h begins
   int64_t rank;  // of all parts
+  const RowKinds *kinds;  // NULL outside generation
 } LinearAttributes;
 
 static Rows tensor_rows(const Tensor *tensor) { return (Rows){tensor->data, tensor->columns, tensor->type}; }
@@ -37,6 +39,17 @@ void adapter_dropout(void *y, const void *x, const LowRank *adapter, const Tenso
                                   tape->backend);
 }
 
+// All rows together; in generation some of them each by itself.
+static void run_forward(const Projection *projections, int count, Rows x, int64_t n, const RowKinds *kinds, Tape *tape) {
+  const Kernels *kernels = tape->backend->kernels;
+  int64_t alone = !kinds ? 0 : kinds->alone < n ? kinds->alone : n;
+  if (alone > 0) (kinds->in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward_rows)(projections, count, x, alone, tape->backend);
+  if (alone == n) return;
+  Projection others[LINEAR_PROJECTIONS];
+  for (int i = 0; i < count; i++) others[i] = projection_from(projections[i], alone);
+  kernels->linear_forward(others, count, rows_from(x, alone * x.step), n - alone, tape->backend);
+}
+
 static void low_forward(const Node *node, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LINEAR_X], *h = node->outputs[LINEAR_H];
@@ -51,11 +64,29 @@ static void low_forward(const Node *node, Tape *tape) {
     projections[count] = (Projection){.w = &matrices[count], .alpha = adapter->scale, .y = rows_from(tensor_rows(h), a->h_column[i])};
     if (dropped) {
       adapter_dropout(node->scratch, x->data, adapter, x, false, tape);
-      tape->backend->kernels->linear_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, tape->backend);
+      run_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, a->kinds, tape);
     }
     count++;
   }
-  if (!dropped) tape->backend->kernels->linear_forward(projections, count, tensor_rows(x), x->rows, tape->backend);
+  if (!dropped) run_forward(projections, count, tensor_rows(x), x->rows, a->kinds, tape);
+}
+
+// What the bank's adapters add to their rows.
+static void bank_forward(const Node *node, Tape *tape) {
+  const LinearAttributes *a = node->attributes;
+  const Tensor *x = node->inputs[LINEAR_X];
+  LowRankRows *rows = memory_new((size_t)(a->count * a->kinds->group_count), sizeof *rows);
+  int count = 0;
+  for (int i = 0; i < a->count; i++)
+    for (int g = 0; g < a->kinds->group_count && a->parts[i].bank; g++) {
+      const RowGroup *group = &a->kinds->groups[g];
+      const LowRank *pair = a->parts[i].bank[group->adapter];
+      if (!pair || group->begin == group->end) continue;
+      rows[count++] = (LowRankRows){group->begin,    group->end,       node->outputs[i]->data, pair->a.data,
+                                    pair->b.data,    pair->b.rows,     pair->a.rows,           pair->scale};
+    }
+  if (count) tape->backend->kernels->low_rank_rows(rows, count, tensor_rows(x), x->columns, tape->backend);
+  free(rows);
 }
 
 static void show_input(const LinearAttributes *a, const Tensor *x, const Tape *tape) {
@@ -81,9 +112,8 @@ static void linear_forward(Node *node, Tape *tape) {
     p->low = part->adapter->b.data;
     p->rank = part->adapter->b.columns;
   }
-  bool in_int8 = x->rows <= tape->int8_rows;
-  const Kernels *kernels = tape->backend->kernels;
-  (in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward)(projections, a->count, tensor_rows(x), x->rows, tape->backend);
+  run_forward(projections, a->count, tensor_rows(x), x->rows, a->kinds, tape);
+  if (a->kinds && a->kinds->group_count) bank_forward(node, tape);
 }
 
 // What the adapters' dh and dB need, of all parts; rounded: room for dy in x's type, data NULL where it has that already.
@@ -242,6 +272,7 @@ static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts,
   assert(count <= LINEAR_PROJECTIONS);
   LinearAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
   attributes->count = count;
+  attributes->kinds = tape->row_kinds;
   bool trained = false;
   for (int i = 0; i < count; i++) {
     attributes->parts[i] = parts[i];
@@ -261,7 +292,14 @@ static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts,
 
 static bool has_magnitude(const LinearPart *part) { return is_adapted(part) && part->adapter->magnitude.data; }
 
+static bool bank_has_magnitude(const LinearPart *part) {
+  for (int i = 0; i < part->bank_count; i++)
+    if (part->bank[i] && part->bank[i]->magnitude.data) return true;
+  return false;
+}
+
 static Tensor *scale_by_magnitude(Tape *tape, Tensor *z, const LinearPart *part, Tensor *residual) {
+  if (!has_magnitude(part)) return op_bank_magnitude(tape, z, part, residual);
   Tensor *norms = part->adapter->norms ? NULL : op_low_rank_norms(tape, part->weight, part->adapter);
   return op_magnitude(tape, z, norms, part->adapter, part->bias, residual);
 }
@@ -269,19 +307,21 @@ static Tensor *scale_by_magnitude(Tape *tape, Tensor *z, const LinearPart *part,
 // What a magnitude scales comes without bias and residual, which are added behind it.
 void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int count) {
   LinearPart plain[LINEAR_PROJECTIONS];
+  bool is_scaled[LINEAR_PROJECTIONS];
   for (int i = 0; i < count; i++) {
     plain[i] = parts[i];
-    if (has_magnitude(&parts[i])) plain[i].bias = NULL;
+    is_scaled[i] = has_magnitude(&parts[i]) || bank_has_magnitude(&parts[i]);
+    if (is_scaled[i]) plain[i].bias = NULL;
   }
   add_node(tape, y, x, plain, count, NULL);
   for (int i = 0; i < count; i++)
-    if (has_magnitude(&parts[i])) y[i] = scale_by_magnitude(tape, y[i], &parts[i], NULL);
+    if (is_scaled[i]) y[i] = scale_by_magnitude(tape, y[i], &parts[i], NULL);
 }
 
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual) {
   Tensor *y;
   LinearPart plain = part;
-  bool is_scaled = has_magnitude(&part);
+  bool is_scaled = has_magnitude(&part) || bank_has_magnitude(&part);
   if (is_scaled) plain.bias = NULL;
   add_node(tape, &y, x, &plain, 1, is_scaled ? NULL : residual);
   return is_scaled ? scale_by_magnitude(tape, y, &part, residual) : y;

@@ -99,3 +99,50 @@ Tensor *op_magnitude(Tape *tape, Tensor *z, Tensor *norms, const LowRank *adapte
   node_finish(node, true);
   return node->outputs[0];
 }
+
+typedef struct BankMagnitudeAttributes {
+  LinearPart part;
+  const RowKinds *kinds;
+  const float *ones;  // norms of some adapter: over themselves they are one
+} BankMagnitudeAttributes;
+
+static void scale_some(const Node *node, const LowRank *pair, int64_t begin, int64_t end, Tape *tape) {
+  const BankMagnitudeAttributes *a = node->attributes;
+  const Tensor *residual = node->inputs[MAGNITUDE_RESIDUAL], *z = node->inputs[MAGNITUDE_Z], *y = node->outputs[0];
+  bool is_scaled = pair && pair->magnitude.data;
+  Magnitude magnitude = {.m = is_scaled ? pair->magnitude.data : a->ones,
+                         .norms = is_scaled ? pair->norms : a->ones,
+                         .bias = a->part.bias,
+                         .columns = y->columns};
+  Rows added = residual ? rows_from(data_rows(residual), begin * residual->columns) : (Rows){0};
+  if (begin < end)
+    tape->backend->kernels->magnitude_forward(rows_from(data_rows(y), begin * y->columns), rows_from(data_rows(z), begin * z->columns), added,
+                                              &magnitude, end - begin, tape->backend);
+}
+
+static void bank_magnitude_forward(Node *node, Tape *tape) {
+  const BankMagnitudeAttributes *a = node->attributes;
+  int64_t done = 0;
+  for (int g = 0; a->kinds && g < a->kinds->group_count; g++) {
+    const RowGroup *group = &a->kinds->groups[g];
+    scale_some(node, NULL, done, group->begin, tape);
+    scale_some(node, a->part.bank[group->adapter], group->begin, group->end, tape);
+    done = group->end;
+  }
+  scale_some(node, NULL, done, node->outputs[0]->rows, tape);
+}
+
+static const Op bank_magnitude_op = {.name = "dora magnitudes", .forward = bank_magnitude_forward};
+
+Tensor *op_bank_magnitude(Tape *tape, Tensor *z, const LinearPart *part, Tensor *residual) {
+  BankMagnitudeAttributes *attributes = arena_new(&tape->arena, 1, sizeof *attributes);
+  *attributes = (BankMagnitudeAttributes){.part = *part, .kinds = tape->row_kinds};
+  for (int i = 0; i < part->bank_count; i++)
+    if (part->bank[i] && part->bank[i]->magnitude.data) attributes->ones = part->bank[i]->norms;
+  Node *node = tape_node(tape, &bank_magnitude_op, attributes);
+  node->inputs[MAGNITUDE_Z] = z;
+  node->inputs[MAGNITUDE_RESIDUAL] = residual;
+  node->outputs[0] = tape_tensor(tape, z->rows, z->columns, residual ? FLOAT_32 : z->type);
+  node_finish(node, false);
+  return node->outputs[0];
+}

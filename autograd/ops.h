@@ -62,6 +62,8 @@ typedef struct LinearPart {
   const float *bias;  // [out]
   const LowRank *adapter;
   float *weight_gradient, *bias_gradient;  // [out, in], [out]: added to by the backward pass; NULL: frozen
+  const LowRank *const *bank;  // [bank_count]: of adapters that some rows go by (Tape.row_kinds); an entry is NULL where it has none here
+  int bank_count;
 } LinearPart;
 
 // y[i] = x W_i^T (+ bias_i) (+ the adapter's term) for up to LINEAR_PROJECTIONS parts that read one x. Saves x where an adapter or a weight is
@@ -74,6 +76,9 @@ Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
 Tensor *op_low_rank_norms(Tape *tape, const Matrix *weight, const LowRank *adapter);
 // y = z m / norms (+ bias) (+ residual, then y is float32 as it is). norms NULL: the adapter's own. Saves z and norms.
 Tensor *op_magnitude(Tape *tape, Tensor *z, Tensor *norms, const LowRank *adapter, const float *bias, Tensor *residual);
+
+// The same in generation, each row by the magnitude of the bank's adapter that it goes by, or by none.
+Tensor *op_bank_magnitude(Tape *tape, Tensor *z, const LinearPart *part, Tensor *residual);
 
 // Rows of x whose heads turn by the same frequencies.
 typedef struct RopeRows {
@@ -92,14 +97,21 @@ typedef struct RopeSettings {
 } RopeSettings;
 Tensor *op_rope(Tape *tape, Tensor *x, Tensor *positions, RopeSettings settings);
 
-// Attention within spans; `spans` must stay until the pass has run. With a cache (generation) the rows of k and v are
-// first appended to the cache's, at the end of each span's keys, and keys are read from there; no backward then.
-typedef struct KvLayer {
-  float *k, *v;  // [capacity, kv_heads * head_size], [capacity, kv_heads * value_size]
-} KvLayer;
-// query_ends (an int32 input tensor [rows of q, 1], or NULL) is for queries that are some rows of their spans only.
+// Attention within spans; `spans` must stay until the pass has run. query_ends (an int32 input tensor [rows of q, 1], or NULL) is for queries
+// that are some rows of their spans only.
 Tensor *op_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const AttentionSpan *spans, int64_t span_count, Tensor *query_ends,
-                     AttentionShape shape, const KvLayer *cache);
+                     AttentionShape shape);
+
+// Generation: k and v are put into pages, and attention reads them, and all before them, from there. No gradient goes through.
+typedef struct PagedRowsInput {
+  Tensor *slots, *tables;  // int32 input tensors [n, 1], [entries, 1] (kernels/pages.h)
+  const struct PagedBatch *batch;  // read when the graph runs
+} PagedRowsInput;
+typedef struct PagedBatch {
+  const PagedSpan *spans;
+  int64_t span_count;
+} PagedBatch;
+Tensor *op_paged_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const PagedRowsInput *rows, const Pages *pages, AttentionShape shape);
 
 // Heads put together: y[n, heads * sum of widths] has the parts of head 0, then those of head 1, ... Head h of a part is x's columns
 // begin + h * head_step .. + width; with head_step 0 all heads have the same. A tensor may be in several parts and nodes.

@@ -88,6 +88,20 @@ typedef struct TapeWatcher {
   void (*enter)(struct TapeWatcher *watcher, int segment, int next);
 } TapeWatcher;
 
+// Rows of a graph of generation that go by an adapter of a bank, besides those in the model's slots.
+typedef struct RowGroup {
+  int64_t begin, end;
+  int adapter;
+} RowGroup;
+
+// What the rows of a graph of generation are; read when it runs.
+typedef struct RowKinds {
+  int64_t alone;  // the first rows are computed each by itself (texts that are being written), the others together (prompts)
+  bool in_int8;  // those alone see activations in 8 bits (Kernels.linear_forward_int8)
+  const RowGroup *groups;  // [group_count], ascending; rows of none go by no adapter of the bank
+  int group_count;
+} RowKinds;
+
 struct Tape {
   Backend *backend;
   TapeMode mode;
@@ -95,7 +109,7 @@ struct Tape {
   bool keeps_cheap;  // the results of cheap ops are kept for the backward pass, which saves a little time
   bool offloads;  // what checkpointed segments keep for the backward pass is moved to the host's memory meanwhile
   int64_t loss_rows;  // whose logits are computed at once: LOSS_ROWS, or fewer to save memory, or more to save time
-  int64_t int8_rows;  // generation: products of so many rows or fewer may see them in 8 bits (linear_forward_int8); 0: none
+  const RowKinds *row_kinds;  // of what is added to the graph from here on; NULL outside generation
   double flop;  // of products, by all passes so far
   TapeObserver *observer;  // NULL: none
   TapeWatcher *watcher;  // NULL: none

@@ -1,4 +1,4 @@
-// A model's rates: a prompt and an answer through runtime/session, training steps through trainer/step and the optimiser.
+// A model's rates: a prompt and an answer through runtime/engine, training steps through trainer/step and the optimiser.
 #include <stdlib.h>
 
 #include "kernels/peak.h"
@@ -6,13 +6,14 @@
 #include "core/log.h"
 #include "core/rng.h"
 #include "optim/optimizer.h"
-#include "runtime/session.h"
+#include "runtime/engine.h"
 #include "trainer/step.h"
 
 enum { PROMPT = 512, SHORT_PROMPT = 8, GENERATED = 64, ROWS = 4, RANK = 16 };
 static const double enough_seconds = 3;  // after so long, no repetition is begun
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int32_t *random_ids(int64_t count, const Model *model) {
   int32_t *ids = memory_new((size_t)count, sizeof *ids);
@@ -35,65 +36,57 @@ static void count_flop(ModelRates *rates, const Model *model) {
   rates->train_flop = 4 * (layers + head) + 6 * adapters;
 }
 
+static void take_usage(FinishReason reason, const EngineUsage *usage, Status status, const char *message, void *context) {
+  (void)reason;
+  (void)status;
+  (void)message;
+  *(EngineUsage *)context = *usage;
+}
+
+// One text alone.
+static Status run_text(EngineUsage *usage, Engine *engine, const int32_t *ids, int64_t prompt, int64_t written) {
+  EngineRequest request = {.prompt = ids,
+                           .prompt_count = prompt,
+                           .max_tokens = written,
+                           .sampling = {.top_p = 1, .repetition_penalty = 1},
+                           .adapter = -1,
+                           .ignores_end = true,
+                           .reader = {.end = take_usage, .context = usage}};
+  int64_t number;
+  TRY(engine_submit(&number, engine, &request));
+  return engine_run(engine);
+}
+
 // The best of up to three passes after one that plans and warms.
-static Status bench_prompt(ModelRates *rates, Session *session, const int32_t *ids) {
-  int64_t count = rates->prompt_tokens;
-  TRY(session_feed(session, ids, count));
-  double begin = time_seconds(), best = 0;
-  for (int i = 0; i < 3 && (i == 0 || time_seconds() - begin < enough_seconds); i++) {
-    double start = time_seconds();
-    session_truncate(session, 0);
-    TRY(session_feed(session, ids, count));
-    double rate = (double)count / (time_seconds() - start);
-    if (rate > best) best = rate;
-  }
-  rates->prompt = best;
-  return STATUS_OK;
-}
-
-static int32_t likeliest(const Session *session) {
-  const float *logits = session_logits(session);
-  int64_t best = 0, vocabulary = session_vocabulary(session);
-  for (int64_t i = 1; i < vocabulary; i++)
-    if (logits[i] > logits[best]) best = i;
-  return (int32_t)best;
-}
-
-static Status generate_tokens(Session *session, int64_t count) {
-  for (int64_t i = 0; i < count; i++) {
-    int32_t next = likeliest(session);
-    TRY(session_feed(session, &next, 1));
+static Status bench_texts(ModelRates *rates, Engine *engine, int32_t *ids, int64_t prompt, int64_t written) {
+  double begin = 0;
+  for (int i = 0; i < 4 && (i < 2 || time_seconds() - begin < enough_seconds); i++) {
+    EngineUsage usage;
+    ids[0] = i;  // a prompt that no text before has begun with
+    TRY(run_text(&usage, engine, ids, prompt, written));
+    if (i == 0) begin = time_seconds();
+    if (i == 0) continue;
+    double reading = (double)prompt / usage.prompt_seconds, writing = (double)(written - 1) / usage.seconds;
+    if (written == 1 && reading > rates->prompt) rates->prompt = reading;
+    if (written > 1 && writing > rates->generation) rates->generation = writing;
   }
   return STATUS_OK;
 }
 
-static Status bench_generation(ModelRates *rates, Session *session, const int32_t *ids) {
-  int64_t prompt = smaller(SHORT_PROMPT, session_capacity(session) - rates->generated_tokens);
-  TRY(session_feed(session, ids, prompt));
-  TRY(generate_tokens(session, 1));
-  double begin = time_seconds();
-  for (int i = 0; i < 3 && (i == 0 || time_seconds() - begin < enough_seconds); i++) {
-    session_truncate(session, 0);
-    TRY(session_feed(session, ids, prompt));
-    double start = time_seconds();
-    TRY(generate_tokens(session, rates->generated_tokens));
-    double rate = (double)rates->generated_tokens / (time_seconds() - start);
-    if (rate > rates->generation) rates->generation = rate;
-  }
-  return STATUS_OK;
-}
-
-static Status bench_sessions(ModelRates *rates, const Model *model, const int32_t *ids) {
-  Session *session = NULL;
-  Status status = session_new(&session, model, (SessionOptions){.capacity = rates->prompt_tokens});
-  if (status == STATUS_OK) status = bench_prompt(rates, session, ids);
-  session_free(session);
-  TRY(status);
-  session = NULL;
-  status = session_new(&session, model, (SessionOptions){.capacity = smaller(SHORT_PROMPT + GENERATED, model->config.context_length)});
-  if (status == STATUS_OK) status = bench_generation(rates, session, ids);
-  session_free(session);
+static Status bench_engine(ModelRates *rates, const Model *model, int32_t *ids, int64_t prompt, int64_t written) {
+  Engine *engine;
+  EngineOptions options = {.context = prompt + written, .parallel = 1, .cache_type = PAGES_F16};
+  TRY(engine_new(&engine, model, options));
+  Status status = bench_texts(rates, engine, ids, prompt, written);
+  engine_free(engine);
   return status;
+}
+
+static Status bench_generation(ModelRates *rates, const Model *model, int32_t *ids) {
+  TRY(bench_engine(rates, model, ids, rates->prompt_tokens, 1));
+  // The first token comes with the prompt.
+  int64_t prompt = smaller(SHORT_PROMPT, larger(1, model->config.context_length - rates->generated_tokens));
+  return bench_engine(rates, model, ids, prompt, rates->generated_tokens + 1);
 }
 
 typedef struct Trainee {
@@ -174,7 +167,7 @@ Status bench_model(ModelRates *rates, Model *model, bool trains) {
   count_flop(rates, model);
   int32_t *ids = random_ids(rates->train_tokens, model);
   Trainee trainee = {.model = model};
-  Status status = bench_sessions(rates, model, ids);
+  Status status = bench_generation(rates, model, ids);
   if (status == STATUS_OK && trains) status = open_trainee(&trainee, ids, rates->prompt_tokens);
   if (status == STATUS_OK && trains) status = bench_training(rates, &trainee);
   rates->peak_bytes = model->backend->peak_bytes(model->backend);

@@ -1,5 +1,5 @@
 // `lora chat`: a conversation on the terminal, or line by line from a pipe. The whole history goes through the model's chat
-// template at each turn; the session keeps what it has already read of it, so that only the new turn is computed.
+// template at each turn; the engine keeps what it has already read of it, so that only the new turn is computed.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +24,7 @@ typedef struct ChatCommand {
 typedef struct Conversation {
   const ChatCommand *command;
   LoadedModel loaded;
-  Session *session;
+  Engine *engine;
   json_t *messages;
   int64_t turn;  // each turn draws from a seed of its own
 } Conversation;
@@ -50,12 +50,12 @@ static Status conversation_open(Conversation *talk, ChatCommand *command, const 
   TRY(loaded_model_open_chat(&talk->loaded, &command->stops));
   int64_t made_for = talk->loaded.model->config.context_length;
   int64_t context = command->context > 0 ? command->context : made_for < CHAT_CONTEXT ? made_for : CHAT_CONTEXT;
-  TRY(session_new(&talk->session, talk->loaded.model, (SessionOptions){.capacity = context}));
+  TRY(loaded_model_engine(&talk->engine, &talk->loaded, context));
   return conversation_begin(talk, command->system);
 }
 
 static void conversation_close(Conversation *talk) {
-  session_free(talk->session);
+  engine_free(talk->engine);
   json_decref(talk->messages);
   loaded_model_release(&talk->loaded);
 }
@@ -74,14 +74,14 @@ static Status answer(Conversation *talk, const char *text, size_t length) {
   size_t before = json_array_size(talk->messages);
   Status status = message_append(talk->messages, "user", text, length);
   if (status == STATUS_OK) status = messages_encode(&ids, talk->messages, talk->loaded.chat, talk->loaded.tokenizer);
-  if (status == STATUS_OK) status = generate(&result, talk->session, talk->loaded.tokenizer, ids.ids, ids.count, &options);
+  if (status == STATUS_OK) status = generate(&result, talk->engine, talk->loaded.tokenizer, ids.ids, ids.count, &options);
   if (result.text.length || status == STATUS_OK) printf("\n");
   fflush(stdout);
   if (status == STATUS_OK) {
     status = message_append(talk->messages, "assistant", result.text.data ? result.text.data : "", result.text.length);
     log_speed(&result);
     if (result.finish == FINISH_LENGTH && result.tokens.count < command->max_tokens)
-      log_warning("the context of %" PRId64 " tokens is full; /reset begins a new conversation", session_capacity(talk->session));
+      log_warning("the context of %" PRId64 " tokens is full; /reset begins a new conversation", engine_context(talk->engine));
     talk->turn++;
   } else if (json_array_size(talk->messages) > before) {
     json_array_remove(talk->messages, before);

@@ -72,30 +72,29 @@ static void print_json(const Generation *result) {
   for (int64_t i = 0; i < result->tokens.count; i++) json_array_append_new(ids, json_integer(result->tokens.ids[i]));
   json_t *object = json_pack("{s:s%, s:o, s:s, s:I, s:I, s:f, s:f}", "text", result->text.data ? result->text.data : "",
                              result->text.length, "tokens", ids, "finish_reason", finish_reason_name(result->finish), "prompt_tokens",
-                             (json_int_t)result->prompt_tokens, "generated_tokens", (json_int_t)result->tokens.count,
-                             "prompt_tokens_per_second", tokens_per_second(result->prompt_tokens, result->prompt_seconds),
-                             "generation_tokens_per_second", tokens_per_second(result->tokens.count, result->seconds));
+                             (json_int_t)result->usage.prompt_tokens, "generated_tokens", (json_int_t)result->tokens.count,
+                             "prompt_tokens_per_second", tokens_per_second(result->usage.prompt_tokens, result->usage.prompt_seconds),
+                             "generation_tokens_per_second", writing_rate(&result->usage));
   json_dumpf(object, stdout, JSON_COMPACT);
   printf("\n");
   json_decref(object);
 }
 
 static Status write_answer(const GenerateCommand *command, const LoadedModel *loaded, const TokenList *prompt, bool json) {
-  Session *session = NULL;
+  Engine *engine = NULL;
   Generation result = {0};
   GenerateOptions options = {.sampling = sampling_settings(&command->sampling),
                              .max_tokens = command->max_tokens,
                              .stops = command->stops.items,
                              .stop_count = command->stops.count,
                              .emit = json ? NULL : emit_to_stdout};
-  Status status =
-      session_new(&session, loaded->model, (SessionOptions){.capacity = needed_context(command, &loaded->model->config, prompt->count)});
-  if (status == STATUS_OK) status = generate(&result, session, loaded->tokenizer, prompt->ids, prompt->count, &options);
+  Status status = loaded_model_engine(&engine, loaded, needed_context(command, &loaded->model->config, prompt->count));
+  if (status == STATUS_OK) status = generate(&result, engine, loaded->tokenizer, prompt->ids, prompt->count, &options);
   if (!json && result.text.length && isatty(STDOUT_FILENO)) printf("\n");
   if (status == STATUS_OK && json) print_json(&result);
   if (status == STATUS_OK) log_speed(&result);
   generation_release(&result);
-  session_free(session);
+  engine_free(engine);
   return status;
 }
 

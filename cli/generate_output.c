@@ -29,10 +29,13 @@ bool emit_to_stdout(const char *text, size_t length, void *context) {
   return !ferror(stdout);
 }
 
-double tokens_per_second(int64_t tokens, double seconds) { return seconds > 0 ? (double)tokens / seconds : 0; }
+double tokens_per_second(int64_t tokens, double seconds) { return seconds > 0 && tokens > 0 ? (double)tokens / seconds : 0; }
+
+double writing_rate(const EngineUsage *usage) { return tokens_per_second(usage->new_tokens - 1, usage->seconds); }
 
 void log_speed(const Generation *result) {
-  log_info("%" PRId64 " prompt tokens (%" PRId64 " kept, %.1f a second), %" PRId64 " written (%.1f a second)", result->prompt_tokens,
-           result->reused_tokens, tokens_per_second(result->prompt_tokens - result->reused_tokens, result->prompt_seconds),
-           result->tokens.count, tokens_per_second(result->tokens.count, result->seconds));
+  const EngineUsage *usage = &result->usage;
+  log_info("%" PRId64 " prompt tokens (%" PRId64 " kept, %.1f a second), %" PRId64 " written (%.1f a second)", usage->prompt_tokens,
+           usage->reused_tokens, tokens_per_second(usage->prompt_tokens - usage->reused_tokens, usage->prompt_seconds), usage->new_tokens,
+           writing_rate(usage));
 }

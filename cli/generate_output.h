@@ -14,6 +14,7 @@ Status messages_encode(TokenList *ids, const json_t *messages, const ChatTemplat
 
 bool emit_to_stdout(const char *text, size_t length, void *context);  // GenerateOptions.emit; context is not used
 double tokens_per_second(int64_t tokens, double seconds);
+double writing_rate(const EngineUsage *usage);  // of the tokens after the first, which comes with the prompt
 void log_speed(const Generation *result);  // one line on stderr
 
 #endif

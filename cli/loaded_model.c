@@ -36,6 +36,11 @@ Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops) {
   return STATUS_OK;
 }
 
+Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context) {
+  EngineOptions options = {.context = context, .parallel = 1, .cache_type = PAGES_F16, .tokenizer = loaded->tokenizer};
+  return engine_new(out, loaded->model, options);
+}
+
 void loaded_model_release(LoadedModel *loaded) {
   if (loaded->adapter) adapter_close(loaded->adapter);
   if (loaded->model) model_close(loaded->model);

@@ -27,6 +27,14 @@ typedef struct Projection {
   Rows residual;  // [n, out], data NULL: none; may be y itself, which is then added to; forward only
 } Projection;
 
+// The same for the rows from `row` on.
+static inline Projection projection_from(Projection p, int64_t row) {
+  p.y = rows_from(p.y, row * p.y.step);
+  if (p.rank) p.h = rows_from(p.h, row * p.h.step);
+  if (p.residual.data) p.residual = rows_from(p.residual, row * p.residual.step);
+  return p;
+}
+
 // y = alpha x w^T, or dx = alpha dy w, in float32 without anything else.
 static inline Projection projection_f32(const float *y, const Matrix *w, float alpha) {
   return (Projection){.w = w, .alpha = alpha, .y = rows_f32(y, w->rows)};

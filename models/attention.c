@@ -77,8 +77,8 @@ static Heads latent_heads(Tape *tape, const Model *model, const Layer *layer, Te
   return (Heads){q, op_join_heads(tape, key, 2, c->heads), op_join_heads(tape, value, 1, c->heads)};
 }
 
-Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const KvLayer *cache, Tensor *h, const Positions *keys,
-                        const Queries *queries) {
+Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const PagedRowsInput *paged, const Pages *pages, Tensor *h,
+                        const Positions *keys, const Queries *queries) {
   const ModelConfig *c = &model->config;
   AttentionShape shape = config_attention_shape(c, layer->kind->is_windowed);
   Tensor *x = op_norm(tape, h, &layer->attention_norm, NULL);
@@ -88,6 +88,7 @@ Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, cons
     heads.k = op_repeat_rows(tape, heads.k, keys->repeated);
     heads.v = op_repeat_rows(tape, heads.v, keys->repeated);
   }
-  Tensor *o = op_attention(tape, heads.q, heads.k, heads.v, queries->spans, queries->span_count, queries->ends, shape, cache);
+  Tensor *o = paged ? op_paged_attention(tape, heads.q, heads.k, heads.v, paged, pages, shape)
+                    : op_attention(tape, heads.q, heads.k, heads.v, queries->spans, queries->span_count, queries->ends, shape);
   return add_to_stream(tape, &layer->o, o, &layer->attention_post_norm, h);
 }

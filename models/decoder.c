@@ -92,11 +92,17 @@ static Tensor *embed(Tape *tape, const Model *model, const DecoderInput *input) 
 
 Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input) {
   const ModelConfig *c = &model->config;
+  const PagedInput *paged = input->paged;
+  PagedRowsInput paged_rows;
+  if (paged)
+    paged_rows = (PagedRowsInput){tape_input(tape, paged->slots, input->tokens, 1), tape_input(tape, paged->tables, paged->table_count, 1),
+                                  &paged->batch};
+  tape->row_kinds = paged ? &paged->kinds : NULL;
   Positions positions = {.input = tape_input(tape, input->positions, input->tokens, 1),
                          .spans = input->spans,
                          .span_count = input->span_count,
                          .rows = input->tokens,
-                         .length = input->cache ? input->context : 0};
+                         .length = paged ? paged->context : 0};
   set_turns(&positions, tape, c);
   RepeatedRows repeated;
   if (input->key_rows) {
@@ -105,20 +111,21 @@ Tensor *decoder_hidden(Tape *tape, const Model *model, const DecoderInput *input
   }
   const Queries all = {.positions = positions, .spans = input->spans, .span_count = input->span_count};
   Queries last = all;
-  // In generation one graph serves many passes, whose spans move on: there the rows are taken at the end.
+  // In generation one graph serves many passes, whose texts move on: there the rows are taken at the end.
   bool takes_rows = input->rows && input->row_count < input->tokens;
   Tensor *rows = takes_rows ? tape_input(tape, input->rows, input->row_count, 1) : NULL;
-  if (rows && !input->cache) last = wanted_queries(tape, c, input, rows, &positions);
+  if (rows && !paged) last = wanted_queries(tape, c, input, rows, &positions);
   Tensor *h = embed(tape, model, input);
   if (input->noise > 0 && tape->mode == TAPE_TRAIN) h = op_noise(tape, h, input->spans, input->span_count, input->noise);
   for (int i = 0; i < c->layers; i++) {
     tape_segment(tape);
-    h = attention_block(tape, model, &model->layers[i], input->cache ? &input->cache[i] : NULL, h, &positions,
+    h = attention_block(tape, model, &model->layers[i], paged ? &paged_rows : NULL, paged ? &paged->layers[i] : NULL, h, &positions,
                         i + 1 == c->layers ? &last : &all);
     h = mlp_block(tape, model, &model->layers[i], h);
   }
   tape_segment(tape);
-  if (rows && input->cache) h = op_gather_rows(tape, h, rows);
+  if (paged) tape->row_kinds = &paged->wanted_kinds;
+  if (rows && paged) h = op_gather_rows(tape, h, rows);
   return op_norm(tape, h, &model->final_norm, NULL);
 }
 

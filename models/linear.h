@@ -11,6 +11,8 @@ typedef struct Linear {
   float *weight_gradient, *bias_gradient;  // while trained in full: weight and bias are float32 parameters; NULL: frozen
   const Matrix *base;  // while the weight is trained in full: what the model's file has; NULL: weight
   const TokenRows *tokens;  // of the embedding, and of a head that is tied to it: rows that are trained apart; NULL: none
+  const LowRank **bank;  // [bank_count]: of adapters that some rows go by (adapters/bank.h); NULL: this one has none here
+  int bank_count;
   const char *name;  // Hugging Face's module path: "model.layers.0.self_attn.q_proj"
   const char *gguf_name;  // "blk.0.attn_q"
   // Heads whose rows GGUF stores with the two halves of a rotary pair side by side (q and k of the llama
@@ -28,7 +30,13 @@ static inline int64_t linear_gguf_row(int64_t row, int64_t rows, int64_t heads) 
 static inline bool linear_is_there(const Linear *linear) { return linear->weight.rows > 0; }
 
 static inline LinearPart linear_part(const Linear *linear) {
-  return (LinearPart){&linear->weight, linear->bias, linear->adapter, linear->weight_gradient, linear->bias_gradient};
+  return (LinearPart){.weight = &linear->weight,
+                      .bias = linear->bias,
+                      .adapter = linear->adapter,
+                      .weight_gradient = linear->weight_gradient,
+                      .bias_gradient = linear->bias_gradient,
+                      .bank = linear->bank,
+                      .bank_count = linear->bank_count};
 }
 
 static inline bool linear_is_changed(const Linear *linear) {

@@ -85,6 +85,17 @@ static inline const NormSettings *layer_norm(const Layer *layer, const NormName 
   return (const NormSettings *)((const char *)layer + name->offset);
 }
 
+// Of generation: where keys and values are. Everything is read when the graph runs, so that one graph serves many passes of as many rows.
+typedef struct PagedInput {
+  const Pages *layers;  // [layers]
+  const int32_t *slots;  // [tokens]: where each token's go
+  const int32_t *tables;  // [table_count]: of all texts
+  int64_t table_count;
+  PagedBatch batch;
+  int64_t context;  // the tokens that a text may have, by which RoPE is chosen where it depends on the length
+  RowKinds kinds, wanted_kinds;  // of all rows, and of the wanted ones
+} PagedInput;
+
 // What a forward pass reads; all arrays must stay until the pass has run.
 typedef struct DecoderInput {
   const int32_t *ids, *positions;  // [tokens]
@@ -93,8 +104,7 @@ typedef struct DecoderInput {
   int64_t span_count;
   const int32_t *key_rows;  // [key_count]: the tokens that spans count keys by, where branches share some; NULL: each token once, in order
   int64_t key_count;
-  const KvLayer *cache;  // [layers], or NULL outside generation
-  int64_t context;  // with a cache: the tokens that it has room for, by which RoPE is chosen where it depends on the length
+  const struct PagedInput *paged;  // generation, instead of spans; NULL: none
   const int32_t *rows;  // the tokens whose hidden state is wanted, ascending; NULL: all
   int64_t row_count;
   float noise;  // of training: NEFTune's alpha; 0: none

@@ -39,8 +39,9 @@ void model_hash_linear(Buffer *bytes, const Linear *linear);  // appends what Mo
 Tensor *add_to_stream(Tape *tape, const Linear *linear, Tensor *x, const NormSettings *post_norm, Tensor *h);
 
 // `keys`: of all tokens.
-Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const KvLayer *cache, Tensor *h, const Positions *keys,
-                        const Queries *queries);
+// paged and pages: of generation; else NULL.
+Tensor *attention_block(Tape *tape, const Model *model, const Layer *layer, const PagedRowsInput *paged, const Pages *pages, Tensor *h,
+                        const Positions *keys, const Queries *queries);
 Tensor *mlp_block(Tape *tape, const Model *model, const Layer *layer, Tensor *h);
 
 #endif

@@ -14,6 +14,7 @@
 #include "adapters/bank.h"
 #include "data/tokenizer/tokenizer.h"
 #include "models/model.h"
+#include "runtime/chances.h"
 #include "runtime/constraint.h"
 #include "runtime/sampler.h"
 
@@ -33,7 +34,7 @@ typedef struct EngineOptions {
   int64_t drafts;  // speculative decoding by prompt lookup: tokens that are proposed at most; 0: none. No text depends on it.
   bool is_exact;  // float32 throughout; else the products of writing see activations in 8 bits (Kernels.linear_forward_rows)
   const Tokenizer *tokenizer;  // whose end tokens end a text; NULL: nothing does
-  const AdapterBank *adapters;  // that requests may name; NULL: none
+  AdapterBank *adapters;  // that requests may name; NULL: none
 } EngineOptions;
 
 typedef enum FinishReason {
@@ -45,15 +46,11 @@ typedef enum FinishReason {
 const char *finish_reason_name(FinishReason reason);  // "stop", "length", "cancel", "error"
 
 // Log-probabilities are natural logarithms of the softmax of the model's own logits: before penalties, masks and temperature.
-typedef struct TokenChance {
-  int32_t id;
-  float log_probability;
-} TokenChance;
-
 typedef struct EngineToken {
   int32_t id;
   int64_t position;  // in the text, from 0
   float log_probability;  // of id, where the request wants it; else 0
+  const float *logits;  // [vocabulary]: the model's own that it was drawn from
   const TokenChance *top;  // [top_count], most likely first; the value of id, where it is among them, is log_probability, bit for bit
   int top_count;
 } EngineToken;
@@ -96,6 +93,8 @@ void engine_free(Engine *engine);  // texts that are under way end with FINISH_C
 // Any thread. STATUS_USAGE when prompt (and one token more, where any is wanted) does not fit in the context, STATUS_BAD_INPUT for an id that
 // the model does not have; `end` is then not called. *number: for engine_cancel.
 Status engine_submit(int64_t *number, Engine *engine, const EngineRequest *request);
+// A bank's adapter has another share from the next pass on; nothing that was computed with the former one is used for later requests.
+Status engine_set_scale(Engine *engine, int adapter, double scale);  // any thread; adapter_bank_set_scale's status
 void engine_cancel(Engine *engine, int64_t number);  // any thread; the text ends at the next pass, if it has not already
 
 // One pass. *is_idle: there was nothing to do. One thread at a time. A request's failure is told to its reader, and is no failure here.

@@ -1,4 +1,4 @@
-// The loop of generation: draw a token from the last logits, show its bytes, feed it.
+// From the engine's tokens to text.
 #include "runtime/generate.h"
 
 #include <stdlib.h>
@@ -17,73 +17,71 @@ Status generate_encode(TokenList *out, const Tokenizer *tokenizer, const char *t
   return status;
 }
 
-// Shows what came since `shown`; false when its reader has gone.
-static bool emit_new(const Generation *out, size_t *shown, const GenerateOptions *options) {
-  size_t begin = *shown;
-  *shown = out->text.length;
-  return begin == *shown || !options->emit || options->emit(out->text.data + begin, *shown - begin, options->context);
-}
-
-static Status write_text(Generation *out, Session *session, Sampler *sampler, TextStream *stream, const Tokenizer *tokenizer,
-                         const GenerateOptions *options) {
-  Buffer piece = {0};
-  Status status = STATUS_OK;
-  size_t shown = 0;
-  out->finish = FINISH_LENGTH;
-  while (out->tokens.count < options->max_tokens) {
-    int32_t id;
-    TRY_DONE(
-        sampler_next(&id, sampler, session_logits(session), session_vocabulary(session), session_tokens(session), session_length(session)));
-    if (tokenizer_is_end(tokenizer, id)) {
-      out->finish = FINISH_STOP;
-      break;
-    }
-    token_list_push(&out->tokens, id);
-    piece.length = 0;
-    tokenizer_decode_piece(&piece, tokenizer, id, false);
-    if (!text_stream_push(&out->text, stream, piece.data ? piece.data : "", piece.length)) {
-      out->finish = FINISH_STOP;
-      break;
-    }
-    if (!emit_new(out, &shown, options)) {
-      out->finish = FINISH_CANCEL;
-      goto done;
-    }
-    if (out->tokens.count == options->max_tokens || session_length(session) == session_capacity(session)) break;
-    TRY_DONE(session_feed(session, &id, 1));
-  }
-  text_stream_finish(&out->text, stream);
-  if (!emit_new(out, &shown, options)) out->finish = FINISH_CANCEL;
-done:
-  buffer_release(&piece);
-  return status;
-}
-
-Status generate(Generation *out, Session *session, const Tokenizer *tokenizer, const int32_t *prompt, int64_t count,
-                const GenerateOptions *options) {
-  if (count < 1) return status_fail(STATUS_USAGE, "the prompt is empty, and the model adds no token of its own before a text");
-  double start = time_seconds();
-  TRY(session_match(session, prompt, count, &out->reused_tokens));
-  out->prompt_tokens = count;
-  double ready = time_seconds();
-  out->prompt_seconds = ready - start;
-  Sampler sampler;
+typedef struct Writing {
+  Generation *out;
+  const Tokenizer *tokenizer;
+  const GenerateOptions *options;
   TextStream stream;
-  sampler_new(&sampler, options->sampling, session_vocabulary(session));
-  text_stream_new(&stream, options->stops, options->stop_count);
-  Status status = write_text(out, session, &sampler, &stream, tokenizer, options);
-  out->seconds = time_seconds() - ready;
-  text_stream_release(&stream);
-  sampler_free(&sampler);
+  size_t shown;
+  bool is_stopped;  // by a stop string
+  Status status;
+  char *message;
+} Writing;
+
+// Shows what came since it was last called; false when its reader has gone.
+static bool emit_new(Writing *writing) {
+  const Buffer *text = &writing->out->text;
+  const GenerateOptions *options = writing->options;
+  size_t begin = writing->shown;
+  writing->shown = text->length;
+  if (begin == text->length || !options->emit || options->emit(text->data + begin, text->length - begin, options->context)) return true;
+  writing->out->finish = FINISH_CANCEL;
+  return false;
+}
+
+static bool take_token(const EngineToken *token, void *context) {
+  Writing *writing = context;
+  Buffer piece = {0};
+  token_list_push(&writing->out->tokens, token->id);
+  tokenizer_decode_piece(&piece, writing->tokenizer, token->id, false);
+  writing->is_stopped = !text_stream_push(&writing->out->text, &writing->stream, piece.data ? piece.data : "", piece.length);
+  buffer_release(&piece);
+  return !writing->is_stopped && emit_new(writing);
+}
+
+static void take_end(FinishReason reason, const EngineUsage *usage, Status status, const char *message, void *context) {
+  Writing *writing = context;
+  Generation *out = writing->out;
+  bool has_gone = out->finish == FINISH_CANCEL;
+  if (!has_gone) out->finish = reason;
+  out->usage = *usage;
+  writing->status = status;
+  if (status != STATUS_OK) writing->message = memory_copy_string(message);
+  if (has_gone) return;
+  if (!writing->is_stopped) text_stream_finish(&out->text, &writing->stream);
+  emit_new(writing);
+}
+
+Status generate(Generation *out, Engine *engine, const Tokenizer *tokenizer, const int32_t *prompt, int64_t count,
+                const GenerateOptions *options) {
+  Writing writing = {.out = out, .tokenizer = tokenizer, .options = options};
+  EngineRequest request = {.prompt = prompt,
+                           .prompt_count = count,
+                           .max_tokens = options->max_tokens,
+                           .sampling = options->sampling,
+                           .adapter = -1,
+                           .reader = {.token = take_token, .end = take_end, .context = &writing}};
+  int64_t number;
+  text_stream_new(&writing.stream, options->stops, options->stop_count);
+  Status status = engine_submit(&number, engine, &request);
+  if (status == STATUS_OK) status = engine_run(engine);
+  if (status == STATUS_OK && writing.status != STATUS_OK) status = status_fail(writing.status, "%s", writing.message);
+  free(writing.message);
+  text_stream_release(&writing.stream);
   return status;
 }
 
 void generation_release(Generation *generation) {
   buffer_release(&generation->text);
   token_list_release(&generation->tokens);
-}
-
-const char *finish_reason_name(FinishReason reason) {
-  static const char *const names[] = {[FINISH_STOP] = "stop", [FINISH_LENGTH] = "length", [FINISH_CANCEL] = "cancel"};
-  return names[reason];
 }

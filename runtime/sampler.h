@@ -1,6 +1,8 @@
 // Choosing the next token from logits. The steps, in llama.cpp's order:
+//   0. biases are added to logits
 //   1. repetition penalty (Keskar et al. 2019): logits of tokens among the last `repetition_window` are divided by it
-//      where positive, multiplied where not, each token once
+//      where positive, multiplied where not, each token once; then, as in OpenAI's API, presence_penalty is taken from those of tokens that
+//      have been written, and frequency_penalty as often as they have
 //   2. top-k: the k largest
 //   3. top-p (Holtzman et al. 2020): the fewest, largest first, whose probabilities sum to at least p
 //   4. min-p (Nguyen et al. 2024): those with at least p times the largest probability
@@ -15,6 +17,11 @@
 #include "core/rng.h"
 #include "core/status.h"
 
+typedef struct TokenBias {
+  int32_t id;
+  double bias;
+} TokenBias;
+
 typedef struct SamplerSettings {
   double temperature;  // 0: greedy
   int64_t top_k;  // 0: off
@@ -22,6 +29,9 @@ typedef struct SamplerSettings {
   double min_p;  // 0: off
   double repetition_penalty;  // 1: off
   int64_t repetition_window;  // -1: all tokens
+  double presence_penalty, frequency_penalty;  // 0: off
+  const TokenBias *biases;  // [bias_count]; must stay
+  int bias_count;
   uint64_t seed;
 } SamplerSettings;
 
@@ -39,6 +49,7 @@ typedef struct Sampler {
   Candidate *candidates;  // [vocabulary]
   int64_t count;  // of candidates that are left
   bool *penalised;  // [vocabulary]
+  int64_t first_new;  // tokens from here on have been written, those before were the prompt
 } Sampler;
 
 void sampler_new(Sampler *sampler, SamplerSettings settings, int64_t vocabulary);

@@ -34,9 +34,18 @@ static inline Rows head_rows(const void *data, int64_t heads, int64_t size, Floa
   return (Rows){(void *)(uintptr_t)data, heads * size, type};
 }
 
+// Keys and values in pages.
+typedef struct PagedRows {
+  const Pages *pages;
+  const int32_t *tables;
+  const int64_t *first_entries;  // [spans]: where in tables each span's pages begin
+  AttentionShape shape;
+} PagedRows;
+
 // What all passes read. `shape` and the rest as in kernels/backend.h.
 typedef struct AttentionInputs {
   Rows q, k, v;
+  const PagedRows *paged;  // k and v are there, and spans' keys begin at 0; NULL: they are rows
   FloatType type;
   AttentionShape shape;
   Sight sight;
@@ -83,10 +92,14 @@ static inline Vec softcap_slope(Vec s, float cap) {
   return vec_set(4) * e / (sum * sum);
 }
 
-// Whether each span has one query; then attention_single computes the forward pass, as cpu_attention_forward is asked to.
-#define attention_is_single ISA_NAME(attention_is_single)
-bool attention_is_single(const AttentionSpan *spans, int64_t span_count);
+// out[count, head_size or value_size] = the rows of a head of tokens first .. first + count - 1 of a span.
+#define paged_rows ISA_NAME(paged_rows)
+void paged_rows(float *out, const PagedRows *paged, int64_t span, bool are_keys, int64_t kv_head, int64_t first, int64_t count);
+
+// The forward pass where each span has one query, and for any spans. lse may be NULL.
 #define attention_single ISA_NAME(attention_single)
 void attention_single(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count);
+#define attention_tiles ISA_NAME(attention_tiles)
+void attention_tiles(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count);
 
 #endif

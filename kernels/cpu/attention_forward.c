@@ -14,6 +14,7 @@ typedef struct Forward {
   AttentionInputs in;
   void *o;
   float *lse;
+  const AttentionSpan *spans;
   const AttentionTask *tasks;
 } Forward;
 
@@ -120,8 +121,22 @@ static void store_rows(const Forward *f, const Work *work, const AttentionTask *
         Vec value = factor * vec_load_first(sums + c, shape->value_size - c);
         BY_TYPE(f->in.type, typed_store(f->o, o + c, value, shape->value_size - c, TYPE));
       }
-      f->lse[i * shape->heads + h] = work->maxima[row] * LN_2 + logf(total);
+      if (f->lse) f->lse[i * shape->heads + h] = work->maxima[row] * LN_2 + logf(total);
     }
+}
+
+static void pack_tile(const Forward *f, Work *work, const AttentionTask *task, int64_t key, int64_t keys) {
+  const AttentionShape *shape = &f->in.shape;
+  const PagedRows *paged = f->in.paged;
+  Rows k = rows_from(f->in.k, task->kv_head * shape->head_size), v = rows_from(f->in.v, task->kv_head * shape->value_size);
+  int64_t first = key, span = task->span - f->spans;
+  if (paged) {
+    paged_rows(work->floats, paged, span, true, task->kv_head, key, keys);
+    k = rows_f32(work->floats, shape->head_size), v = rows_f32(work->floats, shape->value_size), first = 0;
+  }
+  work->keys = block_right_turned(work->key_block, k, first, keys, shape->head_size, work->floats);
+  if (paged) paged_rows(work->floats, paged, span, false, task->kv_head, key, keys);
+  work->values = block_right(work->value_block, v, first, keys, shape->value_size, work->floats);
 }
 
 static void attend(void *argument, int64_t index, int thread) {
@@ -135,10 +150,7 @@ static void attend(void *argument, int64_t index, int thread) {
   for (int64_t row = 0; row < rows; row++) work.maxima[row] = -INFINITY;
   blocks_begin(f->in.type);
   for (int64_t key = task->first_key; key < task->end_key; key += KEYS) {
-    int64_t keys = smaller(KEYS, task->span->key_end - key);
-    Rows k = rows_from(f->in.k, task->kv_head * shape->head_size), v = rows_from(f->in.v, task->kv_head * shape->value_size);
-    work.keys = block_right_turned(work.key_block, k, key, keys, shape->head_size, work.floats);
-    work.values = block_right(work.value_block, v, key, keys, shape->value_size, work.floats);
+    pack_tile(f, &work, task, key, smaller(KEYS, task->span->key_end - key));
     for (int64_t head = task->first_head; head < task->end_head; head++)
       for (int64_t query = task->first_query; query < task->end_query; query += QUERIES)
         attend_tile(f, &work, task, head, query, smaller(QUERIES, task->end_query - query), key);
@@ -147,24 +159,19 @@ static void attend(void *argument, int64_t index, int thread) {
   store_rows(f, &work, task);
 }
 
-void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
-                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
-  AttentionInputs in = attention_inputs(q, k, v, type, query_ends, shape, backend);
-  if (attention_is_single(spans, span_count)) {
-    attention_single(o, lse, &in, spans, span_count);
-    return;
-  }
-  int64_t group = shape.heads / shape.kv_heads, queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
-  int64_t fitting = SUMS_BYTES / (queries * shape.value_size * (int64_t)sizeof(float)), heads = smaller(group, TASK_HEADS);
+void attention_tiles(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count) {
+  const AttentionShape *shape = &in->shape;
+  int64_t group = shape->heads / shape->kv_heads, queries = group == 1 ? 2 * QUERIES : QUERIES, count = 0;
+  int64_t fitting = SUMS_BYTES / (queries * shape->value_size * (int64_t)sizeof(float)), heads = smaller(group, TASK_HEADS);
   heads = larger(1, smaller(heads, fitting));
   for (int64_t s = 0; s < span_count; s++)
-    count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape.kv_heads * divide_up(group, heads);
-  AttentionTask *tasks = backend_shared_scratch(backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;
+    count += divide_up(spans[s].query_end - spans[s].query_begin, queries) * shape->kv_heads * divide_up(group, heads);
+  AttentionTask *tasks = backend_shared_scratch(in->backend, (count + 1) * (int64_t)sizeof *tasks), *task = tasks;
   for (int64_t s = 0; s < span_count; s++) {
     const AttentionSpan *span = &spans[s];
     int64_t blocks = divide_up(span->query_end - span->query_begin, queries);
     for (int64_t block = blocks - 1; block >= 0; block--)  // those that see most first
-      for (int64_t g = 0; g < shape.kv_heads; g++)
+      for (int64_t g = 0; g < shape->kv_heads; g++)
         for (int64_t h = 0; h < group; h += heads) {
           int64_t first = span->query_begin + block * queries, end = smaller(first + queries, span->query_end);
           *task++ = (AttentionTask){span,
@@ -173,10 +180,22 @@ void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, co
                                     g * group + smaller(h + heads, group),
                                     first,
                                     end,
-                                    seen_tile(span, first, in.sight),
-                                    seen_end(span, end - 1, in.sight)};
+                                    seen_tile(span, first, in->sight),
+                                    seen_end(span, end - 1, in->sight)};
         }
   }
-  Forward forward = {in, o, lse, tasks};
-  pool_run(backend->pool, count, attend, &forward);
+  Forward forward = {*in, o, lse, spans, tasks};
+  pool_run(in->backend->pool, count, attend, &forward);
+}
+
+static bool are_single(const AttentionSpan *spans, int64_t span_count) {
+  for (int64_t i = 0; i < span_count; i++)
+    if (spans[i].query_end - spans[i].query_begin != 1) return false;
+  return span_count > 0;
+}
+
+void cpu_attention_forward(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
+                           int64_t span_count, const int32_t *query_ends, AttentionShape shape, Backend *backend) {
+  AttentionInputs in = attention_inputs(q, k, v, type, query_ends, shape, backend);
+  (are_single(spans, span_count) ? attention_single : attention_tiles)(o, lse, &in, spans, span_count);
 }

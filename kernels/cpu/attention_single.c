@@ -69,20 +69,38 @@ static void exponentiate(float *scores, int64_t count, float *maximum, float *to
   *total = vec_sum(sum);
 }
 
-// Of task `task`, the keys first .. first + count - 1 and all heads of the query `query`.
-static void attend_keys(const Single *s, int64_t task, int64_t query, int64_t first, int64_t count, float *buffer) {
+// The rows of a head that a task reads: where they are, or, out of pages, in the buffer.
+typedef struct TaskRows {
+  Rows k, v;
+  int64_t first;  // the row of the task's first key
+  FloatType type;
+} TaskRows;
+
+static TaskRows task_rows(const Single *s, int64_t span, int64_t kv_head, int64_t first, int64_t count, float *buffer) {
   const AttentionShape *shape = &s->in.shape;
-  int64_t group = shape->heads / shape->kv_heads;
+  if (!s->in.paged)
+    return (TaskRows){rows_from(s->in.k, kv_head * shape->head_size), rows_from(s->in.v, kv_head * shape->value_size), first, s->in.type};
+  float *values = buffer + KEYS * shape->head_size;
+  paged_rows(buffer, s->in.paged, span, true, kv_head, first, count);
+  paged_rows(values, s->in.paged, span, false, kv_head, first, count);
+  return (TaskRows){rows_f32(buffer, shape->head_size), rows_f32(values, shape->value_size), 0, FLOAT_32};
+}
+
+// Of task `task`, the keys first .. first + count - 1 and all heads of the span's query.
+static void attend_keys(const Single *s, int64_t task, int64_t span, int64_t first, int64_t count, float *buffer) {
+  const AttentionShape *shape = &s->in.shape;
+  int64_t group = shape->heads / shape->kv_heads, query = s->spans[span].query_begin;
   float scores[KEYS] = {0}, *q = buffer;
+  TaskRows rows = {0};
   for (int64_t head = 0; head < shape->heads; head++) {
     for (int64_t c = 0; c < shape->head_size; c += VL)
       BY_TYPE(s->in.type,
               vec_store(q + c, typed_load(s->in.q.data, query * s->in.q.step + head * shape->head_size + c, shape->head_size - c, TYPE)));
-    Rows k = rows_from(s->in.k, head / group * shape->head_size), v = rows_from(s->in.v, head / group * shape->value_size);
+    if (head % group == 0) rows = task_rows(s, span, head / group, first, count, buffer + round_up(shape->head_size, VL));
     float *part = part_of(s, task, head);
-    BY_TYPE(s->in.type, score_keys(scores, q, k, first, count, shape->head_size, TYPE));
+    BY_TYPE(rows.type, score_keys(scores, q, rows.k, rows.first, count, shape->head_size, TYPE));
     exponentiate(scores, count, &part[0], &part[1], shape);
-    BY_TYPE(s->in.type, sum_values(part + 2, scores, v, first, count, shape->value_size, TYPE));
+    BY_TYPE(rows.type, sum_values(part + 2, scores, rows.v, rows.first, count, shape->value_size, TYPE));
   }
 }
 
@@ -93,7 +111,7 @@ static void attend(void *argument, int64_t task, int thread) {
   const AttentionSpan *span = &s->spans[index];
   int64_t query = span->query_begin, tile = seen_tile(span, query, s->in.sight) + (task - s->first_task[index]) * KEYS;
   int64_t first = larger(tile, seen_first(span, query, s->in.sight)), end = smaller(tile + KEYS, seen_end(span, query, s->in.sight));
-  attend_keys(s, task, query, first, end - first, backend_scratch(s->in.backend, thread));
+  attend_keys(s, task, index, first, end - first, backend_scratch(s->in.backend, thread));
 }
 
 // The parts of head `head` of a span, put together.
@@ -116,17 +134,11 @@ static void join(const Single *s, int64_t index, int64_t head) {
     }
     BY_TYPE(s->in.type, typed_store(s->o, (query * shape->heads + head) * shape->value_size + c, sum * vec_set(1 / total), left, TYPE));
   }
-  s->lse[query * shape->heads + head] = maximum + logf(total);
+  if (s->lse) s->lse[query * shape->heads + head] = maximum + logf(total);
 }
 
 static int64_t count_tasks(const AttentionSpan *span, Sight sight) {
   return divide_up(seen_end(span, span->query_begin, sight) - seen_tile(span, span->query_begin, sight), KEYS);
-}
-
-bool attention_is_single(const AttentionSpan *spans, int64_t span_count) {
-  for (int64_t i = 0; i < span_count; i++)
-    if (spans[i].query_end - spans[i].query_begin != 1) return false;
-  return span_count > 0;
 }
 
 void attention_single(void *o, float *lse, const AttentionInputs *in, const AttentionSpan *spans, int64_t span_count) {

@@ -60,13 +60,7 @@ Int8Panel int8_panel_here(BlockType type) {
 static void stream(const Projection *projections, int count, Rows x, int64_t n, bool rounds, Backend *backend) {
   for (int64_t first = 0; first < n && count; first += STREAM_ROWS) {
     Projection part[LINEAR_PROJECTIONS];
-    for (int i = 0; i < count; i++) {
-      Projection *p = &part[i];
-      *p = projections[i];
-      p->y = rows_from(p->y, first * p->y.step);
-      if (p->rank) p->h = rows_from(p->h, first * p->h.step);
-      if (p->residual.data) p->residual = rows_from(p->residual, first * p->residual.step);
-    }
+    for (int i = 0; i < count; i++) part[i] = projection_from(projections[i], first);
     linear_stream(part, count, rows_from(x, first * x.step), smaller(STREAM_ROWS, n - first), rounds, backend);
   }
 }

@@ -51,5 +51,8 @@ const Kernels ISA_NAME(kernels) = {
     .low_rank_norms = cpu_low_rank_norms,
     .magnitude_forward = cpu_magnitude_forward,
     .magnitude_backward = cpu_magnitude_backward,
+    .store_pages = cpu_store_pages,
+    .paged_attention = cpu_paged_attention,
+    .low_rank_rows = cpu_low_rank_rows,
     .peak_flops = cpu_peak_flops,
 };

@@ -4,8 +4,8 @@
 #include "adapters/parts.h"
 #include "core/file.h"
 #include "core/text.h"
-#include "runtime/session.h"
 #include "tests/adapters/gradient_support.h"
+#include "tests/support/decode.h"
 
 static const char tiny[] = TESTS_DIR "/data/tiny.gguf", tiny_folder[] = TESTS_DIR "/data/tiny-hf";
 static const char peft_folder[] = TESTS_DIR "/adapters/data/variants/dora",
@@ -439,17 +439,9 @@ static void generation_has_the_logits_of_whole_passes(void **state) {
   assert_ok(adapter_save_peft(f.adapter, folder, tiny));
   adapter_close(f.adapter);
   assert_ok(adapter_open(&f.adapter, f.model, (const char *const[]){folder}, NULL, 1, false));
-  int64_t vocabulary = f.model->config.vocabulary;
-  float *expected = golden_logits(f.model, f.ids, 1, TOKENS);
-  Session *session;
-  assert_ok(session_new(&session, f.model, (SessionOptions){.capacity = TOKENS, .is_exact = true}));
-  assert_ok(session_feed(session, f.ids, 16));
-  for (int64_t i = 16; i <= TOKENS; i++) {
-    assert_close(session_logits(session), expected + (i - 1) * vocabulary, vocabulary, 1e-4);
-    if (i < TOKENS) assert_ok(session_feed(session, f.ids + i, 1));
-  }
-  session_free(session);
-  free(expected);
+  Decoded decoded = decode(f.model, (EngineOptions){.is_exact = true}, f.ids, 16, TOKENS - 16);
+  assert_decodes(f.model, &decoded, 1e-4);
+  decoded_release(&decoded);
   free(folder);
   close_fixture(&f);
 }

@@ -6,7 +6,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/text.h"
-#include "runtime/session.h"
+#include "tests/support/decode.h"
 #include "tests/support/golden.h"
 
 typedef struct Case {
@@ -85,24 +85,17 @@ static void packed_row_equals_its_documents(void **state) {
   for_each_family(check_packed, "cpu");
 }
 
-// Token by token from the cache of keys and values, after a first piece.
-static void check_session(Case *test) {
-  int64_t length = test->length, vocabulary = test->model->config.vocabulary, first = length / 3;
-  float *expected = golden_floats(&test->golden, "logits_lora");
-  Session *session;
-  assert_ok(session_new(&session, test->model, (SessionOptions){.capacity = length, .is_exact = true}));
-  assert_ok(session_feed(session, test->ids, first));
-  for (int64_t i = first; i <= length; i++) {
-    assert_close(session_logits(session), expected + (i - 1) * vocabulary, vocabulary, 1e-4);
-    if (i < length) assert_ok(session_feed(session, test->ids + i, 1));
-  }
-  session_free(session);
-  free(expected);
+// A first piece at once, then token by token.
+static void check_engine(Case *test) {
+  int64_t first = test->length / 3;
+  Decoded decoded = decode(test->model, (EngineOptions){.is_exact = true}, test->ids, first, test->length - first);
+  assert_decodes(test->model, &decoded, 1e-4);
+  decoded_release(&decoded);
 }
 
 static void generation_sees_the_same_logits(void **state) {
   (void)state;
-  for_each_family(check_session, "cpu");
+  for_each_family(check_engine, "cpu");
 }
 
 // The loss, with gradients left in the adapter. `checkpointed` segments are recomputed.

@@ -109,7 +109,7 @@ typedef struct GenerateTest {
   Backend *backend;
   Model *model;
   Tokenizer *tokenizer;
-  Session *session;
+  Engine *engine;
   TokenList prompt;
 } GenerateTest;
 
@@ -120,7 +120,8 @@ static int start(void **state) {
   assert_ok(backend_new(&test->backend, "cpu", 2));
   assert_ok(model_open(&test->model, path, (ModelOptions){0}, test->backend));
   assert_ok(tokenizer_open(&test->tokenizer, path));
-  assert_ok(session_new(&test->session, test->model, (SessionOptions){.capacity = 64}));
+  EngineOptions options = {.context = 64, .parallel = 1, .tokenizer = test->tokenizer};
+  assert_ok(engine_new(&test->engine, test->model, options));
   assert_ok(tokenizer_encode(&test->prompt, test->tokenizer, question, strlen(question), TOKENIZE_PARSE_SPECIAL));
   *state = test;
   return 0;
@@ -128,7 +129,7 @@ static int start(void **state) {
 
 static int end(void **state) {
   GenerateTest *test = *state;
-  session_free(test->session);
+  engine_free(test->engine);
   tokenizer_free(test->tokenizer);
   model_close(test->model);
   backend_free(test->backend);
@@ -160,11 +161,11 @@ static void the_model_answers_and_ends_its_text(void **state) {
   GenerateOptions options = greedy(40);
   options.emit = collect;
   options.context = &shown;
-  assert_ok(generate(&result, test->session, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
+  assert_ok(generate(&result, test->engine, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
   assert_string_equal(result.text.data, "The capital of France is Paris.");
   assert_string_equal(shown.data, result.text.data);
   assert_int_equal(result.finish, FINISH_STOP);
-  assert_int_equal(result.prompt_tokens, test->prompt.count);
+  assert_int_equal(result.usage.prompt_tokens, test->prompt.count);
   Buffer decoded = {0};
   tokenizer_decode(&decoded, test->tokenizer, result.tokens.ids, result.tokens.count, true);
   assert_string_equal(decoded.data, result.text.data);
@@ -180,7 +181,7 @@ static void a_stop_string_ends_the_text_before_it(void **state) {
   GenerateOptions options = greedy(40);
   options.stops = stops;
   options.stop_count = 1;
-  assert_ok(generate(&result, test->session, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
+  assert_ok(generate(&result, test->engine, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
   assert_string_equal(result.text.data, "The capital of ");
   assert_int_equal(result.finish, FINISH_STOP);
   generation_release(&result);
@@ -190,19 +191,20 @@ static void length_ends_the_text_by_request_or_by_the_context(void **state) {
   GenerateTest *test = *state;
   Generation result = {0};
   GenerateOptions options = greedy(3);
-  assert_ok(generate(&result, test->session, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
+  assert_ok(generate(&result, test->engine, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
   assert_int_equal(result.tokens.count, 3);
   assert_int_equal(result.finish, FINISH_LENGTH);
   generation_release(&result);
-  Session *tight;
-  assert_ok(session_new(&tight, test->model, (SessionOptions){.capacity = test->prompt.count + 2}));
+  Engine *tight;
+  EngineOptions two_more = {.context = test->prompt.count + 2, .parallel = 1, .tokenizer = test->tokenizer};
+  assert_ok(engine_new(&tight, test->model, two_more));
   result = (Generation){0};
   options.max_tokens = 40;
   assert_ok(generate(&result, tight, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
-  assert_int_equal(result.tokens.count, 3);  // the last one needs no room: nothing is asked after it
+  assert_int_equal(result.tokens.count, 2);
   assert_int_equal(result.finish, FINISH_LENGTH);
   generation_release(&result);
-  session_free(tight);
+  engine_free(tight);
 }
 
 static void a_reader_that_goes_away_ends_the_text(void **state) {
@@ -212,7 +214,7 @@ static void a_reader_that_goes_away_ends_the_text(void **state) {
   GenerateOptions options = greedy(40);
   options.emit = refuse;
   options.context = &calls;
-  assert_ok(generate(&result, test->session, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
+  assert_ok(generate(&result, test->engine, test->tokenizer, test->prompt.ids, test->prompt.count, &options));
   assert_int_equal(calls, 2);
   assert_int_equal(result.finish, FINISH_CANCEL);
   generation_release(&result);
@@ -222,7 +224,7 @@ static void an_empty_prompt_is_refused(void **state) {
   GenerateTest *test = *state;
   Generation result = {0};
   GenerateOptions options = greedy(4);
-  assert_fails(STATUS_USAGE, generate(&result, test->session, test->tokenizer, NULL, 0, &options), "prompt is empty");
+  assert_fails(STATUS_USAGE, generate(&result, test->engine, test->tokenizer, NULL, 0, &options), "prompt is empty");
 }
 
 int main(void) {

@@ -10,7 +10,7 @@
 #include "kernels/cuda_library.h"
 #include "kernels/selfcheck.h"
 #include "optim/optimizer.h"
-#include "runtime/session.h"
+#include "tests/support/decode.h"
 #include "tests/support/golden.h"
 #include "trainer/step.h"
 
@@ -378,30 +378,21 @@ static void offloaded_steps_have_the_bits_of_kept_ones(void **state) {
   golden_families_free(families);
 }
 
-// A prompt in pieces, then token by token.
+// A prompt in pieces, then token by token, beside the CPU's whole pass over what was written.
 static void generation_matches_the_cpu(void **state) {
   (void)state;
   enum { TOKENS = 24, PROMPT = 17 };
   char **families = golden_families();
   for (char **family = families; *family; family++) {
     Side sides[2];
-    Session *sessions[2];
     Rng rng = rng_new(5, RNG_STREAM_TEST);
-    int32_t ids[TOKENS];
-    for (int s = 0; s < 2; s++) {
-      open_side(&sides[s], *family, s ? "cuda" : "cpu", &(Setting){.type = FLOAT_32});
-      assert_ok(session_new(&sessions[s], sides[s].model, (SessionOptions){.capacity = TOKENS, .chunk = 7, .is_exact = true}));
-    }
-    int64_t vocabulary = sides[0].model->config.vocabulary;
-    for (int i = 0; i < TOKENS; i++) ids[i] = (int32_t)rng_below(&rng, (uint64_t)vocabulary);
-    for (int i = 0; i < TOKENS; i += i ? 1 : PROMPT) {
-      for (int s = 0; s < 2; s++) assert_ok(session_feed(sessions[s], ids + i, i ? 1 : PROMPT));
-      assert_close(session_logits(sessions[1]), session_logits(sessions[0]), vocabulary, 1e-4);
-    }
-    for (int s = 0; s < 2; s++) {
-      session_free(sessions[s]);
-      close_side(&sides[s]);
-    }
+    int32_t ids[PROMPT];
+    for (int s = 0; s < 2; s++) open_side(&sides[s], *family, s ? "cuda" : "cpu", &(Setting){.type = FLOAT_32});
+    for (int i = 0; i < PROMPT; i++) ids[i] = (int32_t)rng_below(&rng, (uint64_t)sides[0].model->config.vocabulary);
+    Decoded decoded = decode(sides[1].model, (EngineOptions){.chunk = 7, .is_exact = true}, ids, PROMPT, TOKENS - PROMPT);
+    assert_decodes(sides[0].model, &decoded, 1e-4);
+    decoded_release(&decoded);
+    for (int s = 0; s < 2; s++) close_side(&sides[s]);
   }
   golden_families_free(families);
 }

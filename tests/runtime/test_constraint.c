@@ -1,0 +1,221 @@
+// Texts under a grammar: GBNF and what is wrong with it, masks beside a token-by-token check, and the time that masks take.
+#include "core/log.h"
+#include "runtime/constraint.h"
+#include "tests/support/constraint.h"
+#include "tests/support/test.h"
+
+static Tokenizer *tokenizer;
+
+static int start(void **state) {
+  (void)state;
+  tokenizer = constraint_test_tokenizer();
+  return 0;
+}
+
+static int end(void **state) {
+  (void)state;
+  tokenizer_free(tokenizer);
+  return 0;
+}
+
+static const char json_grammar[] =
+    "root   ::= object\n"
+    "value  ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n"
+    "object ::= \"{\" ws (string \":\" ws value (\",\" ws string \":\" ws value)*)? \"}\" ws\n"
+    "array  ::= \"[\" ws (value (\",\" ws value)*)? \"]\" ws\n"
+    "string ::= \"\\\"\" ([^\"\\\\\\x7F\\x00-\\x1F] | \"\\\\\" ([\"\\\\bfnrt] | \"u\" [0-9a-fA-F]{4}))* \"\\\"\" ws\n"
+    "number ::= (\"-\"? ([0-9] | [1-9] [0-9]{0,15})) (\".\" [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws\n"
+    "ws ::= | \" \" | \"\\n\" [ \\t]{0,20}\n";
+
+typedef struct TextCase {
+  const char *grammar, *text;
+  bool is_taken;
+} TextCase;
+
+static void texts_are_taken_or_not(void **state) {
+  (void)state;
+  static const TextCase cases[] = {
+      {"root ::= \"abc\"", "abc", true},
+      {"root ::= \"abc\"", "ab", false},
+      {"root ::= \"abc\"", "abcd", false},
+      {"root ::= \"a\" | \"b\"", "b", true},
+      {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "abcad", true},
+      {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "d", false},
+      {"root ::= \"a\"{3}", "aaa", true},
+      {"root ::= \"a\"{3}", "aa", false},
+      {"root ::= \"ab\"{2,}", "ababab", true},
+      {"root ::= \"ab\"{2,}", "ab", false},
+      {"root ::= \"a\"{1,2} \"b\"*", "aa", true},
+      {"root ::= \"a\"{1,2} \"b\"*", "aaa", false},
+      {"root ::= \"a\"{0}", "", true},
+      {"root ::= \"a\"{0}", "a", false},
+      {"root ::= [a-cx]", "x", true},
+      {"root ::= [a-cx]", "d", false},
+      {"root ::= [^a-c]", "\xc3\xa9", true},
+      {"root ::= [^a-c]", "b", false},
+      {"root ::= [\xc3\xa9-\xc3\xab]+", "\xc3\xaa\xc3\xa9", true},
+      {"root ::= [\\u00e9]", "\xc3\xa9", true},
+      {"root ::= \"\\xe9\"", "\xc3\xa9", true},
+      {"root ::= \"\\U0001F600\"", "\xf0\x9f\x98\x80", true},
+      {"root ::= [\\U00010000-\\U0010ffff]", "\xf0\x9f\x98\x80", true},
+      {"root ::= [\\U00010000-\\U0010ffff]", "\xef\xbf\xbd", false},
+      {"root ::= . .", "\xe2\x82\xac\n", true},
+      {"root ::= . .", "\xed\xa0\x80", false},
+      {"root ::= .*", "\xc0\x80", false},
+      {"root ::= \"\\t\\r\\n\\\\\\\"\\[\\]\"", "\t\r\n\\\"[]", true},
+      {"root ::= [a\\]\\-]+", "]-a", true},
+      {"root ::= [-a]+", "-a", true},
+      {"# a comment\nroot ::= # another\n  \"a\" # and one\nother ::= \"b\"", "a", true},
+      {"root ::= (\n  \"a\" |\n  \"b\"\n)\n", "b", true},
+      {"root ::= \"a\"\n  | \"b\"\n", "b", true},
+      {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,22,3", true},
+      {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,,3", false},
+      {"root ::= \"(\" root \")\" | \"x\"", "(((x)))", true},
+      {"root ::= \"(\" root \")\" | \"x\"", "(((x))", false},
+      {"root ::= empty root2 empty\nempty ::= \"\"\nroot2 ::= \"a\" root2 | empty", "aaa", true},
+      {"root ::= s \"!\"\ns ::= (\"a\" s)? t?\nt ::= \"b\" t | \"c\"", "aabbc!", true},
+      {"root ::= s\ns ::= \"a\" s \"b\" | \"a\" s \"c\" | \"d\"", "aaaaaaaaaaaaaaaaaaaaaaaadbcbcbcbcbcbcbcbcbcbcbcbc", true},
+      {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbbb", true},
+      {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbb", false},
+      {"root ::= a b\na ::= \"x\"*\nb ::= \"x\" b \"y\" | \"\"", "xxxxyy", true},
+      {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00e9\\n\", {}], \"b\": null}", true},
+      {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00eg\"]}", false},
+      {json_grammar, "{\"a\"  : 1}", false},
+      {json_grammar, "[]", false},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    Grammar *grammar;
+    assert_ok(grammar_parse(&grammar, cases[i].grammar));
+    if (constraint_takes(grammar, tokenizer, cases[i].text) != cases[i].is_taken)
+      fail_msg("%s: \"%s\" should%s be taken", cases[i].grammar, cases[i].text, cases[i].is_taken ? "" : " not");
+    grammar_free(grammar);
+  }
+}
+
+static void wrong_grammars_are_refused_with_their_place(void **state) {
+  (void)state;
+  static const struct {
+    const char *grammar, *words[2];
+  } cases[] = {
+      {"", {"root", "there is no rule"}},
+      {"a ::= \"b\"", {"there is no rule \"root\""}},
+      {"root ::= a\n", {"grammar:1:10:", "no rule \"a\""}},
+      {"root ::= \"a\"\nroot ::= \"b\"", {"grammar:2:1:", "\"root\" is there already"}},
+      {"root = \"a\"", {"grammar:1:6:", "'::='"}},
+      {"root ::= \"a", {"grammar:1:10:", "no closing"}},
+      {"root ::= [a", {"grammar:1:10:", "no closing"}},
+      {"root ::= (\"a\"", {"grammar:1:10:", "not closed"}},
+      {"root ::= \"a\")", {"grammar:1:13:", "no part"}},
+      {"root ::= [b-a]", {"grammar:1:11:", "ends before"}},
+      {"root ::= \"\\q\"", {"grammar:1:11:", "no such escape"}},
+      {"root ::= \"\\u12\"", {"grammar:1:15:", "hexadecimal"}},
+      {"root ::= \"\\ud800\"", {"grammar:1:11:", "no such character"}},
+      {"root ::= \"\\U00110000\"", {"grammar:1:11:", "no such character"}},
+      {"root ::= \"\xff\"", {"grammar:1:11:", "UTF-8"}},
+      {"root ::= \"\xc3\xa9\" ?x{", {"grammar:1:17:", "number"}},
+      {"root ::= \"a\"{3,2}", {"grammar:1:13:", "less than"}},
+      {"root ::= \"a\"{9999999}", {"grammar:1:14:", "100000"}},
+      {"root ::= \"a\"{1", {"grammar:1:15:", "'}'"}},
+      {"root ::= <[12]>", {"grammar:1:10:", "tokens"}},
+      {"root ::= *", {"grammar:1:10:", "no part"}},
+      {"root ::= root \"a\" | \"b\"", {"\"root\"", "left recursion"}},
+      {"root ::= \"x\" a\na ::= b \"1\"\nb ::= \"\" a | \"c\"", {"left recursion"}},
+      {"root ::= e root \"a\" | \"b\"\ne ::= \"q\"?", {"left recursion"}},
+      {"root ::= \"a\" root", {"no text matches"}},
+      {"root ::= []", {"no text matches"}},
+      {"root ::= [^a]{100000}", {"too large"}},
+      {"root ::= ([ab]* \"a\" [ab]{40}) \"c\"", {"too large"}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    Grammar *grammar = NULL;
+    print_message("%s\n", cases[i].grammar);
+    assert_fails(STATUS_BAD_INPUT, grammar_parse(&grammar, cases[i].grammar), cases[i].words[0], cases[i].words[1]);
+    assert_null(grammar);
+  }
+  Buffer deep = {0};
+  buffer_append_string(&deep, "root ::= ");
+  for (int i = 0; i < 100000; i++) buffer_append_string(&deep, "(");
+  Grammar *grammar = NULL;
+  assert_fails(STATUS_BAD_INPUT, grammar_parse(&grammar, deep.data), "nested too deeply");
+  deep.length = 0;
+  buffer_append_string(&deep, "root ::= r0");
+  for (int i = 0; i < 100000; i++) buffer_format(&deep, "\nr%d ::= r%d", i, i + 1);
+  buffer_append_string(&deep, "\nr100000 ::= \"a\"");
+  assert_fails(STATUS_BAD_INPUT, grammar_parse(&grammar, deep.data), "too long a chain");
+  buffer_release(&deep);
+}
+
+// The mask of a place, token by token: what accepting it by a constraint that has read the same tokens says.
+static void assert_mask_is_what_is_accepted(const Grammar *grammar, const ConstraintVocabulary *vocabulary, const Tokenizer *words,
+                                            const TokenList *ids, int64_t count, int64_t stride) {
+  Constraint *constraint, *other;
+  assert_ok(constraint_new(&constraint, grammar, vocabulary));
+  for (int64_t i = 0; i < count; i++) assert_ok(constraint_accept(constraint, ids->ids[i]));
+  const uint64_t *mask = constraint_mask(constraint);
+  assert_ok(constraint_new(&other, grammar, vocabulary));
+  for (int64_t i = 0; i < count; i++) assert_ok(constraint_accept(other, ids->ids[i]));
+  for (int64_t id = 0; id < tokenizer_size(words); id += stride) {
+    bool is_allowed = mask[id / 64] >> (id % 64) & 1, is_accepted = constraint_accept(other, (int32_t)id) == STATUS_OK;
+    if (is_allowed != is_accepted) fail_msg("after %d tokens: token %d is %sin the mask", (int)count, (int)id, is_allowed ? "" : "not ");
+    if (!is_accepted) continue;
+    constraint_free(other);
+    assert_ok(constraint_new(&other, grammar, vocabulary));
+    for (int64_t i = 0; i < count; i++) assert_ok(constraint_accept(other, ids->ids[i]));
+  }
+  constraint_free(other);
+  constraint_free(constraint);
+}
+
+static void compare_masks(const Tokenizer *words, int walks, int64_t stride) {
+  static const char *const grammars[] = {
+      json_grammar,
+      "root ::= (word (\" \" word)* [.!?] \"\\n\")+\nword ::= [a-z]+ | \"\xc3\xa9\" | [0-9]{1,3}",
+      "root ::= s\ns ::= \"a\" s \"b\" | \"a\" s \"c\" | \"[\" s \"]\" s | \"{\" \"\\\"\" s \"\\\"\" \"}\" | \"d\" | \"\"",
+      "root ::= ([^\\n]{0,30} \"\\n\"){1,4}",
+      "root ::= list\nlist ::= \"[\" (item (\",\" item){0,3})? \"]\"\nitem ::= list | str | [0-9]+\nstr ::= \"\\\"\" [^\"]{0,8} \"\\\"\"",
+  };
+  ConstraintVocabulary *vocabulary;
+  Rng rng = rng_new(17, RNG_STREAM_TEST);
+  assert_ok(constraint_vocabulary_new(&vocabulary, words, tokenizer_size(words)));
+  for (size_t g = 0; g < sizeof grammars / sizeof *grammars; g++) {
+    Grammar *grammar;
+    assert_ok(grammar_parse(&grammar, grammars[g]));
+    for (int walk = 0; walk < walks; walk++) {
+      Constraint *constraint;
+      Buffer text = {0};
+      TokenList ids = {0};
+      assert_ok(constraint_new(&constraint, grammar, vocabulary));
+      constraint_walk(&text, &ids, constraint, words, tokenizer_size(words), &rng, (WalkOptions){.steps = 40});
+      for (int64_t count = 0; count <= ids.count; count += 1 + (int64_t)rng_below(&rng, 4))
+        assert_mask_is_what_is_accepted(grammar, vocabulary, words, &ids, count, stride);
+      token_list_release(&ids);
+      buffer_release(&text);
+      constraint_free(constraint);
+    }
+    grammar_free(grammar);
+  }
+  constraint_vocabulary_free(vocabulary);
+}
+
+static void masks_are_what_is_accepted_token_by_token(void **state) {
+  (void)state;
+  compare_masks(tokenizer, 6, 1);
+}
+
+static void masks_of_a_real_vocabulary_are_what_is_accepted(void **state) {
+  (void)state;
+  Tokenizer *tiny;
+  assert_ok(tokenizer_open(&tiny, TESTS_DIR "/data/tiny.gguf"));
+  compare_masks(tiny, 2, 1);
+  tokenizer_free(tiny);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(texts_are_taken_or_not),
+      cmocka_unit_test(wrong_grammars_are_refused_with_their_place),
+      cmocka_unit_test(masks_are_what_is_accepted_token_by_token),
+      cmocka_unit_test(masks_of_a_real_vocabulary_are_what_is_accepted),
+  };
+  return cmocka_run_group_tests(tests, start, end);
+}
