@@ -1,12 +1,14 @@
 // The dot products of int8.h for many rows of x: a row of w is unpacked once into a panel, levels and scales by lanes, and multiplied with each
 // row of x by the widest vpdpbusd there is. Two blocks of 32 go through one register: the first in the lower eight lanes, where dot_int8.c
 // has its first chain, the second in the upper ones. So each sum has the very bits that dot_int8.c gives it.
+#include <string.h>
+
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/unpack.h"
 
 #ifdef __AVX512VNNI__
 
-enum { PAIR = INT8_PAIR };
+enum { PAIR = INT8_PAIR, FETCH_AHEAD = 4096 };
 
 // How a block's levels stand for weights: as they are, around 2^bits, or signed, which is around 2^7 with the highest bit turned.
 typedef enum Shift { SHIFT_NONE, SHIFT_BLOCKS, SHIFT_K_BLOCKS } Shift;
@@ -160,11 +162,15 @@ ALWAYS_INLINE void multiply(float *out, int64_t step, const Panel *panels, int c
 }
 
 // The shifts' sums of all rows of x at once: each is added up from the first block to the last, as dot_int8.c does.
-ALWAYS_INLINE void add_shifts(float *shifted, const Panel *panel, const float *sums_by_block, int64_t blocks) {
-  __m256 sum = _mm256_setzero_ps();
-  for (int64_t b = 0; b < blocks; b++)
-    sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_set1_ps(panel->shifts[b]), _mm256_loadu_ps(sums_by_block + b * INT8_PANEL_ROWS)));
-  _mm256_storeu_ps(shifted, sum);
+ALWAYS_INLINE void add_shifts(float (*shifted)[INT8_PANEL_ROWS], const Panel *panels, const float *sums_by_block, int64_t blocks) {
+  __m256 sums[PANELS];
+  for (int p = 0; p < PANELS; p++) sums[p] = _mm256_setzero_ps();
+#pragma GCC unroll 4
+  for (int64_t b = 0; b < blocks; b++) {
+    __m256 of_x = _mm256_loadu_ps(sums_by_block + b * INT8_PANEL_ROWS);
+    for (int p = 0; p < PANELS; p++) sums[p] = _mm256_add_ps(sums[p], _mm256_mul_ps(_mm256_set1_ps(panels[p].shifts[b]), of_x));
+  }
+  for (int p = 0; p < PANELS; p++) _mm256_storeu_ps(shifted[p], sums[p]);
 }
 
 ALWAYS_INLINE void multiply_rows(float *out, int64_t step, const Panel *panels, int count, const Int8Rows *x, int64_t blocks, int middle_bits,
@@ -187,6 +193,7 @@ ALWAYS_INLINE void run(float *out, int64_t step, Unpack unpack, Unpack unpack_pa
   for (int p = 0; p < PANELS; p++, room += int8_panel_bytes(x->columns) / PANELS) {
     panels[p] = (Panel){.levels = (uint8_t *)room, .scales = (float *)(void *)(room + even * GROUP)};
     panels[p].shifts = panels[p].scales + 2 * even;
+    memset(panels[p].shifts, 0, (size_t)even * sizeof(float));  // of a last row of w without another they are read, and not used
     if (even == blocks) continue;  // what lies behind the last block counts for nothing
     put_levels(&panels[p], blocks, _mm256_setzero_si256());
     put_scale(&panels[p], blocks, 0);
@@ -195,10 +202,11 @@ ALWAYS_INLINE void run(float *out, int64_t step, Unpack unpack, Unpack unpack_pa
     int count = (int)smaller(PANELS, w_rows - row);
     for (int p = 0; p < count; p++, w += w_step) {
       int64_t b = 0;
+      for (int64_t line = 0; line < w_step; line += 64) __builtin_prefetch(w + FETCH_AHEAD + line);
       for (; b + 2 <= blocks && unpack_pair; b += 2) unpack_pair(&panels[p], w + b * bytes, b);
       for (; b < blocks; b += groups) unpack(&panels[p], w + b / groups * bytes, b);
-      if (shift == SHIFT_BLOCKS) add_shifts(shifted[p], &panels[p], x->sums_by_block, blocks);
     }
+    if (shift == SHIFT_BLOCKS) add_shifts(shifted, panels, x->sums_by_block, blocks);
     if (count == PANELS) multiply_rows(out + row, step, panels, PANELS, x, even, middle_bits, shift, (const float(*)[INT8_PANEL_ROWS])shifted);
     else multiply_rows(out + row, step, panels, 1, x, even, middle_bits, shift, (const float(*)[INT8_PANEL_ROWS])shifted);
   }
