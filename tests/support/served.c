@@ -175,3 +175,8 @@ double metric_value(int port, const char *name) {
   reply_release(&reply);
   return value;
 }
+
+void metric_wait(int port, const char *name, double value) {
+  for (int i = 0; i < 500 && metric_value(port, name) != value; i++) sleep_milliseconds(20);
+  assert_float_equal(metric_value(port, name), value, 0);
+}
