@@ -2,6 +2,7 @@
 #include <math.h>
 #include <signal.h>
 
+#include "core/file.h"
 #include "tests/support/served.h"
 #include "tests/support/tiny_adapter.h"
 #include "tests/support/test.h"
@@ -405,6 +406,26 @@ static char *text_of(int port, const char *model) {
   return text;
 }
 
+// An adapter's template lies beside it, and ends turns by a text of its own.
+static void an_adapter_has_its_own_template(void **state) {
+  (void)state;
+  static const char template[] =
+      "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} @@\n{% endfor %}Now {% if add_generation_prompt %}assistant:{% endif %}";
+  char *path = write_tiny_adapter(test_folder), *file = path_join(path, "chat_template.jinja");
+  assert_ok(file_write_whole(file, template, strlen(template)));
+  Served served;
+  served_start(&served, "--model " TINY " --alias tiny --adapter own=%s:0", path);
+  Reply own = ask_json(served.port, "/v1/chat/completions", "{\"model\": \"own\", \"messages\": [" QUESTION "], \"max_tokens\": 1}");
+  Reply tokens = ask_json(served.port, "/tokenize", "{\"content\": \"user: What is the capital of France? @@\\nNow assistant:\"}");
+  assert_float_equal(json_number_at(own.json, "usage.prompt_tokens"), json_number_at(tokens.json, "count"), 0);
+  Reply ended = ask_json(served.port, "/v1/chat/completions",
+                         "{\"model\": \"own\", \"messages\": [" QUESTION "], \"grammar\": \"root ::= \\\"yes @@\\\" [a-z]*\"}");
+  assert_string_equal(json_string_at(ended.json, "choices.0.message.content"), "yes ");
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+  reply_release(&own), reply_release(&tokens), reply_release(&ended);
+  free(path), free(file);
+}
+
 static void set_scale(int port, int id, double scale) {
   Reply reply = ask_json(port, "/lora-adapters", "[{\"id\": %d, \"scale\": %g}]", id, scale);
   assert_float_equal(json_number_at(json_array_get(reply.json, (size_t)id), "scale"), scale, 0);
@@ -455,6 +476,7 @@ int main(void) {
   };
   const struct CMUnitTest own[] = {
       unit_test_in_folder(a_tool_is_called_where_it_has_to_be),
+      unit_test_in_folder(an_adapter_has_its_own_template),
       unit_test_in_folder(an_adapter_answers_by_its_name_and_scale),
   };
   int failed = cmocka_run_group_tests_name("one server", tests, start_common, stop_common);
