@@ -1,8 +1,10 @@
 // What `lora serve` refuses, whom it lets in, what it bears, and how it stops: the real program on the tiny model.
-#include <math.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/support/served.h"
 #include "tests/support/test.h"
@@ -295,6 +297,33 @@ static void an_answer_may_take_longer_than_a_client_may_be_silent(void **state) 
   assert_int_equal(served_stop(&served, SIGTERM), 0);
 }
 
+static int connect_narrowly(int port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int handle = socket(AF_INET, SOCK_STREAM, 0), bytes = 4096;
+  setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+  assert_int_equal(connect(handle, (struct sockaddr *)&address, sizeof address), 0);
+  return handle;
+}
+
+// More than the sockets between hold, so that the server has to wait for whoever asked.
+static void a_client_that_does_not_read_is_left(void **state) {
+  (void)state;
+  Served served;
+  served_start(&served, "--model " TINY " --timeout 1");
+  static const char body[] =
+      "{\"prompt\": [\"A\", \"B\", \"C\", \"D\", \"E\", \"F\", \"G\", \"H\"], \"n\": 16, \"ignore_eos\": true, "
+      "\"max_tokens\": 480, \"logprobs\": 20, \"stream\": true}";
+  char *request = memory_format("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+  int handle = connect_narrowly(served.port);
+  assert_int_equal(send(handle, request, strlen(request), 0), (ssize_t)strlen(request));
+  metric_wait(served.port, "lora_requests_total{route=\"/v1/completions\",status=\"200\"}", 1);
+  metric_wait(served.port, "lora_texts_running", 0);
+  assert_true(metric_value(served.port, "lora_new_tokens_total") < 8 * 16 * 480);
+  close(handle);
+  free(request);
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+}
+
 static void what_cannot_be_served_is_refused(void **state) {
   (void)state;
   const struct {
@@ -328,6 +357,7 @@ int main(void) {
       unit_test_in_folder(answers_end_before_the_server_does),
       unit_test_in_folder(what_does_not_end_in_time_is_told_so),
       unit_test_in_folder(an_answer_may_take_longer_than_a_client_may_be_silent),
+      unit_test_in_folder(a_client_that_does_not_read_is_left),
       unit_test_in_folder(what_cannot_be_served_is_refused),
   };
   int failed = cmocka_run_group_tests_name("one server", tests, start_common, stop_common);

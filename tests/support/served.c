@@ -177,6 +177,6 @@ double metric_value(int port, const char *name) {
 }
 
 void metric_wait(int port, const char *name, double value) {
-  for (int i = 0; i < 500 && metric_value(port, name) != value; i++) sleep_milliseconds(20);
+  for (int i = 0; i < 3000 && metric_value(port, name) != value; i++) sleep_milliseconds(20);
   assert_float_equal(metric_value(port, name), value, 0);
 }
