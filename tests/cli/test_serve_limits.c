@@ -8,6 +8,7 @@
 
 #include "tests/support/served.h"
 #include "tests/support/test.h"
+#include "tests/support/tiny_adapter.h"
 
 #include "core/file.h"
 
@@ -297,6 +298,26 @@ static void an_answer_may_take_longer_than_a_client_may_be_silent(void **state) 
   assert_int_equal(served_stop(&served, SIGTERM), 0);
 }
 
+// Requests of all kinds, a third of whose clients go away half way; schemas, drafts and an adapter in the same passes.
+static void many_clients_come_and_go(void **state) {
+  (void)state;
+  if (run_line(NULL, "command -v python3 >/dev/null") != 0) skip_test("the load test needs python3");
+  char *adapter = write_tiny_adapter(test_folder);
+  Served served;
+  served_start(&served, "--model " TINY " --adapter loud=%s --drafts 4", adapter);
+  char *line = memory_format("python3 " SOURCE_DIR
+                             "/scripts/load-test http://127.0.0.1:%d --clients 12 --requests 120 --tokens 24 --cancel 0.3 "
+                             "--mixed --schema 2>&1",
+                             served.port);
+  Buffer output = {0};
+  if (run_line(&output, line) != 0) fail_msg("%s", output.data ? output.data : "");
+  assert_non_null(strstr(output.data, " 0 errors"));
+  assert_null(strstr(output.data, " 0 cancelled"));
+  buffer_release(&output);
+  free(line), free(adapter);
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+}
+
 static int connect_narrowly(int port) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   int handle = socket(AF_INET, SOCK_STREAM, 0), bytes = 4096;
@@ -357,6 +378,7 @@ int main(void) {
       unit_test_in_folder(answers_end_before_the_server_does),
       unit_test_in_folder(what_does_not_end_in_time_is_told_so),
       unit_test_in_folder(an_answer_may_take_longer_than_a_client_may_be_silent),
+      unit_test_in_folder(many_clients_come_and_go),
       unit_test_in_folder(a_client_that_does_not_read_is_left),
       unit_test_in_folder(what_cannot_be_served_is_refused),
   };
