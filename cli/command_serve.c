@@ -58,13 +58,22 @@ static Status open_adapter_chat(ServeCommand *command, const char *adapter) {
   return status;
 }
 
+// The last part of a path, without slashes behind it; a new string.
+static char *last_part(const char *path) {
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/') end--;
+  char *trimmed = memory_format("%.*s", (int)end, path), *name = memory_copy_string(path_name(trimmed));
+  free(trimmed);
+  return name;
+}
+
 // NAME=A[:SCALE]; without a name, the last part of the path is one.
 static Status add_adapter(ServeCommand *command, const char *argument) {
-  const char *equals = strchr(argument, '=');
+  const char *equals = file_exists(argument) || directory_exists(argument) ? NULL : strchr(argument, '=');
   double scale;
   char *given = adapter_argument_path(equals ? equals + 1 : argument, &scale), *path = NULL;
   Status status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
-  char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : memory_copy_string(path_name(given));
+  char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : last_part(given);
   if (status == STATUS_OK && !text_is_printable(name, strlen(name)))
     status = status_fail(STATUS_USAGE, "--adapter %s: give it a name to ask for it by, as NAME=PATH", argument);
   if (status == STATUS_OK && strcmp(name, command->name) == 0)
@@ -128,8 +137,9 @@ static Status run(ServeCommand *command, const Arguments *arguments) {
   Server *server = NULL;
   if (!command->model)
     return status_fail(STATUS_USAGE, "serve: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
-  if (!command->name) command->name = path_name(command->model);
   TRY(read_cache_type(&command->engine.cache_type, command->cache_type));
+  char *name = last_part(command->model);
+  if (!command->name) command->name = name;
   Status status = server_new(&server, &command->server);
   if (status == STATUS_OK) status = serve(command, server, arguments);
   server_free(server);
@@ -137,6 +147,7 @@ static Status run(ServeCommand *command, const Arguments *arguments) {
   free(command->adapter_chats);
   if (command->bank) adapter_bank_free(command->bank);
   loaded_model_release(&command->loaded);
+  free(name);
   return status;
 }
 

@@ -436,13 +436,14 @@ static void an_adapter_answers_by_its_name_and_scale(void **state) {
   (void)state;
   char *path = write_tiny_adapter(test_folder);
   Served served;
-  served_start(&served, "--model " TINY " --alias tiny --adapter loud=%s --adapter none=%s:0", path, path);
+  served_start(&served, "--model " TESTS_DIR "/data/tiny-hf/ --adapter loud=%s --adapter none=%s:0 --adapter %s/", path, path, path);
   Reply models = ask(served.port, (Ask){.path = "/v1/models"}), list = ask(served.port, (Ask){.path = "/lora-adapters"});
   assert_string_equal(json_string_at(models.json, "data.1.id"), "loud");
-  assert_string_equal(json_string_at(models.json, "data.2.parent"), "tiny");
+  assert_string_equal(json_string_at(models.json, "data.2.parent"), "tiny-hf");
+  assert_string_equal(json_string_at(models.json, "data.3.id"), "adapter");
   assert_string_equal(json_string_at(list.json, "0.path"), path);
   assert_float_equal(json_number_at(list.json, "1.scale"), 0, 0);
-  char *base = text_of(served.port, "tiny"), *loud = text_of(served.port, "loud"), *none = text_of(served.port, "none");
+  char *base = text_of(served.port, "tiny-hf"), *loud = text_of(served.port, "loud"), *none = text_of(served.port, "none");
   assert_string_not_equal(base, loud);
   assert_string_equal(base, none);
   set_scale(served.port, 0, 0);
