@@ -145,6 +145,16 @@ Status completion_adapter(int *adapter, const char **name, Call *call) {
                    "the model \"%s\" is not served here; GET /v1/models tells which are", *name);
 }
 
+// The engine's thread looks for them at each token: long ones would hold up everybody.
+static Status read_stops(Completion *completion) {
+  Fields *fields = &completion->call->fields;
+  TRY(fields_strings(&completion->stops, &completion->stop_count, &completion->stop_capacity, fields, "stop", STOPS_MOST));
+  for (int i = 0; i < completion->stop_count; i++)
+    if (strlen(completion->stops[i]) > STOP_BYTES_MOST)
+      return fields_fail(fields, "stop", "\"stop\" has a string of more than %d bytes", STOP_BYTES_MOST);
+  return STATUS_OK;
+}
+
 static Status read_fields(Completion *completion) {
   Call *call = completion->call;
   Fields *fields = &call->fields;
@@ -156,7 +166,7 @@ static Status read_fields(Completion *completion) {
   TRY(fields_integer(&best_of, fields, "best_of", 1, CHOICES_MOST));
   if (best_of && best_of != completion->choices)
     return fields_fail(fields, "best_of", "\"best_of\" other than \"n\" is not supported: all choices are given");
-  TRY(fields_strings(&completion->stops, &completion->stop_count, &completion->stop_capacity, fields, "stop", STOPS_MOST));
+  TRY(read_stops(completion));
   TRY(fields_bool(&completion->ignores_end, fields, "ignore_eos"));
   TRY(read_grammar(completion));
   return read_format(completion);

@@ -7,7 +7,7 @@
 #include "server/answer.h"
 #include "server/http.h"
 
-enum { CHOICES_MOST = 16, STOPS_MOST = 16, TEXTS_MOST = 2048 };
+enum { CHOICES_MOST = 16, STOPS_MOST = 16, STOP_BYTES_MOST = 1024, TEXTS_MOST = 2048 };
 
 // How far a text has been told in a stream.
 typedef struct Told {

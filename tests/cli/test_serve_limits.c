@@ -118,6 +118,11 @@ static void limits_are_told_with_their_numbers(void **state) {
   while (body.length <= 65536) buffer_append_string(&body, "          ");
   check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 413, .says = "65536"});
   body.length = 0;
+  buffer_append_string(&body, "{\"prompt\": \"x\", \"stop\": \"");
+  for (int i = 0; i < 1025; i++) buffer_append_string(&body, "x");
+  buffer_append_string(&body, "\"}");
+  check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 400, "stop", .says = "1024 bytes"});
+  body.length = 0;
   for (int i = 0; i < 200; i++) buffer_append_string(&body, "[");
   check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 400, .says = "deep"});
   body.length = 0;
