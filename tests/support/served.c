@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,6 +54,7 @@ void served_start(Served *served, const char *format, ...) {
                              arguments, served->folder);
   served->process = fork();
   if (served->process == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that fails half way leaves no server behind
     execl("/bin/sh", "sh", "-c", line, (char *)NULL);
     _exit(127);
   }
