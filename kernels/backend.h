@@ -236,6 +236,9 @@ struct Backend {
   // Measured choices between kernels, on which bits depend: a checkpoint keeps them. NULL on the CPU.
   int64_t *tuning;
   int tuning_count;  // at most BACKEND_TUNINGS
+  // What this table says of rows by themselves holds on a CUDA device only where this is set, before the calls that it is for, which are then
+  // slower; linear_forward and experts_forward go in one way for all numbers of rows then. On the CPU it holds in any case.
+  bool is_deterministic;
   const Collectives *collectives;  // between devices with a memory of their own; NULL on the CPU
   // Set by who has more to do than wait (parallel/group.h): called now and then while the host waits for a device. NULL: nobody.
   void (*while_waiting)(void *context);

@@ -2,7 +2,8 @@
 // 2309.06180): a text has a table of pages, which need not lie together, and texts that begin alike share them.
 // Of one layer: keys [pages][kv_heads][PAGE_TOKENS][head_size], values [pages][kv_heads][PAGE_TOKENS][value_size]. A slot is page * PAGE_TOKENS
 // + place. In PAGES_Q8_0 each page and head has its levels, int8 [PAGE_TOKENS][size], then its scales, float16 [PAGE_TOKENS][size / 32]:
-// a scale d = max |x| / 127 of 32 values, rounded to float16 before it is used; level = x / d to the nearest, ties to even (0 where d is 0).
+// a scale d = max |x| / 127 of 32 values, rounded to float16 before it is used; level = x / d to the nearest, ties to even, within -127 .. 127
+// (0 where d is 0; where a value is not finite d is NaN, and the levels are 0).
 #ifndef KERNELS_PAGES_H
 #define KERNELS_PAGES_H
 

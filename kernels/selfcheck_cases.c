@@ -92,6 +92,19 @@ static bool linear_forward_int8(Side *side) {
   return true;
 }
 
+static bool linear_forward_rows(Side *side) {
+  if (side->index >= 2 * WEIGHT_TYPES) return false;
+  int type = weight_types[side->index / 2];
+  int64_t n = side->index % 2 ? 11 : 2;
+  Matrix w = {0};
+  SAY("%s [40, 512], %d rows", weight_name(type), (int)n);
+  side_matrix(side, &w, type, 40, 512);
+  Rows x = side_rows(side, n, 512, 1);
+  Projection p = {.w = &w, .alpha = 0.5f, .y = side_output_rows(side, n, 40), .bias = side_floats(side, 40, 1)};
+  if (side->status == STATUS_OK) side->kernels->linear_forward_rows(&p, 1, x, n, side->backend);
+  return true;
+}
+
 static bool linear_backward(Side *side) {
   enum { RANK = 8 };
   Matrix w = {0};
@@ -676,6 +689,80 @@ static bool sum_of_squares(Side *side) {
   return true;
 }
 
+// Slots of 40 tokens in three pages, and shapes of heads by kernels' ways.
+enum { PAGE_COUNT = 3, PAGED_TOKENS = 70 };
+static const AttentionShape paged_shapes[] = {
+    {.heads = 4, .kv_heads = 2, .head_size = 64, .value_size = 64, .scale = 0.125f},
+    {.heads = 7, .kv_heads = 1, .head_size = 128, .value_size = 96, .scale = 0.09f, .window = 41},
+    {.heads = 3, .kv_heads = 3, .head_size = 96, .value_size = 64, .scale = 0.1f, .softcap = 30},
+};
+
+static PagesType paged_case(Side *side, const AttentionShape **shape) {
+  PagesType type = (PagesType)(side->index % 3);
+  *shape = &paged_shapes[side->index / 3 % COUNT_OF(paged_shapes)];
+  const AttentionShape *s = *shape;
+  SAY("pages of %s, %d heads over %d of %d, %d, window %d", pages_type_name(type), (int)s->heads, (int)s->kv_heads, (int)s->head_size,
+      (int)s->value_size, (int)s->window);
+  return type;
+}
+
+// Token i goes to place i of pages 2, 0 and 1.
+static const int32_t page_table[PAGE_COUNT] = {2, 0, 1};
+static void store_tokens(Side *side, const Pages *pages, const AttentionShape *shape) {
+  int32_t slots[PAGED_TOKENS];
+  for (int i = 0; i < PAGED_TOKENS; i++) slots[i] = page_table[i / PAGE_TOKENS] * PAGE_TOKENS + i % PAGE_TOKENS;
+  float *k = side_floats(side, PAGED_TOKENS * shape->kv_heads * shape->head_size, 1);
+  float *v = side_floats(side, PAGED_TOKENS * shape->kv_heads * shape->value_size, 1);
+  const int32_t *sent = side_send(side, slots, sizeof slots);
+  side->kernels->store_pages(pages, k, v, sent, PAGED_TOKENS, *shape, side->backend);
+}
+
+// Bits, that is: numbers of float32, and pairs and fours of other elements.
+static bool store_pages(Side *side) {
+  if (side->index >= 3 * COUNT_OF(paged_shapes)) return false;
+  const AttentionShape *shape;
+  Pages pages = {.type = paged_case(side, &shape)};
+  OutputKind kind = pages.type == PAGES_F32 ? OUTPUT_FLOATS : OUTPUT_INTEGERS;
+  int64_t heads = PAGE_COUNT * shape->kv_heads;
+  pages.keys = side_output(side, kind, heads * page_head_bytes(pages.type, shape->head_size) / 4, 0);
+  pages.values = side_output(side, kind, heads * page_head_bytes(pages.type, shape->value_size) / 4, 0);
+  store_tokens(side, &pages, shape);
+  return true;
+}
+
+// A draft of three tokens and a text that is 33 tokens of it; or the same rows as a prompt's.
+static bool paged_attention(Side *side) {
+  enum { ROWS = 45 };
+  if (side->index >= 6 * COUNT_OF(paged_shapes)) return false;
+  const AttentionShape *shape;
+  Pages pages = {.type = paged_case(side, &shape)};
+  bool is_alone = side->index >= 3 * COUNT_OF(paged_shapes);
+  int64_t heads = PAGE_COUNT * shape->kv_heads;
+  pages.keys = side_floats(side, heads * page_head_bytes(pages.type, shape->head_size) / 4, 0);
+  pages.values = side_floats(side, heads * page_head_bytes(pages.type, shape->value_size) / 4, 0);
+  store_tokens(side, &pages, shape);
+  const PagedSpan spans[] = {{1, is_alone ? 4 : 44, PAGED_TOKENS, 0, is_alone}, {44, 45, 33, 0, is_alone}};
+  const float *q = side_floats(side, ROWS * shape->heads * shape->head_size, 1);
+  float *o = side_output(side, OUTPUT_FLOATS, ROWS * shape->heads * shape->value_size, 0);
+  const int32_t *table = side_send(side, page_table, sizeof page_table);
+  side->kernels->paged_attention(o, q, &pages, table, spans, 2, *shape, side->backend);
+  return true;
+}
+
+static bool low_rank_rows(Side *side) {
+  static const int shapes[][3] = {{1, 256, 16}, {9, 77, 5}, {33, 128, 40}};  // rows, columns, rank
+  enum { OUT = 75 };
+  if (side->index >= COUNT_OF(shapes)) return false;
+  int64_t n = shapes[side->index][0], columns = shapes[side->index][1], rank = shapes[side->index][2];
+  SAY("%d rows of %d, rank %d", (int)n, (int)columns, (int)rank);
+  const float *x = side_floats(side, n * columns, 1), *a = side_floats(side, rank * columns, 0.1), *b = side_floats(side, OUT * rank, 0.5);
+  float *y = side_output(side, OUTPUT_FLOATS, n * OUT, 0), *z = side_output(side, OUTPUT_FLOATS, n * OUT, 0);
+  const LowRankRows groups[] = {
+      {0, n / 2, y, a, b, OUT, rank, 0.5f}, {n / 2, n, y, a, b, OUT, rank / 2 + 1, -2}, {0, n, z, a, b, OUT, rank, 1}};
+  side->kernels->low_rank_rows(groups, 3, rows_f32(x, columns), columns, side->backend);
+  return true;
+}
+
 #define KERNEL(name, has_types) \
   { #name, name, has_types }
 const SelfcheckKernel selfcheck_kernels[] = {
@@ -721,5 +808,9 @@ const SelfcheckKernel selfcheck_kernels[] = {
     KERNEL(magnitude_forward, true),
     KERNEL(magnitude_backward, true),
     KERNEL(divergence, false),
+    KERNEL(linear_forward_rows, true),
+    KERNEL(store_pages, false),
+    KERNEL(paged_attention, false),
+    KERNEL(low_rank_rows, false),
     {NULL, NULL, false},
 };

@@ -71,6 +71,7 @@ struct HeadRows {
   int pack, size;
   int count;  // there are no more rows
   __device__ __forceinline__ T *at(int row) const { return pack == 1 ? data + row * step : data + row / pack * step + row % pack * size; }
+  __device__ __forceinline__ float value(int row, int column) const { return to_float(at(row)[column]); }
 };
 
 // Of head `head` of rows first .. end - 1 of a matrix of `heads` heads of `size`.
@@ -195,20 +196,19 @@ struct FloatRoom {
   enum { WEIGHTS = 16 * R * WEIGHTS_STEP / 4 };
 };
 
-template <int COLUMNS>
-__device__ __forceinline__ void load_chunk(float *chunk, int chunk_step, const HeadRows<const float> &rows, int first, int count,
-                                           int column) {
+template <int COLUMNS, typename Others>
+__device__ __forceinline__ void load_chunk(float *chunk, int chunk_step, const Others &rows, int first, int count, int column) {
   for (int i = threadIdx.x; i < count * COLUMNS; i += FLOAT_THREADS) {
     int row = i / COLUMNS, c = i % COLUMNS;
     bool is_there = first + row < rows.count && column + c < rows.size;
-    chunk[row * chunk_step + c] = is_there ? rows.at(first + row)[column + c] : 0;
+    chunk[row * chunk_step + c] = is_there ? rows.value(first + row, column + c) : 0;
   }
 }
 
 // sums = own x others^T, from rows `own_first` and `other_first` on.
-template <int R>
+template <int R, typename Others>
 __device__ __forceinline__ void multiply_rows_float(float sums[R][4], const HeadRows<const float> &own, int own_first,
-                                                    const HeadRows<const float> &others, int other_first, float *room) {
+                                                    const Others &others, int other_first, float *room) {
   int y = threadIdx.x / 16, x = threadIdx.x % 16;
   float *left = room, *right = room + 16 * R * DEPTH_STEP;
   UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < 4; j++) sums[i][j] = 0;
@@ -236,9 +236,9 @@ __device__ __forceinline__ void store_weights(float *weights, const float values
 
 // sums += weights x others, of which chunk k has columns 64 k .. 64 k + 63, the thread's being 4 x .. 4 x + 3 of them. Begins with a
 // barrier; `room` is read until the next.
-template <int R, int CHUNKS>
-__device__ __forceinline__ void add_product_float(float sums[CHUNKS][R][4], const float *weights, const HeadRows<const float> &others,
-                                                  int other_first, float *room) {
+template <int R, int CHUNKS, typename Others>
+__device__ __forceinline__ void add_product_float(float sums[CHUNKS][R][4], const float *weights, const Others &others, int other_first,
+                                                  float *room) {
   int y = threadIdx.x / 16, x = threadIdx.x % 16;
   UNROLL for (int chunk = 0; chunk < CHUNKS; chunk++) {
     if (64 * chunk >= others.size) break;

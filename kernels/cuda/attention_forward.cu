@@ -4,9 +4,13 @@
 // A row is one query of one head. Where the queries of a span are few, the heads that read one KV head are packed into one tile, so that
 // its keys are read once for all of them; and where there are fewer tiles than processors, the keys are shared out among several blocks,
 // whose O, m and l a second kernel puts together, in one order.
+// Prompts in pages (kernels/pages.h) go the same way in float32, with a tile of keys from two pages. There a row's bits are its own: tiles
+// begin at the same keys whatever the rows are, those of which it sees nothing leave its sums as they are, and keys are shared out by where
+// they stand in the text.
 #include <stdlib.h>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/pages.h"
 
 // The last row of a tile sees this many keys, or the first key is seen by this many queries, where the queries are a span's last rows.
 static int64_t tile_work(const AttentionTile *tile, int64_t rows, int64_t pack, bool are_keys, int64_t window) {
@@ -68,6 +72,7 @@ struct Forward {
   bool by_packets;
   float *part_sums;  // [tiles and heads][parts][rows][value_size], NULL: a block has all keys of its rows
   float2 *part_states;  // m and l of them: [tiles and heads][parts][rows]
+  int part_tiles;  // of keys, counted from the span's first: those of a part; 0: each tile of rows shares out what it sees
 };
 
 // What a block owns: rows of a span, and which tiles of keys.
@@ -77,6 +82,7 @@ struct ForwardBlock {
   HeadRows<const T> q, k, v;
   int first;  // row
   int head;  // the first, if several
+  int kv_head;
   int pack;
   int first_tile, end_tile;
   __device__ __forceinline__ int query(int row) const { return min(first + row, q.count - 1) / pack; }  // rows past the last are like it
@@ -89,15 +95,16 @@ __device__ __forceinline__ ForwardBlock<T> forward_block(const Forward<T> &f, in
   ForwardBlock<T> b = {tile.span};
   b.first = static_cast<int>(tile.first), b.pack = f.pack;
   b.head = static_cast<int>(blockIdx.x % head_groups) * f.pack;
-  int kv_head = b.head / (f.heads / f.kv_heads);
+  b.kv_head = b.head / (f.heads / f.kv_heads);
   b.q = head_rows(f.q, b.span.query_begin, b.span.query_end, f.heads, b.head, f.pack, f.head_size);
-  b.k = head_rows(f.k, b.span.key_begin, b.span.key_end, f.kv_heads, kv_head, 1, f.head_size);
-  b.v = head_rows(f.v, b.span.key_begin, b.span.key_end, f.kv_heads, kv_head, 1, f.value_size);
+  b.k = head_rows(f.k, b.span.key_begin, b.span.key_end, f.kv_heads, b.kv_head, 1, f.head_size);
+  b.v = head_rows(f.v, b.span.key_begin, b.span.key_end, f.kv_heads, b.kv_head, 1, f.value_size);
   int begin = seen_first(seen_end(b.span, b.query(0), f.sight), f.sight) / keys;
   int count = (seen_end(b.span, b.query(rows - 1), f.sight) + keys - 1) / keys - begin;
   int parts = gridDim.y, part = blockIdx.y;
   b.first_tile = begin + static_cast<int>(static_cast<int64_t>(count) * part / parts);
   b.end_tile = begin + static_cast<int>(static_cast<int64_t>(count) * (part + 1) / parts);
+  if (f.part_tiles) b.first_tile = max(begin, part * f.part_tiles), b.end_tile = min(begin + count, (part + 1) * f.part_tiles);
   return b;
 }
 
@@ -207,9 +214,44 @@ __global__ void __launch_bounds__(WARPS *WARP) attention_forward_tiles(Forward<T
   }
 }
 
-// float32, as attention.h says; a row is reduced within the 16 lanes that have it.
-template <int R, int CHUNKS>
-__global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forward<float> f) {
+// Where keys and values of float32 attention come from: of a block, those that tile `tile` begins with and at least the rest of it. As rows
+// of k and v,
+struct FlatKeys {
+  __device__ __forceinline__ HeadRows<const float> keys(const ForwardBlock<float> &b, int) const { return b.k; }
+  __device__ __forceinline__ HeadRows<const float> values(const ForwardBlock<float> &b, int) const { return b.v; }
+};
+
+// and from pages of elements E: a span's keys begin at row PAGE_TOKENS * table of all tables' tokens.
+template <typename E>
+struct PageRows {
+  const char *first, *second;  // pages
+  int begin;  // the first row of the first
+  int size, count;
+  __device__ __forceinline__ float value(int row, int column) const {
+    int at = row - begin;
+    return page_value<E>(at < PAGE_TOKENS ? first : second, size, at % PAGE_TOKENS, column);
+  }
+};
+template <typename E>
+struct PagedKeys {
+  PageStore key_pages, value_pages;
+  const int32_t *tables;
+  __device__ __forceinline__ PageRows<E> rows(const PageStore &store, const ForwardBlock<float> &b, int tile) const {
+    static_assert(OTHERS == 2 * PAGE_TOKENS, "a tile of keys is two pages");
+    int begin = tile * OTHERS, count = static_cast<int>(b.span.key_end - b.span.key_begin);
+    const int32_t *table = tables + b.span.key_begin / PAGE_TOKENS + begin / PAGE_TOKENS;
+    const char *first = page_head(store, table[0], b.kv_head);
+    const char *second = begin + PAGE_TOKENS < count ? page_head(store, table[1], b.kv_head) : first;
+    return {first, second, begin, store.size, count};
+  }
+  __device__ __forceinline__ PageRows<E> keys(const ForwardBlock<float> &b, int tile) const { return rows(key_pages, b, tile); }
+  __device__ __forceinline__ PageRows<E> values(const ForwardBlock<float> &b, int tile) const { return rows(value_pages, b, tile); }
+};
+
+// float32, as attention.h says; a row is reduced within the 16 lanes that have it. (No product is left to be contracted with a sum, which
+// instances of this might do differently.)
+template <int R, int CHUNKS, typename Source>
+__global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forward<float> f, Source source) {
   SHARED(Packet<float>, room_packets, [FloatRoom<R>::CHUNK]);
   SHARED(Packet<float>, weight_packets, [FloatRoom<R>::WEIGHTS]);
   float *room = room_packets[0].at, *weights = weight_packets[0].at;
@@ -224,29 +266,30 @@ __global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forw
   }
   for (int tile = b.first_tile; tile < b.end_tile; tile++) {
     float s[R][4];
-    multiply_rows_float<R>(s, b.q, b.first, b.k, tile * OTHERS, room);
+    multiply_rows_float<R>(s, b.q, b.first, source.keys(b, tile), tile * OTHERS, room);
     UNROLL for (int i = 0; i < R; i++) {
       float largest = maximum[i];
       UNROLL for (int j = 0; j < 4; j++) {
         int key = tile * OTHERS + x + 16 * j;
-        s[i][j] *= f.scale;
-        if (f.softcap > 0) s[i][j] = f.softcap * tanhf(s[i][j] / f.softcap);
+        s[i][j] = __fmul_rn(s[i][j], f.scale);
+        if (f.softcap > 0) s[i][j] = __fmul_rn(f.softcap, tanhf(s[i][j] / f.softcap));
         if (key >= end[i] || key < seen_first(end[i], f.sight)) s[i][j] = -INFINITY;
         largest = fmaxf(largest, s[i][j]);
       }
       for (int step = 8; step; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
       float shift = largest == -INFINITY ? 0 : largest;  // of a row that has seen nothing yet, whose sums are zero
       float faded = expf(maximum[i] - shift);
-      total[i] *= faded;
+      total[i] = __fmul_rn(total[i], faded);
       UNROLL for (int j = 0; j < 4; j++) {
         s[i][j] = expf(s[i][j] - shift);
         total[i] += s[i][j];
       }
       maximum[i] = largest;
-      UNROLL for (int chunk = 0; chunk < CHUNKS; chunk++) UNROLL for (int c = 0; c < 4; c++) sums[chunk][i][c] *= faded;
+      UNROLL for (int chunk = 0; chunk < CHUNKS; chunk++) UNROLL for (int c = 0; c < 4; c++) sums[chunk][i][c] =
+          __fmul_rn(sums[chunk][i][c], faded);
     }
     store_weights<R>(weights, s);
-    add_product_float<R, CHUNKS>(sums, weights, b.v, tile * OTHERS, room);
+    add_product_float<R, CHUNKS>(sums, weights, source.values(b, tile), tile * OTHERS, room);
   }
   HeadRows<float> o = head_rows(f.o, b.span.query_begin, b.span.query_end, f.heads, b.head, f.pack, f.value_size);
   UNROLL for (int i = 0; i < R; i++) {
@@ -261,7 +304,7 @@ __global__ void __launch_bounds__(FLOAT_THREADS, 1) attention_forward_float(Forw
     }
     if (x > 0) continue;
     if (f.part_sums) f.part_states[at] = make_float2(maximum[i], total[i]);
-    else f.lse[query * f.heads + b.head + (b.first + mine) % b.pack] = maximum[i] + logf(total[i]);
+    else if (f.lse) f.lse[query * f.heads + b.head + (b.first + mine) % b.pack] = maximum[i] + logf(total[i]);
   }
 }
 
@@ -279,12 +322,13 @@ __global__ void attention_combine(Forward<T> f, int rows, int parts) {
   for (int part = 0; part < parts; part++) maximum = fmaxf(maximum, states[part * rows].x);
   for (int part = 0; part < parts; part++) total += expf(states[part * rows].x - maximum) * states[part * rows].y;
   for (int column = threadIdx.x; column < f.value_size; column += blockDim.x) {
-    float sum = 0;
+    float sum = -0.0f;  // so that a row of one part has the bits that it has without parts
     for (int part = 0; part < parts; part++)
-      sum += expf(states[part * rows].x - maximum) * f.part_sums[(part_0 + static_cast<int64_t>(part) * rows) * f.value_size + column];
+      if (states[part * rows].x > -INFINITY)
+        sum += expf(states[part * rows].x - maximum) * f.part_sums[(part_0 + static_cast<int64_t>(part) * rows) * f.value_size + column];
     f.o[(query * f.heads + head) * f.value_size + column] = from_float<T>(sum / total);
   }
-  if (threadIdx.x == 0) f.lse[query * f.heads + head] = maximum + logf(total);
+  if (threadIdx.x == 0 && f.lse) f.lse[query * f.heads + head] = maximum + logf(total);
 }
 
 // How many queries and keys the largest span has.
@@ -307,14 +351,16 @@ static int64_t part_count(int64_t blocks, int64_t tiles_of_keys, const Device *d
 }
 
 // Starts `kernel`, whose blocks have `threads` threads, `rows` rows and tiles of `keys` keys, and what puts its parts together.
-template <typename T>
-static void start_forward(void (*kernel)(Forward<T>), Forward<T> f, const AttentionSpan *spans, int64_t span_count, int64_t window,
-                          int64_t most_keys, int rows, int keys, int threads, int64_t shared, Device *device) {
+template <typename T, typename... Source>
+static void start_forward(void (*kernel)(Forward<T>, Source...), Forward<T> f, const AttentionSpan *spans, int64_t span_count,
+                          int64_t window, int64_t most_keys, int rows, int keys, int threads, int64_t shared, Device *device,
+                          Source... source) {
   int64_t tile_count;
   f.tiles = attention_tiles(&tile_count, device, spans, span_count, rows, f.pack, false, window);
   if (!f.tiles) return;
-  if (window > 0 && most_keys > window + rows) most_keys = window + rows;
-  int64_t blocks = tile_count * (f.heads / f.pack), parts = part_count(blocks, blocks_for(most_keys, keys), device);
+  if (window > 0 && most_keys > window + rows && !f.part_tiles) most_keys = window + rows;
+  int64_t blocks = tile_count * (f.heads / f.pack), tiles_of_keys = blocks_for(most_keys, keys);
+  int64_t parts = f.part_tiles ? blocks_for(tiles_of_keys, f.part_tiles) : part_count(blocks, tiles_of_keys, device);
   if (parts > 1) {
     int64_t part_rows = blocks * parts * rows;
     void *workspace =
@@ -323,7 +369,7 @@ static void start_forward(void (*kernel)(Forward<T>), Forward<T> f, const Attent
     f.part_states = static_cast<float2 *>(workspace);
     f.part_sums = reinterpret_cast<float *>(f.part_states + part_rows);
   }
-  LAUNCH(device, kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), dim3(threads), shared, f);
+  LAUNCH(device, kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), dim3(threads), shared, f, source...);
   if (parts == 1) return;
   auto combine = attention_combine<T>;
   LAUNCH(device, combine, dim3(static_cast<unsigned>(blocks), rows), dim3(64), 0, f, rows, static_cast<int>(parts));
@@ -351,7 +397,8 @@ static void forward_by_tiles(Forward<T> f, const AttentionSpan *spans, int64_t s
   });
 }
 
-static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64_t span_count, const AttentionShape &shape,
+template <typename Source>
+static void forward_in_float(Forward<float> f, Source source, const AttentionSpan *spans, int64_t span_count, const AttentionShape &shape,
                              Device *device) {
   AttentionSpan largest = largest_span(spans, span_count);
   int64_t group = shape.heads / shape.kv_heads;
@@ -359,24 +406,50 @@ static void forward_in_float(Forward<float> f, const AttentionSpan *spans, int64
   with_chunks(shape.value_size, [&](auto chunks) {
     constexpr int CHUNKS = decltype(chunks)::VALUE;
     bool is_small = largest.query_end * f.pack <= 16;
-    auto small = attention_forward_float<1, CHUNKS>, large = attention_forward_float<4, CHUNKS>;
+    auto small = attention_forward_float<1, CHUNKS, Source>, large = attention_forward_float<4, CHUNKS, Source>;
     start_forward(is_small ? small : large, f, spans, span_count, shape.window, largest.key_end, is_small ? 16 : 64, OTHERS, FLOAT_THREADS,
-                  0, device);
+                  0, device, source);
   });
+}
+
+template <typename T>
+static Forward<T> forward_of(void *o, float *lse, const void *q, const AttentionShape &shape) {
+  Forward<T> f = {};
+  f.o = static_cast<T *>(o), f.lse = lse, f.q = static_cast<const T *>(q);
+  f.heads = static_cast<int>(shape.heads), f.kv_heads = static_cast<int>(shape.kv_heads), f.pack = 1;
+  f.head_size = static_cast<int>(shape.head_size), f.value_size = static_cast<int>(shape.value_size);
+  f.scale = shape.scale, f.softcap = shape.softcap;
+  return f;
 }
 
 void attention_forward_own(void *o, float *lse, const void *q, const void *k, const void *v, FloatType type, const AttentionSpan *spans,
                            int64_t span_count, const int32_t *query_ends, AttentionShape shape, Device *device) {
   with_type(type, [&](auto element) {
     using T = decltype(element);
-    Forward<T> f = {};
-    f.o = static_cast<T *>(o), f.lse = lse;
-    f.q = static_cast<const T *>(q), f.k = static_cast<const T *>(k), f.v = static_cast<const T *>(v);
-    f.heads = static_cast<int>(shape.heads), f.kv_heads = static_cast<int>(shape.kv_heads), f.pack = 1;
-    f.head_size = static_cast<int>(shape.head_size), f.value_size = static_cast<int>(shape.value_size);
-    f.scale = shape.scale, f.softcap = shape.softcap, f.sight = sight_of(shape, query_ends);
+    Forward<T> f = forward_of<T>(o, lse, q, shape);
+    f.k = static_cast<const T *>(k), f.v = static_cast<const T *>(v), f.sight = sight_of(shape, query_ends);
     f.by_packets = is_aligned(q, k, v) && shape.head_size % 8 == 0 && shape.value_size % 8 == 0;
     if constexpr (sizeof(T) == 2) forward_by_tiles(f, spans, span_count, shape, device);
-    else forward_in_float(f, spans, span_count, shape, device);
+    else forward_in_float(f, FlatKeys{}, spans, span_count, shape, device);
   });
+}
+
+void attention_forward_pages(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans,
+                             int64_t span_count, const AttentionShape &shape, Device *device) {
+  constexpr int64_t PART_KEYS = 8192;
+  AttentionSpan *tiled = static_cast<AttentionSpan *>(memory_new(static_cast<size_t>(span_count) + 1, sizeof *tiled));
+  int64_t count = 0;
+  for (const PagedSpan *span = spans; span < spans + span_count; span++) {
+    int64_t begin = span->table * PAGE_TOKENS;
+    if (!span->is_alone && span->query_end > span->query_begin)
+      tiled[count++] = {span->query_begin, span->query_end, begin, begin + span->length};
+  }
+  Forward<float> f = forward_of<float>(o, NULL, q, shape);
+  f.sight = sight_of(shape, NULL), f.part_tiles = PART_KEYS / OTHERS;
+  with_pages(pages->type, [&](auto element) {
+    PagedKeys<decltype(element)> source = {page_store(pages->keys, pages->type, shape.head_size, shape.kv_heads),
+                                           page_store(pages->values, pages->type, shape.value_size, shape.kv_heads), tables};
+    if (count > 0) forward_in_float(f, source, tiled, count, shape, device);
+  });
+  free(tiled);
 }

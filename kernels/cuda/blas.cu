@@ -98,7 +98,7 @@ bool has_packets(const void *data, int64_t step, FloatType type) { return is_ali
 }  // namespace
 
 bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand a, Operand b, float beta, Device *device) {
-  if (device->thresholds.own_products || !device->blas || m == 0 || n == 0 || k == 0) return false;
+  if (!has_blas(device) || !device->blas || m == 0 || n == 0 || k == 0) return false;
   if (a.type != b.type || (c.type != a.type && c.type != FLOAT_32)) return false;
   if (!has_packets(a.data, a.step, a.type) || !has_packets(b.data, b.step, b.type) || !has_packets(c.data, c.step, c.type)) return false;
   Plan wanted = {};

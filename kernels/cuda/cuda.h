@@ -59,6 +59,7 @@ struct Device {
   } thresholds;
 };
 
+static inline bool is_deterministic(const Device *device) { return device->backend->is_deterministic; }
 static inline Device *device_of(Backend *backend) { return static_cast<Device *>(backend->state); }
 
 // Remembers the first error and where it was: CHECK(device, cudaMemcpyAsync(...)). backend_check tells it.
@@ -108,6 +109,7 @@ bool is_aligned(Pointers... pointers) {
 // The entries, by family. Contracts: kernels/backend.h.
 extern "C" {
 void cuda_linear_forward(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
+void cuda_linear_forward_rows(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend);
 void cuda_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend);
 void cuda_weight_backward(const WeightGradient *gradients, int count, Rows x, int64_t columns, int64_t n, Backend *backend);
@@ -168,6 +170,11 @@ void cuda_low_rank_norms(float *norms, const float *squares, const float *produc
                          int64_t rank, float scale, Backend *backend);
 void cuda_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
 void cuda_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
+void cuda_store_pages(const Pages *pages, const float *k, const float *v, const int32_t *slots, int64_t n, AttentionShape shape,
+                      Backend *backend);
+void cuda_paged_attention(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans, int64_t span_count,
+                          AttentionShape shape, Backend *backend);
+void cuda_low_rank_rows(const LowRankRows *groups, int count, Rows x, int64_t columns, Backend *backend);
 double cuda_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double cuda_peak_flops(FloatType arithmetic, Backend *backend);
 }

@@ -1,6 +1,7 @@
 // A mixture of experts (kernels/experts.h) by the products and gates of this backend, in one of two ways:
 //   many pairs (token, expert), as training has them, go through all experts at once (experts_grouped.cu), and the host waits for nothing;
-//   few, as in generation, and matrices of odd sizes, go through one expert after another, here; only the weights of the chosen are read.
+//   few, as in generation, and matrices of odd sizes, go through one expert after another, here; only the weights of the chosen are read
+//   (and all of them where Backend.is_deterministic, for a choice between ways would go by the number of rows).
 // Here the choice comes to the host, which orders the pairs by expert, then by token; the rows of one expert, some at a time, are gathered,
 // multiplied, and added to their tokens' sums, which so have one order:
 //   G, U = x gate^T, x up^T;   H = f(G) * U;   y += weight (H down^T)
@@ -213,6 +214,7 @@ static void run_parts(const ExpertCall &call, float *scratch, void (*part)(const
 // Whether every expert is likely to have rows, so that reading the weights of all wastes little; products of 16 bits move 8 elements at
 // once.
 static bool is_grouped(int64_t n, const ExpertMatrices *experts, const Device *device) {
+  if (is_deterministic(device)) return false;
   int64_t fewest = device->thresholds.grouped_pairs;
   if (fewest == 0) fewest = 2 * experts->experts > GROUPED_PAIRS ? 2 * experts->experts : int64_t(GROUPED_PAIRS);
   return n * experts->used >= fewest && experts->hidden % 8 == 0 && experts->width % 8 == 0;

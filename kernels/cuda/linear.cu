@@ -7,6 +7,8 @@
 // large as memory may be spent on them: at 2048 rows a whole matrix, written and read once, moves fewer bytes than two pieces whose sums go
 // through memory. cuBLASLt adds a product to what the small terms gave before: y is rounded twice. dx of 16 bits is summed up in float32 and
 // rounded once where there are several products.
+// Where rows are to be by themselves (Backend.is_deterministic) a row's sums have one order for all numbers of rows: those of generation go
+// row by row, those of prompts through panels and tiles of our own, which take a whole sum each.
 #include "kernels/cuda/panels.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/weights.h"
@@ -165,7 +167,7 @@ Operand low_rows(const Projection *p, int64_t first) { return {p->low + first * 
 void forward_by_panels(const Projection *p, Operand x, int64_t n, Device *device) {
   const Matrix *w = p->w;
   int64_t bytes = forward_panel_bytes(w, n, x.type, device);
-  bool is_split = has_packets(p->y) && (p->y.type == x.type || p->y.type == FLOAT_32) && !device->thresholds.own_products;
+  bool is_split = has_packets(p->y) && (p->y.type == x.type || p->y.type == FLOAT_32) && has_blas(device);
   bool accumulate = p->residual.data != NULL || p->rank > 0 || p->bias;
   if (is_split && (p->rank > 0 || p->bias || (p->residual.data && !is_same(p->residual, p->y)))) {
     DenseProduct product = product_of(x.type, n);
@@ -204,6 +206,7 @@ void forward_narrow(const Projection *projections, int count, Operand x, int64_t
 }
 
 bool is_fused(const Projection *p, Rows x, int64_t n, Device *device) {
+  if (is_deterministic(device)) return false;
   if (n <= device->thresholds.gemv_rows) gemv_forward(p, x, n, device);
   else if (fused_fits(p->w) && x.type != FLOAT_32 && n <= device->thresholds.fused_rows) fused_forward(p, x, n, device);
   else return false;
@@ -293,7 +296,7 @@ void backward(const Backward &b) {
   PanelCount panels = count_panels(b.projections, b.count, b.type, bytes);
   int64_t ranks = 0;
   for (int i = 0; i < b.count; i++) ranks += b.projections[i].rank;
-  bool is_blas = has_packets(b.dx) && (b.dx.type == b.type || b.dx.type == FLOAT_32) && !b.device->thresholds.own_products;
+  bool is_blas = has_packets(b.dx) && (b.dx.type == b.type || b.dx.type == FLOAT_32) && has_blas(b.device);
   if (!is_blas && panels.dequantized <= 1) {
     backward_at_once(b, bytes);
   } else if (b.dx.type == FLOAT_32 || (panels.in_place + panels.dequantized == 1 && is_blas)) {
@@ -331,6 +334,11 @@ void cuda_linear_forward(const Projection *projections, int count, Rows x, int64
   forward(projections, count, x, n, common_type(x.type, projections, count), device_of(backend));
 }
 
+void cuda_linear_forward_rows(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
+  if (!backend->is_deterministic) cuda_linear_forward(projections, count, x, n, backend);
+  for (int i = 0; i < count && backend->is_deterministic; i++) gemv_forward(&projections[i], x, n, device_of(backend));
+}
+
 void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
   if (n == 0 || count == 0) return;
   Device *device = device_of(backend);
@@ -343,10 +351,12 @@ void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, 
       if (!rounded) return;
       LAUNCH(device, round_to_int8, blocks_for(blocks, ROUND_THREADS / WARP), ROUND_THREADS, 0, rounded, x, columns, blocks);
     }
-    forward(&projections[i], 1, Rows{rounded, columns, FLOAT_32}, n, FLOAT_32, device);
+    Rows levels = {rounded, columns, FLOAT_32};
+    if (backend->is_deterministic) gemv_forward(&projections[i], levels, n, device);
+    else forward(&projections[i], 1, levels, n, FLOAT_32, device);
   }
   for (int i = 0; i < count; i++)  // after the others, for their x may need the place of the rounded one
-    if (!weights_have_integer_levels(projections[i].w)) cuda_linear_forward(&projections[i], 1, x, n, backend);
+    if (!weights_have_integer_levels(projections[i].w)) cuda_linear_forward_rows(&projections[i], 1, x, n, backend);
 }
 
 void cuda_linear_backward(Rows dx, const Projection *projections, int count, int64_t n, bool accumulate, Backend *backend) {

@@ -205,6 +205,7 @@ void finish(TileArguments p, int count, Device *device) {
 
 // In how many parts a thin product goes, so that every processor has two blocks, of at least 256 of k.
 int parts_for(int64_t tiles_of_c, int tiles_of_k, int tile_k, const Device *device) {
+  if (is_deterministic(device)) return 1;
   int64_t wanted = 2 * device->processors / tiles_of_c, most = tiles_of_k / (256 / tile_k);
   int64_t parts = wanted < most ? wanted : most;
   return static_cast<int>(parts < 1 ? 1 : parts > 64 ? 64 : parts);

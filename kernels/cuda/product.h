@@ -96,8 +96,11 @@ Operand operand_in_place(Operand operand, FloatType type, int64_t rows, int64_t 
 // to[rows, columns] = from, rounded to its type.
 void rows_convert(Rows to, Rows from, int64_t rows, int64_t columns, Device *device);
 
+// Whether cuBLASLt may be asked. What it does to a row may depend on the number of rows.
+static inline bool has_blas(const Device *device) { return !device->thresholds.own_products && !is_deterministic(device); }
+
 // c[m, n] = alpha a b^T + beta c by cuBLASLt: operands of one type, c of that or float32. False where it has no way for this (nothing is
-// done then): addresses or steps that are no multiples of 16 bytes, other types, or device->thresholds.own_products.
+// done then): addresses or steps that are no multiples of 16 bytes, other types, or !has_blas(device).
 bool blas_product(Rows c, int64_t m, int64_t n, int64_t k, float alpha, Operand a, Operand b, float beta, Device *device);
 
 // The most that products of so many rows with frozen matrices of at most so many columns take: panels, x or dy in another type, and the sum

@@ -4,6 +4,7 @@
 extern "C" const Kernels kernels_cuda = {
     .name = "cuda",
     .linear_forward = cuda_linear_forward,
+    .linear_forward_rows = cuda_linear_forward_rows,
     .linear_forward_int8 = cuda_linear_forward_int8,
     .linear_backward = cuda_linear_backward,
     .weight_backward = cuda_weight_backward,
@@ -46,5 +47,8 @@ extern "C" const Kernels kernels_cuda = {
     .low_rank_norms = cuda_low_rank_norms,
     .magnitude_forward = cuda_magnitude_forward,
     .magnitude_backward = cuda_magnitude_backward,
+    .store_pages = cuda_store_pages,
+    .paged_attention = cuda_paged_attention,
+    .low_rank_rows = cuda_low_rank_rows,
     .peak_flops = cuda_peak_flops,
 };

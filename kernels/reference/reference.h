@@ -103,6 +103,11 @@ void reference_low_rank_norms(float *norms, const float *squares, const float *p
                               int64_t rank, float scale, Backend *backend);
 void reference_magnitude_forward(Rows y, Rows z, Rows residual, const Magnitude *magnitude, int64_t n, Backend *backend);
 void reference_magnitude_backward(Rows dz, float *dm, Rows dy, Rows z, const Magnitude *magnitude, int64_t n, Backend *backend);
+void reference_store_pages(const Pages *pages, const float *k, const float *v, const int32_t *slots, int64_t n, AttentionShape shape,
+                           Backend *backend);
+void reference_paged_attention(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans,
+                               int64_t span_count, AttentionShape shape, Backend *backend);
+void reference_low_rank_rows(const LowRankRows *groups, int count, Rows x, int64_t columns, Backend *backend);
 double reference_sum_of_squares(const float *x, int64_t count, Backend *backend);
 double reference_peak_flops(FloatType arithmetic, Backend *backend);
 

@@ -48,5 +48,8 @@ const Kernels kernels_scalar = {
     .low_rank_norms = reference_low_rank_norms,
     .magnitude_forward = reference_magnitude_forward,
     .magnitude_backward = reference_magnitude_backward,
+    .store_pages = reference_store_pages,
+    .paged_attention = reference_paged_attention,
+    .low_rank_rows = reference_low_rank_rows,
     .peak_flops = reference_peak_flops,
 };

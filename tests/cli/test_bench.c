@@ -99,7 +99,11 @@ static void kernels_without_a_model_are_all_there(void **state) {
                          "update_8bit",
                          "low_rank_norms",
                          "magnitude_forward",
-                         "magnitude_backward"};
+                         "magnitude_backward",
+                         "linear_forward_rows",
+                         "store_pages",
+                         "paged_attention",
+                         "low_rank_rows"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
     if (check_kernels(result, names[i]) != 1) fail_msg("%s is not measured", names[i]);
   json_decref(result);

@@ -10,6 +10,7 @@
 #include "kernels/cuda_library.h"
 #include "kernels/selfcheck.h"
 #include "tests/support/kernel_compare.h"
+#include "tests/support/pages.h"
 #include "tests/support/ranks.h"
 
 static Backend *backend;
@@ -254,6 +255,32 @@ static void attention_of_many_rows_matches_float64(void **state) {
     if (is_small && case_round(c, has_bfloat16 ? FLOAT_BF16 : FLOAT_F16)) case_compare(c, backend, &arena);
     arena_release(&arena);
   }
+}
+
+static void repeated_attention_over_pages_gives_the_same_bits(void **state) {
+  (void)state;
+  a_repeated_call_gives_the_same_bits(OP_paged_attention);
+  a_repeated_call_gives_the_same_bits(OP_low_rank_rows);
+}
+
+static void bits_of_a_row_do_not_depend_on_others(void **state) {
+  (void)state;
+  pages_rows_are_alone(backend);
+  low_rank_rows_are_alone(backend);
+}
+
+static void bits_of_a_prompt_do_not_depend_on_how_it_is_cut(void **state) {
+  (void)state;
+  pages_prompts_may_be_cut(backend);
+}
+
+static void pages_are_stored_to_the_last_bit(void **state) {
+  (void)state;
+  Backend *reference;
+  assert_ok(backend_new(&reference, "cpu", 1));
+  reference->kernels = &kernels_scalar;
+  pages_are_stored_exactly(backend, reference);
+  backend_free(reference);
 }
 
 static void sum_of_squares_lets_nan_and_infinity_through(void **state) {
@@ -692,7 +719,7 @@ static const Family families[] = {
       cmocka_unit_test(sums_gathers_and_copies_go_together), cmocka_unit_test(who_never_comes_is_not_waited_for),
       cmocka_unit_test(mistakes_are_told_in_the_words_of_the_library)},
      true},
-    {"linear", {OP(linear_forward), OP(linear_forward_int8), OP(linear_backward)}},
+    {"linear", {OP(linear_forward), OP(linear_forward_rows), OP(linear_forward_int8), OP(linear_backward)}},
     {"low_rank",
      {OP(weight_backward), OP(low_rank_backward), cmocka_unit_test(repeated_products_give_the_same_bits),
       cmocka_unit_test(a_factor_of_several_parts_gets_the_sums_of_all)}},
@@ -702,6 +729,10 @@ static const Family families[] = {
     {"attention",
      {OP(attention_forward), OP(attention_backward), cmocka_unit_test(repeated_attention_gives_the_same_bits),
       cmocka_unit_test(attention_of_many_rows_matches_float64)}},
+    {"paged",
+     {OP(store_pages), OP(paged_attention), OP(low_rank_rows), cmocka_unit_test(repeated_attention_over_pages_gives_the_same_bits),
+      cmocka_unit_test(bits_of_a_row_do_not_depend_on_others), cmocka_unit_test(bits_of_a_prompt_do_not_depend_on_how_it_is_cut),
+      cmocka_unit_test(pages_are_stored_to_the_last_bit)}},
     {"elementwise",
      {OP(rope), OP(gated_forward), OP(gated_backward), OP(softcap), OP(dropout), OP(add_uniform), OP(fill), OP(copy), OP(add)}},
     {"loss", {OP(cross_entropy), OP(linear_cross_entropy), OP(divergence)}},

@@ -1,5 +1,5 @@
 // Builds, runs and evaluates the cases of tests/support/kernel_cases.h.
-#include "tests/support/kernel_cases.h"
+#include "tests/support/case_parts.h"
 
 #include "kernels/adamw_8bit.h"
 
@@ -83,24 +83,24 @@ double rows_element(Rows rows, int64_t i, int64_t column) {
 
 // Building blocks of cases.
 
-static KernelCase *case_new(Arena *arena, KernelOp op) {
+KernelCase *case_new(Arena *arena, KernelOp op) {
   KernelCase *c = arena_new(arena, 1, sizeof *c);
   c->op = op;
   return c;
 }
 
-static float *normals(Arena *arena, Rng *rng, int64_t n, double deviation) {
+float *normals(Arena *arena, Rng *rng, int64_t n, double deviation) {
   float *out = arena_new(arena, (size_t)n, sizeof *out);
   fill_normal(out, n, deviation, rng);
   return out;
 }
 
-static void put_input(KernelCase *c, int index, const void *data, int64_t bytes) {
+void put_input(KernelCase *c, int index, const void *data, int64_t bytes) {
   c->inputs[index] = data;
   c->input_bytes[index] = bytes;
 }
 
-static float *put_normals(KernelCase *c, int index, Arena *arena, Rng *rng, int64_t n) {
+float *put_normals(KernelCase *c, int index, Arena *arena, Rng *rng, int64_t n) {
   float *data = normals(arena, rng, n, 1);
   put_input(c, index, data, n * (int64_t)sizeof *data);
   return data;
@@ -116,7 +116,7 @@ static void put_indices(KernelCase *c, int index, Arena *arena, Rng *rng, int64_
   put_input(c, index, out, n * (int64_t)sizeof *out);
 }
 
-static void put_output(KernelCase *c, int output, int64_t count, float *initial) {
+void put_output(KernelCase *c, int output, int64_t count, float *initial) {
   c->counts[output] = count;
   c->initial[output] = initial;
 }

@@ -15,7 +15,8 @@
   X(router_backward) X(experts_forward) X(experts_backward) X(copy_heads) X(dropout) X(gather_rows) X(scatter_rows) \
   X(fill) X(copy) X(add) X(adamw) X(adamw_8bit) X(update) X(update_8bit) X(factored_moments) X(factored_update) \
   X(sum_of_squares) X(add_uniform) X(column_sums) X(embedding_backward) X(norm_weight_backward) X(low_rank_norms) \
-  X(magnitude_forward) X(magnitude_backward) X(divergence)
+  X(magnitude_forward) X(magnitude_backward) X(divergence) X(linear_forward_rows) X(store_pages) X(paged_attention) \
+  X(low_rank_rows)
 // clang-format on
 
 #define KERNEL_OP_ENUM(name) OP_##name,
@@ -52,6 +53,8 @@ typedef struct KernelCase {
   RouterSettings router;  // its bias is an input
   ExpertMatrices experts;  // without matrices: case_expert_matrix
   float softcap;
+  PagesType pages;
+  int64_t page_count;
   char description[160];
 } KernelCase;
 
@@ -74,7 +77,7 @@ void block_set_scales(uint8_t *block, BlockType type, float scale, float shift);
 void randomize_blocks(uint8_t *data, BlockType type, int64_t blocks, Rng *rng);  // any levels, scales of some hundredths
 
 KernelCase *case_linear(Arena *arena, Rng *rng, KernelOp op, BlockType type, int64_t n, int64_t rows, int64_t columns, float alpha,
-                        bool accumulate);  // OP_linear_forward, OP_linear_forward_int8 or OP_linear_backward
+                        bool accumulate);  // OP_linear_...
 KernelCase *case_weight(Arena *arena, Rng *rng, int64_t n, int64_t rows, int64_t columns, float alpha);
 KernelCase *case_low_rank(Arena *arena, Rng *rng, int64_t n, int64_t out, int64_t rank, float scale);
 // Rows of x and y (dy and dx) are `gap` elements apart. norm: epsilon, offset, columns and is_centered count.
@@ -122,6 +125,24 @@ KernelCase *case_norms(Arena *arena, Rng *rng, int64_t out, int64_t rank, int64_
 // Forward: z, m, norms, bias and residual. Backward: dy, z, m and norms. Rows of y (dz) and z (dy) are `gap` elements apart.
 KernelCase *case_magnitude(Arena *arena, Rng *rng, KernelOp op, int64_t n, int64_t columns, bool has_bias, bool has_residual, int64_t gap);
 KernelCase *case_dropout(Arena *arena, Rng *rng, int64_t count, float p, bool accumulate);
+
+// Slots of tokens in some pages. Inputs are k, v, slots, and what keys' and values' pages hold before; outputs are the elements of both (of
+// PAGES_Q8_0 levels), and its scales.
+KernelCase *case_store(Arena *arena, Rng *rng, PagesType type, AttentionShape shape, int64_t pages, int64_t n);
+// Span s is the last queries[s] rows of a text that has so many tokens plus earlier[s]; before and behind each span is a row of none. Pages
+// lie in any order, texts share those of their common beginning, places behind a text hold NaN, and between tables are pages that do not
+// exist. Inputs are q, the pages of keys and of values, tables, spans, and the values of both pages' elements.
+KernelCase *case_paged(Arena *arena, Rng *rng, PagesType type, AttentionShape shape, int64_t span_count, const int64_t *queries,
+                       const int64_t *earlier, bool is_alone);
+// Inputs are x, whose rows are `gap` elements apart, the a of all adapters, their b, and groups; outputs are y.
+KernelCase *case_low_rank_rows(Arena *arena, Rng *rng, int64_t n, int64_t columns, int64_t gap, const int64_t *outs, int64_t out_count,
+                               const int64_t *ranks, int64_t rank_count);
+// A group of case_low_rank_rows: rows begin .. end - 1 of output y, by the adapter whose a and b begin there.
+typedef struct RowGroup {
+  int64_t begin, end, a, b, rank;
+  int y;
+  float scale;
+} RowGroup;
 
 bool case_is_activation(const KernelCase *c, int index, bool is_output);
 FloatType case_type(const KernelCase *c, int index, bool is_output);

@@ -3,6 +3,7 @@
 
 #include "kernels/adamw_8bit.h"
 #include "kernels/loss.h"
+#include "tests/support/pages.h"
 
 #include <tgmath.h>
 
@@ -132,6 +133,7 @@ static void run_forward(LinearForward *forward, const KernelCase *c, Backend *ba
   forward(&p, 1, typed_rows(c, in[0], c->columns), c->n, backend);
 }
 RUN(linear_forward) { run_forward(k->linear_forward, c, backend, in, out[0]); }
+RUN(linear_forward_rows) { run_forward(k->linear_forward_rows, c, backend, in, out[0]); }
 RUN(linear_forward_int8) { run_forward(k->linear_forward_int8, c, backend, in, out[0]); }
 RUN(linear_backward) {
   Matrix w = sent_matrix(c, in, backend);
@@ -341,6 +343,40 @@ RUN(adamw_8bit) {
   free(single);
   free(wide);
 }
+// Pages are written beside marks, and what lies in them becomes the outputs.
+RUN(store_pages) {
+  const int64_t sizes[2] = {c->shape.head_size, c->shape.value_size}, heads = c->page_count * c->shape.kv_heads;
+  uint8_t *pages[2];
+  for (int i = 0; i < 2; i++) pages[i] = marked_new(c->inputs[3 + i], c->input_bytes[3 + i], MARGIN, backend);
+  k->store_pages(&(Pages){pages[0] + MARGIN, pages[1] + MARGIN, c->pages}, in[0], in[1], in[2], c->n, c->shape, backend);
+  for (int i = 0; i < 2; i++) {
+    int64_t count = heads * PAGE_TOKENS * sizes[i];
+    uint8_t *taken = memory_new((size_t)c->input_bytes[3 + i], 1);
+    float *elements = memory_new((size_t)(2 * count), sizeof *elements), *scales = elements + count;
+    marked_end(taken, pages[i], c->input_bytes[3 + i], MARGIN, backend);
+    pages_elements(elements, scales, taken, c->pages, heads, sizes[i]);
+    backend->upload(out[i], elements, count * (int64_t)sizeof *elements, backend);
+    if (out[i + 2]) backend->upload(out[i + 2], scales, c->counts[i + 2] * (int64_t)sizeof *scales, backend);
+    free(taken);
+    free(elements);
+  }
+}
+RUN(paged_attention) {
+  Pages pages = {(void *)(uintptr_t)in[1], (void *)(uintptr_t)in[2], c->pages};
+  k->paged_attention(out[0], in[0], &pages, in[3], c->inputs[4], c->span_count, c->shape, backend);
+}
+RUN(low_rank_rows) {
+  LowRankRows *groups = memory_new((size_t)c->span_count + 1, sizeof *groups);
+  for (int64_t g = 0; g < c->span_count; g++) {
+    const RowGroup *group = (const RowGroup *)c->inputs[3] + g;
+    int64_t begin = c->n ? group->begin : 0, end = c->n ? group->end : 0;
+    groups[g] = (LowRankRows){.begin = begin, .end = end, .y = out[group->y], .rank = group->rank, .scale = group->scale};
+    groups[g].a = (const float *)in[1] + group->a, groups[g].b = (const float *)in[2] + group->b;
+    groups[g].out = c->n ? c->counts[group->y] / c->n : 1;
+  }
+  k->low_rank_rows(groups, (int)c->span_count, rows_f32(in[0], c->x_step), c->columns, backend);
+  free(groups);
+}
 RUN(update) { k->update(out[0], (float *const[]){out[1], out[2], out[3]}, in[0], c->n, c->update, backend); }
 RUN(update_8bit) {
   int64_t n = c->n, blocks = moment_blocks(n), scale_bytes = blocks * (int64_t)sizeof(float);
@@ -413,6 +449,7 @@ static KernelCase *make_linear(Arena *arena, Rng *rng, KernelOp op, int index) {
 #define MAKE(op) static KernelCase *make_##op(Arena *arena, Rng *rng, int index)
 
 MAKE(linear_forward) { return make_linear(arena, rng, OP_linear_forward, index); }
+MAKE(linear_forward_rows) { return make_linear(arena, rng, OP_linear_forward_rows, index); }
 MAKE(linear_forward_int8) { return make_linear(arena, rng, OP_linear_forward_int8, index); }
 MAKE(linear_backward) { return make_linear(arena, rng, OP_linear_backward, index); }
 
@@ -702,12 +739,52 @@ MAKE(embedding_backward) {
   return case_embedding_backward(arena, rng, shapes[index][0], shapes[index][1], shapes[index][2]);
 }
 
+static const AttentionPlan paged_plans[] = {
+    {{2, 2, 32, 32, 0, 0, 0}, 3, {1, 1, 1}, {30, 31, 32}},  // lengths at the border of a page
+    {{4, 2, 64, 32, 0, 0, 0}, 3, {1, 3, 1}, {63, 64, 95}},
+    {{12, 1, 32, 32, 0, 0, 0}, 2, {2, 5}, {40, 70}},  // more heads a KV head than are worth summing at once
+    {{8, 2, 32, 64, 0, 0, 0}, 3, {1, 4, 70}, {700, 66, 400}},  // texts of many pages, which begin alike
+    {{5, 1, 32, 32, 0, 40, 0}, 3, {1, 2, 70}, {1500, 31, 1000}},  // a window far into a text
+    {{2, 1, 32, 32, 0, 0, 3}, 2, {1, 7}, {9000, 8190}},
+};
+
+MAKE(paged_attention) {
+  enum { COMMON = COUNT_OF(attention_plans), OWN = COUNT_OF(paged_plans), ALL = COMMON + OWN };
+  if (index >= 4 * ALL) return NULL;
+  int which = index % ALL, turn = index / ALL;
+  AttentionPlan plan = which < COMMON ? attention_plans[which] : paged_plans[which - COMMON];
+  PagesType type = (which + turn / 2) % 3;
+  if (!pages_type_fits(type, plan.shape.head_size) || !pages_type_fits(type, plan.shape.value_size)) type = (PagesType)(which % 2);
+  if (plan.shape.scale == 0) plan.shape.scale = 1 / sqrt((float)plan.shape.head_size);
+  return case_paged(arena, rng, type, plan.shape, plan.span_count, plan.queries, plan.earlier, turn % 2);
+}
+
+MAKE(store_pages) {
+  static const int64_t shapes[][5] = {{1, 1, 1, 1, 1},    {7, 2, 3, 5, 2},     {1, 2, 64, 64, 9}, {33, 3, 128, 96, 2},
+                                      {40, 1, 32, 64, 3}, {64, 2, 256, 32, 2}, {5, 8, 96, 96, 1}};  // tokens, heads, sizes, pages
+  if (index >= 3 * COUNT_OF(shapes)) return NULL;
+  const int64_t *s = shapes[index / 3];
+  AttentionShape shape = {.heads = s[1], .kv_heads = s[1], .head_size = s[2], .value_size = s[3]};
+  PagesType type = (PagesType)(index % 3);
+  if (!pages_type_fits(type, s[2]) || !pages_type_fits(type, s[3])) type = PAGES_F16;
+  return case_store(arena, rng, type, shape, s[4], s[0]);
+}
+
+MAKE(low_rank_rows) {
+  static const int64_t outs[] = {70, 256, 33}, ranks[] = {8, -1, 16, 3, 64};
+  static const int64_t shapes[][3] = {{1, 1, 0}, {1, 64, 0}, {3, 33, 2}, {9, 256, 0}, {40, 130, 5}, {70, 96, 0}};
+  if (index >= 3 * COUNT_OF(shapes)) return NULL;
+  const int64_t *s = shapes[index / 3];
+  return case_low_rank_rows(arena, rng, s[0], s[1], s[2], outs, 1 + index % 3, ranks, s[0] == 1 ? 1 : 5);
+}
+
 // Which inputs and outputs are activations, as bits.
 static const struct {
   unsigned inputs, outputs;
 } activations[OP_COUNT] = {
     [OP_linear_forward] = {1, 1},
     [OP_linear_forward_int8] = {1, 1},
+    [OP_linear_forward_rows] = {1, 1},
     [OP_linear_backward] = {1, 1},
     [OP_weight_backward] = {3, 0},
     [OP_low_rank_backward] = {3, 2},

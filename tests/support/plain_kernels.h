@@ -758,3 +758,90 @@ static void NAME(factored_update)(REAL *const *out, const KernelCase *c) {
 }
 
 static void NAME(sum_of_squares)(REAL *const *out, const KernelCase *c) { out[0][0] = NAME(dot)(c->inputs[0], 1, c->inputs[0], 1, c->n); }
+
+static void NAME(linear_forward_rows)(REAL *const *out, const KernelCase *c) { NAME(linear_forward)(out, c); }
+
+// A token's row of one head. In PAGES_Q8_0 the rounding is part of the definition, in float32 in any case.
+static void NAME(store_row)(REAL *elements, REAL *scales, PagesType type, const float *x, int64_t size) {
+  for (int64_t j = 0; j < size; j++) {
+    if (type != PAGES_Q8_0) elements[j] = float_rounded(x[j], type == PAGES_F16 ? FLOAT_F16 : FLOAT_32);
+    if (type != PAGES_Q8_0 || j % PAGES_BLOCK > 0) continue;
+    float largest = 0;
+    for (int64_t k = j; k < j + PAGES_BLOCK; k++) largest = fmaxf(largest, fabsf(x[k]));
+    float d = float_rounded(largest / 127, FLOAT_F16);
+    for (int64_t k = j; k < j + PAGES_BLOCK; k++) elements[k] = d > 0 ? rintf(x[k] / d) : 0;
+    scales[j / PAGES_BLOCK] = d;
+  }
+}
+
+static void NAME(store_pages)(REAL *const *out, const KernelCase *c) {
+  const int32_t *slots = c->inputs[2];
+  int64_t kv_heads = c->shape.kv_heads;
+  for (int64_t i = 0; i < c->n * kv_heads; i++) {
+    int64_t token = i / kv_heads, page = slots[token] / PAGE_TOKENS, place = slots[token] % PAGE_TOKENS;
+    int64_t row = (page * kv_heads + i % kv_heads) * PAGE_TOKENS + place;
+    for (int output = 0; output < 2; output++) {
+      int64_t size = output ? c->shape.value_size : c->shape.head_size;
+      NAME(store_row)
+      (out[output] + row * size, out[output + 2] + row * (size / PAGES_BLOCK), c->pages, (const float *)c->inputs[output] + i * size, size);
+    }
+  }
+}
+
+// Element 0 of token t's row in pages of rows of `size`.
+static const float *NAME(paged_row)(const KernelCase *c, int input, const PagedSpan *span, int64_t t, int64_t g, int64_t size) {
+  int64_t page = ((const int32_t *)c->inputs[3])[span->table + t / PAGE_TOKENS];
+  return (const float *)c->inputs[input] + ((page * c->shape.kv_heads + g) * PAGE_TOKENS + t % PAGE_TOKENS) * size;
+}
+
+static void NAME(paged_head)(REAL *o, REAL *scores, const KernelCase *c, const PagedSpan *span, int64_t i, int64_t h) {
+  const AttentionShape *shape = &c->shape;
+  const float *q = (const float *)c->inputs[0] + (i * shape->heads + h) * shape->head_size;
+  int64_t end = span->length - (span->query_end - 1 - i), begin = shape->window > 0 && end > shape->window ? end - shape->window : 0;
+  int64_t g = h / (shape->heads / shape->kv_heads), count = end - begin;
+  REAL maximum = -INFINITY, sum = 0;
+  for (int64_t j = 0; j < count; j++) {
+    const float *key = NAME(paged_row)(c, 5, span, begin + j, g, shape->head_size);
+    scores[j] = shape->scale * NAME(dot)(q, 1, key, 1, shape->head_size);
+    if (shape->softcap > 0) scores[j] = shape->softcap * tanh(scores[j] / shape->softcap);
+    maximum = fmax(maximum, scores[j]);
+  }
+  for (int64_t e = 0; e < shape->value_size; e++) o[e] = 0;
+  for (int64_t k = 0; k < count; k++) {
+    int64_t j = TERM(k, count);
+    const float *value = NAME(paged_row)(c, 6, span, begin + j, g, shape->value_size);
+    REAL p = exp(scores[j] - maximum);
+    sum += p;
+    for (int64_t e = 0; e < shape->value_size; e++) o[e] += p * value[e];
+  }
+  for (int64_t e = 0; e < shape->value_size; e++) o[e] /= sum;
+}
+
+static void NAME(paged_attention)(REAL *const *out, const KernelCase *c) {
+  const PagedSpan *spans = c->inputs[4];
+  REAL *scores = memory_new((size_t)c->keys + 1, sizeof *scores);
+  for (const PagedSpan *span = spans; span < spans + c->span_count; span++)
+    for (int64_t i = span->query_begin; i < span->query_end; i++)
+      for (int64_t h = 0; h < c->shape.heads; h++)
+        NAME(paged_head)(out[0] + (i * c->shape.heads + h) * c->shape.value_size, scores, c, span, i, h);
+  free(scores);
+}
+
+static void NAME(low_rank_rows)(REAL *const *out, const KernelCase *c) {
+  const RowGroup *groups = c->inputs[3];
+  for (const RowGroup *group = groups; group < groups + c->span_count; group++) {
+    const float *a = (const float *)c->inputs[1] + group->a, *b = (const float *)c->inputs[2] + group->b;
+    int64_t out_columns = c->counts[group->y] / c->n;
+    REAL *h = memory_new((size_t)group->rank + 1, sizeof *h);
+    for (int64_t i = group->begin; i < group->end; i++) {
+      for (int64_t r = 0; r < group->rank; r++)
+        h[r] = NAME(dot)((const float *)c->inputs[0] + i * c->x_step, 1, a + r * c->columns, 1, c->columns);
+      for (int64_t j = 0; j < out_columns; j++) {
+        REAL sum = 0;
+        for (int64_t r = 0; r < group->rank; r++) sum += h[TERM(r, group->rank)] * b[j * group->rank + TERM(r, group->rank)];
+        out[group->y][i * out_columns + j] += group->scale * sum;
+      }
+    }
+    free(h);
+  }
+}
