@@ -33,8 +33,7 @@ typedef struct ServedModel {
   const Model *model;
   const Tokenizer *tokenizer;
   const ChatTemplate *chat;  // NULL: there is none, so no conversations
-  const char *const *chat_stops;  // texts that end a turn and are no tokens
-  int chat_stop_count;
+  ChatTemplate *const *adapter_chats;  // [adapters] what each was trained with; NULL: the model's
   AdapterBank *adapters;  // NULL: none
   EngineOptions engine;
 } ServedModel;
