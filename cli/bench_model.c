@@ -82,7 +82,7 @@ static Status bench_engine(ModelRates *rates, const Model *model, int32_t *ids, 
   return status;
 }
 
-static Status bench_generation(ModelRates *rates, const Model *model, int32_t *ids) {
+static Status bench_reading_and_writing(ModelRates *rates, const Model *model, int32_t *ids) {
   TRY(bench_engine(rates, model, ids, rates->prompt_tokens, 1));
   // The first token comes with the prompt.
   int64_t prompt = smaller(SHORT_PROMPT, larger(1, model->config.context_length - rates->generated_tokens));
@@ -167,7 +167,7 @@ Status bench_model(ModelRates *rates, Model *model, bool trains) {
   count_flop(rates, model);
   int32_t *ids = random_ids(rates->train_tokens, model);
   Trainee trainee = {.model = model};
-  Status status = bench_generation(rates, model, ids);
+  Status status = bench_reading_and_writing(rates, model, ids);
   if (status == STATUS_OK && trains) status = open_trainee(&trainee, ids, rates->prompt_tokens);
   if (status == STATUS_OK && trains) status = bench_training(rates, &trainee);
   rates->peak_bytes = model->backend->peak_bytes(model->backend);

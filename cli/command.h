@@ -18,9 +18,11 @@ Status command_merge(int argc, char **argv);
 Status command_tokenize(int argc, char **argv);
 Status command_template(int argc, char **argv);
 Status command_perplexity(int argc, char **argv);
+Status command_eval(int argc, char **argv);
 Status command_eval_loss(int argc, char **argv);
 Status command_preprocess(int argc, char **argv);
 Status command_quantize(int argc, char **argv);
+Status command_serve(int argc, char **argv);
 Status command_train(int argc, char **argv);
 Status command_validate(int argc, char **argv);
 

@@ -26,9 +26,11 @@ static const Command commands[] = {
     {"template", command_template, "a conversation as a chat template renders it"},
     {"tokenize", command_tokenize, "a text's token ids"},
     {"perplexity", command_perplexity, "how well a model foretells a text"},
+    {"eval", command_eval, "tasks: choices, continuations and texts that are judged; base and adapter compared"},
     {"eval-loss", command_eval_loss, "the loss over a recipe's rows, without training"},
     {"preprocess", command_preprocess, "tokenise the datasets of a recipe and report on their rows; show them with their masks"},
     {"quantize", command_quantize, "a model as a GGUF file of another type"},
+    {"serve", command_serve, "a model and its adapters over HTTP, as OpenAI's API has it; a page to talk to it"},
     {"train", command_train, "train an adapter by a recipe"},
     {"validate", command_validate, "check recipes: every key, its type, its range, and what stands against it"},
 };

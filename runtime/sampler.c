@@ -231,7 +231,9 @@ Status sampler_next(int32_t *id, Sampler *sampler, const float *logits, int64_t 
   double left = rng_uniform(&sampler->rng);
   int64_t chosen = 0;
   // Rounding may leave a little over behind the last: a token that has no chance at all is never taken for it.
-  for (int64_t i = 0; i < sampler->count && sampler->candidates[i].probability > 0; i++) {
+  // They are in no order where nothing was filtered, so those without a chance may stand anywhere.
+  for (int64_t i = 0; i < sampler->count; i++) {
+    if (!(sampler->candidates[i].probability > 0)) continue;
     chosen = i;
     left -= sampler->candidates[i].probability;
     if (left < 0) break;

@@ -169,10 +169,15 @@ static void extend_replies(ChatText *out, const ChatTemplate *chat, const json_t
   }
 }
 
-Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt) {
+static Status check_messages(const json_t *messages) {
   if (json_array_size(messages) == 0) return status_fail(STATUS_BAD_INPUT, "there are no messages");
   for (size_t i = 0; i < json_array_size(messages); i++)
     if (!json_is_object(json_array_get(messages, i))) return status_fail(STATUS_BAD_INPUT, "message %zu is not an object", i + 1);
+  return STATUS_OK;
+}
+
+Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt) {
+  TRY(check_messages(messages));
   json_t *all = all_messages(chat, messages);
   int64_t shift = (int64_t)(json_array_size(all) - json_array_size(messages));
   JinjaText text = {0};
@@ -186,6 +191,22 @@ Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_
   }
   source_map_release(&sources);
   jinja_text_release(&text);
+  json_decref(all);
+  return status;
+}
+
+Status chat_template_write(Buffer *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, const json_t *variables,
+                           bool generation_prompt) {
+  TRY(check_messages(messages));
+  json_t *all = all_messages(chat, messages), *given = all_variables(chat, all, tools, generation_prompt), *value;
+  const char *key;
+  json_object_foreach((json_t *)(uintptr_t)variables, key, value) if (strcmp(key, "messages") != 0 && strcmp(key, "tools") != 0)
+      json_object_set(given, key, value);
+  JinjaText text = {0};
+  Status status = jinja_render(&text, chat->jinja, &(JinjaInput){.variables = given, .now = time(NULL)});
+  if (status == STATUS_OK) buffer_append(out, text.text.data ? text.text.data : "", text.text.length);
+  jinja_text_release(&text);
+  json_decref(given);
   json_decref(all);
   return status;
 }

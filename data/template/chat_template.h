@@ -57,6 +57,9 @@ void chat_template_free(ChatTemplate *chat);
 // for none (None in the template, as transformers has it). STATUS_BAD_INPUT: what the template raises. Safe from several threads.
 Status chat_template_render(ChatText *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, bool generation_prompt);
 void chat_text_release(ChatText *text);
+// Appends the text alone. variables: an object with chat_template_kwargs of this conversation, before those of the template; NULL: none.
+Status chat_template_write(Buffer *out, const ChatTemplate *chat, const json_t *messages, const json_t *tools, const json_t *variables,
+                           bool generation_prompt);
 
 const char *chat_template_source(const ChatTemplate *chat);  // the Jinja itself
 const char *chat_template_name(const ChatTemplate *chat);  // for messages: "the chatml template"

@@ -14,25 +14,22 @@ typedef struct Int8Row {
   const int32_t *negatives;  // [blocks][INT8_LANES]: minus the sum of each four levels
   const float *scales, *sums;  // [blocks]: d, and d * the sum of the levels
   const float *pairs;  // [blocks][2]: both
-  const float *wide_scales;  // [blocks][INT8_LANES]: d in each lane
 } Int8Row;
 
-// Rows of `columns`, a multiple of 32, one after another in one block; row i of them. A last block without a partner has one of zeros.
+// Rows of `columns`, a multiple of 32, one after another in one block; row i of them.
 static inline int64_t int8_row_bytes(int64_t columns) {
-  int64_t blocks = round_up(columns / INT8_BLOCK, 2);
-  return round_up(2 * blocks * INT8_BLOCK + blocks * (4 + INT8_LANES) * (int64_t)sizeof(float), 64);
+  return round_up(columns * 2 + columns / INT8_BLOCK * 4 * (int64_t)sizeof(float), 64);
 }
 
 static inline Int8Row int8_row(const char *rows, int64_t i, int64_t columns) {
-  int64_t blocks = round_up(columns / INT8_BLOCK, 2), padded = blocks * INT8_BLOCK;
   const char *row = rows + i * int8_row_bytes(columns);
-  const float *scales = (const float *)(const void *)(row + 2 * padded);
+  int64_t blocks = columns / INT8_BLOCK;
+  const float *scales = (const float *)(const void *)(row + 2 * columns);
   return (Int8Row){.levels = (const int8_t *)row,
-                   .negatives = (const int32_t *)(const void *)(row + padded),
+                   .negatives = (const int32_t *)(const void *)(row + columns),
                    .scales = scales,
                    .sums = scales + blocks,
-                   .pairs = scales + 2 * blocks,
-                   .wide_scales = scales + 4 * blocks};
+                   .pairs = scales + 2 * blocks};
 }
 
 // A row of x, rounded, to row i. A block that has a NaN or an Inf gets a NaN for a scale; one that is all but zero becomes zero.
@@ -50,21 +47,33 @@ Int8Dot int8_dot(BlockType type);
 Int8Dot int8_dot_avx512vnni(BlockType type);
 #endif
 
-// Rows of x for panels.
-enum { INT8_PANEL_ROWS = 8 };
+// Up to INT8_PANEL_ROWS rows of x for panels: pairs of blocks, and of each what all rows have there, so that one address leads to all. A last block
+// without a partner has one of zeros.
+enum { INT8_PANEL_ROWS = 8, INT8_PAIR = 2 * INT8_BLOCK };
 typedef struct Int8Rows {
   Int8Row rows[INT8_PANEL_ROWS];
   int count;
   int64_t columns;
+  const int8_t *levels;  // [pairs][INT8_PANEL_ROWS][INT8_PAIR]
+  const int32_t *negatives;  // [pairs][INT8_PANEL_ROWS][2 * INT8_LANES]
+  const float *scales;  // [pairs][INT8_PANEL_ROWS][2 * INT8_LANES]: d in each lane
   const float *sums_by_block;  // [blocks][INT8_PANEL_ROWS]: Int8Row.sums
 } Int8Rows;
+static inline int64_t int8_rows_bytes(int64_t columns) {
+  int64_t pairs = round_up(columns, INT8_PAIR) / INT8_PAIR;
+  return pairs * INT8_PANEL_ROWS * (INT8_PAIR + 4 * INT8_LANES * 4 + 2 * 4);
+}
+// Lays out rows that have been rounded, in room of int8_rows_bytes.
+#define int8_rows_lay_out ISA_NAME(int8_rows_lay_out)
+void int8_rows_lay_out(Int8Rows *rows, char *room);
 
 // out[i * step + r] = x[i] . row r of w, w_rows rows w_step bytes apart, with the bits of Int8Dot; worth it from INT8_PANEL_LEAST rows of x on.
 // room: int8_panel_bytes. int8_panel: NULL where the type or the instruction set has none.
 enum { INT8_PANEL_LEAST = 3 };
 typedef void (*Int8Panel)(float *out, int64_t step, const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room);
 static inline int64_t int8_panel_bytes(int64_t columns) {
-  return round_up(columns / INT8_BLOCK, 2) * (INT8_BLOCK + (INT8_LANES + 1) * (int64_t)sizeof(float));
+  int64_t blocks = round_up(columns / INT8_BLOCK, 2);
+  return 2 * round_up(blocks * (INT8_BLOCK + 3 * (int64_t)sizeof(float)), 64);
 }
 #define int8_panel ISA_NAME(int8_panel)
 Int8Panel int8_panel(BlockType type);

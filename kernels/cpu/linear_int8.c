@@ -28,18 +28,35 @@ static void round_block(const Int8Row *row, int64_t block, const float *x) {
     sum -= negatives[lane];
   }
   float *scales = (float *)(uintptr_t)row->scales, *sums = (float *)(uintptr_t)row->sums, *pairs = (float *)(uintptr_t)row->pairs;
-  float *wide_scales = (float *)(uintptr_t)row->wide_scales + block * INT8_LANES;
-  for (int lane = 0; lane < INT8_LANES; lane++) wide_scales[lane] = scale;
   scales[block] = pairs[2 * block] = scale;
   sums[block] = pairs[2 * block + 1] = scale * (float)sum;
 }
 
 void int8_round_row(char *rows, int64_t i, const float *x, int64_t columns) {
   Int8Row row = int8_row(rows, i, columns);
-  const float zeros[INT8_BLOCK] = {0};
-  int64_t blocks = columns / INT8_BLOCK;
-  for (int64_t block = 0; block < blocks; block++) round_block(&row, block, x + block * INT8_BLOCK);
-  if (blocks % 2) round_block(&row, blocks, zeros);
+  for (int64_t block = 0; block < columns / INT8_BLOCK; block++) round_block(&row, block, x + block * INT8_BLOCK);
+}
+
+void int8_rows_lay_out(Int8Rows *rows, char *room) {
+  int64_t blocks = rows->columns / INT8_BLOCK, even = round_up(blocks, 2), places = even / 2 * INT8_PANEL_ROWS;
+  int8_t *levels = (int8_t *)room;
+  int32_t *negatives = (int32_t *)(void *)(room + places * INT8_PAIR);
+  float *scales = (float *)(void *)(negatives + places * 2 * INT8_LANES), *sums = scales + places * 2 * INT8_LANES;
+  for (int64_t b = 0; b < even; b++)
+    for (int r = 0; r < INT8_PANEL_ROWS; r++) {
+      int64_t at = (b / 2 * INT8_PANEL_ROWS + r) * 2 + b % 2;  // in halves of a pair
+      bool is_there = r < rows->count && b < blocks;
+      const Int8Row *row = &rows->rows[r];
+      float scale = is_there ? row->scales[b] : 0;
+      if (is_there) memcpy(levels + at * INT8_BLOCK, row->levels + b * INT8_BLOCK, INT8_BLOCK);
+      else memset(levels + at * INT8_BLOCK, 0, INT8_BLOCK);
+      for (int lane = 0; lane < INT8_LANES; lane++) {
+        negatives[at * INT8_LANES + lane] = is_there ? row->negatives[b * INT8_LANES + lane] : 0;
+        scales[at * INT8_LANES + lane] = scale;
+      }
+      sums[b * INT8_PANEL_ROWS + r] = is_there ? row->sums[b] : 0;
+    }
+  rows->levels = levels, rows->negatives = negatives, rows->scales = scales, rows->sums_by_block = sums;
 }
 
 Int8Dot int8_dot_here(BlockType type) {

@@ -78,24 +78,20 @@ static void stream_rows(void *argument, int64_t begin, int64_t end, int thread) 
 }
 
 static void round_rows(Stream *s, char *rows, int64_t columns) {
-  int64_t blocks = columns / INT8_BLOCK;
   s->rounded = (Int8Rows){.count = (int)s->n, .columns = columns};
-  float *sums_by_block = (float *)(void *)(rows + s->n * int8_row_bytes(columns));
   for (int64_t i = 0; i < s->n; i++) {
     int8_round_row(rows, i, s->x + i * s->x_step, columns);
     s->rounded.rows[i] = int8_row(rows, i, columns);
   }
-  for (int64_t b = 0; b < blocks && s->n >= INT8_PANEL_LEAST; b++)
-    for (int64_t i = 0; i < INT8_PANEL_ROWS; i++) sums_by_block[b * INT8_PANEL_ROWS + i] = i < s->n ? s->rounded.rows[i].sums[b] : 0;
-  s->rounded.sums_by_block = sums_by_block;
+  if (s->n >= INT8_PANEL_LEAST) int8_rows_lay_out(&s->rounded, rows + s->n * int8_row_bytes(columns));
 }
 
 void linear_stream(const Projection *projections, int count, Rows x, int64_t n, bool rounds, Backend *backend) {
   if (n == 0) return;
   Stream stream = {.projections = projections, .count = count, .n = n, .backend = backend};
   int64_t columns = projections[0].w->columns, float_row = round_up(columns, VL) * (int64_t)sizeof(float);
-  int64_t int8_row = int8_row_bytes(columns), sums_row = columns / INT8_BLOCK * (int64_t)sizeof(float);
-  char *shared = backend_shared_scratch(backend, n * float_row + (rounds ? n * int8_row + INT8_PANEL_ROWS * sums_row : 0));
+  int64_t rounded_bytes = n * int8_row_bytes(columns) + int8_rows_bytes(columns);
+  char *shared = backend_shared_scratch(backend, n * float_row + (rounds ? rounded_bytes : 0));
   stream.x = rows_as_floats(x, 0, n, columns, (float *)(void *)shared, &stream.x_step);
   if (rounds) round_rows(&stream, shared + n * float_row, columns);
   for (int i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
-// A grammar as tables: one deterministic automaton for each rule, over classes of bytes, whose states may also call rules. A text is followed by
-// such states, each with a stack of states to return to.
+// A grammar as tables: one deterministic automaton for each rule, over classes of bytes, whose states may also call rules. A text is
+// followed by such states, each with a stack of states to return to.
 #ifndef RUNTIME_CONSTRAINT_AUTOMATON_H
 #define RUNTIME_CONSTRAINT_AUTOMATON_H
 
@@ -35,8 +35,9 @@ typedef struct Frame {
   int32_t state, parent;
 } Frame;
 
-// Sets of frames, each kept once. All places that call a rule after the same bytes are one set (as in the graph-structured stack of Tomita, 1987),
-// so that their number does not grow exponentially; a call with nothing behind it takes its caller's set, so that loops do not grow it at all.
+// Sets of frames, each kept once. All places that call a rule after the same bytes are one set (as in the graph-structured stack of Tomita,
+// 1987), so that their number does not grow exponentially; a call with nothing behind it takes its caller's set, so that loops do not grow
+// it at all.
 typedef struct Stacks {
   const Grammar *grammar;
   Pool parents;  // pairs of state and parent
@@ -56,8 +57,8 @@ enum { STACKS_MAX_FRAMES = 4096 };
 
 void stacks_new(Stacks *stacks, const Grammar *grammar);
 void stacks_release(Stacks *stacks);
-// `list` is where states have arrived by a byte; it becomes where a byte can be read, in order and each once: states that they return to and
-// rules that are called are added. *ends: the text of which 0 is the caller may end. False when there are more than STACKS_MAX_FRAMES.
+// `list` is where states have arrived by a byte; it becomes where a byte can be read, in order and each once: states that they return to
+// and rules that are called are added. *ends: the text of which 0 is the caller may end. False when there are more than STACKS_MAX_FRAMES.
 bool stacks_close(FrameList *list, bool *ends, Stacks *stacks);
 void stacks_add_parents(FrameList *list, const Stacks *stacks, int32_t parent);  // its frames
 static inline void frame_list_add(FrameList *list, Frame frame) { ARRAY_PUSH(list->items, list->count, list->capacity) = frame; }

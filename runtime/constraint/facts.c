@@ -1,5 +1,5 @@
-// What is known of rules before their automata are built: which are recursive, which match the empty text, and which are small enough to stand in
-// place of their calls. A regular rule that is inlined costs no stack, and its words are followed by one automaton.
+// What is known of rules before their automata are built: which are recursive, which match the empty text, and which are small enough to
+// stand in place of their calls. A regular rule that is inlined costs no stack, and its words are followed by one automaton.
 #include <stdlib.h>
 
 #include "runtime/constraint/nfa.h"

@@ -1,5 +1,5 @@
-// From rules to tables: an automaton for each rule that is not inlined, without the states from which the rule's end is never reached, and an order
-// of the rules by who calls whom before a byte has been read.
+// From rules to tables: an automaton for each rule that is not inlined, without the states from which the rule's end is never reached, and
+// an order of the rules by who calls whom before a byte has been read.
 #include <stdlib.h>
 #include <string.h>
 

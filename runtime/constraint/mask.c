@@ -1,8 +1,9 @@
-// A token is allowed where its bytes can be read. The tree of all tokens is walked with the sets of places that each prefix leads to; a walk from a
-// state goes as if nothing were known of its callers (parent 0), so that it holds for every text and is done once: what comes of it is a mask, and
-// the prefixes at which the rule may have ended. Only from these the walk goes on for the callers that a text really has, and it ends soon: few
-// tokens go on behind the '"' that ends a string. (The split into what depends on the context and what does not is that of XGrammar, Dong et al.
-// 2024.) Sets of places and the ways between them are kept, so that a walk is mostly a table's look-up for each prefix.
+// A token is allowed where its bytes can be read. The tree of all tokens is walked with the sets of places that each prefix leads to; a
+// walk from a state goes as if nothing were known of its callers (parent 0), so that it holds for every text and is done once: what comes
+// of it is a mask, and the prefixes at which the rule may have ended. Only from these the walk goes on for the callers that a text really
+// has, and it ends soon: few tokens go on behind the '"' that ends a string. (The split into what depends on the context and what does not
+// is that of XGrammar, Dong et al. 2024.) Sets of places and the ways between them are kept, so that a walk is mostly a table's look-up for
+// each prefix.
 #include "runtime/constraint/mask.h"
 
 #include <stdlib.h>
@@ -121,8 +122,8 @@ static void add_tokens(uint64_t *mask, const ConstraintVocabulary *vocabulary, i
     mask_add(mask, vocabulary->order[i]);
 }
 
-// Walks the nodes begin .. end-1, which lie below one of depth `depth`, from a set. Adds the tokens that can be read to `mask`, and to `exits` the
-// nodes where the caller of parent 0 is reached and tokens go on.
+// Walks the nodes begin .. end-1, which lie below one of depth `depth`, from a set. Adds the tokens that can be read to `mask`, and to
+// `exits` the nodes where the caller of parent 0 is reached and tokens go on.
 static void walk(uint64_t *mask, NodeList *exits, MaskCache *cache, const ConstraintVocabulary *vocabulary, int32_t begin, int32_t end,
                  int depth, int32_t set) {
   const uint8_t *class_of = cache->stacks.grammar->classes.of;

@@ -1,5 +1,6 @@
-// Expressions as nondeterministic automata over bytes (Thompson's construction, 1968), and these as deterministic ones. A reference to a rule is
-// an edge of its own kind, a call; a call of a rule that the empty text matches has an empty edge beside it, so that a call always reads a byte.
+// Expressions as nondeterministic automata over bytes (Thompson's construction, 1968), and these as deterministic ones. A reference to a
+// rule is an edge of its own kind, a call; a call of a rule that the empty text matches has an empty edge beside it, so that a call always
+// reads a byte.
 #ifndef RUNTIME_CONSTRAINT_NFA_H
 #define RUNTIME_CONSTRAINT_NFA_H
 
@@ -60,7 +61,8 @@ typedef struct Dfa {
 enum { DFA_MAX_STATES = 250000 };
 Status dfa_build(Dfa *out, const Nfa *nfa, const ByteClasses *classes);
 void dfa_release(Dfa *dfa);
-// The texts of a that are also in b, or (`is_except`) are not; without calls. Every state left leads to a text; *out may be empty (no states).
+// The texts of a that are also in b, or (`is_except`) are not; without calls. Every state left leads to a text; *out may be empty (no
+// states).
 Status dfa_combine(Dfa *out, const Dfa *a, const Dfa *b, int classes, bool is_except);
 // Whether two regular expressions have a text in common.
 Status expressions_meet(bool *meet, const RuleSet *set, const Expression *a, const Expression *b);

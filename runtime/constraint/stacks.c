@@ -1,6 +1,6 @@
-// Where a text may be in its grammar after each byte. A place is a state and the set of frames that its rule returns to. After a byte, first all
-// returns are followed, which lead to older sets only; then the calls, in the order of ranks, so that all callers of a rule are known when their
-// set is made.
+// Where a text may be in its grammar after each byte. A place is a state and the set of frames that its rule returns to. After a byte,
+// first all returns are followed, which lead to older sets only; then the calls, in the order of ranks, so that all callers of a rule are
+// known when their set is made.
 #include <limits.h>
 #include <stdlib.h>
 

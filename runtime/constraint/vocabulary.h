@@ -1,5 +1,5 @@
-// The bytes of all tokens as a tree of prefixes, whose nodes lie in the order of a walk: a prefix that a grammar does not allow is passed over
-// with all that begins with it.
+// The bytes of all tokens as a tree of prefixes, whose nodes lie in the order of a walk: a prefix that a grammar does not allow is passed
+// over with all that begins with it.
 #ifndef RUNTIME_CONSTRAINT_VOCABULARY_H
 #define RUNTIME_CONSTRAINT_VOCABULARY_H
 

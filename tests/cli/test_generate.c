@@ -4,6 +4,7 @@
 #include "adapters/adapter.h"
 #include "core/file.h"
 #include "tests/support/test.h"
+#include "tests/support/tiny_adapter.h"
 
 #define TINY "--model " TESTS_DIR "/data/tiny.gguf"
 
@@ -78,28 +79,9 @@ static void the_same_seed_writes_the_same_text(void **state) {
   for (int i = 0; i < 4; i++) free(texts[i]);
 }
 
-// An adapter on every linear layer whose B is large enough to be heard.
-static char *write_adapter(const char *folder) {
-  Backend *backend;
-  Model *model;
-  Adapter *adapter;
-  Rng rng = rng_new(1, RNG_STREAM_TEST);
-  assert_ok(backend_new(&backend, "cpu", 1));
-  assert_ok(model_open(&model, TESTS_DIR "/data/tiny.gguf", (ModelOptions){0}, backend));
-  assert_ok(adapter_create(&adapter, model, &(AdapterSettings){.rank = 4, .alpha = 8, .all_linear = true, .seed = 1}));
-  fill_normal(adapter->data, adapter->size, 0.3, &rng);
-  char *path = path_join(folder, "adapter");
-  assert_ok(directory_create(path));
-  assert_ok(adapter_save_peft(adapter, path, "tiny"));
-  adapter_close(adapter);
-  model_close(model);
-  backend_free(backend);
-  return path;
-}
-
 static void an_adapter_is_heard_by_its_scale(void **state) {
   (void)state;
-  char *folder = temporary_folder(), *path = write_adapter(folder);
+  char *folder = temporary_folder(), *path = write_tiny_adapter(folder);
   const char *base = "generate --quiet --chat --temperature 0 --max-tokens 20 " TINY " --prompt 'What is two plus two?'";
   char *plain = output_of(0, base);
   char *command = memory_format("%s --adapter %s:0", base, path);

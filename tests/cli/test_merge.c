@@ -152,6 +152,22 @@ static void export_goes_from_peft_to_gguf_and_back(void **state) {
   buffer_release(&output);
 }
 
+static void a_modelfile_says_how_messages_become_a_prompt(void **state) {
+  const char *folder = *state;
+  Buffer output = {0}, text = {0};
+  assert_int_equal(run_program(&output, "export --model %s --adapter %s/run --output %s/ollama.gguf --ollama", tiny_gguf, folder, folder), 0);
+  char *path = path_join(folder, "Modelfile");
+  assert_ok(file_read(&text, path, 1 << 20));
+  assert_non_null(strstr(text.data, "\nADAPTER ./ollama.gguf\n"));
+  assert_non_null(strstr(text.data, "tests/data/tiny.gguf\n"));
+  assert_non_null(strstr(text.data, "{{ else if eq .Role \"user\" }}<|im_start|>user\n{{ .Content }}<|im_end|>\n{{ else if"));
+  assert_non_null(strstr(text.data, "{{ end }}{{ end }}<|im_start|>assistant\n\"\"\"\n"));
+  assert_non_null(strstr(text.data, "PARAMETER stop \"<|im_end|>\"\n"));
+  free(path);
+  buffer_release(&text);
+  buffer_release(&output);
+}
+
 static void mistakes_have_their_exit_codes(void **state) {
   const char *folder = *state;
   Buffer output = {0};
@@ -196,6 +212,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(more_bits_are_nearer_and_max_kl_draws_the_line, make_run, remove_run),
       cmocka_unit_test_setup_teardown(a_scale_behind_a_colon_scales_the_adapter, make_run, remove_run),
       cmocka_unit_test_setup_teardown(export_goes_from_peft_to_gguf_and_back, make_run, remove_run),
+      cmocka_unit_test_setup_teardown(a_modelfile_says_how_messages_become_a_prompt, make_run, remove_run),
       cmocka_unit_test_setup_teardown(mistakes_have_their_exit_codes, make_run, remove_run),
       cmocka_unit_test_setup_teardown(a_full_disk_is_exit_code_4_and_leaves_nothing, make_run, remove_run),
   };

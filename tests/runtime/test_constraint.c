@@ -166,7 +166,7 @@ static void assert_mask_is_what_is_accepted(const Grammar *grammar, const Constr
   constraint_free(constraint);
 }
 
-static void compare_masks(const Tokenizer *words, int walks, int64_t stride) {
+static void compare_masks(const Tokenizer *own, int walks, int64_t stride) {
   static const char *const grammars[] = {
       json_grammar,
       "root ::= (word (\" \" word)* [.!?] \"\\n\")+\nword ::= [a-z]+ | \"\xc3\xa9\" | [0-9]{1,3}",
@@ -175,8 +175,10 @@ static void compare_masks(const Tokenizer *words, int walks, int64_t stride) {
       "root ::= list\nlist ::= \"[\" (item (\",\" item){0,3})? \"]\"\nitem ::= list | str | [0-9]+\nstr ::= \"\\\"\" [^\"]{0,8} \"\\\"\"",
   };
   ConstraintVocabulary *vocabulary;
+  Words words;
   Rng rng = rng_new(17, RNG_STREAM_TEST);
-  assert_ok(constraint_vocabulary_new(&vocabulary, words, tokenizer_size(words)));
+  assert_ok(constraint_vocabulary_new(&vocabulary, own, tokenizer_size(own)));
+  words_new(&words, own);
   for (size_t g = 0; g < sizeof grammars / sizeof *grammars; g++) {
     Grammar *grammar;
     assert_ok(grammar_parse(&grammar, grammars[g]));
@@ -185,15 +187,16 @@ static void compare_masks(const Tokenizer *words, int walks, int64_t stride) {
       Buffer text = {0};
       TokenList ids = {0};
       assert_ok(constraint_new(&constraint, grammar, vocabulary));
-      constraint_walk(&text, &ids, constraint, words, tokenizer_size(words), &rng, (WalkOptions){.steps = 40});
+      constraint_walk(&text, &ids, constraint, &words, &rng, (WalkOptions){.steps = 40});
       for (int64_t count = 0; count <= ids.count; count += 1 + (int64_t)rng_below(&rng, 4))
-        assert_mask_is_what_is_accepted(grammar, vocabulary, words, &ids, count, stride);
+        assert_mask_is_what_is_accepted(grammar, vocabulary, own, &ids, count, stride);
       token_list_release(&ids);
       buffer_release(&text);
       constraint_free(constraint);
     }
     grammar_free(grammar);
   }
+  words_release(&words);
   constraint_vocabulary_free(vocabulary);
 }
 

@@ -114,6 +114,31 @@ static EngineOptions roomy(int64_t parallel) {
   return options;
 }
 
+// Drafts from a text that repeats itself are right, so it takes fewer passes; the text is the same.
+static void drafts_save_passes_and_change_nothing(void **state) {
+  const EngineTest *test = *state;
+  int32_t ids[40];
+  for (int i = 0; i < 40; i++) ids[i] = test->ids[i % 8];
+  Decoded plain, drafted;
+  EngineCounts counts[2];
+  for (int drafts = 0; drafts <= 5; drafts += 5) {
+    EngineOptions options = {.context = 240, .parallel = 1, .cache_type = PAGES_F16, .drafts = drafts};
+    Engine *engine;
+    assert_ok(engine_new(&engine, test->model, options));
+    decode_submit(drafts ? &drafted : &plain, engine, ids, 40, 200, -1);
+    assert_ok(engine_run(engine));
+    counts[drafts > 0] = engine_counts(engine);
+    engine_free(engine);
+  }
+  assert_same_text(&drafted, &plain);
+  assert_int_equal(plain.usage.draft_tokens, 0);
+  assert_true(drafted.usage.accepted_tokens > 20);
+  assert_true(drafted.usage.accepted_tokens <= drafted.usage.draft_tokens);
+  assert_int_equal(counts[0].passes - counts[1].passes, drafted.usage.accepted_tokens);
+  decoded_release(&plain);
+  decoded_release(&drafted);
+}
+
 static void request_all(Decoded *out, Engine *engine, const int32_t *ids, int64_t prompt, int64_t written) {
   decode_submit(out, engine, ids, prompt, written, -1);
   assert_ok(engine_run(engine));
@@ -394,6 +419,7 @@ int main(void) {
       cmocka_unit_test(token_by_token_every_step_gives_the_whole_pass_logits),
       cmocka_unit_test(pages_of_fewer_bits_move_the_logits_a_little),
       cmocka_unit_test(texts_together_have_the_bits_of_texts_alone),
+      cmocka_unit_test(drafts_save_passes_and_change_nothing),
       cmocka_unit_test(what_earlier_texts_had_is_not_computed_again),
       cmocka_unit_test(repeatable_texts_do_not_build_on_what_was_written),
       cmocka_unit_test(texts_that_begin_alike_read_it_once),

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 
+#include "core/log.h"
 #include "runtime/constraint/expression.h"
 #include "tests/support/test.h"
 
@@ -105,51 +106,70 @@ Tokenizer *constraint_test_tokenizer(void) {
 
 static bool has_bit(const uint64_t *mask, int64_t id) { return mask[id / 64] >> (id % 64) & 1; }
 
-static bool only_has(const Buffer *piece, const char *bytes) {
-  for (size_t i = 0; i < piece->length; i++)
-    if (!piece->data[i] || !strchr(bytes, piece->data[i])) return false;
-  return piece->length > 0;
-}
-
-// One of the allowed tokens for which `bytes` is all they have; -1: there is none. NULL: any.
-static int32_t draw_token(const uint64_t *mask, const Tokenizer *tokenizer, int64_t vocabulary, Rng *rng, const char *bytes) {
-  int32_t drawn = -1;
-  uint64_t seen = 0;
-  Buffer piece = {0};
-  for (int64_t word = 0; word < (vocabulary + 63) / 64; word++) {
-    for (int64_t id = word * 64; mask[word] && id < word * 64 + 64 && id < vocabulary; id++) {
-      if (!has_bit(mask, id) || tokenizer_is_end(tokenizer, (int32_t)id)) continue;
-      piece.length = 0;
-      if (bytes) tokenizer_decode_piece(&piece, tokenizer, (int32_t)id, false);
-      if ((!bytes || only_has(&piece, bytes)) && rng_below(rng, ++seen) == 0) drawn = (int32_t)id;
-    }
+void words_new(Words *words, const Tokenizer *tokenizer) {
+  *words = (Words){.tokenizer = tokenizer, .count = tokenizer_size(tokenizer)};
+  words->begins = memory_new((size_t)words->count + 1, sizeof *words->begins);
+  for (int64_t id = 0; id < words->count; id++) {
+    words->begins[id] = (int64_t)words->bytes.length;
+    tokenizer_decode_piece(&words->bytes, tokenizer, (int32_t)id, false);
   }
-  buffer_release(&piece);
-  return drawn;
+  words->begins[words->count] = (int64_t)words->bytes.length;
 }
 
-static int32_t choose_token(const uint64_t *mask, const Tokenizer *tokenizer, int64_t vocabulary, Rng *rng, const WalkOptions *options,
-                            int64_t step) {
-  int32_t drawn = -1;
-  if (options->favoured && rng_below(rng, 4)) drawn = draw_token(mask, tokenizer, vocabulary, rng, options->favoured);
-  if (drawn < 0 && rng_below(rng, 200) < 40 + (uint64_t)step) drawn = draw_token(mask, tokenizer, vocabulary, rng, "\"]},:");
-  return drawn < 0 ? draw_token(mask, tokenizer, vocabulary, rng, NULL) : drawn;
+void words_release(Words *words) {
+  buffer_release(&words->bytes);
+  free(words->begins);
 }
 
-static int32_t end_token(const uint64_t *mask, const Tokenizer *tokenizer, int64_t vocabulary) {
-  for (int64_t id = 0; id < vocabulary; id++)
-    if (has_bit(mask, id) && tokenizer_is_end(tokenizer, (int32_t)id)) return (int32_t)id;
+static bool only_has(const Words *words, int64_t id, const char *bytes) {
+  for (int64_t i = words->begins[id]; i < words->begins[id + 1]; i++)
+    if (!words->bytes.data[i] || !strchr(bytes, words->bytes.data[i])) return false;
+  return words->begins[id + 1] > words->begins[id];
+}
+
+// One of the allowed tokens that consist of such bytes (NULL: of any); -1: there is none.
+static int32_t draw_token(const uint64_t *mask, const Words *words, Rng *rng, const char *bytes) {
+  int64_t first = (int64_t)rng_below(rng, (uint64_t)words->count);
+  for (int64_t i = 0; i < words->count; i++) {
+    int64_t id = (first + i) % words->count;
+    if (has_bit(mask, id) && !tokenizer_is_end(words->tokenizer, (int32_t)id) && (!bytes || only_has(words, id, bytes))) return (int32_t)id;
+  }
   return -1;
 }
 
-bool constraint_walk(Buffer *out, TokenList *ids, Constraint *constraint, const Tokenizer *tokenizer, int64_t vocabulary, Rng *rng,
-                     WalkOptions options) {
+static int32_t choose_token(const uint64_t *mask, const Words *words, Rng *rng, const WalkOptions *options, int64_t step) {
+  static const char *const preferred[] = {"\"]}\\", "\"]}\\", "\"]}", "\"", "0123456789", "@./:-x "};
+  int32_t drawn = -1;
+  uint64_t choice = rng_below(rng, step < 20 ? 24 : 8);
+  if (options->favoured && rng_below(rng, 4)) drawn = draw_token(mask, words, rng, options->favoured);
+  if (drawn < 0 && choice < sizeof preferred / sizeof *preferred) drawn = draw_token(mask, words, rng, preferred[choice]);
+  return drawn < 0 ? draw_token(mask, words, rng, NULL) : drawn;
+}
+
+static int32_t end_token(const uint64_t *mask, const Words *words) {
+  for (int64_t id = 0; id < words->count; id++)
+    if (has_bit(mask, id) && tokenizer_is_end(words->tokenizer, (int32_t)id)) return (int32_t)id;
+  return -1;
+}
+
+static const uint64_t *timed_mask(Constraint *constraint, MaskTimes *times) {
+  double begin = time_seconds();
+  const uint64_t *mask = constraint_mask(constraint);
+  double seconds = time_seconds() - begin;
+  if (!times) return mask;
+  times->total += seconds;
+  times->count++;
+  if (seconds > times->longest) times->longest = seconds;
+  return mask;
+}
+
+bool constraint_walk(Buffer *out, TokenList *ids, Constraint *constraint, const Words *words, Rng *rng, WalkOptions options) {
   buffer_append(out, "", 0);
   for (int64_t step = 0; step < options.steps; step++) {
-    const uint64_t *mask = constraint_mask(constraint);
-    int32_t end = end_token(mask, tokenizer, vocabulary);
+    const uint64_t *mask = timed_mask(constraint, options.times);
+    int32_t end = end_token(mask, words);
     assert_int_equal(end >= 0, constraint_is_complete(constraint));
-    int32_t id = end >= 0 && rng_below(rng, 4) == 0 ? -1 : choose_token(mask, tokenizer, vocabulary, rng, &options, step);
+    int32_t id = end >= 0 && rng_below(rng, 4) == 0 ? -1 : choose_token(mask, words, rng, &options, step);
     if (id < 0) {
       assert_true(end >= 0);
       assert_ok(constraint_accept(constraint, end));
@@ -157,7 +177,7 @@ bool constraint_walk(Buffer *out, TokenList *ids, Constraint *constraint, const 
     }
     assert_ok(constraint_accept(constraint, id));
     if (ids) token_list_push(ids, id);
-    tokenizer_decode_piece(out, tokenizer, id, false);
+    buffer_append(out, words->bytes.data + words->begins[id], (size_t)(words->begins[id + 1] - words->begins[id]));
   }
   return false;
 }

@@ -1,0 +1,247 @@
+// `lora serve`: a model and its adapters over HTTP.
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/command.h"
+#include "cli/hub_files.h"
+#include "cli/loaded_model.h"
+#include "cli/model_options.h"
+#include "core/file.h"
+#include "core/text.h"
+#include "server/server.h"
+
+typedef struct ServeCommand {
+  const char *model, *name, *cache_type, *chat_template;
+  ArgumentList adapters, stops;
+  int64_t parallel, context, cache_tokens, drafts;
+  ServerOptions server;
+  EngineOptions engine;
+  LoadedModel loaded;
+  AdapterBank *bank;
+} ServeCommand;
+
+enum { SERVE_CONTEXT = 4096 };  // when nobody asks: parallel texts of it cost memory that small machines can pay
+
+// ---- Adapters
+
+// NAME=A[:SCALE]; without a name, the last part of the path is one.
+static Status add_adapter(ServeCommand *command, const char *argument) {
+  const char *equals = strchr(argument, '=');
+  double scale;
+  char *given = adapter_argument_path(equals ? equals + 1 : argument, &scale), *path = NULL;
+  Status status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
+  char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : memory_copy_string(path_name(given));
+  if (status == STATUS_OK && !text_is_printable(name, strlen(name)))
+    status = status_fail(STATUS_USAGE, "--adapter %s: give it a name to ask for it by, as NAME=PATH", argument);
+  if (status == STATUS_OK && strcmp(name, command->name) == 0)
+    status = status_fail(STATUS_USAGE, "--adapter %s: the model itself is called so; give another NAME=", argument);
+  if (status == STATUS_OK) status = adapter_bank_add(command->bank, name, path, scale);
+  free(name);
+  free(path);
+  free(given);
+  return status;
+}
+
+static Status open_adapters(ServeCommand *command) {
+  if (command->adapters.count == 0) return STATUS_OK;
+  TRY(adapter_bank_new(&command->bank, command->loaded.model));
+  for (int i = 0; i < command->adapters.count; i++) TRY(add_adapter(command, command->adapters.items[i]));
+  return STATUS_OK;
+}
+
+// ---- The model
+
+// The model's own template, or the one that is asked for. A model without one serves completions alone.
+static Status open_chat(ServeCommand *command) {
+  const char *wanted = command->chat_template;
+  if (!wanted && !tokenizer_chat_template(command->loaded.tokenizer)) return STATUS_OK;
+  if (!wanted) return loaded_model_open_chat(&command->loaded, &command->stops);
+  bool is_file = file_exists(wanted);
+  ChatTemplateOptions options = {.name = is_file ? "jinja" : wanted, .jinja = is_file ? wanted : NULL};
+  return loaded_model_open_template(&command->loaded, &options, &command->stops);
+}
+
+static Status read_cache_type(PagesType *type, const char *name) {
+  static const PagesType types[] = {PAGES_F16, PAGES_Q8_0, PAGES_F32};
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (strcmp(name, pages_type_name(types[i])) != 0) continue;
+    *type = types[i];
+    return STATUS_OK;
+  }
+  return status_fail(STATUS_USAGE, "--cache-type %s is not known: f16, q8_0 or f32", name);
+}
+
+static int64_t choose_context(const ServeCommand *command) {
+  int64_t made_for = command->loaded.model->config.context_length;
+  if (command->context > 0) return command->context;
+  return made_for < SERVE_CONTEXT ? made_for : SERVE_CONTEXT;
+}
+
+static Status serve(ServeCommand *command, Server *server, const Arguments *arguments) {
+  const ArgumentList none = {0};
+  TRY(loaded_model_open(&command->loaded, "serve", command->model, &none, arguments));
+  TRY(open_chat(command));
+  TRY(open_adapters(command));
+  const ServedModel served = {.name = command->name,
+                              .model = command->loaded.model,
+                              .tokenizer = command->loaded.tokenizer,
+                              .chat = command->loaded.chat,
+                              .chat_stops = command->stops.items,
+                              .chat_stop_count = command->stops.count,
+                              .adapters = command->bank,
+                              .engine = {.context = choose_context(command),
+                                         .parallel = command->parallel,
+                                         .cache_tokens = command->cache_tokens,
+                                         .cache_type = command->engine.cache_type,
+                                         .drafts = command->drafts,
+                                         .tokenizer = command->loaded.tokenizer,
+                                         .adapters = command->bank}};
+  return server_run(server, &served);
+}
+
+// Listens first, so that whoever waits for the model can ask how it is.
+static Status run(ServeCommand *command, const Arguments *arguments) {
+  Server *server = NULL;
+  if (!command->model)
+    return status_fail(STATUS_USAGE, "serve: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
+  if (!command->name) command->name = path_name(command->model);
+  TRY(read_cache_type(&command->engine.cache_type, command->cache_type));
+  Status status = server_new(&server, &command->server);
+  if (status == STATUS_OK) status = serve(command, server, arguments);
+  server_free(server);
+  if (command->bank) adapter_bank_free(command->bank);
+  loaded_model_release(&command->loaded);
+  return status;
+}
+
+// ---- The command line
+
+static const char summary[] =
+    "Serves the model, and each adapter by its name, over HTTP as OpenAI's API has it: /v1/completions, /v1/chat/completions,\n"
+    "/v1/embeddings, /v1/models; /tokenize, /detokenize, /tokenizer_info, /lora-adapters, /health, /metrics; a page to talk to it\n"
+    "at /. SIGTERM and SIGINT let answers end first.";
+
+Status command_serve(int argc, char **argv) {
+  ServeCommand command = {
+      .cache_type = "f16",
+      .parallel = 8,
+      .server = {.host = "127.0.0.1", .port = 8080, .connections = 256, .queue = 256, .body_limit = 16 << 20, .timeout = 60, .grace = 30}};
+  ServerOptions *server = &command.server;
+  const Option options[] = {
+      model_option(&command.model),
+      {.name = "adapter",
+       .kind = OPTION_STRINGS,
+       .value = &command.adapters,
+       .argument = "NAME=A[:SCALE]",
+       .help = "an adapter that requests may name as their model; may be repeated"},
+      {.name = "alias",
+       .kind = OPTION_STRING,
+       .value = &command.name,
+       .argument = "NAME",
+       .help = "the model's name (default: its file's)"},
+      {.name = "chat-template",
+       .kind = OPTION_STRING,
+       .value = &command.chat_template,
+       .argument = "T",
+       .help = "a built-in template or a Jinja file (default: the model's own)"},
+      {.name = "host",
+       .kind = OPTION_STRING,
+       .value = &server->host,
+       .argument = "H",
+       .help = "the address to listen on (default: 127.0.0.1, which this machine alone reaches)"},
+      {.name = "port",
+       .kind = OPTION_INTEGER,
+       .value = &server->port,
+       .argument = "P",
+       .help = "0: one that is free (default: 8080)",
+       .max = 65535},
+      {.name = "port-file", .kind = OPTION_STRING, .value = &server->port_file, .argument = "F", .help = "a file to write the port to"},
+      {.name = "api-key-file",
+       .kind = OPTION_STRING,
+       .value = &server->key_file,
+       .argument = "F",
+       .help = "keys, one a line, one of which a request has to bear"},
+      {.name = "allow-origin",
+       .kind = OPTION_STRING,
+       .value = &server->allowed_origin,
+       .argument = "O",
+       .help = "lets pages of this origin ask, as https://example.org; *: of all (default: none)"},
+      {.name = "parallel",
+       .kind = OPTION_INTEGER,
+       .value = &command.parallel,
+       .argument = "N",
+       .help = "texts that are worked on at once (default: 8)",
+       .min = 1,
+       .max = 1024},
+      {.name = "context",
+       .kind = OPTION_INTEGER,
+       .value = &command.context,
+       .argument = "N",
+       .help = "room for one prompt and its answer, in tokens (default: the model's own, at most 4096)",
+       .min = 1,
+       .max = 1e9},
+      {.name = "cache-type",
+       .kind = OPTION_STRING,
+       .value = &command.cache_type,
+       .argument = "T",
+       .help = "of keys and values: f16, q8_0 or f32 (default: f16)"},
+      {.name = "cache-tokens",
+       .kind = OPTION_INTEGER,
+       .value = &command.cache_tokens,
+       .argument = "N",
+       .help = "tokens that keys and values are kept of, of earlier texts as well (default: parallel * context)",
+       .min = 1,
+       .max = 1e12},
+      {.name = "drafts",
+       .kind = OPTION_INTEGER,
+       .value = &command.drafts,
+       .argument = "N",
+       .help = "tokens that are proposed from the text so far and checked in one pass (default: 0, off)",
+       .max = 64},
+      {.name = "queue",
+       .kind = OPTION_INTEGER,
+       .value = &server->queue,
+       .argument = "N",
+       .help = "texts that may wait; more are refused with 429 (default: 256)",
+       .max = 1e6},
+      {.name = "max-connections",
+       .kind = OPTION_INTEGER,
+       .value = &server->connections,
+       .argument = "N",
+       .help = "connections at once (default: 256)",
+       .min = 1,
+       .max = 65536},
+      {.name = "max-body",
+       .kind = OPTION_INTEGER,
+       .value = &server->body_limit,
+       .argument = "BYTES",
+       .help = "the longest request (default: 16 MiB)",
+       .min = 1,
+       .max = 1 << 30},
+      {.name = "timeout",
+       .kind = OPTION_INTEGER,
+       .value = &server->timeout,
+       .argument = "S",
+       .help = "seconds that a client may be silent, or not read (default: 60)",
+       .min = 1,
+       .max = 1e6},
+      {.name = "grace",
+       .kind = OPTION_INTEGER,
+       .value = &server->grace,
+       .argument = "S",
+       .help = "seconds that answers get to end when the server stops (default: 30)",
+       .max = 1e6},
+  };
+  const CommandLine line = {.name = "serve",
+                            .usage = "--model MODEL [--adapter NAME=A[:SCALE]]... [options]",
+                            .summary = summary,
+                            .options = options,
+                            .option_count = sizeof options / sizeof *options};
+  Arguments arguments;
+  Status status = options_parse(&arguments, &line, argc, argv);
+  if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);
+  free(command.adapters.items);
+  free(command.stops.items);
+  arguments_release(&arguments);
+  return status;
+}

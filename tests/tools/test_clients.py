@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""The openai client and lm-evaluation-harness against `lora serve`, unchanged.
+
+    pip install openai 'lm_eval[api]'
+    tests/tools/test_clients.py build/release/lora
+
+Prints SKIPPED for a client that is not installed."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from served import ROOT, Server
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+ANSWER = "The capital of France is Paris."
+
+
+def refused(kind, call):
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError("was not refused")
+
+
+def check_openai(server):
+    import openai
+
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["tiny"] and client.models.retrieve("tiny").id == "tiny"
+    answer = client.chat.completions.create(model="tiny", messages=QUESTION, temperature=0, logprobs=True, top_logprobs=2)
+    assert answer.choices[0].message.content == ANSWER and answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == len(answer.choices[0].logprobs.content)
+    assert "".join(t.token for t in answer.choices[0].logprobs.content) == ANSWER
+
+    chunks = list(client.chat.completions.create(model="tiny", messages=QUESTION, temperature=0, stream=True, stream_options={"include_usage": True}))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].usage.completion_tokens == answer.usage.completion_tokens
+    text = client.completions.create(model="tiny", prompt="The river", max_tokens=4, temperature=0, echo=True, logprobs=1)
+    assert text.choices[0].text.startswith("The river") and text.choices[0].logprobs.token_logprobs[0] is None
+    pieces = client.completions.create(model="tiny", prompt="The river", max_tokens=4, temperature=0, stream=True)
+    assert "The river" + "".join(c.choices[0].text for c in pieces) == text.choices[0].text
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"],
+              "additionalProperties": False}
+    shaped = client.chat.completions.create(model="tiny", messages=QUESTION, seed=3, max_tokens=200, response_format={
+        "type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}})
+    value = json.loads(shaped.choices[0].message.content)
+    assert set(value) == {"a", "b"} and isinstance(value["a"], int) and value["b"] in ("x", "y")
+
+    vectors = [client.embeddings.create(model="tiny", input=["a cat", "a river"], **extra).data[1].embedding
+               for extra in ({}, {"encoding_format": "float"})]
+    assert len(vectors[0]) == len(vectors[1]) and max(abs(a - b) for a, b in zip(*vectors)) < 1e-6
+    assert abs(sum(v * v for v in vectors[0]) - 1) < 1e-5
+
+    assert refused(openai.NotFoundError, lambda: client.chat.completions.create(model="other", messages=QUESTION)).code == "model_not_found"
+    assert refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x " * 2000)).code == "context_length_exceeded"
+    assert refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x", temperature=-1)).param == "temperature"
+    print("openai", openai.__version__, "works")
+
+
+def write_task(folder):
+    """A task of lm-eval over local rows: which continuation is likelier, and a generation."""
+    rows = [{"q": "The capital of France is", "choices": ["Paris.", "legs."], "gold": 0},
+            {"q": "A cat has four", "choices": ["Paris.", "legs."], "gold": 1}]
+    data = pathlib.Path(folder) / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
+    (pathlib.Path(folder) / "choice.yaml").write_text(
+        "task: choice\n" + dataset + "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: gold\n"
+        "metric_list: [{metric: acc}, {metric: acc_norm}]\n")
+    (pathlib.Path(folder) / "write.yaml").write_text(
+        "task: write\n" + dataset + "output_type: generate_until\ndoc_to_text: 'What is the capital of France?'\n"
+        "doc_to_target: 'The capital of France is Paris.'\ngeneration_kwargs: {until: ['\\n'], max_gen_toks: 20}\nmetric_list: [{metric: exact_match}]\n")
+
+
+def run_lm_eval(folder, model, tasks, arguments, *more):
+    output = pathlib.Path(folder) / ("out-" + re.sub(r"\W", "", model + tasks + arguments[-20:]))
+    command = [sys.executable, "-m", "lm_eval", "--model", model, "--model_args", arguments, "--tasks", tasks, "--include_path", folder,
+               "--output_path", str(output), *more]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": folder})
+    if done.returncode:
+        raise AssertionError(done.stderr[-3000:])
+    return json.loads(next(output.rglob("results*.json")).read_text())["results"]
+
+
+def check_lm_eval(server):
+    import lm_eval
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_task(folder)
+        url = server.url + "/v1/completions"
+        for tokenizer in ("tokenizer_backend=remote", f"tokenizer_backend=huggingface,tokenizer={ROOT / 'tests/data/tiny-hf'}"):
+            base = f"model=tiny,base_url={url},max_length=512,num_concurrent=2,{tokenizer}"
+            results = run_lm_eval(folder, "local-completions", "choice", base)
+            assert results["choice"]["acc,none"] == 1.0, results
+        base = f"model=tiny,base_url={server.url}/v1/chat/completions,num_concurrent=2"
+        results = run_lm_eval(folder, "local-chat-completions", "write", base, "--apply_chat_template")
+        assert results["write"]["exact_match,none"] == 1.0, results
+    print("lm-eval", lm_eval.__version__, "works")
+
+
+def main():
+    program = sys.argv[1]
+    with Server(program) as server:
+        for name, check in (("openai", check_openai), ("lm_eval", check_lm_eval)):
+            try:
+                __import__(name)
+            except ImportError:
+                print(f"SKIPPED: {name} is not installed")
+                continue
+            check(server)
+
+
+main()
