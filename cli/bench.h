@@ -73,7 +73,7 @@ void bench_experts(KernelRates *rates, int64_t rows, BenchPeak peak, Backend *ba
 // Forward and backward over documents * length tokens.
 void bench_attention(KernelRates *rates, const BenchShape *shape, int64_t documents, int64_t length, BenchPeak peak, Backend *backend);
 // What generation of some texts at once adds: pages, attention over them, adapters of rows, and linear_forward_rows.
-void bench_generation(KernelRates *rates, const BenchShape *shape, Backend *backend);
+void bench_pages(KernelRates *rates, const BenchShape *shape, Backend *backend);
 void bench_elementwise(KernelRates *rates, const BenchShape *shape, int64_t rows, Backend *backend);
 // The device's matrix of any type with values that mean nothing; K types have no quantiser here, and need none.
 Matrix bench_matrix(BenchMemory *memory, BlockType type, int64_t rows, int64_t columns);

@@ -89,7 +89,7 @@ static BenchPeak bench_table(Bench *bench) {
   bench_experts(&bench->rates, 1024, peak, bench->backend);
   bench_attention(&bench->rates, &shape, 4, 512, peak, bench->backend);
   if (bench->command->all) bench_attention(&bench->rates, &shape, 1, 2048, peak, bench->backend);
-  bench_generation(&bench->rates, &shape, bench->backend);
+  bench_pages(&bench->rates, &shape, bench->backend);
   bench_elementwise(&bench->rates, &shape, 2048, bench->backend);
   return peak;
 }

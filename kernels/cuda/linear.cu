@@ -213,6 +213,13 @@ bool is_fused(const Projection *p, Rows x, int64_t n, Device *device) {
   return true;
 }
 
+// Of generation. No product in 16 bits takes rows of float32, and a panel of floats is written and read: to read codes again for every four
+// rows moves fewer bytes up to about so many.
+enum { ROWS_IN_FLOAT = 32 };
+bool goes_by_rows(const Projection *p, Rows x, int64_t n, const Device *device) {
+  return is_deterministic(device) || (x.type == FLOAT_32 && n <= ROWS_IN_FLOAT && !is_read_in_place(p->w, FLOAT_32));
+}
+
 // `type`: what operands are rounded to.
 void forward(const Projection *projections, int count, Rows rows, int64_t n, FloatType type, Device *device) {
   Operand x = {};
@@ -335,8 +342,11 @@ void cuda_linear_forward(const Projection *projections, int count, Rows x, int64
 }
 
 void cuda_linear_forward_rows(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
-  if (!backend->is_deterministic) cuda_linear_forward(projections, count, x, n, backend);
-  for (int i = 0; i < count && backend->is_deterministic; i++) gemv_forward(&projections[i], x, n, device_of(backend));
+  Device *device = device_of(backend);
+  for (int i = 0; i < count; i++) {
+    if (goes_by_rows(&projections[i], x, n, device)) gemv_forward(&projections[i], x, n, device);
+    else cuda_linear_forward(&projections[i], 1, x, n, backend);
+  }
 }
 
 void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, int64_t n, Backend *backend) {
@@ -352,7 +362,7 @@ void cuda_linear_forward_int8(const Projection *projections, int count, Rows x, 
       LAUNCH(device, round_to_int8, blocks_for(blocks, ROUND_THREADS / WARP), ROUND_THREADS, 0, rounded, x, columns, blocks);
     }
     Rows levels = {rounded, columns, FLOAT_32};
-    if (backend->is_deterministic) gemv_forward(&projections[i], levels, n, device);
+    if (goes_by_rows(&projections[i], levels, n, device)) gemv_forward(&projections[i], levels, n, device);
     else forward(&projections[i], 1, levels, n, FLOAT_32, device);
   }
   for (int i = 0; i < count; i++)  // after the others, for their x may need the place of the rounded one

@@ -96,7 +96,7 @@ __device__ __forceinline__ void score_page(float *scores, const Alone &a, const 
 }
 
 // Block (s, h, i): pages of split s of row i, some heads of a KV head. A lane has four neighbouring columns of values of each 128.
-// evidence: threads ALONE_THREADS, shared 4 * (G * 256 + ALONE_WARPS * G * 32)
+// evidence: threads ALONE_THREADS, shared 4 * ALONE_WARPS * G * (2 + 128 * CHUNKS)
 template <typename E, int G, int CHUNKS>
 __global__ void __launch_bounds__(ALONE_THREADS, G * CHUNKS < 4 ? 4 : 1) attention_alone(Alone a) {
   DYNAMIC_SHARED(float, memory);

@@ -69,7 +69,7 @@ static void add_rate(KernelRates *rates, const char *kernel, int64_t rows, doubl
   ARRAY_PUSH(rates->items, rates->count, rates->capacity) = rate;
 }
 
-void bench_generation(KernelRates *rates, const BenchShape *s, Backend *backend) {
+void bench_pages(KernelRates *rates, const BenchShape *s, Backend *backend) {
   BenchMemory memory = {.backend = backend};
   Generation g = {.backend = backend};
   g.shape =
