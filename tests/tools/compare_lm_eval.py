@@ -150,21 +150,23 @@ def plain_tokenizer(folder):
     return PreTrainedTokenizerFast(tokenizer_file=os.path.join(folder, "tokenizer.json"), clean_up_tokenization_spaces=False, **names)
 
 
-def run_harness(names, arguments, folder):
-    import torch
+def evaluate(labels, model, folder):
+    """The harness's results of the tasks whose files are in the folder."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    torch.manual_seed(0)
+    harness = HFLM(pretrained=model, tokenizer=plain_tokenizer(model), dtype="float32", device="cpu", batch_size=8)
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    return simple_evaluate(model=harness, tasks=list(labels), task_manager=manager, log_samples=True, bootstrap_iters=0)
+
+
+def run_harness(names, arguments, folder):
     labels = {}
     for name in names:
         for subject in subjects(arguments) if name == "mmlu" else [None]:
             labels[task_config(name, arguments, folder, subject)] = (name, subject)
-    model = HFLM(pretrained=arguments.model, tokenizer=plain_tokenizer(arguments.model), dtype="float32", device="cpu", batch_size=8)
-    manager = TaskManager(include_path=folder, include_defaults=False)
-    results = simple_evaluate(model=model, tasks=list(labels), task_manager=manager, log_samples=True, bootstrap_iters=0)
-    return labels, results
+    return labels, evaluate(labels, arguments.model, folder)
 
 
 def run_lora(name, arguments, folder):
