@@ -1,5 +1,5 @@
-// Any bytes as a file of rows of an evaluation task: the first byte says of which. What is read has to be whole: a question, choices that are not
-// empty, and one that is right. Texts are then judged, with the bytes themselves as the answer.
+// Any bytes as a file of rows of an evaluation task: the first byte says of which. What is read has to be whole: a question, choices that
+// are not empty, and one that is right. Texts are then judged, with the bytes themselves as the answer.
 #include <stdlib.h>
 #include <string.h>
 
