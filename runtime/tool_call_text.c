@@ -25,6 +25,7 @@ static void add_call(ToolCalls *out, const char *name, size_t name_length, const
 }
 
 static bool is_object(const char *text, size_t length) {
+  if (memchr(text, 0, length)) return false;  // which jansson passes over, and strings end at
   json_t *value = json_loadb(text, length, 0, NULL);
   bool is = json_is_object(value);
   json_decref(value);
