@@ -5,6 +5,8 @@
 #include "runtime/constraint/nfa.h"
 #include "runtime/constraint/pool.h"
 
+enum { MAX_SUBSET_STATES = 1 << 22 };  // in all subsets together, so that a refusal does not take long
+
 typedef struct StateList {
   int32_t *items;
   int64_t count, capacity;
@@ -113,7 +115,7 @@ static void expand_subset(SubsetBuilder *builder, int32_t state) {
 static Status build_subsets(SubsetBuilder *builder) {
   subset_of(builder, &builder->nfa->start, 1);
   for (int32_t state = 0; state < builder->subsets.count; state++) {
-    if (state >= DFA_MAX_STATES || builder->subsets.word_count > 64 * (int64_t)DFA_MAX_STATES)
+    if (state >= DFA_MAX_STATES || builder->subsets.word_count > MAX_SUBSET_STATES)
       return status_fail(STATUS_BAD_INPUT,
                          "grammar: it is too large: its automaton has more than %d states (counted repetitions and "
                          "lengths take one for each number)",

@@ -1,5 +1,5 @@
 // Texts under a grammar: GBNF and what is wrong with it, masks beside a token-by-token check, and the time that masks take.
-#include "core/log.h"
+#include "core/thread.h"
 #include "runtime/constraint.h"
 #include "tests/support/constraint.h"
 #include "tests/support/test.h"
@@ -213,12 +213,123 @@ static void masks_of_a_real_vocabulary_are_what_is_accepted(void **state) {
   tokenizer_free(tiny);
 }
 
+typedef struct ThreadWalks {
+  const Grammar *grammar;
+  const ConstraintVocabulary *vocabulary;
+  const Words *words;
+  Buffer texts[64];
+} ThreadWalks;
+
+static void walk_in_thread(void *argument, int64_t task, int thread) {
+  ThreadWalks *walks = argument;
+  Constraint *constraint;
+  Rng rng = rng_new((uint64_t)task, RNG_STREAM_TEST);
+  (void)thread;
+  if (constraint_new(&constraint, walks->grammar, walks->vocabulary) != STATUS_OK) return;
+  constraint_walk(&walks->texts[task], NULL, constraint, walks->words, &rng, (WalkOptions){.steps = 300});
+  constraint_free(constraint);
+}
+
+// One grammar, whose masks all threads ask for and add to.
+static void texts_in_several_threads_are_those_of_one(void **state) {
+  (void)state;
+  enum { TASKS = 64 };
+  ThreadWalks *walks[2];
+  ConstraintVocabulary *vocabulary;
+  Grammar *grammars[2];
+  Words words;
+  words_new(&words, tokenizer);
+  assert_ok(constraint_vocabulary_new(&vocabulary, tokenizer, words.count));
+  for (int i = 0; i < 2; i++) {
+    ThreadPool *pool = pool_new(i ? 4 : 1);
+    assert_ok(grammar_parse(&grammars[i], json_grammar));
+    walks[i] = memory_new(1, sizeof **walks);
+    walks[i]->grammar = grammars[i];
+    walks[i]->vocabulary = vocabulary;
+    walks[i]->words = &words;
+    pool_run(pool, TASKS, walk_in_thread, walks[i]);
+    pool_free(pool);
+  }
+  for (int i = 0; i < TASKS; i++) {
+    assert_true(walks[0]->texts[i].length > 0);
+    assert_string_equal(walks[0]->texts[i].data, walks[1]->texts[i].data);
+    buffer_release(&walks[0]->texts[i]);
+    buffer_release(&walks[1]->texts[i]);
+  }
+  for (int i = 0; i < 2; i++) grammar_free(grammars[i]), free(walks[i]);
+  constraint_vocabulary_free(vocabulary);
+  words_release(&words);
+}
+
+static void control_tokens_and_ends_are_where_they_belong(void **state) {
+  (void)state;
+  ConstraintVocabulary *vocabulary;
+  Constraint *constraint;
+  Grammar *grammar;
+  Tokenizer *tiny;
+  assert_ok(tokenizer_open(&tiny, TESTS_DIR "/data/tiny.gguf"));
+  int64_t size = tokenizer_size(tiny);
+  assert_ok(constraint_vocabulary_new(&vocabulary, tiny, size + 100));  // rows that no token has
+  assert_ok(grammar_parse(&grammar, "root ::= .{0,1}"));
+  assert_ok(constraint_new(&constraint, grammar, vocabulary));
+  int32_t control = tokenizer_find(tiny, "<|im_start|>"), last = tokenizer_find(tiny, "<|im_end|>"), letter = tokenizer_find(tiny, "a");
+  assert_true(tokenizer_is_special(tiny, control) && !tokenizer_is_end(tiny, control) && tokenizer_is_end(tiny, last));
+  const uint64_t *mask = constraint_mask(constraint);
+  assert_false(mask[control / 64] >> (control % 64) & 1);
+  assert_true(mask[last / 64] >> (last % 64) & 1);  // the empty text is complete
+  for (int64_t id = size; id < size + 100; id++) assert_false(mask[id / 64] >> (id % 64) & 1);
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, control), "no part of the text");
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, (int32_t)size + 5), "no part");
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, -1), "no token -1");
+  assert_ok(constraint_accept(constraint, letter));
+  mask = constraint_mask(constraint);  // nothing but an end
+  for (int64_t id = 0; id < size; id++) assert_int_equal(mask[id / 64] >> (id % 64) & 1, tokenizer_is_end(tiny, (int32_t)id));
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, letter), "does not allow");
+  assert_true(constraint_is_complete(constraint));
+  assert_ok(constraint_accept(constraint, last));
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, letter), "no part");
+  constraint_free(constraint);
+  grammar_free(grammar);
+  assert_ok(grammar_parse(&grammar, "root ::= \"ab\""));
+  assert_ok(constraint_new(&constraint, grammar, vocabulary));
+  assert_false(constraint_is_complete(constraint));
+  assert_fails(STATUS_FAILED, constraint_accept(constraint, last), "cannot end");
+  constraint_free(constraint);
+  grammar_free(grammar);
+  constraint_vocabulary_free(vocabulary);
+  tokenizer_free(tiny);
+}
+
+// Each more of this text can be read in more ways: it is refused before memory is full.
+static void ambiguity_is_bounded(void **state) {
+  (void)state;
+  ConstraintVocabulary *vocabulary;
+  Constraint *constraint;
+  Grammar *grammar;
+  Status status = STATUS_OK;
+  int64_t steps = 0;
+  int32_t a = tokenizer_find(tokenizer, "a");
+  assert_ok(constraint_vocabulary_new(&vocabulary, tokenizer, tokenizer_size(tokenizer)));
+  assert_ok(grammar_parse(&grammar, "root ::= s\ns ::= \"a\" s \"b\" | \"a\" s | \"a\" s \"c\" | \"\""));
+  assert_ok(constraint_new(&constraint, grammar, vocabulary));
+  for (; steps < 10000 && status == STATUS_OK; steps++) status = constraint_accept(constraint, a);
+  assert_true(steps > 300);
+  assert_int_equal(status, STATUS_FAILED);
+  assert_non_null(strstr(status_message(), "too ambiguous"));
+  constraint_free(constraint);
+  grammar_free(grammar);
+  constraint_vocabulary_free(vocabulary);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(texts_are_taken_or_not),
       cmocka_unit_test(wrong_grammars_are_refused_with_their_place),
       cmocka_unit_test(masks_are_what_is_accepted_token_by_token),
       cmocka_unit_test(masks_of_a_real_vocabulary_are_what_is_accepted),
+      cmocka_unit_test(texts_in_several_threads_are_those_of_one),
+      cmocka_unit_test(control_tokens_and_ends_are_where_they_belong),
+      cmocka_unit_test(ambiguity_is_bounded),
   };
   return cmocka_run_group_tests(tests, start, end);
 }
