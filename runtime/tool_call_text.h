@@ -13,6 +13,9 @@ bool tool_call_read_xml(ToolCalls *out, const char *text, size_t length, const j
 // NAME(KEY=VALUE, ..) with Python's literals, one on each line.
 bool tool_call_read_python(ToolCalls *out, const char *text, size_t length);
 
+// call:NAME{KEY:VALUE,..} in Gemma 4's notation, whose texts stand between <|"|>.
+bool tool_call_read_gemma4(ToolCalls *out, const char *text, size_t length);
+
 bool tool_call_is_space(char c);
 void tool_call_strip(const char **text, size_t *length);  // white space of both ends
 void tool_calls_cut(ToolCalls *calls, int count);  // gives up all calls behind the first `count`

@@ -67,6 +67,7 @@ static const FormatRow rows[TOOL_FORMAT_COUNT] = {
     [TOOL_FORMAT_GRANITE] = {"granite", BODY_JSON, {{"<|tool_call|>", 0, NULL}}, {NULL}, MARKS("<|tool_call|>")},
     [TOOL_FORMAT_FUNCTOOLS] = {"functools", BODY_JSON, {{"functools[", 1, NULL}}, {NULL}, MARKS("functools[")},
     [TOOL_FORMAT_GEMMA] = {"gemma", BODY_BLOCK, {{"```tool_code", 0, "```"}}, {NULL}, MARKS("```tool_code")},
+    [TOOL_FORMAT_GEMMA4] = {"gemma4", BODY_BLOCK, {{"<|tool_call>", 0, "<tool_call|>"}}, {NULL}, MARKS("<|tool_call>", "<tool_call|>")},
 };
 
 const char *tool_format_name(ToolFormat format) { return rows[format].name; }
@@ -80,9 +81,9 @@ static bool has_all(const char *text, const char *const *words, const char *cons
 }
 
 ToolFormat tool_format_detect(const char *chat_template) {
-  static const ToolFormat order[] = {TOOL_FORMAT_MISTRAL, TOOL_FORMAT_DEEPSEEK,  TOOL_FORMAT_QWEN_XML,
-                                     TOOL_FORMAT_PHI,     TOOL_FORMAT_GRANITE,   TOOL_FORMAT_HERMES,
-                                     TOOL_FORMAT_LLAMA,   TOOL_FORMAT_FUNCTOOLS, TOOL_FORMAT_GEMMA};
+  static const ToolFormat order[] = {TOOL_FORMAT_MISTRAL, TOOL_FORMAT_DEEPSEEK, TOOL_FORMAT_QWEN_XML, TOOL_FORMAT_PHI,
+                                     TOOL_FORMAT_GRANITE, TOOL_FORMAT_HERMES,   TOOL_FORMAT_LLAMA,    TOOL_FORMAT_FUNCTOOLS,
+                                     TOOL_FORMAT_GEMMA,   TOOL_FORMAT_GEMMA4};
   for (size_t i = 0; chat_template && i < sizeof order / sizeof *order; i++) {
     for (const char *const *words = rows[order[i]].marks; *words;)
       if (has_all(chat_template, words, &words)) return order[i];
@@ -322,6 +323,7 @@ static bool read_block_text(ToolCalls *calls, const ToolStream *stream, size_t e
   size_t length = end - stream->begin;
   if (stream->format == TOOL_FORMAT_DEEPSEEK) return read_deepseek(calls, text, length);
   if (stream->format == TOOL_FORMAT_QWEN_XML) return tool_call_read_xml(calls, text, length, stream->tools);
+  if (stream->format == TOOL_FORMAT_GEMMA4) return tool_call_read_gemma4(calls, text, length);
   return tool_call_read_python(calls, text, length);
 }
 

@@ -19,6 +19,7 @@ typedef enum ToolFormat {
   TOOL_FORMAT_GRANITE,  // <|tool_call|>[{..}]: Granite 3
   TOOL_FORMAT_FUNCTOOLS,  // functools[{..}]: FireFunction, Phi-4-mini
   TOOL_FORMAT_GEMMA,  // a block of code ```tool_code with NAME(KEY=VALUE, ..) in it: Gemma
+  TOOL_FORMAT_GEMMA4,  // <|tool_call>call:NAME{KEY:VALUE,..}<tool_call|>: Gemma 4
   TOOL_FORMAT_COUNT,
 } ToolFormat;
 

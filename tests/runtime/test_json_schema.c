@@ -100,6 +100,7 @@ static void values_are_taken_or_not(void **state) {
       {"{\"enum\": [\"a\", 1, null, [1, {\"b\": 2}]]}", {"\"a\"", "1", "null", "[1,{\"b\":2}]"}, {"\"b\"", "2", "[]"}},
       {"{\"enum\": [\"a\", \"bcd\", 3], \"type\": \"string\", \"minLength\": 2}", {"\"bcd\""}, {"\"a\"", "3"}},
       {"{\"const\": 5}", {"5"}, {"6", "\"5\""}},
+      {"{\"const\": [0.1, 1e-7]}", {"[0.1,1e-7]"}, {"[0.10000000000000001,1e-7]"}},
       {"{\"type\": [\"integer\", \"null\"]}", {"3", "null"}, {"\"3\"", "true"}},
       {"{\"type\": \"string\", \"nullable\": true}", {"null", "\"a\""}, {"1"}},
       {"{\"type\": \"array\", \"items\": {\"type\": \"integer\"}, \"minItems\": 1, \"maxItems\": 3}",

@@ -125,6 +125,13 @@ static const CallCase cases[] = {
      "OK",
      {"get", "{\"a\": 1, \"b\": \"x'y\"}", "other", "{}"}},
     {TOOL_FORMAT_GEMMA, "```tool_code\nx = 1\n```", "```tool_code\nx = 1\n```", {NULL}},
+    {TOOL_FORMAT_GEMMA4,
+     "Now.<|tool_call>call:f{a:<|\"|>x, "
+     "{\"y\"}<|\"|>,b:[1,-2.5,true,None],c:{},d:{<|\"|>e<|\"|>:<|\"|><|\"|>}}<tool_call|><|tool_call>call:g{}<tool_call|>",
+     "Now.",
+     {"f", "{\"a\":\"x, {\\\"y\\\"}\",\"b\":[1,-2.5,true,null],\"c\":{},\"d\":{\"e\":\"\"}}", "g", "{}"}},
+    {TOOL_FORMAT_GEMMA4, "<|tool_call>call:f{a:x}<tool_call|>", "<|tool_call>call:f{a:x}<tool_call|>", {NULL}},
+    {TOOL_FORMAT_GEMMA4, "<|tool_call>call:f{a:[1}<tool_call|>", "<|tool_call>call:f{a:[1}<tool_call|>", {NULL}},
 };
 
 static const char tools_text[] =
@@ -238,7 +245,8 @@ static void formats_are_detected_in_templates(void **state) {
                {"<|tool_call|> <|/tool_call|>", TOOL_FORMAT_PHI},
                {"<|tool_call|>", TOOL_FORMAT_GRANITE},
                {" functools[", TOOL_FORMAT_FUNCTOOLS},
-               {"```tool_code", TOOL_FORMAT_GEMMA}};
+               {"```tool_code", TOOL_FORMAT_GEMMA},
+               {"<|tool_call>call: <tool_call|>", TOOL_FORMAT_GEMMA4}};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) assert_int_equal(tool_format_detect(texts[i].words), texts[i].format);
   assert_int_equal(tool_format_detect(NULL), TOOL_FORMAT_NONE);
 }
