@@ -51,7 +51,7 @@ static int32_t subset_of(SubsetBuilder *builder, const int32_t *states, int64_t 
     }
     if (is_kept) push_state(&builder->closed, state);
   }
-  qsort(builder->closed.items, (size_t)builder->closed.count, sizeof(int32_t), compare_states);
+  if (builder->closed.count) qsort(builder->closed.items, (size_t)builder->closed.count, sizeof(int32_t), compare_states);
   return pool_intern(&builder->subsets, builder->closed.items, builder->closed.count);
 }
 
