@@ -157,6 +157,18 @@ static void values_are_taken_or_not(void **state) {
        "\"^b\"}]}",
        {"{\"k\":1}", "{\"k\":2}", "\"a\"", "\"b\""},
        {"{\"k\":3}", "\"c\"", "{}"}},
+      {"{\"oneOf\": [{\"$ref\": \"#/$defs/cat\"}, {\"$ref\": \"#/$defs/dog\"}], \"$defs\": {\"cat\": {\"type\": \"object\", "
+       "\"properties\": {\"kind\": {\"const\": \"cat\"}, \"kittens\": "
+       "{\"type\": \"array\", \"items\": {\"oneOf\": [{\"$ref\": \"#/$defs/cat\"}, {\"$ref\": \"#/$defs/dog\"}]}}}, "
+       "\"additionalProperties\": false}, \"dog\": {\"type\": \"object\", "
+       "\"properties\": {\"kind\": {\"const\": \"dog\"}}, \"additionalProperties\": false}}}",
+       {"{\"kind\":\"cat\"}", "{\"kind\":\"dog\"}", "{\"kind\":\"cat\",\"kittens\":[{\"kind\":\"cat\"},{\"kind\":\"dog\"}]}"},
+       {"{}", "{\"kittens\":[]}", "{\"kind\":\"cow\"}", "{\"kind\":\"cat\",\"kittens\":[{}]}"}},
+      {"{\"$defs\": {\"n\": {\"type\": \"object\", \"properties\": {\"n\": {\"$ref\": \"#/$defs/n\", \"required\": [\"v\"]}, \"v\": "
+       "{\"type\": \"integer\"}}, \"additionalProperties\": "
+       "false}}, \"$ref\": \"#/$defs/n\", \"minProperties\": 0}",
+       {"{}", "{\"n\":{\"v\":1}}", "{\"n\":{\"n\":{\"v\":1},\"v\":2}}"},
+       {"{\"n\":{}}", "{\"n\":{\"n\":{}}}"}},
       {"{\"type\": \"integer\", \"title\": \"t\", \"description\": \"d\", \"default\": 3, \"examples\": [1], \"x-order\": 1, "
        "\"multipleOf\": 1}",
        {"3"},
