@@ -1,6 +1,7 @@
-// States that cannot be told apart by SHORT_BYTES bytes. Where characters or items are counted there is a state for each number, and nearly all of
-// them allow the same tokens: they share one mask. This is Moore's refinement of partitions (1956), ended after so many rounds; the class of a state
-// is a hash of 64 bits of its successors' classes, and two different classes have the same one with a probability of 1e-9 in the largest grammar.
+// States that cannot be told apart by SHORT_BYTES bytes. Where characters or items are counted there is a state for each number, and nearly
+// all of them allow the same tokens: they share one mask. This is Moore's refinement of partitions (1956), ended after so many rounds; the
+// class of a state is a hash of 64 bits of its successors' classes, and two different classes have the same one with a probability of 1e-9
+// in the largest grammar.
 #include <stdlib.h>
 
 #include "core/map.h"

@@ -32,104 +32,107 @@ typedef struct TextCase {
   bool is_taken;
 } TextCase;
 
+static const TextCase text_cases[] = {
+    {"root ::= \"abc\"", "abc", true},
+    {"root ::= \"abc\"", "ab", false},
+    {"root ::= \"abc\"", "abcd", false},
+    {"root ::= \"a\" | \"b\"", "b", true},
+    {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "abcad", true},
+    {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "d", false},
+    {"root ::= \"a\"{3}", "aaa", true},
+    {"root ::= \"a\"{3}", "aa", false},
+    {"root ::= \"ab\"{2,}", "ababab", true},
+    {"root ::= \"ab\"{2,}", "ab", false},
+    {"root ::= \"a\"{1,2} \"b\"*", "aa", true},
+    {"root ::= \"a\"{1,2} \"b\"*", "aaa", false},
+    {"root ::= \"a\"{0}", "", true},
+    {"root ::= \"a\"{0}", "a", false},
+    {"root ::= [a-cx]", "x", true},
+    {"root ::= [a-cx]", "d", false},
+    {"root ::= [^a-c]", "\xc3\xa9", true},
+    {"root ::= [^a-c]", "b", false},
+    {"root ::= [\xc3\xa9-\xc3\xab]+", "\xc3\xaa\xc3\xa9", true},
+    {"root ::= [\\u00e9]", "\xc3\xa9", true},
+    {"root ::= \"\\xe9\"", "\xc3\xa9", true},
+    {"root ::= \"\\U0001F600\"", "\xf0\x9f\x98\x80", true},
+    {"root ::= [\\U00010000-\\U0010ffff]", "\xf0\x9f\x98\x80", true},
+    {"root ::= [\\U00010000-\\U0010ffff]", "\xef\xbf\xbd", false},
+    {"root ::= . .", "\xe2\x82\xac\n", true},
+    {"root ::= . .", "\xed\xa0\x80", false},
+    {"root ::= .*", "\xc0\x80", false},
+    {"root ::= \"\\t\\r\\n\\\\\\\"\\[\\]\"", "\t\r\n\\\"[]", true},
+    {"root ::= [a\\]\\-]+", "]-a", true},
+    {"root ::= [-a]+", "-a", true},
+    {"# a comment\nroot ::= # another\n  \"a\" # and one\nother ::= \"b\"", "a", true},
+    {"root ::= (\n  \"a\" |\n  \"b\"\n)\n", "b", true},
+    {"root ::= \"a\"\n  | \"b\"\n", "b", true},
+    {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,22,3", true},
+    {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,,3", false},
+    {"root ::= \"(\" root \")\" | \"x\"", "(((x)))", true},
+    {"root ::= \"(\" root \")\" | \"x\"", "(((x))", false},
+    {"root ::= empty root2 empty\nempty ::= \"\"\nroot2 ::= \"a\" root2 | empty", "aaa", true},
+    {"root ::= s \"!\"\ns ::= (\"a\" s)? t?\nt ::= \"b\" t | \"c\"", "aabbc!", true},
+    {"root ::= s\ns ::= \"a\" s \"b\" | \"a\" s \"c\" | \"d\"", "aaaaaaaaaaaaaaaaaaaaaaaadbcbcbcbcbcbcbcbcbcbcbcbc", true},
+    {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbbb", true},
+    {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbb", false},
+    {"root ::= a b\na ::= \"x\"*\nb ::= \"x\" b \"y\" | \"\"", "xxxxyy", true},
+    {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00e9\\n\", {}], \"b\": null}", true},
+    {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00eg\"]}", false},
+    {json_grammar, "{\"a\"  : 1}", false},
+    {json_grammar, "[]", false},
+};
+
 static void texts_are_taken_or_not(void **state) {
   (void)state;
-  static const TextCase cases[] = {
-      {"root ::= \"abc\"", "abc", true},
-      {"root ::= \"abc\"", "ab", false},
-      {"root ::= \"abc\"", "abcd", false},
-      {"root ::= \"a\" | \"b\"", "b", true},
-      {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "abcad", true},
-      {"root ::= (\"a\" | \"b\" \"c\")+ \"d\"?", "d", false},
-      {"root ::= \"a\"{3}", "aaa", true},
-      {"root ::= \"a\"{3}", "aa", false},
-      {"root ::= \"ab\"{2,}", "ababab", true},
-      {"root ::= \"ab\"{2,}", "ab", false},
-      {"root ::= \"a\"{1,2} \"b\"*", "aa", true},
-      {"root ::= \"a\"{1,2} \"b\"*", "aaa", false},
-      {"root ::= \"a\"{0}", "", true},
-      {"root ::= \"a\"{0}", "a", false},
-      {"root ::= [a-cx]", "x", true},
-      {"root ::= [a-cx]", "d", false},
-      {"root ::= [^a-c]", "\xc3\xa9", true},
-      {"root ::= [^a-c]", "b", false},
-      {"root ::= [\xc3\xa9-\xc3\xab]+", "\xc3\xaa\xc3\xa9", true},
-      {"root ::= [\\u00e9]", "\xc3\xa9", true},
-      {"root ::= \"\\xe9\"", "\xc3\xa9", true},
-      {"root ::= \"\\U0001F600\"", "\xf0\x9f\x98\x80", true},
-      {"root ::= [\\U00010000-\\U0010ffff]", "\xf0\x9f\x98\x80", true},
-      {"root ::= [\\U00010000-\\U0010ffff]", "\xef\xbf\xbd", false},
-      {"root ::= . .", "\xe2\x82\xac\n", true},
-      {"root ::= . .", "\xed\xa0\x80", false},
-      {"root ::= .*", "\xc0\x80", false},
-      {"root ::= \"\\t\\r\\n\\\\\\\"\\[\\]\"", "\t\r\n\\\"[]", true},
-      {"root ::= [a\\]\\-]+", "]-a", true},
-      {"root ::= [-a]+", "-a", true},
-      {"# a comment\nroot ::= # another\n  \"a\" # and one\nother ::= \"b\"", "a", true},
-      {"root ::= (\n  \"a\" |\n  \"b\"\n)\n", "b", true},
-      {"root ::= \"a\"\n  | \"b\"\n", "b", true},
-      {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,22,3", true},
-      {"root ::= item (\",\" item)*\nitem ::= [0-9]+", "1,,3", false},
-      {"root ::= \"(\" root \")\" | \"x\"", "(((x)))", true},
-      {"root ::= \"(\" root \")\" | \"x\"", "(((x))", false},
-      {"root ::= empty root2 empty\nempty ::= \"\"\nroot2 ::= \"a\" root2 | empty", "aaa", true},
-      {"root ::= s \"!\"\ns ::= (\"a\" s)? t?\nt ::= \"b\" t | \"c\"", "aabbc!", true},
-      {"root ::= s\ns ::= \"a\" s \"b\" | \"a\" s \"c\" | \"d\"", "aaaaaaaaaaaaaaaaaaaaaaaadbcbcbcbcbcbcbcbcbcbcbcbc", true},
-      {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbbb", true},
-      {"root ::= s\ns ::= \"a\" s s | \"b\"", "aaabbb", false},
-      {"root ::= a b\na ::= \"x\"*\nb ::= \"x\" b \"y\" | \"\"", "xxxxyy", true},
-      {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00e9\\n\", {}], \"b\": null}", true},
-      {json_grammar, "{\"a\": [1, -2.5e3, \"\\u00eg\"]}", false},
-      {json_grammar, "{\"a\"  : 1}", false},
-      {json_grammar, "[]", false},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+  for (size_t i = 0; i < sizeof text_cases / sizeof *text_cases; i++) {
     Grammar *grammar;
-    assert_ok(grammar_parse(&grammar, cases[i].grammar));
-    if (constraint_takes(grammar, tokenizer, cases[i].text) != cases[i].is_taken)
-      fail_msg("%s: \"%s\" should%s be taken", cases[i].grammar, cases[i].text, cases[i].is_taken ? "" : " not");
+    assert_ok(grammar_parse(&grammar, text_cases[i].grammar));
+    if (constraint_takes(grammar, tokenizer, text_cases[i].text) != text_cases[i].is_taken)
+      fail_msg("%s: \"%s\" should%s be taken", text_cases[i].grammar, text_cases[i].text, text_cases[i].is_taken ? "" : " not");
     grammar_free(grammar);
   }
 }
 
+static const struct {
+  const char *grammar, *words[2];
+} wrong_grammars[] = {
+    {"", {"root", "there is no rule"}},
+    {"a ::= \"b\"", {"there is no rule \"root\""}},
+    {"root ::= a\n", {"grammar:1:10:", "no rule \"a\""}},
+    {"root ::= \"a\"\nroot ::= \"b\"", {"grammar:2:1:", "\"root\" is there already"}},
+    {"root = \"a\"", {"grammar:1:6:", "'::='"}},
+    {"root ::= \"a", {"grammar:1:10:", "no closing"}},
+    {"root ::= [a", {"grammar:1:10:", "no closing"}},
+    {"root ::= (\"a\"", {"grammar:1:10:", "not closed"}},
+    {"root ::= \"a\")", {"grammar:1:13:", "no part"}},
+    {"root ::= [b-a]", {"grammar:1:11:", "ends before"}},
+    {"root ::= \"\\q\"", {"grammar:1:11:", "no such escape"}},
+    {"root ::= \"\\u12\"", {"grammar:1:15:", "hexadecimal"}},
+    {"root ::= \"\\ud800\"", {"grammar:1:11:", "no such character"}},
+    {"root ::= \"\\U00110000\"", {"grammar:1:11:", "no such character"}},
+    {"root ::= \"\xff\"", {"grammar:1:11:", "UTF-8"}},
+    {"root ::= \"\xc3\xa9\" ?x{", {"grammar:1:17:", "number"}},
+    {"root ::= \"a\"{3,2}", {"grammar:1:13:", "less than"}},
+    {"root ::= \"a\"{9999999}", {"grammar:1:14:", "100000"}},
+    {"root ::= \"a\"{1", {"grammar:1:15:", "'}'"}},
+    {"root ::= <[12]>", {"grammar:1:10:", "tokens"}},
+    {"root ::= *", {"grammar:1:10:", "no part"}},
+    {"root ::= root \"a\" | \"b\"", {"\"root\"", "left recursion"}},
+    {"root ::= \"x\" a\na ::= b \"1\"\nb ::= \"\" a | \"c\"", {"left recursion"}},
+    {"root ::= e root \"a\" | \"b\"\ne ::= \"q\"?", {"left recursion"}},
+    {"root ::= \"a\" root", {"no text matches"}},
+    {"root ::= []", {"no text matches"}},
+    {"root ::= [^a]{100000}", {"too large"}},
+    {"root ::= ([ab]* \"a\" [ab]{40}) \"c\"", {"too large"}},
+};
+
 static void wrong_grammars_are_refused_with_their_place(void **state) {
   (void)state;
-  static const struct {
-    const char *grammar, *words[2];
-  } cases[] = {
-      {"", {"root", "there is no rule"}},
-      {"a ::= \"b\"", {"there is no rule \"root\""}},
-      {"root ::= a\n", {"grammar:1:10:", "no rule \"a\""}},
-      {"root ::= \"a\"\nroot ::= \"b\"", {"grammar:2:1:", "\"root\" is there already"}},
-      {"root = \"a\"", {"grammar:1:6:", "'::='"}},
-      {"root ::= \"a", {"grammar:1:10:", "no closing"}},
-      {"root ::= [a", {"grammar:1:10:", "no closing"}},
-      {"root ::= (\"a\"", {"grammar:1:10:", "not closed"}},
-      {"root ::= \"a\")", {"grammar:1:13:", "no part"}},
-      {"root ::= [b-a]", {"grammar:1:11:", "ends before"}},
-      {"root ::= \"\\q\"", {"grammar:1:11:", "no such escape"}},
-      {"root ::= \"\\u12\"", {"grammar:1:15:", "hexadecimal"}},
-      {"root ::= \"\\ud800\"", {"grammar:1:11:", "no such character"}},
-      {"root ::= \"\\U00110000\"", {"grammar:1:11:", "no such character"}},
-      {"root ::= \"\xff\"", {"grammar:1:11:", "UTF-8"}},
-      {"root ::= \"\xc3\xa9\" ?x{", {"grammar:1:17:", "number"}},
-      {"root ::= \"a\"{3,2}", {"grammar:1:13:", "less than"}},
-      {"root ::= \"a\"{9999999}", {"grammar:1:14:", "100000"}},
-      {"root ::= \"a\"{1", {"grammar:1:15:", "'}'"}},
-      {"root ::= <[12]>", {"grammar:1:10:", "tokens"}},
-      {"root ::= *", {"grammar:1:10:", "no part"}},
-      {"root ::= root \"a\" | \"b\"", {"\"root\"", "left recursion"}},
-      {"root ::= \"x\" a\na ::= b \"1\"\nb ::= \"\" a | \"c\"", {"left recursion"}},
-      {"root ::= e root \"a\" | \"b\"\ne ::= \"q\"?", {"left recursion"}},
-      {"root ::= \"a\" root", {"no text matches"}},
-      {"root ::= []", {"no text matches"}},
-      {"root ::= [^a]{100000}", {"too large"}},
-      {"root ::= ([ab]* \"a\" [ab]{40}) \"c\"", {"too large"}},
-  };
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+  for (size_t i = 0; i < sizeof wrong_grammars / sizeof *wrong_grammars; i++) {
     Grammar *grammar = NULL;
-    print_message("%s\n", cases[i].grammar);
-    assert_fails(STATUS_BAD_INPUT, grammar_parse(&grammar, cases[i].grammar), cases[i].words[0], cases[i].words[1]);
+    print_message("%s\n", wrong_grammars[i].grammar);
+    assert_fails(STATUS_BAD_INPUT, grammar_parse(&grammar, wrong_grammars[i].grammar), wrong_grammars[i].words[0],
+                 wrong_grammars[i].words[1]);
     assert_null(grammar);
   }
   Buffer deep = {0};
