@@ -4,8 +4,9 @@
 
 #include "runtime/tool_calls.h"
 
-// {"name": .., "arguments" or "parameters": {..}}, or a list of these. False, and nothing appended, when it is anything else.
-bool tool_call_read_json(ToolCalls *out, const char *text, size_t length);
+// {"name": .., "arguments" or "parameters": {..}}, or a list of these; the arguments may be missing unless `needs_arguments`. False, and
+// nothing appended, when it is anything else.
+bool tool_call_read_json(ToolCalls *out, const char *text, size_t length, bool needs_arguments);
 // A name, and arguments as a JSON object.
 bool tool_call_read_named(ToolCalls *out, const char *name, size_t name_length, const char *arguments, size_t length);
 // <function=NAME> <parameter=KEY>VALUE</parameter> ..; values are JSON or, where the tool says "string" or they are no JSON, text.

@@ -249,8 +249,24 @@ static Progress read_header(ToolStream *stream) {
   return PROGRESS_NEXT;
 }
 
+static bool is_bare(const ToolStream *stream) { return stream->opening->word[0] == '{'; }
+
+// An object without a word before it is told apart from an answer in JSON by its first key, so that answers are not held until they end.
+static bool may_be_call(const char *text, size_t length) {
+  static const char *const keys[] = {"name", "type", "function", "parameters", "arguments", "id", NULL};
+  size_t at = 1, end;
+  while (at < length && tool_call_is_space(text[at])) at++;
+  if (at == length) return true;
+  if (text[at++] != '"') return false;
+  for (end = at; end < length && text[end] != '"'; end++) continue;
+  for (int i = 0; keys[i]; i++)
+    if (strncmp(keys[i], text + at, end - at) == 0 && (end == length || !keys[i][end - at])) return true;
+  return false;
+}
+
 // Up to the bracket that closes the first one.
 static Progress read_value(ToolStream *stream) {
+  if (is_bare(stream) && !may_be_call(stream->held.data + stream->value, stream->held.length - stream->value)) return PROGRESS_NONE;
   while (stream->at < stream->held.length) {
     char c = stream->held.data[stream->at++];
     if (stream->in_string) {
@@ -269,7 +285,7 @@ static Progress read_value(ToolStream *stream) {
 
 static bool read_text(ToolCalls *calls, const ToolStream *stream, size_t end) {
   const char *held = stream->held.data;
-  if (stream->value == stream->begin) return tool_call_read_json(calls, held + stream->begin, end - stream->begin);
+  if (stream->value == stream->begin) return tool_call_read_json(calls, held + stream->begin, end - stream->begin, is_bare(stream));
   size_t length = name_length(held + stream->begin, stream->value - stream->begin);
   return tool_call_read_named(calls, held + stream->begin, length, held + stream->value, end - stream->value);
 }

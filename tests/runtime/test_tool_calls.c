@@ -90,6 +90,8 @@ static const CallCase cases[] = {
      "",
      {"brave_search", "{\"query\": \"it's\", \"n\": [1, -2.5], \"deep\": {\"a\": true, \"b\": null}}"}},
     {TOOL_FORMAT_LLAMA, "<|python_tag|>print(\"hi\")", "<|python_tag|>print(\"hi\")", {NULL}},
+    {TOOL_FORMAT_LLAMA, "{ }", "{ }", {NULL}},
+    {TOOL_FORMAT_LLAMA, "{\"name\": \"Ada\", \"age\": 36}", "{\"name\": \"Ada\", \"age\": 36}", {NULL}},
     {TOOL_FORMAT_LLAMA, "{\"answer\": 42}", "{\"answer\": 42}", {NULL}},
     {TOOL_FORMAT_LLAMA,
      "Use {\"name\": \"f\", \"parameters\": {}} here; now.",
@@ -231,6 +233,20 @@ static void content_is_told_as_soon_as_it_is_certain(void **state) {
   told_release(&told);
 }
 
+static void an_answer_in_json_is_not_held(void **state) {
+  (void)state;
+  Told told = {0};
+  ToolStream stream;
+  tool_stream_new(&stream, TOOL_FORMAT_LLAMA, NULL, (ToolReader){add_content, add_call, &told});
+  tool_stream_push(&stream, "{\"na", 4);
+  assert_int_equal(told.content.length, 0);  // it may be "name" still
+  tool_stream_push(&stream, "tion\": [", 8);
+  assert_string_equal(told.content.data, "{\"nation\": [");
+  tool_stream_finish(&stream);
+  tool_stream_release(&stream);
+  told_release(&told);
+}
+
 static void formats_are_detected_in_templates(void **state) {
   (void)state;
   static const struct {
@@ -321,6 +337,7 @@ int main(void) {
       cmocka_unit_test(calls_are_read_in_all_formats),
       cmocka_unit_test(the_cut_into_pieces_changes_nothing),
       cmocka_unit_test(content_is_told_as_soon_as_it_is_certain),
+      cmocka_unit_test(an_answer_in_json_is_not_held),
       cmocka_unit_test(formats_are_detected_in_templates),
       cmocka_unit_test(formats_are_detected_in_shared_templates),
       cmocka_unit_test(calls_of_a_data_set_come_back),
