@@ -167,32 +167,53 @@ static const StateMask *mask_of_state(MaskCache *cache, const ConstraintVocabula
   return own;
 }
 
-// Goes on from the prefixes where a rule has ended, in what called it.
-static void add_beyond(uint64_t *mask, MaskCache *cache, const Trie *trie, Stacks *stacks, int32_t parent, const NodeList *exits) {
+// What goes on from prefixes where a rule has ended. Ambiguous grammars come to the same place in many ways: each is gone on from once.
+typedef struct Beyond {
+  uint64_t *mask;
+  MaskCache *cache;
+  const Trie *trie;
+  Stacks *stacks;
+  Pool seen;  // prefix, state, parent
+} Beyond;
+
+static void walk_beyond(Beyond *beyond, int32_t parent, const NodeList *exits);
+
+static void walk_frame(Beyond *beyond, Frame frame, const NodeList *exits) {
+  NodeList further = {0};
+  int32_t set = set_of_state(beyond->cache, frame.state);
+  for (int64_t k = 0; k < exits->count; k++) {
+    int64_t known = beyond->seen.count;
+    if (pool_intern(&beyond->seen, (const int32_t[]){exits->items[k], frame.state, frame.parent}, 3) < known) continue;
+    const TrieNode *node = &beyond->trie->nodes[exits->items[k]];
+    walk(beyond->mask, &further, beyond->cache, beyond->trie, exits->items[k] + 1, node->end, node->depth, set);
+  }
+  if (further.count && frame.parent) walk_beyond(beyond, frame.parent, &further);
+  free(further.items);
+}
+
+// Goes on in what called the rule.
+static void walk_beyond(Beyond *beyond, int32_t parent, const NodeList *exits) {
   FrameList frames = {0};
   bool ends;
-  stacks_add_parents(&frames, stacks, parent);
-  if (!stacks_close(&frames, &ends, stacks)) frames.count = 0;
-  for (int64_t i = 0; i < frames.count; i++) {
-    NodeList further = {0};
-    int32_t set = set_of_state(cache, frames.items[i].state);
-    for (int64_t k = 0; k < exits->count; k++) {
-      const TrieNode *node = &trie->nodes[exits->items[k]];
-      walk(mask, &further, cache, trie, exits->items[k] + 1, node->end, node->depth, set);
-    }
-    if (further.count && frames.items[i].parent) add_beyond(mask, cache, trie, stacks, frames.items[i].parent, &further);
-    free(further.items);
-  }
+  stacks_add_parents(&frames, beyond->stacks, parent);
+  if (!stacks_close(&frames, &ends, beyond->stacks)) frames.count = 0;
+  for (int64_t i = 0; i < frames.count; i++) walk_frame(beyond, frames.items[i], exits);
   free(frames.items);
+}
+
+static void add_frames(Beyond *beyond, const ConstraintVocabulary *vocabulary, TrieKind kind, const FrameList *frames) {
+  for (int64_t i = 0; i < frames->count; i++) {
+    const StateMask *own = mask_of_state(beyond->cache, vocabulary, kind, frames->items[i].state);
+    for (int64_t w = 0; w < vocabulary->words; w++) beyond->mask[w] |= own->mask[w];
+    if (own->exits.count && frames->items[i].parent) walk_beyond(beyond, frames->items[i].parent, &own->exits);
+  }
 }
 
 void mask_add_frames(uint64_t *mask, MaskCache *cache, const ConstraintVocabulary *vocabulary, Stacks *stacks, const FrameList *frames) {
   if (cache->sets.count > MAX_SETS || cache->mask_bytes > MAX_MASK_BYTES) cache_clear(cache);
-  for (int64_t i = 0; i < TRIE_COUNT * frames->count; i++) {
-    TrieKind kind = (TrieKind)(i % TRIE_COUNT);
-    Frame frame = frames->items[i / TRIE_COUNT];
-    const StateMask *own = mask_of_state(cache, vocabulary, kind, frame.state);
-    for (int64_t w = 0; w < vocabulary->words; w++) mask[w] |= own->mask[w];
-    if (own->exits.count && frame.parent) add_beyond(mask, cache, &vocabulary->tries[kind], stacks, frame.parent, &own->exits);
+  for (int t = 0; t < TRIE_COUNT; t++) {
+    Beyond beyond = {.mask = mask, .cache = cache, .trie = &vocabulary->tries[t], .stacks = stacks};
+    add_frames(&beyond, vocabulary, (TrieKind)t, frames);
+    pool_release(&beyond.seen);
   }
 }
