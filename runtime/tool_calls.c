@@ -259,8 +259,10 @@ static bool may_be_call(const char *text, size_t length) {
   if (at == length) return true;
   if (text[at++] != '"') return false;
   for (end = at; end < length && text[end] != '"'; end++) continue;
-  for (int i = 0; keys[i]; i++)
-    if (strncmp(keys[i], text + at, end - at) == 0 && (end == length || !keys[i][end - at])) return true;
+  for (int i = 0; keys[i]; i++) {
+    size_t known = strlen(keys[i]), written = end - at;
+    if (written <= known && memcmp(keys[i], text + at, written) == 0 && (end == length || written == known)) return true;
+  }
   return false;
 }
 
