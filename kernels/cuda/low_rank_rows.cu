@@ -16,24 +16,18 @@ struct AdapterTile {
   float scale;
 };
 
-__device__ __forceinline__ float load_x(const Rows &x, int64_t i, int64_t column) {
-  int64_t at = i * x.step + column;
-  if (x.type == FLOAT_32) return static_cast<const float *>(x.data)[at];
-  if (x.type == FLOAT_BF16) return to_float(static_cast<const bf16 *>(x.data)[at]);
-  return to_float(static_cast<const fp16 *>(x.data)[at]);
-}
-
 // Block (t, r): ranks SHRINK_WARPS r and the next, one a warp, of tile t.
-__global__ void __launch_bounds__(SHRINK_THREADS) low_rank_shrink(float *h, const AdapterTile *tiles, Rows x, int columns) {
+__global__ void __launch_bounds__(SHRINK_THREADS) low_rank_shrink(float *h, const AdapterTile *tiles, const float *x, int64_t step,
+                                                                  int columns) {
   const AdapterTile tile = tiles[blockIdx.x];
   int rank = blockIdx.y * SHRINK_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (rank >= tile.rank) return;
-  const float *a = tile.a + static_cast<int64_t>(rank) * columns;
+  const float *a = tile.a + static_cast<int64_t>(rank) * columns, *first = x + tile.first * step;
   float sums[ROWS] = {};
 #pragma unroll 4
   for (int c = lane; c < columns; c += WARP) {
     float weight = a[c];
-    UNROLL for (int i = 0; i < ROWS; i++) sums[i] = fmaf(weight, load_x(x, tile.first + (i < tile.count ? i : 0), c), sums[i]);
+    UNROLL for (int i = 0; i < ROWS; i++) sums[i] = fmaf(weight, first[(i < tile.count ? i : 0) * step + c], sums[i]);
   }
   UNROLL for (int i = 0; i < ROWS; i++) {
     float sum = warp_sum(sums[i]);
@@ -99,8 +93,8 @@ void cuda_low_rank_rows(const LowRankRows *groups, int count, Rows x, int64_t co
   if (h) {
     auto sent = static_cast<const AdapterTile *>(device_stage(device, tiles, tile_count * static_cast<int64_t>(sizeof *tiles)));
     unsigned all = static_cast<unsigned>(tile_count);
-    LAUNCH(device, low_rank_shrink, dim3(all, blocks_for(rank, SHRINK_WARPS)), dim3(SHRINK_THREADS), 0, h, sent, x,
-           static_cast<int>(columns));
+    LAUNCH(device, low_rank_shrink, dim3(all, blocks_for(rank, SHRINK_WARPS)), dim3(SHRINK_THREADS), 0, h, sent,
+           static_cast<const float *>(x.data), x.step, static_cast<int>(columns));
     LAUNCH(device, low_rank_expand, dim3(all, blocks_for(out, EXPAND_THREADS)), dim3(EXPAND_THREADS), 0, h, sent);
   }
   free(tiles);

@@ -771,7 +771,7 @@ MAKE(store_pages) {
 }
 
 MAKE(low_rank_rows) {
-  static const int64_t outs[] = {70, 256, 33}, ranks[] = {8, -1, 16, 3, 64};
+  static const int64_t outs[] = {70, 256, 33}, ranks[] = {8, -1, 16, 3, 300};
   static const int64_t shapes[][3] = {{1, 1, 0}, {1, 64, 0}, {3, 33, 2}, {9, 256, 0}, {40, 130, 5}, {70, 96, 0}};
   if (index >= 3 * COUNT_OF(shapes)) return NULL;
   const int64_t *s = shapes[index / 3];
