@@ -19,7 +19,7 @@ typedef struct EvalCommand {
 
 // All that is open while tasks are run.
 typedef struct EvalRun {
-  const EvalCommand *command;
+  EvalCommand *command;
   LoadedModel loaded;
   Responses responses;
   FileWriter samples;
@@ -136,7 +136,7 @@ static Status check(const EvalCommand *command) {
 }
 
 static Status open_inputs(EvalRun *run, const Arguments *arguments) {
-  EvalCommand *command = (EvalCommand *)run->command;
+  EvalCommand *command = run->command;
   TRY(check(command));
   TRY(open_sets(run));
   if (command->responses) return responses_read(&run->responses, command->responses);

@@ -15,7 +15,7 @@ static Status find_text(const char **out, Arena *arena, const json_t *row, const
   return STATUS_OK;
 }
 
-static Status append(Responses *responses, const json_t *row) {
+Status responses_add(Responses *responses, const json_t *row) {
   const char *prompt, *text;
   TRY(find_text(&prompt, &responses->arena, row, "prompt"));
   TRY(find_text(&text, &responses->arena, row, "response"));
@@ -32,7 +32,7 @@ Status responses_read(Responses *responses, const char *path) {
   for (int64_t i = 0; status == STATUS_OK && i < file.count; i++) {
     json_t *row;
     status = dataset_file_row(&row, &file, i);
-    if (status == STATUS_OK) status = append(responses, row);
+    if (status == STATUS_OK) status = responses_add(responses, row);
     json_decref(row);
     status = status_context(status, "%s:%" PRId64, path, file.rows[i].line);
   }
