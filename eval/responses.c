@@ -16,7 +16,7 @@ static Status find_text(const char **out, Arena *arena, const json_t *row, const
 }
 
 Status responses_add(Responses *responses, const json_t *row) {
-  const char *prompt, *text;
+  const char *prompt = NULL, *text = NULL;
   TRY(find_text(&prompt, &responses->arena, row, "prompt"));
   TRY(find_text(&text, &responses->arena, row, "response"));
   if (map_get_string(&responses->prompts, prompt, NULL)) return status_fail(STATUS_BAD_INPUT, "this \"prompt\" has a response already");
