@@ -17,7 +17,8 @@ const char *finish_reason_name(FinishReason reason) {
 static Status check_cache(const Model *model, const EngineOptions *options) {
   const ModelConfig *config = &model->config;
   if (pages_type_fits(options->cache_type, config->head_size) && pages_type_fits(options->cache_type, config->value_size)) return STATUS_OK;
-  return status_fail(STATUS_USAGE, "%s: heads of %" PRId64 " and %" PRId64 " values cannot be kept in q8_0, whose blocks have 32; keep them in f16",
+  return status_fail(STATUS_USAGE,
+                     "%s: heads of %" PRId64 " and %" PRId64 " values cannot be kept in q8_0, whose blocks have 32; keep them in f16",
                      model->path, config->head_size, config->value_size);
 }
 
@@ -28,7 +29,8 @@ Status engine_new(Engine **out, const Model *model, EngineOptions options) {
   if (options.chunk > options.context) options.chunk = options.context;
   if (options.drafts > MOST_DRAFTS) options.drafts = MOST_DRAFTS;
   int64_t of_text = (options.context + PAGE_TOKENS - 1) / PAGE_TOKENS;
-  int64_t pages = options.cache_tokens > 0 ? (options.cache_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS : options.parallel * of_text;
+  // One page more for each text: the last that it has in common with an earlier one is copied.
+  int64_t pages = options.cache_tokens > 0 ? (options.cache_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS : options.parallel * (of_text + 1);
   if (pages < of_text)
     return status_fail(STATUS_USAGE, "a cache of %" PRId64 " tokens does not hold one context of %" PRId64 "; raise --cache-tokens",
                        options.cache_tokens, options.context);
@@ -64,8 +66,9 @@ static Status check_request(const Engine *engine, const EngineRequest *request) 
   if (request->prompt_count < 1)
     return status_fail(STATUS_USAGE, "the prompt is empty, and the model adds no token of its own before a text");
   if (request->prompt_count + (request->max_tokens > 0) > context)
-    return status_fail(STATUS_USAGE, "the context is full: it holds %" PRId64 " tokens, and the prompt has %" PRId64 "%s; shorten it or raise the context",
-                       context, request->prompt_count, request->max_tokens > 0 ? " and needs one more to answer" : "");
+    return status_fail(
+        STATUS_USAGE, "the context is full: it holds %" PRId64 " tokens, and the prompt has %" PRId64 "%s; shorten it or raise the context",
+        context, request->prompt_count, request->max_tokens > 0 ? " and needs one more to answer" : "");
   for (int64_t i = 0; i < request->prompt_count; i++)
     if (request->prompt[i] < 0 || request->prompt[i] >= vocabulary)
       return status_fail(STATUS_BAD_INPUT,
@@ -89,7 +92,7 @@ static void queue_remove(TextQueue *queue, Text *text) {
 
 static Text *text_new(const Engine *engine, const EngineRequest *request) {
   Text *text = memory_new(1, sizeof *text);
-  int64_t context = engine->options.context, left = context - request->prompt_count, vocabulary = engine->model->config.vocabulary;
+  int64_t context = engine->options.context, left = context - request->prompt_count;
   text->request = *request;
   if (text->request.top > ENGINE_TOP) text->request.top = ENGINE_TOP;
   text->most = request->prompt_count + (request->max_tokens < left ? request->max_tokens : left);
@@ -103,9 +106,6 @@ static Text *text_new(const Engine *engine, const EngineRequest *request) {
     memcpy(text->biases, request->sampling.biases, (size_t)biases * sizeof *text->biases);
     text->request.sampling.biases = text->biases;
   }
-  if (request->max_tokens > 0) sampler_new(&text->sampler, text->request.sampling, vocabulary);
-  text->sampler.first_new = request->prompt_count;
-  if (request->constraint) text->masked = memory_new((size_t)vocabulary, sizeof *text->masked);
   text->submitted = time_seconds();
   return text;
 }
@@ -238,6 +238,10 @@ static bool begin_text(Engine *engine, Text *text) {
   if (!page_list_begin(&text->pages, engine->store, 1 + text->request.adapter, text->ids, most_reused(text), text->most,
                        text->request.is_repeatable))
     return false;
+  int64_t vocabulary = engine->model->config.vocabulary;
+  if (text->request.max_tokens > 0) sampler_new(&text->sampler, text->request.sampling, vocabulary);
+  text->sampler.first_new = text->request.prompt_count;
+  if (text->request.constraint) text->masked = memory_new((size_t)vocabulary, sizeof *text->masked);
   text->has_pages = true;
   text->begun = time_seconds();
   text->usage.reused_tokens = text->pages.tokens;

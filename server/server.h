@@ -57,11 +57,6 @@ typedef struct Server {
   struct ConstraintVocabulary *vocabulary;
   pthread_mutex_t engine_lock;  // while it is held `engine` does not go away
   Engine *engine;  // NULL: not yet, or not any more
-  // One task at a time for the engine's thread, between two passes.
-  pthread_mutex_t task_lock;
-  pthread_cond_t task_changed;
-  void (*task)(void *argument);
-  void *task_argument;
 } Server;
 
 // STATUS_USAGE for an address that cannot be listened on, STATUS_BAD_INPUT for a file of keys. `options` is copied, its strings are not.
@@ -74,7 +69,7 @@ void server_free(Server *server);
 Status server_submit(int64_t *number, Server *server, const EngineRequest *request);
 void server_cancel(Server *server, int64_t number);
 bool server_counts(EngineCounts *counts, Server *server);
-// Has `task` run while no pass is under way; false when there is no engine any more.
-bool server_between_passes(Server *server, void (*task)(void *argument), void *argument);
+Status server_set_scale(Server *server, int adapter, double scale);  // engine_set_scale
+double server_scale(Server *server, int adapter);
 
 #endif
