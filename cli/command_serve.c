@@ -13,6 +13,7 @@
 typedef struct ServeCommand {
   const char *model, *name, *cache_type, *chat_template;
   ArgumentList adapters;
+  bool is_deterministic;
   int64_t parallel, context, cache_tokens, drafts;
   ServerOptions server;
   EngineOptions engine;
@@ -114,6 +115,7 @@ static int64_t choose_context(const ServeCommand *command) {
 static Status serve(ServeCommand *command, Server *server, const Arguments *arguments) {
   const ArgumentList none = {0};
   TRY(loaded_model_open(&command->loaded, "serve", command->model, &none, arguments));
+  command->loaded.backend->is_deterministic = command->is_deterministic;
   TRY(open_chat(command));
   TRY(open_adapters(command));
   const ServedModel served = {.name = command->name,
@@ -171,6 +173,7 @@ Status command_serve(int argc, char **argv) {
        .value = &command.adapters,
        .argument = "NAME=A[:SCALE]",
        .help = "an adapter that requests may name as their model; may be repeated"},
+      deterministic_option(&command.is_deterministic),
       {.name = "alias",
        .kind = OPTION_STRING,
        .value = &command.name,
