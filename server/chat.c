@@ -174,7 +174,7 @@ static Status read_tools(Completion *completion, const ChatTemplate *template) {
   completion->with_special = chat->tools.list != NULL;  // the marks of calls are control tokens in some vocabularies
   if (!chat->tools.schema) return STATUS_OK;
   Grammar *grammar = NULL;
-  Status status = grammar_from_schema(&grammar, chat->tools.schema);
+  Status status = grammars_of_schema(&grammar, &completion->server->grammars, chat->tools.schema);
   if (status == STATUS_OK) return completion_constrain(completion, grammar, "tool_choice");
   fields->param = "tools";
   return status_context(status, "the tools' parameters");

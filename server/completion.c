@@ -82,7 +82,7 @@ static Status read_stream(Completion *completion) {
 
 Status completion_constrain(Completion *completion, Grammar *grammar, const char *param) {
   if (completion->grammar) {
-    grammar_free(grammar);
+    grammars_leave(&completion->server->grammars, grammar);
     return fields_fail(&completion->call->fields, param, "\"%s\": the text has another constraint already; give one", param);
   }
   completion->grammar = grammar;
@@ -106,7 +106,7 @@ static Status read_format(Completion *completion) {
   Status status = fields_string(&type, &inner, "type");
   if (status == STATUS_OK && type && strcmp(type, "text") == 0) return STATUS_OK;
   if (status == STATUS_OK && type && strcmp(type, "json_object") == 0) {
-    status = grammar_from_schema(&grammar, NULL);
+    status = grammars_of_schema(&grammar, &completion->server->grammars, NULL);
     return take_grammar(completion, status, grammar, "response_format");
   }
   bool is_schema = type && strcmp(type, "json_schema") == 0;
@@ -120,7 +120,7 @@ static Status read_format(Completion *completion) {
     fields->param = "response_format";
     return status_context(status, "\"response_format\"");
   }
-  status = grammar_from_schema(&grammar, own);
+  status = grammars_of_schema(&grammar, &completion->server->grammars, own);
   return take_grammar(completion, status, grammar, "response_format");
 }
 
@@ -129,7 +129,7 @@ static Status read_grammar(Completion *completion) {
   Grammar *grammar = NULL;
   TRY(fields_string(&text, &completion->call->fields, "grammar"));
   if (!text || !*text) return STATUS_OK;
-  Status status = grammar_parse(&grammar, text);
+  Status status = grammars_of_gbnf(&grammar, &completion->server->grammars, text);
   return take_grammar(completion, status, grammar, "grammar");
 }
 
@@ -178,7 +178,7 @@ static void completion_free(void *pointer) {
   int count = completion->prompt_count * (int)completion->choices;
   for (int i = 0; completion->constraints && i < count; i++) constraint_free(completion->constraints[i]);
   free(completion->constraints);
-  if (completion->grammar) grammar_free(completion->grammar);
+  if (completion->grammar) grammars_leave(&completion->server->grammars, completion->grammar);
   if (completion->release_extra) completion->release_extra(completion->extra);
   token_lists_release(completion->prompts, completion->prompt_count);
   buffer_release(&completion->events);

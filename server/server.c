@@ -104,6 +104,7 @@ Status server_new(Server **out, const ServerOptions *options) {
   server->created = (int64_t)time(NULL);
   atomic_init(&server->state, SERVER_LOADING);
   metrics_new(&server->metrics);
+  grammars_new(&server->grammars);
   pthread_mutex_init(&server->engine_lock, NULL);
   if (options->key_file) TRY(key_list_read(&server->keys, options->key_file));
   TRY(listen_on(server));
@@ -126,6 +127,7 @@ void server_free(Server *server) {
   }
   if (server->socket >= 0) close(server->socket);
   if (server->engine) engine_free(server->engine);
+  grammars_free(&server->grammars);
   if (server->vocabulary) constraint_vocabulary_free(server->vocabulary);
   pthread_mutex_destroy(&server->engine_lock);
   metrics_release(&server->metrics);

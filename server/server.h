@@ -12,6 +12,7 @@
 #include "data/template/chat_template.h"
 #include "runtime/engine.h"
 #include "server/auth.h"
+#include "server/grammars.h"
 #include "server/metrics.h"
 
 typedef struct ServerOptions {
@@ -44,6 +45,7 @@ typedef struct Server {
   ServerOptions options;
   KeyList keys;
   Metrics metrics;
+  Grammars grammars;
   struct MHD_Daemon *daemon;
   int socket;  // that listens; -1: none
   int port;
