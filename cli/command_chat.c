@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/generate_output.h"
 #include "cli/loaded_model.h"
 #include "cli/model_options.h"
@@ -18,6 +19,7 @@ typedef struct ChatCommand {
   const char *model, *system;
   ArgumentList adapters, stops;
   SamplingChoice sampling;
+  EngineChoice engine;
   int64_t max_tokens, context;
 } ChatCommand;
 
@@ -50,7 +52,7 @@ static Status conversation_open(Conversation *talk, ChatCommand *command, const 
   TRY(loaded_model_open_chat(&talk->loaded, &command->stops));
   int64_t made_for = talk->loaded.model->config.context_length;
   int64_t context = command->context > 0 ? command->context : made_for < CHAT_CONTEXT ? made_for : CHAT_CONTEXT;
-  TRY(loaded_model_engine(&talk->engine, &talk->loaded, context));
+  TRY(loaded_model_engine(&talk->engine, &talk->loaded, context, &command->engine));
   return conversation_begin(talk, command->system);
 }
 
@@ -141,7 +143,7 @@ static Status run(ChatCommand *command, const Arguments *arguments) {
 }
 
 Status command_chat(int argc, char **argv) {
-  ChatCommand command = {.sampling = sampling_choice(), .max_tokens = 1024};
+  ChatCommand command = {.sampling = sampling_choice(), .engine = engine_choice(), .max_tokens = 1024};
   const Option own[] = {
       model_option(&command.model),
       adapter_option(&command.adapters),
@@ -167,16 +169,17 @@ Status command_chat(int argc, char **argv) {
       {.name = "stop", .kind = OPTION_STRINGS, .value = &command.stops, .argument = "S", .help = "ends an answer where S would appear"},
   };
   enum { OWN = sizeof own / sizeof own[0] };
-  Option options[OWN + SAMPLING_OPTIONS];
+  Option options[OWN + SAMPLING_OPTIONS + ENGINE_CHOICES];
   memcpy(options, own, sizeof own);
   sampling_options(options + OWN, &command.sampling);
+  engine_options(options + OWN + SAMPLING_OPTIONS, &command.engine);
   const CommandLine line = {.name = "chat",
                             .usage = "--model MODEL [--adapter A[:SCALE]]... [options]",
                             .summary =
                                 "A conversation: a line of input is a message; answers go to stdout as they come. /help lists what else\n"
                                 "can be typed.",
                             .options = options,
-                            .option_count = OWN + SAMPLING_OPTIONS};
+                            .option_count = OWN + SAMPLING_OPTIONS + ENGINE_CHOICES};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);

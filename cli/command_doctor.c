@@ -20,7 +20,11 @@
 #include "kernels/selfcheck.h"
 #include "parallel/group.h"
 
-enum { MOST_CHECKS = 128 };
+// A kernel's, and the table that it is of.
+typedef struct DoctorCheck {
+  KernelCheck check;
+  const char *table;
+} DoctorCheck;
 
 typedef struct Doctor {
   const Arguments *arguments;
@@ -30,9 +34,8 @@ typedef struct Doctor {
   char *no_devices;  // why there are none
   char *library;
   int runtime, driver;
-  KernelCheck checks[MOST_CHECKS];
-  const char *checked[MOST_CHECKS];  // the table's name
-  int check_count, wrong;
+  DoctorCheck *checks;  // [check_count]
+  int check_count, check_capacity, wrong;
 } Doctor;
 
 static char *last_line(const char *text) {
@@ -129,8 +132,7 @@ static Status check_table(Doctor *doctor, Backend *backend, Backend *reference) 
       TRY(selfcheck_run(&checks[i], kernel, types[i], backend, reference));
       if (!checks[i].cases) continue;
       is_ok &= checks[i].is_ok;
-      doctor->checked[doctor->check_count] = backend->kernels->name;
-      doctor->checks[doctor->check_count++] = checks[i];
+      ARRAY_PUSH(doctor->checks, doctor->check_count, doctor->check_capacity) = (DoctorCheck){checks[i], backend->kernels->name};
     }
     doctor->wrong += !is_ok;
     if (!prints) continue;
@@ -157,9 +159,9 @@ static Status check_kernels(Doctor *doctor) {
 static json_t *checks_json(const Doctor *doctor) {
   json_t *checks = json_array();
   for (int i = 0; i < doctor->check_count; i++) {
-    const KernelCheck *check = &doctor->checks[i];
+    const KernelCheck *check = &doctor->checks[i].check;
     json_t *object =
-        json_pack("{s:s, s:s, s:s, s:b, s:i, s:f, s:s}", "table", doctor->checked[i], "kernel", check->kernel, "activations",
+        json_pack("{s:s, s:s, s:s, s:b, s:i, s:f, s:s}", "table", doctor->checks[i].table, "kernel", check->kernel, "activations",
                   float_name(check->type), "ok", check->is_ok, "cases", check->cases, "tolerance", check->tolerance, "case", check->worst);
     json_object_set_new(object, "error", isfinite(check->error) ? json_real(check->error) : json_null());
     json_array_append_new(checks, object);
@@ -209,6 +211,7 @@ static Status run(const Arguments *arguments) {
   Status status = examine(doctor);
   backend_free(doctor->device);
   backend_free(doctor->cpu);
+  free(doctor->checks);
   free(doctor->devices);
   free(doctor->no_devices);
   free(doctor->library);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/generate_output.h"
 #include "cli/loaded_model.h"
 #include "cli/model_options.h"
@@ -16,6 +17,7 @@ typedef struct GenerateCommand {
   const char *model, *prompt, *prompt_file, *system;
   ArgumentList adapters, stops;
   SamplingChoice sampling;
+  EngineChoice engine;
   int64_t max_tokens, context;
   bool chat;
 } GenerateCommand;
@@ -88,7 +90,7 @@ static Status write_answer(const GenerateCommand *command, const LoadedModel *lo
                              .stops = command->stops.items,
                              .stop_count = command->stops.count,
                              .emit = json ? NULL : emit_to_stdout};
-  Status status = loaded_model_engine(&engine, loaded, needed_context(command, &loaded->model->config, prompt->count));
+  Status status = loaded_model_engine(&engine, loaded, needed_context(command, &loaded->model->config, prompt->count), &command->engine);
   if (status == STATUS_OK) status = generate(&result, engine, loaded->tokenizer, prompt->ids, prompt->count, &options);
   if (!json && result.text.length && isatty(STDOUT_FILENO)) printf("\n");
   if (status == STATUS_OK && json) print_json(&result);
@@ -119,7 +121,7 @@ static Status run(GenerateCommand *command, const Arguments *arguments) {
 }
 
 Status command_generate(int argc, char **argv) {
-  GenerateCommand command = {.sampling = sampling_choice(), .max_tokens = 256};
+  GenerateCommand command = {.sampling = sampling_choice(), .engine = engine_choice(), .max_tokens = 256};
   const Option own[] = {
       model_option(&command.model),
       adapter_option(&command.adapters),
@@ -152,9 +154,10 @@ Status command_generate(int argc, char **argv) {
       {.name = "stop", .kind = OPTION_STRINGS, .value = &command.stops, .argument = "S", .help = "ends the text where S would appear"},
   };
   enum { OWN = sizeof own / sizeof own[0] };
-  Option options[OWN + SAMPLING_OPTIONS];
+  Option options[OWN + SAMPLING_OPTIONS + ENGINE_CHOICES];
   memcpy(options, own, sizeof own);
   sampling_options(options + OWN, &command.sampling);
+  engine_options(options + OWN + SAMPLING_OPTIONS, &command.engine);
   const CommandLine line = {
       .name = "generate",
       .usage = "--model MODEL [--adapter A[:SCALE]]... (--prompt P | --prompt-file F) [--chat] [options]",
@@ -162,7 +165,7 @@ Status command_generate(int argc, char **argv) {
           "Writes what the model, with its adapters, makes of a prompt: the new text only. Filters work in llama.cpp's\n"
           "order: repetition penalty, top-k, top-p, min-p, temperature.",
       .options = options,
-      .option_count = OWN + SAMPLING_OPTIONS};
+      .option_count = OWN + SAMPLING_OPTIONS + ENGINE_CHOICES};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);

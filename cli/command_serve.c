@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/hub_files.h"
 #include "cli/loaded_model.h"
 #include "cli/model_options.h"
@@ -11,10 +12,11 @@
 #include "server/server.h"
 
 typedef struct ServeCommand {
-  const char *model, *name, *cache_type, *chat_template;
+  const char *model, *name, *chat_template;
+  EngineChoice choice;
   ArgumentList adapters;
   bool is_deterministic;
-  int64_t parallel, context, cache_tokens, drafts;
+  int64_t parallel, context, cache_tokens;
   ServerOptions server;
   EngineOptions engine;
   LoadedModel loaded;
@@ -96,16 +98,6 @@ static Status open_adapters(ServeCommand *command) {
 
 // ---- The model
 
-static Status read_cache_type(PagesType *type, const char *name) {
-  static const PagesType types[] = {PAGES_F16, PAGES_Q8_0, PAGES_F32};
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(name, pages_type_name(types[i])) != 0) continue;
-    *type = types[i];
-    return STATUS_OK;
-  }
-  return status_fail(STATUS_USAGE, "--cache-type %s is not known: f16, q8_0 or f32", name);
-}
-
 static int64_t choose_context(const ServeCommand *command) {
   int64_t made_for = command->loaded.model->config.context_length;
   if (command->context > 0) return command->context;
@@ -128,7 +120,7 @@ static Status serve(ServeCommand *command, Server *server, const Arguments *argu
                                          .parallel = command->parallel,
                                          .cache_tokens = command->cache_tokens,
                                          .cache_type = command->engine.cache_type,
-                                         .drafts = command->drafts,
+                                         .drafts = command->engine.drafts,
                                          .tokenizer = command->loaded.tokenizer,
                                          .adapters = command->bank}};
   return server_run(server, &served);
@@ -139,7 +131,7 @@ static Status run(ServeCommand *command, const Arguments *arguments) {
   Server *server = NULL;
   if (!command->model)
     return status_fail(STATUS_USAGE, "serve: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
-  TRY(read_cache_type(&command->engine.cache_type, command->cache_type));
+  TRY(engine_choice_read(&command->engine, &command->choice));
   char *name = last_part(command->model);
   if (!command->name) command->name = name;
   Status status = server_new(&server, &command->server);
@@ -162,11 +154,11 @@ static const char summary[] =
 
 Status command_serve(int argc, char **argv) {
   ServeCommand command = {
-      .cache_type = "f16",
+      .choice = engine_choice(),
       .parallel = 8,
       .server = {.host = "127.0.0.1", .port = 8080, .connections = 256, .queue = 256, .body_limit = 16 << 20, .timeout = 60, .grace = 30}};
   ServerOptions *server = &command.server;
-  const Option options[] = {
+  const Option own[] = {
       model_option(&command.model),
       {.name = "adapter",
        .kind = OPTION_STRINGS,
@@ -220,11 +212,6 @@ Status command_serve(int argc, char **argv) {
        .help = "room for one prompt and its answer, in tokens (default: the model's own, at most 4096)",
        .min = 1,
        .max = 1e9},
-      {.name = "cache-type",
-       .kind = OPTION_STRING,
-       .value = &command.cache_type,
-       .argument = "T",
-       .help = "of keys and values: f16, q8_0 or f32 (default: f16)"},
       {.name = "cache-tokens",
        .kind = OPTION_INTEGER,
        .value = &command.cache_tokens,
@@ -232,12 +219,6 @@ Status command_serve(int argc, char **argv) {
        .help = "tokens that keys and values are kept of, of earlier texts as well (default: parallel * context)",
        .min = 1,
        .max = 1e12},
-      {.name = "drafts",
-       .kind = OPTION_INTEGER,
-       .value = &command.drafts,
-       .argument = "N",
-       .help = "tokens that are proposed from the text so far and checked in one pass (default: 0, off)",
-       .max = 64},
       {.name = "queue",
        .kind = OPTION_INTEGER,
        .value = &server->queue,
@@ -272,11 +253,15 @@ Status command_serve(int argc, char **argv) {
        .help = "seconds that answers get to end when the server stops (default: 30)",
        .max = 1e6},
   };
+  enum { OWN = sizeof own / sizeof own[0] };
+  Option options[OWN + ENGINE_CHOICES];
+  memcpy(options, own, sizeof own);
+  engine_options(options + OWN, &command.choice);
   const CommandLine line = {.name = "serve",
                             .usage = "--model MODEL [--adapter NAME=A[:SCALE]]... [options]",
                             .summary = summary,
                             .options = options,
-                            .option_count = sizeof options / sizeof *options};
+                            .option_count = OWN + ENGINE_CHOICES};
   Arguments arguments;
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);

@@ -36,8 +36,9 @@ Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops) {
   return STATUS_OK;
 }
 
-Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context) {
-  EngineOptions options = {.context = context, .parallel = 1, .cache_type = PAGES_F16, .tokenizer = loaded->tokenizer};
+Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context, const EngineChoice *choice) {
+  EngineOptions options = {.context = context, .parallel = 1, .tokenizer = loaded->tokenizer};
+  TRY(engine_choice_read(&options, choice));
   return engine_new(out, loaded->model, options);
 }
 

@@ -3,9 +3,9 @@
 #define CLI_LOADED_MODEL_H
 
 #include "adapters/adapter.h"
+#include "cli/engine_options.h"
 #include "cli/options.h"
 #include "data/template/chat_template.h"
-#include "runtime/engine.h"
 
 typedef struct LoadedModel {
   Backend *backend;
@@ -22,7 +22,7 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
 // `stops` and lives as long as `loaded`.
 Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops);
 // For one text at a time, of up to `context` tokens.
-Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context);
+Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context, const EngineChoice *choice);
 void loaded_model_release(LoadedModel *loaded);
 
 #endif

@@ -27,7 +27,7 @@ Status engine_new(Engine **out, const Model *model, EngineOptions options) {
   TRY(check_cache(model, &options));
   if (options.chunk <= 0) options.chunk = ENGINE_CHUNK;
   if (options.chunk > options.context) options.chunk = options.context;
-  if (options.drafts > MOST_DRAFTS) options.drafts = MOST_DRAFTS;
+  if (options.drafts > ENGINE_DRAFTS) options.drafts = ENGINE_DRAFTS;
   int64_t of_text = (options.context + PAGE_TOKENS - 1) / PAGE_TOKENS;
   // One page more for each text: the last that it has in common with an earlier one is copied.
   int64_t pages = options.cache_tokens > 0 ? (options.cache_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS : options.parallel * (of_text + 1);

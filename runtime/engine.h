@@ -23,6 +23,7 @@ typedef struct Engine Engine;
 enum {
   ENGINE_CHUNK = 512,  // rows of one pass over prompts: from there the matrix products are at full rate
   ENGINE_TOP = 20,  // most likely tokens that a request may ask for
+  ENGINE_DRAFTS = 16,  // tokens that may be proposed at once
 };
 
 typedef struct EngineOptions {

@@ -10,7 +10,6 @@
 enum {
   MIXED_CHUNK = 128,  // rows of prompts in a pass in which others are writing: they wait for it
   WANTED_ROWS = 128,  // of prompts whose logits are wanted in a pass
-  MOST_DRAFTS = 16,
   MOST_PASSED = 256,  // texts that may be passed over for later ones, while they wait for what others read
 };
 
@@ -27,7 +26,7 @@ typedef struct Text {
   TokenBias *biases;
   float *masked;  // [vocabulary]: logits, where there is a constraint
   float *hidden_sum;  // of wants_embedding
-  int32_t drafts[MOST_DRAFTS];
+  int32_t drafts[ENGINE_DRAFTS];
   int64_t draft_count, draft_rest;  // draft_rest: passes without drafts, after some that were wrong
   double submitted, begun, read;  // time_seconds
   EngineUsage usage;

@@ -115,11 +115,11 @@ static void add_rows(Pass *pass, Text *text, const int32_t *ids, int64_t count, 
 // The last token, and what may follow it.
 static void add_writer(Pass *pass, Text *text) {
   int64_t left = text->most - text->count;  // new tokens that there is room for; the last is never read
-  int64_t most = smaller(smaller(pass->engine->options.drafts, MOST_DRAFTS), left - 1);
+  int64_t most = smaller(smaller(pass->engine->options.drafts, ENGINE_DRAFTS), left - 1);
   text->draft_count = 0;
   if (text->draft_rest > 0) text->draft_rest--;
   else if (most > 0) text->draft_count = draft_lookup(text->drafts, text->ids, text->count, most);
-  int32_t ids[MOST_DRAFTS + 1];
+  int32_t ids[ENGINE_DRAFTS + 1];
   ids[0] = text->ids[text->count - 1];
   memcpy(ids + 1, text->drafts, (size_t)text->draft_count * sizeof *ids);
   add_rows(pass, text, ids, 1 + text->draft_count, 1 + text->draft_count);

@@ -49,6 +49,15 @@ static void mask_row(float *scores, int64_t first, int64_t end, int64_t count, c
   }
 }
 
+// 2^x ends at 2^-126: what a query does not see would still be heard where all that it sees is zero, and how much of it there is depends on
+// the queries beside it.
+static void clear_outside(Rows p, int64_t i, int64_t first, int64_t end, int64_t count) {
+  int64_t bytes = float_bytes(p.type);
+  char *row = (char *)p.data + i * KEYS * bytes;
+  if (first > 0) memset(row, 0, (size_t)(first * bytes));
+  if (end < count) memset(row + end * bytes, 0, (size_t)((count - end) * bytes));
+}
+
 // A larger m for a row, and what has been summed up with the former one.
 static void raise_maximum(float *maximum, float *total, float *sums, float larger_one, int64_t value_size) {
   Vec factor = vec_exp2(vec_set(*maximum - larger_one));
@@ -96,9 +105,11 @@ static void attend_tile(const Forward *f, const Work *work, const AttentionTask 
       continue;
     }
     int64_t columns = smaller(round_up(end, VL), round_up(count, VL)), state = row + i;  // what has to be computed of the row
-    if (first > 0 || end < columns || shape->softcap > 0) mask_row(scores, first, end, columns, shape);
+    bool is_masked = first > 0 || end < columns;
+    if (is_masked || shape->softcap > 0) mask_row(scores, first, end, columns, shape);
     BY_TYPE(work->p.type, update_row(work->p, i, scores, columns, shape->scale * LOG2_E, &work->maxima[state], work->totals + state * VL,
                                      work->sums + state * shape->value_size, shape->value_size, TYPE));
+    if (is_masked) clear_outside(work->p, i, first, end, columns);
   }
   for (int64_t i = 0; i < queries; i += STEP) {
     int64_t rows = smaller(STEP, queries - i), seen = seen_count(task->span, query + i + rows - 1, key, count, f->in.sight);

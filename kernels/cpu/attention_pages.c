@@ -63,10 +63,14 @@ typedef struct Store {
 static void store_levels(int8_t *levels, uint16_t *scales, const float *x, int64_t count) {
   for (int64_t block = 0; block < count / PAGES_BLOCK; block++, x += PAGES_BLOCK, levels += PAGES_BLOCK) {
     float largest = 0;
-    for (int i = 0; i < PAGES_BLOCK; i++) largest = fmaxf(largest, fabsf(x[i]));
-    scales[block] = half_from_float(largest / 127);
+    bool is_finite = true;
+    for (int i = 0; i < PAGES_BLOCK; i++) {
+      largest = fmaxf(largest, fabsf(x[i]));
+      is_finite = is_finite && isfinite(x[i]);
+    }
+    scales[block] = half_from_float(is_finite ? largest / 127 : NAN);
     float d = half_to_float(scales[block]);
-    for (int i = 0; i < PAGES_BLOCK; i++) levels[i] = d > 0 ? (int8_t)fminf(fmaxf(rintf(x[i] / d), -127), 127) : 0;
+    for (int i = 0; i < PAGES_BLOCK; i++) levels[i] = is_finite && d > 0 ? (int8_t)fminf(fmaxf(rintf(x[i] / d), -127), 127) : 0;
   }
 }
 

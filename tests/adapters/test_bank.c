@@ -90,6 +90,11 @@ static void check(bool dora) {
     assert_int_equal(texts[i].count, alone->count);
     assert_memory_equal(texts[i].ids, alone->ids, (size_t)alone->count * sizeof *alone->ids);
     assert_close(texts[i].logits, alone->logits, (alone->count - 1) * alone->vocabulary, 1e-4);
+    Decoded again;  // without the others: the very same
+    decode_submit(&again, engine, folders.ids, PROMPT, WRITTEN, i % (ADAPTERS + 1) < ADAPTERS ? i % (ADAPTERS + 1) : -1);
+    assert_ok(engine_run(engine));
+    assert_memory_equal(again.logits, texts[i].logits, (size_t)((alone->count - 1) * alone->vocabulary) * sizeof(float));
+    decoded_release(&again);
     decoded_release(&texts[i]);
   }
   for (int i = 0; i <= ADAPTERS; i++) {  // they are not all alike, which would prove nothing

@@ -134,6 +134,14 @@ static void what_cannot_be_generated_is_refused(void **state) {
   assert_says(2, "generate " TINY " --chat --prompt \"$(printf '\\377')\"", "no UTF-8 text");
 }
 
+static void drafts_and_the_type_of_the_cache_are_asked_for(void **state) {
+  (void)state;
+  assert_says(0, "generate --temperature 0 --chat --drafts 4 --cache-type q8_0 " TINY " --prompt 'What is the capital of France?'",
+              "The capital of France is Paris.");
+  assert_says(2, "generate --cache-type q5_0 " TINY " --prompt x", "--cache-type q5_0 is not known: f16, q8_0 or f32");
+  assert_says(2, "generate --drafts 17 " TINY " --prompt x", "--drafts");
+}
+
 static void a_conversation_answers_line_by_line(void **state) {
   (void)state;
   char *folder = temporary_folder(), *file = path_join(folder, "lines.txt");
@@ -178,6 +186,7 @@ int main(void) {
       cmocka_unit_test(an_adapter_is_heard_by_its_scale),
       cmocka_unit_test(json_tells_tokens_and_reason),
       cmocka_unit_test(what_cannot_be_generated_is_refused),
+      cmocka_unit_test(drafts_and_the_type_of_the_cache_are_asked_for),
       cmocka_unit_test(a_conversation_answers_line_by_line),
       cmocka_unit_test(a_conversation_keeps_what_it_has_read),
   };
