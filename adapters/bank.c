@@ -39,15 +39,18 @@ static Status check_entry(const Adapter *adapter, const char *path) {
   const Model *model = adapter->model;
   for (int i = 0; i < adapter->count; i++)
     if (adapter->linears[i] == &model->embedding)
-      return status_fail(STATUS_USAGE, "%s: adapts the embedding, which rows of one batch cannot have each its own of; merge it first", path);
+      return status_fail(STATUS_USAGE, "%s: adapts the embedding, which rows of one batch cannot have each its own of; merge it first",
+                         path);
   if (adapter->trained_count || adapter->tokens.rows.rows || adapter->residuals)
-    return status_fail(STATUS_USAGE, "%s: changes tensors of the model itself, so that it cannot stand beside others; merge it first", path);
+    return status_fail(STATUS_USAGE, "%s: changes tensors of the model itself, so that it cannot stand beside others; merge it first",
+                       path);
   return STATUS_OK;
 }
 
 static Status check_slots(const AdapterBank *bank, const char *name) {
   if (adapter_bank_find(bank, name) >= 0)
-    return status_fail(STATUS_USAGE, "two adapters have the name '%s'; requests choose them by it, so give each its own: --adapter NAME=A", name);
+    return status_fail(STATUS_USAGE, "two adapters have the name '%s'; requests choose them by it, so give each its own: --adapter NAME=A",
+                       name);
   for (int i = 0; i < bank->model->linear_count; i++)
     if (bank->model->linears[i]->adapter)
       return status_fail(STATUS_USAGE, "%s: the model has an adapter in place already, beside which no other can be chosen", name);

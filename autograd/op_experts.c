@@ -56,8 +56,8 @@ static void experts_forward(Node *node, Tape *tape) {
     if (first == end) continue;
     int64_t used = layer->settings.used;
     kernels->experts_forward(rows_from(rows_at(y->data, y), first * y->columns), rows_from(rows, first * rows.step), &layer->matrices,
-                             chosen + first * used, places[EXPERTS_WEIGHTS] + first * used, end - first,
-                             first < alone && kinds->in_int8, scratch, tape->backend);
+                             chosen + first * used, places[EXPERTS_WEIGHTS] + first * used, end - first, first < alone && kinds->in_int8,
+                             scratch, tape->backend);
   }
 }
 

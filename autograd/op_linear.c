@@ -43,7 +43,8 @@ void adapter_dropout(void *y, const void *x, const LowRank *adapter, const Tenso
 static void run_forward(const Projection *projections, int count, Rows x, int64_t n, const RowKinds *kinds, Tape *tape) {
   const Kernels *kernels = tape->backend->kernels;
   int64_t alone = !kinds ? 0 : kinds->alone < n ? kinds->alone : n;
-  if (alone > 0) (kinds->in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward_rows)(projections, count, x, alone, tape->backend);
+  if (alone > 0)
+    (kinds->in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward_rows)(projections, count, x, alone, tape->backend);
   if (alone == n) return;
   Projection others[LINEAR_PROJECTIONS];
   for (int i = 0; i < count; i++) others[i] = projection_from(projections[i], alone);
@@ -82,8 +83,8 @@ static void bank_forward(const Node *node, Tape *tape) {
       const RowGroup *group = &a->kinds->groups[g];
       const LowRank *pair = a->parts[i].bank[group->adapter];
       if (!pair || group->begin == group->end) continue;
-      rows[count++] = (LowRankRows){group->begin,    group->end,       node->outputs[i]->data, pair->a.data,
-                                    pair->b.data,    pair->b.rows,     pair->a.rows,           pair->scale};
+      rows[count++] = (LowRankRows){group->begin, group->end,   node->outputs[i]->data, pair->a.data,
+                                    pair->b.data, pair->b.rows, pair->a.rows,           pair->scale};
     }
   if (count) tape->backend->kernels->low_rank_rows(rows, count, tensor_rows(x), x->columns, tape->backend);
   free(rows);

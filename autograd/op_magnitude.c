@@ -116,8 +116,8 @@ static void scale_some(const Node *node, const LowRank *pair, int64_t begin, int
                          .columns = y->columns};
   Rows added = residual ? rows_from(data_rows(residual), begin * residual->columns) : (Rows){0};
   if (begin < end)
-    tape->backend->kernels->magnitude_forward(rows_from(data_rows(y), begin * y->columns), rows_from(data_rows(z), begin * z->columns), added,
-                                              &magnitude, end - begin, tape->backend);
+    tape->backend->kernels->magnitude_forward(rows_from(data_rows(y), begin * y->columns), rows_from(data_rows(z), begin * z->columns),
+                                              added, &magnitude, end - begin, tape->backend);
 }
 
 static void bank_magnitude_forward(Node *node, Tape *tape) {

@@ -111,7 +111,8 @@ typedef struct PagedBatch {
   const PagedSpan *spans;
   int64_t span_count;
 } PagedBatch;
-Tensor *op_paged_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const PagedRowsInput *rows, const Pages *pages, AttentionShape shape);
+Tensor *op_paged_attention(Tape *tape, Tensor *q, Tensor *k, Tensor *v, const PagedRowsInput *rows, const Pages *pages,
+                           AttentionShape shape);
 
 // Heads put together: y[n, heads * sum of widths] has the parts of head 0, then those of head 1, ... Head h of a part is x's columns
 // begin + h * head_step .. + width; with head_step 0 all heads have the same. A tensor may be in several parts and nodes.

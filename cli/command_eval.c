@@ -14,12 +14,12 @@ typedef struct EvalCommand {
   const char *model, *tasks, *data, *output, *samples, *responses;
   ArgumentList adapters, stops;
   int64_t limit, shots, context, parallel, max_tokens;
-  bool chat, compare, allows_code;
+  bool chat, compare, allows_code, is_deterministic;
 } EvalCommand;
 
 // All that is open while tasks are run.
 typedef struct EvalRun {
-  const EvalCommand *command;
+  EvalCommand *command;
   LoadedModel loaded;
   Responses responses;
   FileWriter samples;
@@ -136,11 +136,12 @@ static Status check(const EvalCommand *command) {
 }
 
 static Status open_inputs(EvalRun *run, const Arguments *arguments) {
-  EvalCommand *command = (EvalCommand *)run->command;
+  EvalCommand *command = run->command;
   TRY(check(command));
   TRY(open_sets(run));
   if (command->responses) return responses_read(&run->responses, command->responses);
   TRY(loaded_model_open(&run->loaded, "eval", command->model, &command->adapters, arguments));
+  run->loaded.backend->is_deterministic = command->is_deterministic;
   return command->chat ? loaded_model_open_chat(&run->loaded, &command->stops) : STATUS_OK;
 }
 
@@ -170,6 +171,7 @@ Status command_eval(int argc, char **argv) {
   const Option options[] = {
       model_option(&command.model),
       adapter_option(&command.adapters),
+      deterministic_option(&command.is_deterministic),
       {.name = "tasks",
        .kind = OPTION_STRING,
        .value = &command.tasks,

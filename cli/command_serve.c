@@ -12,30 +12,75 @@
 
 typedef struct ServeCommand {
   const char *model, *name, *cache_type, *chat_template;
-  ArgumentList adapters, stops;
+  ArgumentList adapters;
+  bool is_deterministic;
   int64_t parallel, context, cache_tokens, drafts;
   ServerOptions server;
   EngineOptions engine;
   LoadedModel loaded;
   AdapterBank *bank;
+  ChatTemplate **adapter_chats;  // [bank]
+  int chat_count;
 } ServeCommand;
 
 enum { SERVE_CONTEXT = 4096 };  // when nobody asks: parallel texts of it cost memory that small machines can pay
 
+// ---- Chat templates
+
+// Where it ends a turn by a token, texts end there.
+static Status open_template(ChatTemplate **chat, const ChatTemplateOptions *options, Tokenizer *tokenizer) {
+  TRY(chat_template_open(chat, options, tokenizer));
+  const char *stop = chat_template_stop(*chat);
+  return *stop && tokenizer_find(tokenizer, stop) >= 0 ? tokenizer_set_special(tokenizer, "stop", stop) : STATUS_OK;
+}
+
+// The model's own template, or the one that is asked for. A model without one serves completions alone.
+static Status open_chat(ServeCommand *command) {
+  const char *wanted = command->chat_template;
+  LoadedModel *loaded = &command->loaded;
+  if (!wanted && !tokenizer_chat_template(loaded->tokenizer)) return STATUS_OK;
+  bool is_file = wanted && file_exists(wanted);
+  return open_template(&loaded->chat, &(ChatTemplateOptions){.name = is_file ? "jinja" : wanted, .jinja = is_file ? wanted : NULL},
+                       loaded->tokenizer);
+}
+
 // ---- Adapters
+
+// What the adapter was trained with lies beside it, unless one is asked for by name.
+static Status open_adapter_chat(ServeCommand *command, const char *adapter) {
+  char *path = path_join(adapter, "chat_template.jinja");
+  command->adapter_chats = memory_grow(command->adapter_chats, (size_t)command->chat_count + 1, sizeof *command->adapter_chats);
+  ChatTemplate **chat = &command->adapter_chats[command->chat_count++];
+  *chat = NULL;
+  bool is_own = !command->chat_template && file_exists(path);
+  Status status =
+      is_own ? open_template(chat, &(ChatTemplateOptions){.name = "jinja", .jinja = path}, command->loaded.tokenizer) : STATUS_OK;
+  free(path);
+  return status;
+}
+
+// The last part of a path, without slashes behind it; a new string.
+static char *last_part(const char *path) {
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/') end--;
+  char *trimmed = memory_format("%.*s", (int)end, path), *name = memory_copy_string(path_name(trimmed));
+  free(trimmed);
+  return name;
+}
 
 // NAME=A[:SCALE]; without a name, the last part of the path is one.
 static Status add_adapter(ServeCommand *command, const char *argument) {
-  const char *equals = strchr(argument, '=');
+  const char *equals = file_exists(argument) || directory_exists(argument) ? NULL : strchr(argument, '=');
   double scale;
   char *given = adapter_argument_path(equals ? equals + 1 : argument, &scale), *path = NULL;
   Status status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
-  char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : memory_copy_string(path_name(given));
+  char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : last_part(given);
   if (status == STATUS_OK && !text_is_printable(name, strlen(name)))
     status = status_fail(STATUS_USAGE, "--adapter %s: give it a name to ask for it by, as NAME=PATH", argument);
   if (status == STATUS_OK && strcmp(name, command->name) == 0)
     status = status_fail(STATUS_USAGE, "--adapter %s: the model itself is called so; give another NAME=", argument);
   if (status == STATUS_OK) status = adapter_bank_add(command->bank, name, path, scale);
+  if (status == STATUS_OK) status = open_adapter_chat(command, path);
   free(name);
   free(path);
   free(given);
@@ -50,16 +95,6 @@ static Status open_adapters(ServeCommand *command) {
 }
 
 // ---- The model
-
-// The model's own template, or the one that is asked for. A model without one serves completions alone.
-static Status open_chat(ServeCommand *command) {
-  const char *wanted = command->chat_template;
-  if (!wanted && !tokenizer_chat_template(command->loaded.tokenizer)) return STATUS_OK;
-  if (!wanted) return loaded_model_open_chat(&command->loaded, &command->stops);
-  bool is_file = file_exists(wanted);
-  ChatTemplateOptions options = {.name = is_file ? "jinja" : wanted, .jinja = is_file ? wanted : NULL};
-  return loaded_model_open_template(&command->loaded, &options, &command->stops);
-}
 
 static Status read_cache_type(PagesType *type, const char *name) {
   static const PagesType types[] = {PAGES_F16, PAGES_Q8_0, PAGES_F32};
@@ -80,14 +115,14 @@ static int64_t choose_context(const ServeCommand *command) {
 static Status serve(ServeCommand *command, Server *server, const Arguments *arguments) {
   const ArgumentList none = {0};
   TRY(loaded_model_open(&command->loaded, "serve", command->model, &none, arguments));
+  command->loaded.backend->is_deterministic = command->is_deterministic;
   TRY(open_chat(command));
   TRY(open_adapters(command));
   const ServedModel served = {.name = command->name,
                               .model = command->loaded.model,
                               .tokenizer = command->loaded.tokenizer,
                               .chat = command->loaded.chat,
-                              .chat_stops = command->stops.items,
-                              .chat_stop_count = command->stops.count,
+                              .adapter_chats = command->adapter_chats,
                               .adapters = command->bank,
                               .engine = {.context = choose_context(command),
                                          .parallel = command->parallel,
@@ -104,13 +139,17 @@ static Status run(ServeCommand *command, const Arguments *arguments) {
   Server *server = NULL;
   if (!command->model)
     return status_fail(STATUS_USAGE, "serve: --model MODEL is missing: a GGUF file, a Hugging Face folder, or an id of the Hub");
-  if (!command->name) command->name = path_name(command->model);
   TRY(read_cache_type(&command->engine.cache_type, command->cache_type));
+  char *name = last_part(command->model);
+  if (!command->name) command->name = name;
   Status status = server_new(&server, &command->server);
   if (status == STATUS_OK) status = serve(command, server, arguments);
   server_free(server);
+  for (int i = 0; i < command->chat_count; i++) chat_template_free(command->adapter_chats[i]);
+  free(command->adapter_chats);
   if (command->bank) adapter_bank_free(command->bank);
   loaded_model_release(&command->loaded);
+  free(name);
   return status;
 }
 
@@ -134,6 +173,7 @@ Status command_serve(int argc, char **argv) {
        .value = &command.adapters,
        .argument = "NAME=A[:SCALE]",
        .help = "an adapter that requests may name as their model; may be repeated"},
+      deterministic_option(&command.is_deterministic),
       {.name = "alias",
        .kind = OPTION_STRING,
        .value = &command.name,
@@ -241,7 +281,6 @@ Status command_serve(int argc, char **argv) {
   Status status = options_parse(&arguments, &line, argc, argv);
   if (status == STATUS_OK && !arguments.help) status = run(&command, &arguments);
   free(command.adapters.items);
-  free(command.stops.items);
   arguments_release(&arguments);
   return status;
 }

@@ -28,11 +28,7 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
 }
 
 Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops) {
-  return loaded_model_open_template(loaded, &(ChatTemplateOptions){0}, stops);
-}
-
-Status loaded_model_open_template(LoadedModel *loaded, const ChatTemplateOptions *options, ArgumentList *stops) {
-  TRY(chat_template_open(&loaded->chat, options, loaded->tokenizer));
+  TRY(chat_template_open(&loaded->chat, &(ChatTemplateOptions){0}, loaded->tokenizer));
   const char *stop = chat_template_stop(loaded->chat);
   if (!*stop) return STATUS_OK;
   if (tokenizer_find(loaded->tokenizer, stop) >= 0) return tokenizer_set_special(loaded->tokenizer, "stop", stop);

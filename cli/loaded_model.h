@@ -21,8 +21,6 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
 // The adapter's chat template, or else the model's. Where it ends a turn, text will end: by a token, or by a text that is added to
 // `stops` and lives as long as `loaded`.
 Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops);
-// The same with another template.
-Status loaded_model_open_template(LoadedModel *loaded, const ChatTemplateOptions *options, ArgumentList *stops);
 // For one text at a time, of up to `context` tokens.
 Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context);
 void loaded_model_release(LoadedModel *loaded);

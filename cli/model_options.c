@@ -25,6 +25,13 @@ Option adapter_option(ArgumentList *adapters) {
                   .help = "a PEFT folder, a GGUF adapter, or an id of the Hub; its effect times SCALE; may be repeated"};
 }
 
+Option deterministic_option(bool *is_deterministic) {
+  return (Option){.name = "deterministic",
+                  .kind = OPTION_FLAG,
+                  .value = is_deterministic,
+                  .help = "on a CUDA device too, a text's bits do not depend on what else is computed; slower"};
+}
+
 char *adapter_argument_path(const char *argument, double *scale) {
   *scale = 1;
   const char *colon = strrchr(argument, ':');

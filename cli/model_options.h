@@ -7,6 +7,7 @@
 
 Option model_option(const char **model);
 Option adapter_option(ArgumentList *adapters);
+Option deterministic_option(bool *is_deterministic);  // Backend.is_deterministic
 
 // Opens all of them into the model's slots, each with its scale (1 when none is given). The scale stands behind the last ':', unless
 // the whole word is the name of a file or folder. *out is NULL when the list is empty. *chat_template, a new string: the template that

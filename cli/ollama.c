@@ -80,7 +80,8 @@ static bool find_frame(Frame *frame, const ChatTemplate *chat, const char *bos) 
     frame->behind[USER] = between(asked, words[1], NULL);
     frame->behind[ASSISTANT] = between(answered, words[2], NULL);
     if (front && system_user && user_assistant && assistant_user && end && frame->behind[USER] && frame->behind[ASSISTANT]) {
-      frame->before[SYSTEM] = bos && strncmp(front, bos, strlen(bos)) == 0 ? memory_copy_string(front + strlen(bos)) : memory_copy_string(front);
+      frame->before[SYSTEM] =
+          bos && strncmp(front, bos, strlen(bos)) == 0 ? memory_copy_string(front + strlen(bos)) : memory_copy_string(front);
       frame->before[ASSISTANT] = without_front(user_assistant, frame->behind[USER]);
       frame->prompt = without_front(end, frame->behind[USER]);
       frame->before[USER] = without_front(assistant_user, frame->behind[ASSISTANT]);
@@ -174,8 +175,9 @@ static void append_chat(Buffer *out, const ChatTemplate *chat, const Tokenizer *
   if (is_found && is_plain(&frame)) {
     append_template(out, &frame);
   } else {
-    append_and_free(out, memory_format("# %s does more than put texts around messages, so it cannot be said here: Ollama uses the base's own.\n",
-                                       chat_template_name(chat)));
+    append_and_free(out,
+                    memory_format("# %s does more than put texts around messages, so it cannot be said here: Ollama uses the base's own.\n",
+                                  chat_template_name(chat)));
     log_warning("%s does more than put texts around messages: the Modelfile has no TEMPLATE, and Ollama will use the base's own",
                 chat_template_name(chat));
   }
@@ -183,7 +185,8 @@ static void append_chat(Buffer *out, const ChatTemplate *chat, const Tokenizer *
   frame_release(&frame);
 }
 
-Status ollama_write_modelfile(const char *path, const char *base, const char *adapter, const ChatTemplate *chat, const Tokenizer *tokenizer) {
+Status ollama_write_modelfile(const char *path, const char *base, const char *adapter, const ChatTemplate *chat,
+                              const Tokenizer *tokenizer) {
   Buffer out = {0};
   append_and_free(&out, memory_format("# ollama create NAME -f %s\nFROM %s\nADAPTER %s\n", path_name(path), base, adapter));
   if (chat) append_chat(&out, chat, tokenizer);

@@ -6,6 +6,7 @@
 
 // Writes `path`: FROM base, ADAPTER adapter, stops, and TEMPLATE where what the chat template does to messages can be said in Ollama's: a text
 // before and a text behind each role's, which is found out by rendering a conversation and proven on others. chat NULL: no template at all.
-Status ollama_write_modelfile(const char *path, const char *base, const char *adapter, const ChatTemplate *chat, const Tokenizer *tokenizer);
+Status ollama_write_modelfile(const char *path, const char *base, const char *adapter, const ChatTemplate *chat,
+                              const Tokenizer *tokenizer);
 
 #endif

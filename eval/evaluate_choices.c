@@ -24,7 +24,8 @@ static void block_release(Block *block) {
   free(block->spans);
 }
 
-// The end of a request that is too long: at least one token of context stays. The last token is scored and not read, so there may be one more.
+// The end of a request that is too long: at least one token of context stays. The last token is scored and not read, so there may be one
+// more.
 static Status cut(TokenSpan *span, bool *is_cut, int64_t context) {
   int64_t most = context + 1;
   int64_t extra = span->count - most;

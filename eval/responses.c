@@ -15,8 +15,8 @@ static Status find_text(const char **out, Arena *arena, const json_t *row, const
   return STATUS_OK;
 }
 
-static Status append(Responses *responses, const json_t *row) {
-  const char *prompt, *text;
+Status responses_add(Responses *responses, const json_t *row) {
+  const char *prompt = NULL, *text = NULL;
   TRY(find_text(&prompt, &responses->arena, row, "prompt"));
   TRY(find_text(&text, &responses->arena, row, "response"));
   if (map_get_string(&responses->prompts, prompt, NULL)) return status_fail(STATUS_BAD_INPUT, "this \"prompt\" has a response already");
@@ -32,7 +32,7 @@ Status responses_read(Responses *responses, const char *path) {
   for (int64_t i = 0; status == STATUS_OK && i < file.count; i++) {
     json_t *row;
     status = dataset_file_row(&row, &file, i);
-    if (status == STATUS_OK) status = append(responses, row);
+    if (status == STATUS_OK) status = responses_add(responses, row);
     json_decref(row);
     status = status_context(status, "%s:%" PRId64, path, file.rows[i].line);
   }

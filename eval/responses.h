@@ -2,6 +2,8 @@
 #ifndef EVAL_RESPONSES_H
 #define EVAL_RESPONSES_H
 
+#include <jansson.h>
+
 #include "core/map.h"
 #include "core/memory.h"
 
@@ -14,6 +16,7 @@ typedef struct Responses {
 
 // STATUS_BAD_INPUT by FILE:LINE; a prompt that stands there twice is refused. Release `responses` in any case.
 Status responses_read(Responses *responses, const char *path);
+Status responses_add(Responses *responses, const json_t *row);  // says what is wrong with the row, not where it is
 void responses_release(Responses *responses);
 
 #endif

@@ -92,6 +92,7 @@ static _Noreturn void run_child(const Child *child) {
   // -I: nothing of its environment or folder; -B: no bytecode files; -u: what it says before it is killed is not lost
   char *const words[] = {(char *)child->python, "-I", "-B", "-u", (char *)PROGRAM, NULL};
   setsid();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // it does not outlive who waits for it
   signal(SIGPIPE, SIG_DFL);
   // Where that is not permitted the filter stands alone.
   if (unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWIPC) != 0) errno = 0;

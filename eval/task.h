@@ -34,7 +34,7 @@ typedef struct TaskItem {
   int64_t line;  // in `path`
   const char *path;
   int group;
-  const char *question;  // the context, or the prompt; of items with a context for each choice, that of the first gold one
+  const char *question;  // the context, or the prompt; of items with a context for each choice, that of the first
   // TASK_CHOICES, and TASK_CONTINUATION, which has one choice
   const char **contexts;  // [choice_count]: what stands before each choice in the question's place; NULL: the question before all
   const char **choices;  // [choice_count]

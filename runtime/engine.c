@@ -17,7 +17,8 @@ const char *finish_reason_name(FinishReason reason) {
 static Status check_cache(const Model *model, const EngineOptions *options) {
   const ModelConfig *config = &model->config;
   if (pages_type_fits(options->cache_type, config->head_size) && pages_type_fits(options->cache_type, config->value_size)) return STATUS_OK;
-  return status_fail(STATUS_USAGE, "%s: heads of %" PRId64 " and %" PRId64 " values cannot be kept in q8_0, whose blocks have 32; keep them in f16",
+  return status_fail(STATUS_USAGE,
+                     "%s: heads of %" PRId64 " and %" PRId64 " values cannot be kept in q8_0, whose blocks have 32; keep them in f16",
                      model->path, config->head_size, config->value_size);
 }
 
@@ -28,7 +29,8 @@ Status engine_new(Engine **out, const Model *model, EngineOptions options) {
   if (options.chunk > options.context) options.chunk = options.context;
   if (options.drafts > MOST_DRAFTS) options.drafts = MOST_DRAFTS;
   int64_t of_text = (options.context + PAGE_TOKENS - 1) / PAGE_TOKENS;
-  int64_t pages = options.cache_tokens > 0 ? (options.cache_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS : options.parallel * of_text;
+  // One page more for each text: the last that it has in common with an earlier one is copied.
+  int64_t pages = options.cache_tokens > 0 ? (options.cache_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS : options.parallel * (of_text + 1);
   if (pages < of_text)
     return status_fail(STATUS_USAGE, "a cache of %" PRId64 " tokens does not hold one context of %" PRId64 "; raise --cache-tokens",
                        options.cache_tokens, options.context);
@@ -48,7 +50,9 @@ Status engine_new(Engine **out, const Model *model, EngineOptions options) {
   pthread_condattr_destroy(&attributes);
   pthread_mutex_init(&engine->lock, NULL);
   pthread_mutex_init(&engine->stepping, NULL);
-  engine->submitted_end = &engine->submitted;
+  engine->submitted.end = &engine->submitted.first;
+  engine->waiting.end = &engine->waiting.first;
+  engine->running.end = &engine->running.first;
   pass_new(&engine->pass, engine);
   *out = engine;
   return STATUS_OK;
@@ -62,8 +66,9 @@ static Status check_request(const Engine *engine, const EngineRequest *request) 
   if (request->prompt_count < 1)
     return status_fail(STATUS_USAGE, "the prompt is empty, and the model adds no token of its own before a text");
   if (request->prompt_count + (request->max_tokens > 0) > context)
-    return status_fail(STATUS_USAGE, "the context is full: it holds %" PRId64 " tokens, and the prompt has %" PRId64 "%s; shorten it or raise the context",
-                       context, request->prompt_count, request->max_tokens > 0 ? " and needs one more to answer" : "");
+    return status_fail(
+        STATUS_USAGE, "the context is full: it holds %" PRId64 " tokens, and the prompt has %" PRId64 "%s; shorten it or raise the context",
+        context, request->prompt_count, request->max_tokens > 0 ? " and needs one more to answer" : "");
   for (int64_t i = 0; i < request->prompt_count; i++)
     if (request->prompt[i] < 0 || request->prompt[i] >= vocabulary)
       return status_fail(STATUS_BAD_INPUT,
@@ -72,9 +77,22 @@ static Status check_request(const Engine *engine, const EngineRequest *request) 
   return STATUS_OK;
 }
 
+static void queue_append(TextQueue *queue, Text *text) {
+  text->next = NULL;
+  *queue->end = text;
+  queue->end = &text->next;
+}
+
+static void queue_remove(TextQueue *queue, Text *text) {
+  Text **at = &queue->first;
+  while (*at != text) at = &(*at)->next;
+  *at = text->next;
+  if (queue->end == &text->next) queue->end = at;
+}
+
 static Text *text_new(const Engine *engine, const EngineRequest *request) {
   Text *text = memory_new(1, sizeof *text);
-  int64_t context = engine->options.context, left = context - request->prompt_count, vocabulary = engine->model->config.vocabulary;
+  int64_t context = engine->options.context, left = context - request->prompt_count;
   text->request = *request;
   if (text->request.top > ENGINE_TOP) text->request.top = ENGINE_TOP;
   text->most = request->prompt_count + (request->max_tokens < left ? request->max_tokens : left);
@@ -88,9 +106,6 @@ static Text *text_new(const Engine *engine, const EngineRequest *request) {
     memcpy(text->biases, request->sampling.biases, (size_t)biases * sizeof *text->biases);
     text->request.sampling.biases = text->biases;
   }
-  if (request->max_tokens > 0) sampler_new(&text->sampler, text->request.sampling, vocabulary);
-  text->sampler.first_new = request->prompt_count;
-  if (request->constraint) text->masked = memory_new((size_t)vocabulary, sizeof *text->masked);
   text->submitted = time_seconds();
   return text;
 }
@@ -112,8 +127,7 @@ Status engine_submit(int64_t *number, Engine *engine, const EngineRequest *reque
   Text *text = text_new(engine, request);
   pthread_mutex_lock(&engine->lock);
   *number = text->number = ++engine->numbers;
-  *engine->submitted_end = text;
-  engine->submitted_end = &text->next;
+  queue_append(&engine->submitted, text);
   engine->counts.waiting++;
   pthread_cond_broadcast(&engine->changed);
   pthread_mutex_unlock(&engine->lock);
@@ -127,27 +141,32 @@ void engine_cancel(Engine *engine, int64_t number) {
   pthread_mutex_unlock(&engine->lock);
 }
 
+static void add_interrupter(Engine *engine, int count) {
+  pthread_mutex_lock(&engine->lock);
+  engine->interrupters += count;
+  pthread_cond_broadcast(&engine->changed);
+  pthread_mutex_unlock(&engine->lock);
+}
+
+// The mutex alone would let the thread that steps take it again and again.
+static void let_others_in(Engine *engine) {
+  pthread_mutex_lock(&engine->lock);
+  while (engine->interrupters > 0) pthread_cond_wait(&engine->changed, &engine->lock);
+  pthread_mutex_unlock(&engine->lock);
+}
+
 Status engine_set_scale(Engine *engine, int adapter, double scale) {
+  add_interrupter(engine, 1);
   pthread_mutex_lock(&engine->stepping);
   Status status = adapter_bank_set_scale(engine->options.adapters, adapter, scale);
   if (status == STATUS_OK) page_store_forget(engine->store, 1 + adapter);
   pthread_mutex_unlock(&engine->stepping);
+  add_interrupter(engine, -1);
   return status;
 }
 
-static void unlink_text(Text **list, Text *text) {
-  while (*list != text) list = &(*list)->next;
-  *list = text->next;
-}
-
-static void append_text(Text **list, Text *text) {
-  while (*list) list = &(*list)->next;
-  *list = text;
-  text->next = NULL;
-}
-
-static void end_text(Engine *engine, Text **list, Text *text, FinishReason reason) {
-  unlink_text(list, text);
+static void end_text(Engine *engine, TextQueue *queue, Text *text, FinishReason reason) {
+  queue_remove(queue, text);
   if (text->has_pages) page_list_end(&text->pages, engine->store);
   double now = time_seconds();
   EngineUsage *usage = &text->usage;
@@ -156,8 +175,8 @@ static void end_text(Engine *engine, Text **list, Text *text, FinishReason reaso
   usage->seconds = text->read > 0 ? now - text->read : 0;
   PageCounts pages = page_store_counts(engine->store);
   pthread_mutex_lock(&engine->lock);
-  engine->counts.running -= list == &engine->running;
-  engine->counts.waiting -= list == &engine->waiting;
+  engine->counts.running -= queue == &engine->running;
+  engine->counts.waiting -= queue == &engine->waiting;
   engine->counts.free_pages = pages.free, engine->counts.kept_pages = pages.kept;
   pthread_mutex_unlock(&engine->lock);
   if (text->request.reader.end)
@@ -165,31 +184,29 @@ static void end_text(Engine *engine, Text **list, Text *text, FinishReason reaso
   text_free(text);
 }
 
-static Text *find_text(Text *list, int64_t number) {
-  while (list && list->number != number) list = list->next;
-  return list;
+static Text *find_text(const TextQueue *queue, int64_t number) {
+  Text *text = queue->first;
+  while (text && text->number != number) text = text->next;
+  return text;
 }
 
 // Takes over what other threads have asked for.
 static void take_submitted(Engine *engine) {
   pthread_mutex_lock(&engine->lock);
-  Text *submitted = engine->submitted;
-  engine->submitted = NULL;
-  engine->submitted_end = &engine->submitted;
+  if (engine->submitted.first) {
+    *engine->waiting.end = engine->submitted.first;
+    engine->waiting.end = engine->submitted.end;
+  }
+  engine->submitted = (TextQueue){NULL, &engine->submitted.first};
   int64_t *cancelled = engine->cancelled, count = engine->cancelled_count;
   engine->cancelled = NULL;
   engine->cancelled_count = engine->cancelled_capacity = 0;
   engine->is_woken = false;
   pthread_mutex_unlock(&engine->lock);
-  while (submitted) {
-    Text *next = submitted->next;
-    append_text(&engine->waiting, submitted);
-    submitted = next;
-  }
   for (int64_t i = 0; i < count; i++) {
-    Text *text = find_text(engine->running, cancelled[i]);
+    Text *text = find_text(&engine->running, cancelled[i]);
     if (text) end_text(engine, &engine->running, text, FINISH_CANCEL);
-    else if ((text = find_text(engine->waiting, cancelled[i]))) end_text(engine, &engine->waiting, text, FINISH_CANCEL);
+    else if ((text = find_text(&engine->waiting, cancelled[i]))) end_text(engine, &engine->waiting, text, FINISH_CANCEL);
   }
   free(cancelled);
 }
@@ -205,7 +222,7 @@ static int64_t most_reused(const Text *text) {
 // Whether another text is reading what this one could share: then it waits until that is done.
 static bool should_wait(const Engine *engine, const Text *text) {
   int64_t most = most_reused(text), have = -1;
-  for (const Text *other = engine->running; other; other = other->next) {
+  for (const Text *other = engine->running.first; other; other = other->next) {
     if (other->is_writing || other->request.adapter != text->request.adapter || other->request.wants_embedding) continue;
     int64_t common = 0, end = text_target(other) < most ? text_target(other) : most;
     while (common < end && other->ids[common] == text->ids[common]) common++;
@@ -221,20 +238,25 @@ static bool begin_text(Engine *engine, Text *text) {
   if (!page_list_begin(&text->pages, engine->store, 1 + text->request.adapter, text->ids, most_reused(text), text->most,
                        text->request.is_repeatable))
     return false;
+  int64_t vocabulary = engine->model->config.vocabulary;
+  if (text->request.max_tokens > 0) sampler_new(&text->sampler, text->request.sampling, vocabulary);
+  text->sampler.first_new = text->request.prompt_count;
+  if (text->request.constraint) text->masked = memory_new((size_t)vocabulary, sizeof *text->masked);
   text->has_pages = true;
   text->begun = time_seconds();
   text->usage.reused_tokens = text->pages.tokens;
-  unlink_text(&engine->waiting, text);
-  append_text(&engine->running, text);
+  queue_remove(&engine->waiting, text);
+  queue_append(&engine->running, text);
   return true;
 }
 
 // In the order in which they came, but for those that wait for others' prompts.
 static void begin_texts(Engine *engine) {
-  int64_t running = 0, begun = 0, reused = 0;
-  for (const Text *text = engine->running; text; text = text->next) running++;
-  for (Text *text = engine->waiting, *next; text && running + begun < engine->options.parallel; text = next) {
+  int64_t running = 0, begun = 0, reused = 0, passed = 0;
+  for (const Text *text = engine->running.first; text; text = text->next) running++;
+  for (Text *text = engine->waiting.first, *next; text && running + begun < engine->options.parallel && passed < MOST_PASSED; text = next) {
     next = text->next;
+    passed++;
     if (!begin_text(engine, text)) continue;
     begun++;
     reused += text->usage.reused_tokens;
@@ -321,8 +343,8 @@ static void count_pass(Engine *engine, Text *const *texts, int64_t count) {
 
 static void fail_texts(Engine *engine, Status status) {
   char *message = memory_copy_string(status_message());
-  while (engine->running) {
-    Text *text = engine->running;
+  while (engine->running.first) {
+    Text *text = engine->running.first;
     text->status = status;
     free(text->message);
     text->message = memory_copy_string(message);
@@ -333,7 +355,7 @@ static void fail_texts(Engine *engine, Status status) {
 
 // Texts of whose prompt nothing is to be read end at once.
 static void end_empty_texts(Engine *engine) {
-  for (Text *text = engine->running, *next; text; text = next) {
+  for (Text *text = engine->running.first, *next; text; text = next) {
     next = text->next;
     if (text->pages.tokens >= text_target(text) && !text->is_writing) end_text(engine, &engine->running, text, FINISH_LENGTH);
   }
@@ -345,7 +367,7 @@ static Status step(Engine *engine, bool *is_idle) {
   end_empty_texts(engine);
   bool did;
   Status status = pass_run(&did, engine->pass);
-  *is_idle = !did && !engine->waiting;
+  *is_idle = !did && !engine->waiting.first;
   if (status != STATUS_OK) fail_texts(engine, status);
   if (status != STATUS_OK || !did) return STATUS_OK;
   int64_t count;
@@ -358,6 +380,7 @@ static Status step(Engine *engine, bool *is_idle) {
 }
 
 Status engine_step(Engine *engine, bool *is_idle) {
+  let_others_in(engine);
   pthread_mutex_lock(&engine->stepping);
   Status status = step(engine, is_idle);
   pthread_mutex_unlock(&engine->stepping);
@@ -377,7 +400,7 @@ void engine_wait(Engine *engine, double seconds) {
   until.tv_sec += whole + nanoseconds / 1000000000;
   until.tv_nsec = nanoseconds % 1000000000;
   pthread_mutex_lock(&engine->lock);
-  while (!engine->submitted && engine->cancelled_count == 0 && !engine->is_woken)
+  while (!engine->submitted.first && engine->cancelled_count == 0 && !engine->is_woken)
     if (pthread_cond_timedwait(&engine->changed, &engine->lock, &until) == ETIMEDOUT) break;
   engine->is_woken = false;
   pthread_mutex_unlock(&engine->lock);
@@ -400,8 +423,8 @@ EngineCounts engine_counts(Engine *engine) {
 void engine_free(Engine *engine) {
   if (!engine) return;
   take_submitted(engine);
-  while (engine->running) end_text(engine, &engine->running, engine->running, FINISH_CANCEL);
-  while (engine->waiting) end_text(engine, &engine->waiting, engine->waiting, FINISH_CANCEL);
+  while (engine->running.first) end_text(engine, &engine->running, engine->running.first, FINISH_CANCEL);
+  while (engine->waiting.first) end_text(engine, &engine->waiting, engine->waiting.first, FINISH_CANCEL);
   pass_free(engine->pass);
   page_store_free(engine->store);
   pthread_mutex_destroy(&engine->lock);

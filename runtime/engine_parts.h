@@ -11,6 +11,7 @@ enum {
   MIXED_CHUNK = 128,  // rows of prompts in a pass in which others are writing: they wait for it
   WANTED_ROWS = 128,  // of prompts whose logits are wanted in a pass
   MOST_DRAFTS = 16,
+  MOST_PASSED = 256,  // texts that may be passed over for later ones, while they wait for what others read
 };
 
 // A request that is being worked on, or waits.
@@ -42,20 +43,25 @@ typedef struct Text {
   char *message;
 } Text;
 
+typedef struct TextQueue {
+  Text *first, **end;
+} TextQueue;
+
 struct Engine {
   const Model *model;
   EngineOptions options;
   PageStore *store;
   pthread_mutex_t lock;  // of what follows
   pthread_cond_t changed;
-  Text *submitted, **submitted_end;
+  TextQueue submitted;
   int64_t *cancelled;
   int64_t cancelled_count, cancelled_capacity, numbers;
   bool is_woken;
+  int interrupters;  // threads that want to change something between passes
   EngineCounts counts;
   pthread_mutex_t stepping;  // held while a pass is under way
   // Of the thread that steps:
-  Text *waiting, *running;  // in order
+  TextQueue waiting, running;  // in order
   struct Pass *pass;
 };
 

@@ -155,13 +155,13 @@ static void choose_rows(Pass *pass, bool of_embeddings) {
   pass->group_count = pass->wanted_group_count = 0;
   int adapters = engine->options.adapters ? adapter_bank_count(engine->options.adapters) : 0;
   for (int adapter = -1; adapter < adapters && !of_embeddings; adapter++)
-    for (Text *text = engine->running; text; text = text->next)
+    for (Text *text = engine->running.first; text; text = text->next)
       if (text->is_writing && text->request.adapter == adapter) add_writer(pass, text);
   pass->writers = pass->text_count;
   pass->paged.kinds.alone = pass->paged.wanted_kinds.alone = pass->rows;
   int64_t rows = pass->writers ? smaller(MIXED_CHUNK, engine->options.chunk) : engine->options.chunk, wanted = WANTED_ROWS;
   for (int adapter = -1; adapter < adapters; adapter++)
-    for (Text *text = engine->running; text && rows > 0; text = text->next)
+    for (Text *text = engine->running.first; text && rows > 0; text = text->next)
       if (!text->is_writing && text->request.adapter == adapter && text->request.wants_embedding == of_embeddings)
         add_reader(pass, text, &rows, &wanted);
 }

@@ -49,8 +49,8 @@ Status page_store_new(PageStore **out, const Model *model, PagesType type, int64
   if (!size_multiply(&bytes, layer * (size_t)config->layers, (size_t)pages) || bytes > INT64_MAX)
     status = status_fail(STATUS_USAGE, "so large a context is more than any memory holds; give a smaller --context");
   if (status == STATUS_OK)
-    status = model->backend->allocate(&store->block, (int64_t)bytes, "keys and values; a smaller --context, --parallel or --cache-tokens needs less",
-                                      model->backend);
+    status = model->backend->allocate(&store->block, (int64_t)bytes,
+                                      "keys and values; a smaller --context, --parallel or --cache-tokens needs less", model->backend);
   if (status != STATUS_OK) {
     page_store_free(store);
     return status;
@@ -247,8 +247,7 @@ void page_list_fill(PageList *list, PageStore *store, const int32_t *ids, int64_
   for (int64_t i = 0; i < count; i++, list->tokens++) {
     int64_t index = list->tokens / PAGE_TOKENS;
     PageNode *node = list->nodes[index];
-    bool follows_prompts = node->prompt_count == node->count &&
-                           (index == 0 || list->nodes[index - 1]->prompt_count == PAGE_TOKENS);
+    bool follows_prompts = node->prompt_count == node->count && (index == 0 || list->nodes[index - 1]->prompt_count == PAGE_TOKENS);
     if (is_prompt && follows_prompts) node->prompt_count++;
     node->ids[node->count++] = ids[list->tokens];
     if (node->count == PAGE_TOKENS) put_into_tree(list, store, index);

@@ -96,7 +96,8 @@ static Status take_candidates(Sampler *sampler, const float *logits, int64_t voc
 }
 
 static bool changes_logits(const SamplerSettings *settings) {
-  return settings->repetition_penalty != 1 || settings->presence_penalty != 0 || settings->frequency_penalty != 0 || settings->bias_count > 0;
+  return settings->repetition_penalty != 1 || settings->presence_penalty != 0 || settings->frequency_penalty != 0 ||
+         settings->bias_count > 0;
 }
 
 static bool comes_before(const Candidate *a, const Candidate *b) { return a->logit != b->logit ? a->logit > b->logit : a->id < b->id; }

@@ -25,6 +25,7 @@ static void add_call(ToolCalls *out, const char *name, size_t name_length, const
 }
 
 static bool is_object(const char *text, size_t length) {
+  if (memchr(text, 0, length)) return false;  // which jansson passes over, and strings end at
   json_t *value = json_loadb(text, length, 0, NULL);
   bool is = json_is_object(value);
   json_decref(value);
@@ -81,16 +82,17 @@ static bool find_member(const char **value, size_t *length, const char *object, 
 }
 
 // `value`: what `text` means.
-static bool read_object(ToolCalls *out, const json_t *value, const char *text, const char *end) {
+static bool read_object(ToolCalls *out, const json_t *value, const char *text, const char *end, bool needs_arguments) {
   const json_t *name = json_object_get(value, "name"), *inner = json_object_get(value, "function");
   const char *part;
   size_t length;
   if (!name && json_is_object(inner))
-    return find_member(&part, &length, text, end, "function") && read_object(out, inner, part, part + length);
+    return find_member(&part, &length, text, end, "function") && read_object(out, inner, part, part + length, needs_arguments);
   const char *key = json_object_get(value, "arguments") ? "arguments" : "parameters";
   const json_t *arguments = json_object_get(value, key);
   if (!json_is_string(name) || !json_string_length(name)) return false;
   const char *words = json_string_value(name);
+  if (!arguments && needs_arguments) return false;
   if (!arguments || json_is_null(arguments)) return tool_call_read_named(out, words, strlen(words), "{}", 2);
   if (json_is_string(arguments))  // JSON within JSON
     return tool_call_read_named(out, words, strlen(words), json_string_value(arguments), json_string_length(arguments));
@@ -98,25 +100,25 @@ static bool read_object(ToolCalls *out, const json_t *value, const char *text, c
          tool_call_read_named(out, words, strlen(words), part, length);
 }
 
-static bool read_list(ToolCalls *out, const json_t *list, const char *text, const char *end) {
+static bool read_list(ToolCalls *out, const json_t *list, const char *text, const char *end, bool needs_arguments) {
   const json_t *item;
   size_t i;
   int before = out->count;
   const char *at = skip_space(text + 1, end);
   json_array_foreach(list, i, item) {
     const char *stop = value_end(at, end);
-    if (!json_is_object(item) || !read_object(out, item, at, stop)) return tool_calls_cut(out, before), false;
+    if (!json_is_object(item) || !read_object(out, item, at, stop, needs_arguments)) return tool_calls_cut(out, before), false;
     at = skip_space(stop, end);
     if (at < end && *at == ',') at = skip_space(at + 1, end);
   }
   return out->count > before;
 }
 
-bool tool_call_read_json(ToolCalls *out, const char *text, size_t length) {
+bool tool_call_read_json(ToolCalls *out, const char *text, size_t length, bool needs_arguments) {
   tool_call_strip(&text, &length);
   json_t *value = json_loadb(text, length, 0, NULL);
-  bool is_call = json_is_object(value) ? read_object(out, value, text, text + length)
-                                       : json_is_array(value) && read_list(out, value, text, text + length);
+  bool is_call = json_is_object(value) ? read_object(out, value, text, text + length, needs_arguments)
+                                       : json_is_array(value) && read_list(out, value, text, text + length, needs_arguments);
   json_decref(value);
   return is_call;
 }

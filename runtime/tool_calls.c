@@ -67,6 +67,7 @@ static const FormatRow rows[TOOL_FORMAT_COUNT] = {
     [TOOL_FORMAT_GRANITE] = {"granite", BODY_JSON, {{"<|tool_call|>", 0, NULL}}, {NULL}, MARKS("<|tool_call|>")},
     [TOOL_FORMAT_FUNCTOOLS] = {"functools", BODY_JSON, {{"functools[", 1, NULL}}, {NULL}, MARKS("functools[")},
     [TOOL_FORMAT_GEMMA] = {"gemma", BODY_BLOCK, {{"```tool_code", 0, "```"}}, {NULL}, MARKS("```tool_code")},
+    [TOOL_FORMAT_GEMMA4] = {"gemma4", BODY_BLOCK, {{"<|tool_call>", 0, "<tool_call|>"}}, {NULL}, MARKS("<|tool_call>", "<tool_call|>")},
 };
 
 const char *tool_format_name(ToolFormat format) { return rows[format].name; }
@@ -80,9 +81,9 @@ static bool has_all(const char *text, const char *const *words, const char *cons
 }
 
 ToolFormat tool_format_detect(const char *chat_template) {
-  static const ToolFormat order[] = {TOOL_FORMAT_MISTRAL, TOOL_FORMAT_DEEPSEEK,  TOOL_FORMAT_QWEN_XML,
-                                     TOOL_FORMAT_PHI,     TOOL_FORMAT_GRANITE,   TOOL_FORMAT_HERMES,
-                                     TOOL_FORMAT_LLAMA,   TOOL_FORMAT_FUNCTOOLS, TOOL_FORMAT_GEMMA};
+  static const ToolFormat order[] = {TOOL_FORMAT_MISTRAL, TOOL_FORMAT_DEEPSEEK, TOOL_FORMAT_QWEN_XML, TOOL_FORMAT_PHI,
+                                     TOOL_FORMAT_GRANITE, TOOL_FORMAT_HERMES,   TOOL_FORMAT_LLAMA,    TOOL_FORMAT_FUNCTOOLS,
+                                     TOOL_FORMAT_GEMMA,   TOOL_FORMAT_GEMMA4};
   for (size_t i = 0; chat_template && i < sizeof order / sizeof *order; i++) {
     for (const char *const *words = rows[order[i]].marks; *words;)
       if (has_all(chat_template, words, &words)) return order[i];
@@ -248,8 +249,26 @@ static Progress read_header(ToolStream *stream) {
   return PROGRESS_NEXT;
 }
 
+static bool is_bare(const ToolStream *stream) { return stream->opening->word[0] == '{'; }
+
+// An object without a word before it is told apart from an answer in JSON by its first key, so that answers are not held until they end.
+static bool may_be_call(const char *text, size_t length) {
+  static const char *const keys[] = {"name", "type", "function", "parameters", "arguments", "id", NULL};
+  size_t at = 1, end;
+  while (at < length && tool_call_is_space(text[at])) at++;
+  if (at == length) return true;
+  if (text[at++] != '"') return false;
+  for (end = at; end < length && text[end] != '"'; end++) continue;
+  for (int i = 0; keys[i]; i++) {
+    size_t known = strlen(keys[i]), written = end - at;
+    if (written <= known && memcmp(keys[i], text + at, written) == 0 && (end == length || written == known)) return true;
+  }
+  return false;
+}
+
 // Up to the bracket that closes the first one.
 static Progress read_value(ToolStream *stream) {
+  if (is_bare(stream) && !may_be_call(stream->held.data + stream->value, stream->held.length - stream->value)) return PROGRESS_NONE;
   while (stream->at < stream->held.length) {
     char c = stream->held.data[stream->at++];
     if (stream->in_string) {
@@ -268,7 +287,7 @@ static Progress read_value(ToolStream *stream) {
 
 static bool read_text(ToolCalls *calls, const ToolStream *stream, size_t end) {
   const char *held = stream->held.data;
-  if (stream->value == stream->begin) return tool_call_read_json(calls, held + stream->begin, end - stream->begin);
+  if (stream->value == stream->begin) return tool_call_read_json(calls, held + stream->begin, end - stream->begin, is_bare(stream));
   size_t length = name_length(held + stream->begin, stream->value - stream->begin);
   return tool_call_read_named(calls, held + stream->begin, length, held + stream->value, end - stream->value);
 }
@@ -322,6 +341,7 @@ static bool read_block_text(ToolCalls *calls, const ToolStream *stream, size_t e
   size_t length = end - stream->begin;
   if (stream->format == TOOL_FORMAT_DEEPSEEK) return read_deepseek(calls, text, length);
   if (stream->format == TOOL_FORMAT_QWEN_XML) return tool_call_read_xml(calls, text, length, stream->tools);
+  if (stream->format == TOOL_FORMAT_GEMMA4) return tool_call_read_gemma4(calls, text, length);
   return tool_call_read_python(calls, text, length);
 }
 

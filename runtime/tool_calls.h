@@ -14,11 +14,12 @@ typedef enum ToolFormat {
   TOOL_FORMAT_QWEN_XML,  // <tool_call><function=NAME><parameter=KEY>..</parameter></function></tool_call>: Qwen3-Coder
   TOOL_FORMAT_LLAMA,  // the whole text is {"name": .., "parameters": {..}}, maybe behind <|python_tag|>: Llama 3
   TOOL_FORMAT_MISTRAL,  // [TOOL_CALLS][{"name": .., "arguments": {..}}], or [TOOL_CALLS]NAME[ARGS]{..}
-  TOOL_FORMAT_DEEPSEEK,  // <｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME, JSON in a block of code, <｜tool▁call▁end｜>; V3.1: NAME<｜tool▁sep｜>{..}
+  TOOL_FORMAT_DEEPSEEK,  // <｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME, a block of JSON, <｜tool▁call▁end｜>; V3.1: NAME<｜tool▁sep｜>{..}
   TOOL_FORMAT_PHI,  // <|tool_call|>[{..}]<|/tool_call|>: Phi-4
   TOOL_FORMAT_GRANITE,  // <|tool_call|>[{..}]: Granite 3
   TOOL_FORMAT_FUNCTOOLS,  // functools[{..}]: FireFunction, Phi-4-mini
   TOOL_FORMAT_GEMMA,  // a block of code ```tool_code with NAME(KEY=VALUE, ..) in it: Gemma
+  TOOL_FORMAT_GEMMA4,  // <|tool_call>call:NAME{KEY:VALUE,..}<tool_call|>: Gemma 4
   TOOL_FORMAT_COUNT,
 } ToolFormat;
 

@@ -150,22 +150,31 @@ static Status read_chances(Completion *completion, Fields *fields) {
   return STATUS_OK;
 }
 
-// What ends a turn in the template, and is no token of the vocabulary.
-static void add_stops(Completion *completion) {
-  const ServedModel *served = &completion->server->served;
-  for (int i = 0; i < served->chat_stop_count; i++)
-    ARRAY_PUSH(completion->stops, completion->stop_count, completion->stop_capacity) = served->chat_stops[i];
+// What ends a turn in the template, where it is no token of the vocabulary: those end texts anyway.
+static void add_stop(Completion *completion, const ChatTemplate *template) {
+  const char *stop = chat_template_stop(template);
+  if (*stop && tokenizer_find(completion->server->served.tokenizer, stop) < 0)
+    ARRAY_PUSH(completion->stops, completion->stop_count, completion->stop_capacity) = stop;
 }
 
-static Status read_tools(Completion *completion) {
+// The one that the adapter was trained with, or else the model's.
+static Status find_template(const ChatTemplate **template, const Completion *completion) {
+  const ServedModel *served = &completion->server->served;
+  *template = completion->adapter >= 0 && served->adapter_chats ? served->adapter_chats[completion->adapter] : NULL;
+  if (!*template) *template = served->chat;
+  if (*template) return STATUS_OK;
+  return status_fail(STATUS_USAGE, "the model has no chat template: ask /v1/completions, or start the server with --chat-template");
+}
+
+static Status read_tools(Completion *completion, const ChatTemplate *template) {
   Fields *fields = &completion->call->fields;
   Chat *chat = completion->extra = memory_new(1, sizeof *chat);
   completion->release_extra = chat_free;
-  TRY(chat_tools_read(&chat->tools, fields, completion->server->served.chat));
+  TRY(chat_tools_read(&chat->tools, fields, template));
   completion->with_special = chat->tools.list != NULL;  // the marks of calls are control tokens in some vocabularies
   if (!chat->tools.schema) return STATUS_OK;
   Grammar *grammar = NULL;
-  Status status = grammar_from_schema(&grammar, chat->tools.schema);
+  Status status = grammars_of_schema(&grammar, &completion->server->grammars, chat->tools.schema);
   if (status == STATUS_OK) return completion_constrain(completion, grammar, "tool_choice");
   fields->param = "tools";
   return status_context(status, "the tools' parameters");
@@ -174,16 +183,17 @@ static Status read_tools(Completion *completion) {
 Status handle_chat(Call *call) {
   Completion *completion;
   Fields *fields = &call->fields;
-  if (!call->server->served.chat)
-    return status_fail(STATUS_USAGE, "the model has no chat template: ask /v1/completions, or start the server with --chat-template");
+  const ChatTemplate *template;
   TRY(completion_new(&completion, call, &form));
+  TRY(find_template(&template, completion));
   TRY(fields_integer(&completion->max_tokens, fields, "max_tokens", 0, INT32_MAX));
   TRY(fields_integer(&completion->max_tokens, fields, "max_completion_tokens", 0, INT32_MAX));
   TRY(read_chances(completion, fields));
-  add_stops(completion);
-  TRY(read_tools(completion));
+  TRY(read_tools(completion, template));
+  add_stop(completion, template);
   completion->prompts = memory_new(1, sizeof *completion->prompts);
   completion->prompt_count = 1;
-  TRY(chat_messages_encode(&completion->prompts[0], fields, &((Chat *)completion->extra)->tools, &call->server->served));
+  const Chat *chat = completion->extra;
+  TRY(chat_messages_encode(&completion->prompts[0], fields, &chat->tools, template, call->server->served.tokenizer));
   return completion_answer(completion);
 }

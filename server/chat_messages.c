@@ -113,14 +113,13 @@ static Status write_prompt(Buffer *text, const ChatTemplate *chat, const json_t 
   return status;
 }
 
-Status chat_messages_encode(TokenList *out, Fields *fields, const ChatTools *tools, const ServedModel *served) {
+Status chat_messages_encode(TokenList *out, Fields *fields, const ChatTools *tools, const ChatTemplate *chat, const Tokenizer *tokenizer) {
   json_t *messages = NULL;
   Buffer text = {0};
-  Status status = chat_messages_read(&messages, fields, served->chat);
-  if (status == STATUS_OK) status = write_prompt(&text, served->chat, messages, tools->list, fields);
+  Status status = chat_messages_read(&messages, fields, chat);
+  if (status == STATUS_OK) status = write_prompt(&text, chat, messages, tools->list, fields);
   buffer_append_string(&text, tools->before);
-  if (status == STATUS_OK)
-    status = tokenizer_encode(out, served->tokenizer, text.data ? text.data : "", text.length, TOKENIZE_PARSE_SPECIAL);
+  if (status == STATUS_OK) status = tokenizer_encode(out, tokenizer, text.data ? text.data : "", text.length, TOKENIZE_PARSE_SPECIAL);
   if (status == STATUS_OK && out->count == 0)
     status = fields_fail(fields, "messages", "the template makes an empty prompt of the messages");
   buffer_release(&text);

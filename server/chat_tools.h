@@ -1,5 +1,5 @@
-// The tools of a conversation: what the template prints of them, how the model writes its calls, and a call that has to be made. That one is begun
-// for the model: the marks before it stand in the prompt already, and a JSON schema constrains what follows.
+// The tools of a conversation: what the template prints of them, how the model writes its calls, and a call that has to be made. That one is
+// begun for the model: the marks before it stand in the prompt already, and a JSON schema constrains what follows.
 #ifndef SERVER_CHAT_TOOLS_H
 #define SERVER_CHAT_TOOLS_H
 

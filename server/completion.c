@@ -82,7 +82,7 @@ static Status read_stream(Completion *completion) {
 
 Status completion_constrain(Completion *completion, Grammar *grammar, const char *param) {
   if (completion->grammar) {
-    grammar_free(grammar);
+    grammars_leave(&completion->server->grammars, grammar);
     return fields_fail(&completion->call->fields, param, "\"%s\": the text has another constraint already; give one", param);
   }
   completion->grammar = grammar;
@@ -106,7 +106,7 @@ static Status read_format(Completion *completion) {
   Status status = fields_string(&type, &inner, "type");
   if (status == STATUS_OK && type && strcmp(type, "text") == 0) return STATUS_OK;
   if (status == STATUS_OK && type && strcmp(type, "json_object") == 0) {
-    status = grammar_from_schema(&grammar, NULL);
+    status = grammars_of_schema(&grammar, &completion->server->grammars, NULL);
     return take_grammar(completion, status, grammar, "response_format");
   }
   bool is_schema = type && strcmp(type, "json_schema") == 0;
@@ -120,7 +120,7 @@ static Status read_format(Completion *completion) {
     fields->param = "response_format";
     return status_context(status, "\"response_format\"");
   }
-  status = grammar_from_schema(&grammar, own);
+  status = grammars_of_schema(&grammar, &completion->server->grammars, own);
   return take_grammar(completion, status, grammar, "response_format");
 }
 
@@ -129,7 +129,7 @@ static Status read_grammar(Completion *completion) {
   Grammar *grammar = NULL;
   TRY(fields_string(&text, &completion->call->fields, "grammar"));
   if (!text || !*text) return STATUS_OK;
-  Status status = grammar_parse(&grammar, text);
+  Status status = grammars_of_gbnf(&grammar, &completion->server->grammars, text);
   return take_grammar(completion, status, grammar, "grammar");
 }
 
@@ -145,6 +145,16 @@ Status completion_adapter(int *adapter, const char **name, Call *call) {
                    "the model \"%s\" is not served here; GET /v1/models tells which are", *name);
 }
 
+// The engine's thread looks for them at each token: long ones would hold up everybody.
+static Status read_stops(Completion *completion) {
+  Fields *fields = &completion->call->fields;
+  TRY(fields_strings(&completion->stops, &completion->stop_count, &completion->stop_capacity, fields, "stop", STOPS_MOST));
+  for (int i = 0; i < completion->stop_count; i++)
+    if (strlen(completion->stops[i]) > STOP_BYTES_MOST)
+      return fields_fail(fields, "stop", "\"stop\" has a string of more than %d bytes", STOP_BYTES_MOST);
+  return STATUS_OK;
+}
+
 static Status read_fields(Completion *completion) {
   Call *call = completion->call;
   Fields *fields = &call->fields;
@@ -156,7 +166,7 @@ static Status read_fields(Completion *completion) {
   TRY(fields_integer(&best_of, fields, "best_of", 1, CHOICES_MOST));
   if (best_of && best_of != completion->choices)
     return fields_fail(fields, "best_of", "\"best_of\" other than \"n\" is not supported: all choices are given");
-  TRY(fields_strings(&completion->stops, &completion->stop_count, &completion->stop_capacity, fields, "stop", STOPS_MOST));
+  TRY(read_stops(completion));
   TRY(fields_bool(&completion->ignores_end, fields, "ignore_eos"));
   TRY(read_grammar(completion));
   return read_format(completion);
@@ -168,7 +178,7 @@ static void completion_free(void *pointer) {
   int count = completion->prompt_count * (int)completion->choices;
   for (int i = 0; completion->constraints && i < count; i++) constraint_free(completion->constraints[i]);
   free(completion->constraints);
-  if (completion->grammar) grammar_free(completion->grammar);
+  if (completion->grammar) grammars_leave(&completion->server->grammars, completion->grammar);
   if (completion->release_extra) completion->release_extra(completion->extra);
   token_lists_release(completion->prompts, completion->prompt_count);
   buffer_release(&completion->events);
@@ -197,7 +207,7 @@ Status completion_new(Completion **out, Call *call, const CompletionForm *form) 
 
 // ---- Submitting
 
-Status call_check_room(Call *call, const TokenList *prompts, int count, const char *param, bool wants_new) {
+static Status check_lengths(Call *call, const TokenList *prompts, int count, const char *param, bool wants_new) {
   int64_t context = call->server->served.engine.context;
   for (int i = 0; i < count; i++) {
     if (prompts[i].count + wants_new <= context) continue;
@@ -205,12 +215,21 @@ Status call_check_room(Call *call, const TokenList *prompts, int count, const ch
                      "the prompt has %lld tokens, and the context holds %lld%s; shorten it, or start the server with a larger --context",
                      (long long)prompts[i].count, (long long)context, wants_new ? ", one of them at least the answer's" : "");
   }
+  return STATUS_OK;
+}
+
+Status call_check_room(Call *call, const TokenList *prompts, int count, int64_t choices, const char *param, bool wants_new) {
+  TRY(check_lengths(call, prompts, count, param, wants_new));
+  int64_t texts = count * choices, most = call->server->served.engine.parallel + call->server->options.queue;
+  if (texts > most)
+    return call_fail(call, MHD_HTTP_BAD_REQUEST, NULL, param, "the request asks for %lld texts; the server takes %lld at most (--queue)",
+                     (long long)texts, (long long)most);
   EngineCounts counts;
   if (!server_counts(&counts, call->server)) return call_fail(call, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, "the server is stopping");
-  int64_t texts = counts.running + counts.waiting, most = call->server->served.engine.parallel + call->server->options.queue;
-  if (texts < most) return STATUS_OK;
+  int64_t others = counts.running + counts.waiting;
+  if (others + texts <= most) return STATUS_OK;
   return call_fail(call, MHD_HTTP_TOO_MANY_REQUESTS, "queue_full", NULL, "%lld texts are under way or waiting; ask again in a moment",
-                   (long long)texts);
+                   (long long)others);
 }
 
 static Status submit(Completion *completion, int index) {
@@ -236,7 +255,7 @@ static Status submit(Completion *completion, int index) {
 
 static Status submit_all(Completion *completion) {
   int count = completion->prompt_count * (int)completion->choices;
-  TRY(call_check_room(completion->call, completion->prompts, completion->prompt_count, completion->form->prompt_name,
+  TRY(call_check_room(completion->call, completion->prompts, completion->prompt_count, completion->choices, completion->form->prompt_name,
                       completion->max_tokens != 0));
   answers_new(&completion->answers, completion->server, count, completion->stops, completion->stop_count, completion->with_special);
   completion->told = memory_new((size_t)count, sizeof *completion->told);

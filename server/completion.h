@@ -1,13 +1,13 @@
 // What /v1/completions and /v1/chat/completions have in common: the fields that say how a text is written, the texts that are written for
-// one request, and their way to the client, whole or as server-sent events. The two differ in a form: how prompts are read, and what objects
-// an answer is told by.
+// one request, and their way to the client, whole or as server-sent events. They differ in a form: how prompts are read, and what objects an
+// answer is told by.
 #ifndef SERVER_COMPLETION_H
 #define SERVER_COMPLETION_H
 
 #include "server/answer.h"
 #include "server/http.h"
 
-enum { CHOICES_MOST = 16, STOPS_MOST = 16, PROMPTS_MOST = 2048 };
+enum { CHOICES_MOST = 16, STOPS_MOST = 16, STOP_BYTES_MOST = 1024, TEXTS_MOST = 2048 };
 
 // How far a text has been told in a stream.
 typedef struct Told {
@@ -66,8 +66,8 @@ struct Completion {
 Status completion_new(Completion **out, Call *call, const CompletionForm *form);
 // The adapter that a request names by `model`: -1 for the base; 404 for another name.
 Status completion_adapter(int *adapter, const char **name, Call *call);
-// Whether the prompts, and a token more where any is wanted, fit in the context, and the queue has room.
-Status call_check_room(Call *call, const TokenList *prompts, int count, const char *param, bool wants_new);
+// Whether the prompts, and a token more where any is wanted, fit in the context, and the queue has room for `choices` texts of each.
+Status call_check_room(Call *call, const TokenList *prompts, int count, int64_t choices, const char *param, bool wants_new);
 // Waits until all texts have ended well, with the client still there.
 Status call_await(AnswerSet *set, Call *call);
 // Submits the texts and replies.

@@ -111,6 +111,6 @@ Status handle_completions(Call *call) {
   // Who measures a prompt asks for one token more, and counts on its entry even where the model would end the text there.
   if (completion->echoes && completion->wants_chances && completion->max_tokens == 1) completion->ignores_end = true;
   TRY(fields_texts(&completion->prompts, &completion->prompt_count, fields, "prompt", served->tokenizer, served->model->config.vocabulary,
-                   generate_encode, PROMPTS_MOST));
+                   generate_encode, TEXTS_MOST));
   return completion_answer(completion);
 }

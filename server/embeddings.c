@@ -95,8 +95,8 @@ Status handle_embeddings(Call *call) {
   Embeddings *embeddings = call->work = memory_new(1, sizeof *embeddings);
   call->release = embeddings_free;
   TRY(fields_texts(&embeddings->inputs, &embeddings->count, fields, "input", served->tokenizer, served->model->config.vocabulary,
-                   generate_encode, PROMPTS_MOST));
-  TRY(call_check_room(call, embeddings->inputs, embeddings->count, "input", false));
+                   generate_encode, TEXTS_MOST));
+  TRY(call_check_room(call, embeddings->inputs, embeddings->count, 1, "input", false));
   TRY(compute(call, embeddings, adapter));
   return reply(call, embeddings, model, as_base64);
 }

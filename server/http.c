@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
+#include "runtime/text_stream.h"
 
 enum { EVENT_BLOCK = 16384 };
 
@@ -28,8 +28,22 @@ static const char *error_type(int status) {
   return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
+// A message may have been cut in the middle of a character, or repeat bytes of the client's that are none.
+static json_t *valid_string(const char *message) {
+  Buffer text = {0};
+  TextStream stream;
+  text_stream_new(&stream, NULL, 0);
+  text_stream_push(&text, &stream, message, strlen(message));
+  text_stream_finish(&text, &stream);
+  text_stream_release(&stream);
+  json_t *string = json_stringn(text.data ? text.data : "", text.length);
+  buffer_release(&text);
+  return string;
+}
+
 json_t *error_object(int status, const char *message, const char *param, const char *code) {
-  return json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", message, "type", error_type(status), "param", param, "code", code);
+  return json_pack("{s:{s:o, s:s, s:s?, s:s?}}", "error", "message", valid_string(message), "type", error_type(status), "param", param,
+                   "code", code);
 }
 
 static int failure_status(Status failure) {

@@ -34,45 +34,21 @@ Status handle_model(Call *call) {
 
 // ---- Scales
 
-// Scales change, and are read, between two passes, by the thread that makes them.
+// New shares of adapters.
 typedef struct Scales {
-  Server *server;
   int count;
   int *numbers;
   double *values;
-  json_t *list;  // of all adapters, afterwards
-  Status status;
-  char *message;
 } Scales;
 
-static Status set_scales(Scales *scales) {
-  for (int i = 0; i < scales->count; i++) TRY(engine_set_scale(scales->server->engine, scales->numbers[i], scales->values[i]));
-  return STATUS_OK;
+Status handle_adapters(Call *call) {
+  const AdapterBank *bank = call->server->served.adapters;
+  json_t *list = json_array();
+  for (int i = 0; i < adapter_count(call->server); i++)
+    json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:f}", "id", i, "name", adapter_bank_name(bank, i), "path",
+                                          adapter_bank_path(bank, i), "scale", server_scale(call->server, i)));
+  return call_reply_json(call, MHD_HTTP_OK, list);
 }
-
-static void set_and_list(void *pointer) {
-  Scales *scales = pointer;
-  const AdapterBank *bank = scales->server->served.adapters;
-  scales->status = set_scales(scales);
-  if (scales->status != STATUS_OK) scales->message = memory_copy_string(status_message());
-  scales->list = json_array();
-  for (int i = 0; i < adapter_count(scales->server); i++)
-    json_array_append_new(scales->list, json_pack("{s:i, s:s, s:s, s:f}", "id", i, "name", adapter_bank_name(bank, i), "path",
-                                                  adapter_bank_path(bank, i), "scale", adapter_bank_scale(bank, i)));
-}
-
-static Status reply_scales(Call *call, Scales *scales) {
-  scales->server = call->server;
-  if (!server_between_passes(call->server, set_and_list, scales))
-    return call_fail(call, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, "the server is stopping");
-  if (scales->status == STATUS_OK) return call_reply_json(call, MHD_HTTP_OK, scales->list);
-  json_decref(scales->list);
-  Status status = fields_fail(&call->fields, "scale", "%s", scales->message);
-  free(scales->message);
-  return status;
-}
-
-Status handle_adapters(Call *call) { return reply_scales(call, &(Scales){0}); }
 
 static Status read_scale(Call *call, Scales *scales, const json_t *item) {
   int64_t id = -1;
@@ -96,5 +72,8 @@ Status handle_set_adapters(Call *call) {
   size_t count = json_array_size(call->json);
   if (count > MOST) return status_fail(STATUS_USAGE, "the list has %zu adapters; at most %d are taken", count, MOST);
   for (size_t i = 0; i < count; i++) TRY(read_scale(call, &scales, json_array_get(call->json, i)));
-  return reply_scales(call, &scales);
+  for (int i = 0; i < scales.count; i++)
+    if (server_set_scale(call->server, numbers[i], values[i]) != STATUS_OK)
+      return fields_fail(&call->fields, "scale", "%s", status_message());
+  return handle_adapters(call);
 }

@@ -104,9 +104,8 @@ Status server_new(Server **out, const ServerOptions *options) {
   server->created = (int64_t)time(NULL);
   atomic_init(&server->state, SERVER_LOADING);
   metrics_new(&server->metrics);
+  grammars_new(&server->grammars);
   pthread_mutex_init(&server->engine_lock, NULL);
-  pthread_mutex_init(&server->task_lock, NULL);
-  pthread_cond_init(&server->task_changed, NULL);
   if (options->key_file) TRY(key_list_read(&server->keys, options->key_file));
   TRY(listen_on(server));
   TRY(start_daemon(server));
@@ -128,9 +127,8 @@ void server_free(Server *server) {
   }
   if (server->socket >= 0) close(server->socket);
   if (server->engine) engine_free(server->engine);
+  grammars_free(&server->grammars);
   if (server->vocabulary) constraint_vocabulary_free(server->vocabulary);
-  pthread_cond_destroy(&server->task_changed);
-  pthread_mutex_destroy(&server->task_lock);
   pthread_mutex_destroy(&server->engine_lock);
   metrics_release(&server->metrics);
   key_list_release(&server->keys);
@@ -160,40 +158,18 @@ bool server_counts(EngineCounts *counts, Server *server) {
   return is_there;
 }
 
-static bool engine_is_there(Server *server) {
+Status server_set_scale(Server *server, int adapter, double scale) {
   pthread_mutex_lock(&server->engine_lock);
-  bool is_there = server->engine != NULL;
-  if (is_there) engine_wake(server->engine);
+  Status status = server->engine ? engine_set_scale(server->engine, adapter, scale) : status_fail(STATUS_FAILED, "the server is stopping");
   pthread_mutex_unlock(&server->engine_lock);
-  return is_there;
+  return status;
 }
 
-bool server_between_passes(Server *server, void (*task)(void *argument), void *argument) {
-  pthread_mutex_lock(&server->task_lock);
-  while (server->task) pthread_cond_wait(&server->task_changed, &server->task_lock);
-  bool is_there = engine_is_there(server);
-  if (is_there) {
-    server->task = task;
-    server->task_argument = argument;
-    while (server->task == task && server->task_argument == argument) pthread_cond_wait(&server->task_changed, &server->task_lock);
-  }
-  pthread_mutex_unlock(&server->task_lock);
-  return is_there;
-}
-
-// With the task's lock.
-static void run_waiting_task(Server *server) {
-  if (!server->task) return;
-  server->task(server->task_argument);
-  server->task = NULL;
-  server->task_argument = NULL;
-  pthread_cond_broadcast(&server->task_changed);
-}
-
-static void run_task(Server *server) {
-  pthread_mutex_lock(&server->task_lock);
-  run_waiting_task(server);
-  pthread_mutex_unlock(&server->task_lock);
+double server_scale(Server *server, int adapter) {
+  pthread_mutex_lock(&server->engine_lock);
+  double scale = adapter_bank_scale(server->served.adapters, adapter);
+  pthread_mutex_unlock(&server->engine_lock);
+  return scale;
 }
 
 // ---- The loop
@@ -220,7 +196,6 @@ static Status work(Server *server) {
   for (;;) {
     bool is_idle = true;
     TRY(engine_step(server->engine, &is_idle));
-    run_task(server);
     bool is_stopping = deadline > 0;
     if (signals && !is_stopping) {
       begin_stopping(server);
@@ -234,13 +209,10 @@ static Status work(Server *server) {
 // Texts that are still under way end as cancelled, and their clients are told.
 static void end_texts(Server *server) {
   atomic_store(&server->state, SERVER_STOPPING);
-  pthread_mutex_lock(&server->task_lock);  // no task begins to wait between the last one and the end
-  run_waiting_task(server);
   pthread_mutex_lock(&server->engine_lock);
   Engine *engine = server->engine;
   server->engine = NULL;
   pthread_mutex_unlock(&server->engine_lock);
-  pthread_mutex_unlock(&server->task_lock);
   engine_free(engine);
   const struct timespec moment = {.tv_nsec = 10000000};
   for (double end = time_seconds() + LAST_SECONDS; atomic_load(&server->calls) && time_seconds() < end;) nanosleep(&moment, NULL);

@@ -12,6 +12,7 @@
 #include "data/template/chat_template.h"
 #include "runtime/engine.h"
 #include "server/auth.h"
+#include "server/grammars.h"
 #include "server/metrics.h"
 
 typedef struct ServerOptions {
@@ -33,8 +34,7 @@ typedef struct ServedModel {
   const Model *model;
   const Tokenizer *tokenizer;
   const ChatTemplate *chat;  // NULL: there is none, so no conversations
-  const char *const *chat_stops;  // texts that end a turn and are no tokens
-  int chat_stop_count;
+  ChatTemplate *const *adapter_chats;  // [adapters] what each was trained with; NULL: the model's
   AdapterBank *adapters;  // NULL: none
   EngineOptions engine;
 } ServedModel;
@@ -45,6 +45,7 @@ typedef struct Server {
   ServerOptions options;
   KeyList keys;
   Metrics metrics;
+  Grammars grammars;
   struct MHD_Daemon *daemon;
   int socket;  // that listens; -1: none
   int port;
@@ -58,11 +59,6 @@ typedef struct Server {
   struct ConstraintVocabulary *vocabulary;
   pthread_mutex_t engine_lock;  // while it is held `engine` does not go away
   Engine *engine;  // NULL: not yet, or not any more
-  // One task at a time for the engine's thread, between two passes.
-  pthread_mutex_t task_lock;
-  pthread_cond_t task_changed;
-  void (*task)(void *argument);
-  void *task_argument;
 } Server;
 
 // STATUS_USAGE for an address that cannot be listened on, STATUS_BAD_INPUT for a file of keys. `options` is copied, its strings are not.
@@ -75,7 +71,7 @@ void server_free(Server *server);
 Status server_submit(int64_t *number, Server *server, const EngineRequest *request);
 void server_cancel(Server *server, int64_t number);
 bool server_counts(EngineCounts *counts, Server *server);
-// Has `task` run while no pass is under way; false when there is no engine any more.
-bool server_between_passes(Server *server, void (*task)(void *argument), void *argument);
+Status server_set_scale(Server *server, int adapter, double scale);  // engine_set_scale
+double server_scale(Server *server, int adapter);
 
 #endif

@@ -92,7 +92,8 @@ static void store_some(void *argument, int64_t begin, int64_t end, int thread) {
   for (int64_t i = begin; i < end; i++)
     for (int64_t g = 0; g < s->kv_heads; g++) {
       int64_t head = s->slots[i] / PAGE_TOKENS * s->kv_heads + g, place = s->slots[i] % PAGE_TOKENS;
-      store_row((char *)s->pages->keys + head * key_bytes, s->pages->type, place, s->k + (i * s->kv_heads + g) * s->head_size, s->head_size);
+      store_row((char *)s->pages->keys + head * key_bytes, s->pages->type, place, s->k + (i * s->kv_heads + g) * s->head_size,
+                s->head_size);
       store_row((char *)s->pages->values + head * value_bytes, s->pages->type, place, s->v + (i * s->kv_heads + g) * s->value_size,
                 s->value_size);
     }

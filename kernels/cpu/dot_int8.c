@@ -202,12 +202,12 @@ ALWAYS_INLINE void dot(float *out, int64_t step, Block block, int64_t bytes, int
       of(Q2_K, q2_k, K_GROUPS) of(Q3_K, q3_k, K_GROUPS) of(Q4_K, q4_k, K_GROUPS) of(Q5_K, q5_k, K_GROUPS) of(Q6_K, q6_k, K_GROUPS)    \
           of(Q8_K, q8_k, K_GROUPS) of(IQ4_XS, iq4_xs, K_GROUPS) of(TQ1_0, tq1_0, K_GROUPS) of(TQ2_0, tq2_0, K_GROUPS)
 
-#define DOT_FUNCTION(TYPE, type, groups)                                                                                     \
-  static void type##_dot(float *out, int64_t step, const uint8_t *w, const Int8Row *x, int rows, int64_t blocks) {           \
-    if (rows == 1) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 1, blocks);                                      \
-    else if (rows == 2) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 2, blocks);                                 \
-    else if (rows == 3) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 3, blocks);                                 \
-    else dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 4, blocks);                                                \
+#define DOT_FUNCTION(TYPE, type, groups)                                                                           \
+  static void type##_dot(float *out, int64_t step, const uint8_t *w, const Int8Row *x, int rows, int64_t blocks) { \
+    if (rows == 1) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 1, blocks);                            \
+    else if (rows == 2) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 2, blocks);                       \
+    else if (rows == 3) dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 3, blocks);                       \
+    else dot(out, step, type##_block, TYPE##_BYTES, groups, w, x, 4, blocks);                                      \
   }
 FOR_TYPES(DOT_FUNCTION)
 

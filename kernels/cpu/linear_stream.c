@@ -52,7 +52,8 @@ static void stream_int8(float *sums, const Stream *s, int index, int64_t first, 
   } else {
     for (int i = 0; i < x->count; i += INT8_ROWS)
       for (int64_t r = 0; r < rows; r++)
-        s->dots[index](sums + i * STRIPE + r, STRIPE, w + r * row_bytes, x->rows + i, (int)smaller(INT8_ROWS, x->count - i), columns / GROUP);
+        s->dots[index](sums + i * STRIPE + r, STRIPE, w + r * row_bytes, x->rows + i, (int)smaller(INT8_ROWS, x->count - i),
+                       columns / GROUP);
   }
   for (int64_t i = 0; i < s->n && p->alpha != 1; i++)
     for (int64_t r = 0; r < rows; r++) sums[i * STRIPE + r] *= p->alpha;

@@ -43,7 +43,8 @@ static void expand(void *argument, int64_t task, int thread) {
   const Groups *g = argument;
   int index = group_of(g, task);
   const LowRankRows *group = &g->groups[index];
-  int64_t own = task - g->first_task[index], first = own / output_tasks(group) * TASK_ROWS, n = smaller(TASK_ROWS, group_rows(group) - first);
+  int64_t own = task - g->first_task[index], first = own / output_tasks(group) * TASK_ROWS,
+          n = smaller(TASK_ROWS, group_rows(group) - first);
   int64_t begin = own % output_tasks(group) * TASK_OUTPUTS, end = smaller(begin + TASK_OUTPUTS, group->out);
   const float *h = g->h + g->h_at[index] + first * group->rank;
   float *y = group->y + (group->begin + first) * group->out, sums[TASK_ROWS];

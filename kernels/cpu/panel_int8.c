@@ -1,12 +1,14 @@
 // The dot products of int8.h for many rows of x: a row of w is unpacked once into a panel, levels and scales by lanes, and multiplied with each
 // row of x by the widest vpdpbusd there is. Two blocks of 32 go through one register: the first in the lower eight lanes, where dot_int8.c
 // has its first chain, the second in the upper ones. So each sum has the very bits that dot_int8.c gives it.
+#include <string.h>
+
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/unpack.h"
 
 #ifdef __AVX512VNNI__
 
-enum { PAIR = INT8_PAIR };
+enum { PAIR = INT8_PAIR, FETCH_AHEAD = 4096 };
 
 // How a block's levels stand for weights: as they are, around 2^bits, or signed, which is around 2^7 with the highest bit turned.
 typedef enum Shift { SHIFT_NONE, SHIFT_BLOCKS, SHIFT_K_BLOCKS } Shift;
@@ -68,12 +70,12 @@ ALWAYS_INLINE void q4_1_pair(const Panel *panel, const uint8_t *block, int64_t b
   _mm_storel_pi((__m64 *)(void *)(panel->shifts + b), _mm_shuffle_ps(scales_and_shifts, scales_and_shifts, _MM_SHUFFLE(3, 3, 3, 1)));
 }
 
-#define SHIFTED_UNPACK(type)                                                                                             \
-  ALWAYS_INLINE void type##_unpack(const Panel *panel, const uint8_t *block, int64_t b) {                                \
-    __m128 scale_and_shift = _mm_cvtph_ps(_mm_cvtsi32_si128((int32_t)load_word(block)));                                 \
-    put_levels(panel, b, type##_levels(block));                                                                          \
-    _mm_storel_pi((__m64 *)(void *)(panel->scales + 2 * b), _mm_moveldup_ps(scale_and_shift));                           \
-    _mm_store_ss(panel->shifts + b, _mm_movehdup_ps(scale_and_shift));                                                   \
+#define SHIFTED_UNPACK(type)                                                                   \
+  ALWAYS_INLINE void type##_unpack(const Panel *panel, const uint8_t *block, int64_t b) {      \
+    __m128 scale_and_shift = _mm_cvtph_ps(_mm_cvtsi32_si128((int32_t)load_word(block)));       \
+    put_levels(panel, b, type##_levels(block));                                                \
+    _mm_storel_pi((__m64 *)(void *)(panel->scales + 2 * b), _mm_moveldup_ps(scale_and_shift)); \
+    _mm_store_ss(panel->shifts + b, _mm_movehdup_ps(scale_and_shift));                         \
   }
 SHIFTED_UNPACK(q4_1)
 SHIFTED_UNPACK(q5_1)
@@ -103,11 +105,11 @@ GROUPED_K_UNPACK(tq1_0, put_levels, _mm256_set1_ps(load_scale(block + 52)))
 GROUPED_K_UNPACK(tq2_0, put_levels, _mm256_set1_ps(load_scale(block + 64)))
 
 // A scale for each 16 levels.
-#define HALVES_K_UNPACK(type, scale, sixteen)                                                                              \
-  ALWAYS_INLINE void type##_unpack(const Panel *panel, const uint8_t *block, int64_t b) {                                  \
-    __m512 scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen)));               \
-    _mm512_storeu_ps(panel->scales + 2 * b, scales);                                                                       \
-    K_LEVELS(type, put_levels);                                                                                            \
+#define HALVES_K_UNPACK(type, scale, sixteen)                                                                \
+  ALWAYS_INLINE void type##_unpack(const Panel *panel, const uint8_t *block, int64_t b) {                    \
+    __m512 scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen))); \
+    _mm512_storeu_ps(panel->scales + 2 * b, scales);                                                         \
+    K_LEVELS(type, put_levels);                                                                              \
   }
 HALVES_K_UNPACK(q3_k, load_scale(block + 108), q3_k_scales(block))
 HALVES_K_UNPACK(q6_k, load_scale(block + 208), _mm_loadu_si128((const __m128i *)(const void *)(block + 192)))
@@ -131,8 +133,8 @@ ALWAYS_INLINE float total(__m512 sums, float shift, Shift kind) {
 enum { PANELS = 2 };  // rows of w that are multiplied at once: x is read once for both
 
 // out[r * step + p] of `rows` rows of x by `count` unpacked panels; shifted[p][INT8_PANEL_ROWS]: sums of shifts.
-ALWAYS_INLINE void multiply(float *out, int64_t step, const Panel *panels, int count, const Int8Rows *x, int first, int rows, int64_t blocks,
-                            int middle_bits, Shift shift, const float (*shifted)[INT8_PANEL_ROWS]) {
+ALWAYS_INLINE void multiply(float *out, int64_t step, const Panel *panels, int count, const Int8Rows *x, int first, int rows,
+                            int64_t blocks, int middle_bits, Shift shift, const float (*shifted)[INT8_PANEL_ROWS]) {
   const __m512i fours = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   __m512 sums[PANELS][INT8_PANEL_ROWS];
   for (int p = 0; p < count; p++)
@@ -144,7 +146,8 @@ ALWAYS_INLINE void multiply(float *out, int64_t step, const Panel *panels, int c
       if (shift == SHIFT_K_BLOCKS && b % K_GROUPS == 0) {
         __m512 shifts = _mm512_castps256_ps512(_mm256_loadu_ps(panels[p].shifts + b));
         for (int r = 0; r < rows; r++)
-          sums[p][r] = _mm512_mask3_fnmadd_ps(shifts, _mm512_castps256_ps512(_mm256_loadu_ps(x->rows[first + r].sums + b)), sums[p][r], 0xff);
+          sums[p][r] =
+              _mm512_mask3_fnmadd_ps(shifts, _mm512_castps256_ps512(_mm256_loadu_ps(x->rows[first + r].sums + b)), sums[p][r], 0xff);
       }
       levels[p] = _mm512_loadu_si512(panels[p].levels + b * GROUP);
       scales[p] = _mm512_permutexvar_ps(fours, _mm512_castps128_ps512(_mm_loadu_ps(panels[p].scales + 2 * b)));
@@ -156,19 +159,24 @@ ALWAYS_INLINE void multiply(float *out, int64_t step, const Panel *panels, int c
         sums[p][r] = add_pair(sums[p][r], levels[p], scales[p], x, b / 2 * INT8_PANEL_ROWS + first + r, middle_bits);
   }
   for (int p = 0; p < count; p++)
-    for (int r = 0; r < rows; r++) out[(first + r) * step + p] = total(sums[p][r], shift == SHIFT_BLOCKS ? shifted[p][first + r] : 0, shift);
+    for (int r = 0; r < rows; r++)
+      out[(first + r) * step + p] = total(sums[p][r], shift == SHIFT_BLOCKS ? shifted[p][first + r] : 0, shift);
 }
 
 // The shifts' sums of all rows of x at once: each is added up from the first block to the last, as dot_int8.c does.
-ALWAYS_INLINE void add_shifts(float *shifted, const Panel *panel, const float *sums_by_block, int64_t blocks) {
-  __m256 sum = _mm256_setzero_ps();
-  for (int64_t b = 0; b < blocks; b++)
-    sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_set1_ps(panel->shifts[b]), _mm256_loadu_ps(sums_by_block + b * INT8_PANEL_ROWS)));
-  _mm256_storeu_ps(shifted, sum);
+ALWAYS_INLINE void add_shifts(float (*shifted)[INT8_PANEL_ROWS], const Panel *panels, const float *sums_by_block, int64_t blocks) {
+  __m256 sums[PANELS];
+  for (int p = 0; p < PANELS; p++) sums[p] = _mm256_setzero_ps();
+#pragma GCC unroll 4
+  for (int64_t b = 0; b < blocks; b++) {
+    __m256 of_x = _mm256_loadu_ps(sums_by_block + b * INT8_PANEL_ROWS);
+    for (int p = 0; p < PANELS; p++) sums[p] = _mm256_add_ps(sums[p], _mm256_mul_ps(_mm256_set1_ps(panels[p].shifts[b]), of_x));
+  }
+  for (int p = 0; p < PANELS; p++) _mm256_storeu_ps(shifted[p], sums[p]);
 }
 
-ALWAYS_INLINE void multiply_rows(float *out, int64_t step, const Panel *panels, int count, const Int8Rows *x, int64_t blocks, int middle_bits,
-                                 Shift shift, const float (*shifted)[INT8_PANEL_ROWS]) {
+ALWAYS_INLINE void multiply_rows(float *out, int64_t step, const Panel *panels, int count, const Int8Rows *x, int64_t blocks,
+                                 int middle_bits, Shift shift, const float (*shifted)[INT8_PANEL_ROWS]) {
   if (x->count == INT8_PANEL_ROWS) {
     multiply(out, step, panels, count, x, 0, INT8_PANEL_ROWS, blocks, middle_bits, shift, shifted);
     return;
@@ -179,14 +187,15 @@ ALWAYS_INLINE void multiply_rows(float *out, int64_t step, const Panel *panels, 
   if (r < x->count) multiply(out, step, panels, count, x, r, 1, blocks, middle_bits, shift, shifted);
 }
 
-ALWAYS_INLINE void run(float *out, int64_t step, Unpack unpack, Unpack unpack_pair, int64_t bytes, int64_t groups, int middle_bits, Shift shift,
-                       const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room) {
+ALWAYS_INLINE void run(float *out, int64_t step, Unpack unpack, Unpack unpack_pair, int64_t bytes, int64_t groups, int middle_bits,
+                       Shift shift, const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room) {
   int64_t blocks = x->columns / GROUP, even = round_up(blocks, 2);
   Panel panels[PANELS];
   float shifted[PANELS][INT8_PANEL_ROWS];
   for (int p = 0; p < PANELS; p++, room += int8_panel_bytes(x->columns) / PANELS) {
     panels[p] = (Panel){.levels = (uint8_t *)room, .scales = (float *)(void *)(room + even * GROUP)};
     panels[p].shifts = panels[p].scales + 2 * even;
+    memset(panels[p].shifts, 0, (size_t)even * sizeof(float));  // of a last row of w without another they are read, and not used
     if (even == blocks) continue;  // what lies behind the last block counts for nothing
     put_levels(&panels[p], blocks, _mm256_setzero_si256());
     put_scale(&panels[p], blocks, 0);
@@ -195,34 +204,37 @@ ALWAYS_INLINE void run(float *out, int64_t step, Unpack unpack, Unpack unpack_pa
     int count = (int)smaller(PANELS, w_rows - row);
     for (int p = 0; p < count; p++, w += w_step) {
       int64_t b = 0;
+      for (int64_t line = 0; line < w_step; line += 64) __builtin_prefetch(w + FETCH_AHEAD + line);
       for (; b + 2 <= blocks && unpack_pair; b += 2) unpack_pair(&panels[p], w + b * bytes, b);
       for (; b < blocks; b += groups) unpack(&panels[p], w + b / groups * bytes, b);
-      if (shift == SHIFT_BLOCKS) add_shifts(shifted[p], &panels[p], x->sums_by_block, blocks);
     }
-    if (count == PANELS) multiply_rows(out + row, step, panels, PANELS, x, even, middle_bits, shift, (const float(*)[INT8_PANEL_ROWS])shifted);
+    if (shift == SHIFT_BLOCKS) add_shifts(shifted, panels, x->sums_by_block, blocks);
+    if (count == PANELS)
+      multiply_rows(out + row, step, panels, PANELS, x, even, middle_bits, shift, (const float(*)[INT8_PANEL_ROWS])shifted);
     else multiply_rows(out + row, step, panels, 1, x, even, middle_bits, shift, (const float(*)[INT8_PANEL_ROWS])shifted);
   }
 }
 
 // Types of blocks of `groups` times 32, how two are unpacked at once, the middle of their levels and their shifts. (Q2_K, whose shifts go by
 // halves of 16, has none.)
-#define FOR_TYPES(of)                                                                                                                          \
-  of(Q4_0, q4_0, q4_0_pair, 1, 3, SHIFT_NONE) of(Q4_1, q4_1, q4_1_pair, 1, -1, SHIFT_BLOCKS) of(Q5_0, q5_0, NULL, 1, 4, SHIFT_NONE)            \
-      of(Q5_1, q5_1, NULL, 1, -1, SHIFT_BLOCKS) of(Q8_0, q8_0, NULL, 1, 7, SHIFT_NONE) of(IQ4_NL, iq4_nl, NULL, 1, 7, SHIFT_NONE)              \
-          of(MXFP4, mxfp4, NULL, 1, 7, SHIFT_NONE) of(Q3_K, q3_k, NULL, K_GROUPS, 2, SHIFT_NONE)                                               \
-              of(Q4_K, q4_k, NULL, K_GROUPS, -1, SHIFT_K_BLOCKS) of(Q5_K, q5_k, NULL, K_GROUPS, -1, SHIFT_K_BLOCKS)                            \
-                  of(Q6_K, q6_k, NULL, K_GROUPS, 5, SHIFT_NONE) of(Q8_K, q8_k, NULL, K_GROUPS, 7, SHIFT_NONE)                                  \
-                      of(IQ4_XS, iq4_xs, NULL, K_GROUPS, 7, SHIFT_NONE) of(TQ1_0, tq1_0, NULL, K_GROUPS, 0, SHIFT_NONE)                        \
+#define FOR_TYPES(of)                                                                                                               \
+  of(Q4_0, q4_0, q4_0_pair, 1, 3, SHIFT_NONE) of(Q4_1, q4_1, q4_1_pair, 1, -1, SHIFT_BLOCKS) of(Q5_0, q5_0, NULL, 1, 4, SHIFT_NONE) \
+      of(Q5_1, q5_1, NULL, 1, -1, SHIFT_BLOCKS) of(Q8_0, q8_0, NULL, 1, 7, SHIFT_NONE) of(IQ4_NL, iq4_nl, NULL, 1, 7, SHIFT_NONE)   \
+          of(MXFP4, mxfp4, NULL, 1, 7, SHIFT_NONE) of(Q3_K, q3_k, NULL, K_GROUPS, 2, SHIFT_NONE)                                    \
+              of(Q4_K, q4_k, NULL, K_GROUPS, -1, SHIFT_K_BLOCKS) of(Q5_K, q5_k, NULL, K_GROUPS, -1, SHIFT_K_BLOCKS)                 \
+                  of(Q6_K, q6_k, NULL, K_GROUPS, 5, SHIFT_NONE) of(Q8_K, q8_k, NULL, K_GROUPS, 7, SHIFT_NONE)                       \
+                      of(IQ4_XS, iq4_xs, NULL, K_GROUPS, 7, SHIFT_NONE) of(TQ1_0, tq1_0, NULL, K_GROUPS, 0, SHIFT_NONE)             \
                           of(TQ2_0, tq2_0, NULL, K_GROUPS, 0, SHIFT_NONE)
 
-#define PANEL_FUNCTION(TYPE, type, pair, groups, middle_bits, shift)                                                                      \
-  static void type##_panel(float *out, int64_t step, const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room) {   \
-    run(out, step, type##_unpack, pair, TYPE##_BYTES, groups, middle_bits, shift, w, w_rows, w_step, x, room);                            \
+#define PANEL_FUNCTION(TYPE, type, pair, groups, middle_bits, shift)                                                                    \
+  static void type##_panel(float *out, int64_t step, const uint8_t *w, int64_t w_rows, int64_t w_step, const Int8Rows *x, char *room) { \
+    run(out, step, type##_unpack, pair, TYPE##_BYTES, groups, middle_bits, shift, w, w_rows, w_step, x, room);                          \
   }
 FOR_TYPES(PANEL_FUNCTION)
 
 #define PANEL_OF(TYPE, type, pair, groups, middle_bits, shift) \
-  case BLOCK_##TYPE: return type##_panel;
+  case BLOCK_##TYPE:                                           \
+    return type##_panel;
 #else
 #define FOR_TYPES(of)
 #endif

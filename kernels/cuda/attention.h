@@ -207,8 +207,8 @@ __device__ __forceinline__ void load_chunk(float *chunk, int chunk_step, const O
 
 // sums = own x others^T, from rows `own_first` and `other_first` on.
 template <int R, typename Others>
-__device__ __forceinline__ void multiply_rows_float(float sums[R][4], const HeadRows<const float> &own, int own_first,
-                                                    const Others &others, int other_first, float *room) {
+__device__ __forceinline__ void multiply_rows_float(float sums[R][4], const HeadRows<const float> &own, int own_first, const Others &others,
+                                                    int other_first, float *room) {
   int y = threadIdx.x / 16, x = threadIdx.x % 16;
   float *left = room, *right = room + 16 * R * DEPTH_STEP;
   UNROLL for (int i = 0; i < R; i++) UNROLL for (int j = 0; j < 4; j++) sums[i][j] = 0;

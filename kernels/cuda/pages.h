@@ -51,8 +51,7 @@ __device__ __forceinline__ void load_page(float (&out)[N], const PageStore &stor
   if constexpr (sizeof(E) == 1) {
     Elements<E, N> levels;
     if (store.is_packed) levels = load_elements<N>(from);
-    else
-      UNROLL for (int i = 0; i < N; i++) levels.at[i] = from[i];
+    else UNROLL for (int i = 0; i < N; i++) levels.at[i] = from[i];
     float scale = page_scale(head, store.size, place, column);
     UNROLL for (int i = 0; i < N; i++) out[i] = scale * static_cast<float>(levels.at[i]);
   } else {

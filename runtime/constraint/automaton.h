@@ -19,6 +19,7 @@ struct Grammar {
   bool *has_bytes;  // [state_count]: some byte leads on
   int32_t *call_begins;  // [state_count + 1]
   DfaCall *calls;
+  int32_t *twins;  // [state_count]: the first state that differs from it only for texts of more than SHORT_BYTES bytes
   int32_t *starts;  // [rule_count]: states; -1: the rule is not used, or nothing matches it
   int32_t *ranks;  // [rule_count]: a rule that another one may call before it has read a byte has a higher rank
   int rule_count;
@@ -27,6 +28,7 @@ struct Grammar {
   struct MaskCache *caches;  // one for each vocabulary
 };
 
+void grammar_find_twins(Grammar *grammar);
 // Takes what it needs of the rules. STATUS_BAD_INPUT: too large, nothing matches, or a rule calls itself before it has read anything.
 Status grammar_compile(Grammar **out, const RuleSet *set);
 
@@ -53,7 +55,7 @@ typedef struct FrameList {
   int64_t count, capacity;
 } FrameList;
 
-enum { STACKS_MAX_FRAMES = 4096 };
+enum { STACKS_MAX_FRAMES = 1024 };
 
 void stacks_new(Stacks *stacks, const Grammar *grammar);
 void stacks_release(Stacks *stacks);

@@ -5,6 +5,8 @@
 #include "runtime/constraint/nfa.h"
 #include "runtime/constraint/pool.h"
 
+enum { MAX_SUBSET_STATES = 1 << 22 };  // in all subsets together, so that a refusal does not take long
+
 typedef struct StateList {
   int32_t *items;
   int64_t count, capacity;
@@ -49,7 +51,7 @@ static int32_t subset_of(SubsetBuilder *builder, const int32_t *states, int64_t 
     }
     if (is_kept) push_state(&builder->closed, state);
   }
-  qsort(builder->closed.items, (size_t)builder->closed.count, sizeof(int32_t), compare_states);
+  if (builder->closed.count) qsort(builder->closed.items, (size_t)builder->closed.count, sizeof(int32_t), compare_states);
   return pool_intern(&builder->subsets, builder->closed.items, builder->closed.count);
 }
 
@@ -113,7 +115,7 @@ static void expand_subset(SubsetBuilder *builder, int32_t state) {
 static Status build_subsets(SubsetBuilder *builder) {
   subset_of(builder, &builder->nfa->start, 1);
   for (int32_t state = 0; state < builder->subsets.count; state++) {
-    if (state >= DFA_MAX_STATES || builder->subsets.word_count > 64 * (int64_t)DFA_MAX_STATES)
+    if (state >= DFA_MAX_STATES || builder->subsets.word_count > MAX_SUBSET_STATES)
       return status_fail(STATUS_BAD_INPUT,
                          "grammar: it is too large: its automaton has more than %d states (counted repetitions and "
                          "lengths take one for each number)",

@@ -153,7 +153,9 @@ static Status compile(Compiler *compiler) {
   TRY(rule_facts_find(&compiler->facts, compiler->set));
   TRY(build_automata(compiler));
   TRY(trim_states(compiler->grammar));
-  return rank_rules(compiler->grammar, compiler->set);
+  TRY(rank_rules(compiler->grammar, compiler->set));
+  grammar_find_twins(compiler->grammar);
+  return STATUS_OK;
 }
 
 Status grammar_compile(Grammar **out, const RuleSet *set) {
@@ -190,6 +192,7 @@ void grammar_free(Grammar *grammar) {
   free(grammar->has_bytes);
   free(grammar->call_begins);
   free(grammar->calls);
+  free(grammar->twins);
   free(grammar->starts);
   free(grammar->ranks);
   free(grammar);

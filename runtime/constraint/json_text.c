@@ -98,8 +98,21 @@ const Expression *json_quoted(RuleSet *set, const Expression *content) {
   return expression_sequence(set, quote, content, quote);
 }
 
+// The fewest digits that give the value back.
+static char *write_value(const json_t *value) {
+  enum { ALWAYS_KEPT = 15, ALWAYS_ENOUGH = 17 };
+  for (int digits = ALWAYS_KEPT;; digits++) {
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(digits));
+    json_t *read = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    bool is_same = json_equal(read, value);
+    json_decref(read);
+    if (is_same || digits == ALWAYS_ENOUGH) return text;
+    free(text);
+  }
+}
+
 const Expression *json_literal(RuleSet *set, const json_t *value) {
-  char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+  char *text = write_value(value);
   const Expression *expression = expression_string(set, text ? text : "");
   free(text);
   return expression;

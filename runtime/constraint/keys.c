@@ -90,26 +90,26 @@ void keys_copy(Keys *out, const Keys *keys) {
   buffer_append(&out->bytes, keys->bytes.data ? keys->bytes.data : "", keys->bytes.length);
 }
 
-static void remove_below(uint64_t *mask, const ConstraintVocabulary *vocabulary, int32_t node) {
-  int32_t last = vocabulary->nodes[vocabulary->nodes[node].end].first_token;
-  for (int32_t i = vocabulary->nodes[node].first_token; i < last; i++) mask_remove(mask, vocabulary->order[i]);
+static void remove_below(uint64_t *mask, const Trie *trie, int32_t node) {
+  int32_t last = trie->nodes[trie->nodes[node].end].first_token;
+  for (int32_t i = trie->nodes[node].first_token; i < last; i++) mask_remove(mask, trie->order[i]);
 }
 
 // Within a key: what is left of an earlier key, and its '"', must not come.
-static void mask_endings(uint64_t *mask, const Keys *keys, const ConstraintVocabulary *vocabulary) {
+static void mask_endings(uint64_t *mask, const Keys *keys, const Trie *trie) {
   int64_t begin = key_begin(keys, keys->key_count), length = (int64_t)keys->bytes.length - begin;
   for (int32_t key = first_key(keys); key < keys->key_count; key++) {
     int64_t other = key_begin(keys, key), other_length = keys->stops[key] - other;
     if (other_length < length || memcmp(keys->bytes.data + other, keys->bytes.data + begin, (size_t)length) != 0) continue;
-    int32_t node = vocabulary_find(vocabulary, -1, keys->bytes.data + other + length, other_length - length);
+    int32_t node = trie_find(trie, -1, keys->bytes.data + other + length, other_length - length);
     if (node < 0 && other_length > length) continue;
-    node = vocabulary_find(vocabulary, node, "\"", 1);
-    if (node >= 0) remove_below(mask, vocabulary, node);
+    node = trie_find(trie, node, "\"", 1);
+    if (node >= 0) remove_below(mask, trie, node);
   }
 }
 
 void keys_mask(uint64_t *mask, const Keys *keys, Keys *scratch, const ConstraintVocabulary *vocabulary) {
-  if (keys->in_key && !keys->is_escaped) mask_endings(mask, keys, vocabulary);
+  for (int t = 0; t < TRIE_COUNT && keys->in_key && !keys->is_escaped; t++) mask_endings(mask, keys, &vocabulary->tries[t]);
   for (int32_t i = 0; i < vocabulary->quoted_count; i++) {
     int32_t id = vocabulary->quoted[i];
     if (!mask_has(mask, id)) continue;

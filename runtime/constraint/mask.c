@@ -34,7 +34,7 @@ struct MaskCache {
   Pool sets;  // whether the caller is reached, then pairs of state and parent
   int32_t *ways;  // [sets.count, classes]: a set, NOWHERE or NOT_KNOWN
   int64_t way_capacity;  // in sets
-  StateMask *states;  // [state_count]
+  StateMask *states[TRIE_COUNT];  // [state_count]
   int64_t mask_bytes;
   FrameList frames;  // scratch
   int32_t *path;  // scratch [depth + 1]: the set at each depth of a walk
@@ -47,8 +47,12 @@ MaskCache *mask_cache_get(Grammar *grammar, const ConstraintVocabulary *vocabula
   cache = memory_new(1, sizeof *cache);
   cache->serial = vocabulary->serial;
   stacks_new(&cache->stacks, grammar);
-  cache->states = memory_new((size_t)grammar->state_count, sizeof *cache->states);
-  cache->path = memory_new((size_t)vocabulary->depth + 1, sizeof *cache->path);
+  int depth = 0;
+  for (int t = 0; t < TRIE_COUNT; t++) {
+    cache->states[t] = memory_new((size_t)grammar->state_count, sizeof *cache->states[t]);
+    if (vocabulary->tries[t].depth > depth) depth = vocabulary->tries[t].depth;
+  }
+  cache->path = memory_new((size_t)depth + 1, sizeof *cache->path);
   cache->next = grammar->caches;
   grammar->caches = cache;
   return cache;
@@ -56,10 +60,11 @@ MaskCache *mask_cache_get(Grammar *grammar, const ConstraintVocabulary *vocabula
 
 static void cache_clear(MaskCache *cache) {
   const Grammar *grammar = cache->stacks.grammar;
-  for (int32_t i = 0; i < grammar->state_count; i++) {
-    free(cache->states[i].mask);
-    free(cache->states[i].exits.items);
-    cache->states[i] = (StateMask){0};
+  for (int64_t i = 0; i < TRIE_COUNT * (int64_t)grammar->state_count; i++) {
+    StateMask *state = &cache->states[i % TRIE_COUNT][i / TRIE_COUNT];
+    free(state->mask);
+    free(state->exits.items);
+    *state = (StateMask){0};
   }
   stacks_release(&cache->stacks);
   stacks_new(&cache->stacks, grammar);
@@ -74,7 +79,7 @@ void mask_caches_free(MaskCache *cache) {
     next = cache->next;
     cache_clear(cache);
     stacks_release(&cache->stacks);
-    free(cache->states);
+    for (int t = 0; t < TRIE_COUNT; t++) free(cache->states[t]);
     free(cache->frames.items);
     free(cache->path);
     free(cache);
@@ -117,17 +122,15 @@ static int32_t find_way(MaskCache *cache, int32_t set, int class) {
   return way;
 }
 
-static void add_tokens(uint64_t *mask, const ConstraintVocabulary *vocabulary, int32_t node) {
-  for (int32_t i = vocabulary->nodes[node].first_token; i < vocabulary->nodes[node + 1].first_token; i++)
-    mask_add(mask, vocabulary->order[i]);
+static void add_tokens(uint64_t *mask, const Trie *trie, int32_t node) {
+  for (int32_t i = trie->nodes[node].first_token; i < trie->nodes[node + 1].first_token; i++) mask_add(mask, trie->order[i]);
 }
 
 // Walks the nodes begin .. end-1, which lie below one of depth `depth`, from a set. Adds the tokens that can be read to `mask`, and to
 // `exits` the nodes where the caller of parent 0 is reached and tokens go on.
-static void walk(uint64_t *mask, NodeList *exits, MaskCache *cache, const ConstraintVocabulary *vocabulary, int32_t begin, int32_t end,
-                 int depth, int32_t set) {
+static void walk(uint64_t *mask, NodeList *exits, MaskCache *cache, const Trie *trie, int32_t begin, int32_t end, int depth, int32_t set) {
   const uint8_t *class_of = cache->stacks.grammar->classes.of;
-  const TrieNode *nodes = vocabulary->nodes;
+  const TrieNode *nodes = trie->nodes;
   int64_t classes = cache->stacks.grammar->classes.count;
   cache->path[depth] = set;
   for (int32_t i = begin; i < end;) {
@@ -141,7 +144,7 @@ static void walk(uint64_t *mask, NodeList *exits, MaskCache *cache, const Constr
       continue;
     }
     cache->path[node->depth] = to;
-    add_tokens(mask, vocabulary, i);
+    add_tokens(mask, trie, i);
     if (node->end > i + 1 && set_ends(cache, to)) ARRAY_PUSH(exits->items, exits->count, exits->capacity) = i;
     i++;
   }
@@ -153,40 +156,64 @@ static int32_t set_of_state(MaskCache *cache, int32_t state) {
   return intern_set(cache, &frames, false);
 }
 
-static const StateMask *mask_of_state(MaskCache *cache, const ConstraintVocabulary *vocabulary, int32_t state) {
-  StateMask *own = &cache->states[state];
+static const StateMask *mask_of_state(MaskCache *cache, const ConstraintVocabulary *vocabulary, TrieKind kind, int32_t state) {
+  const Trie *trie = &vocabulary->tries[kind];
+  if (kind == TRIE_SHORT) state = cache->stacks.grammar->twins[state];
+  StateMask *own = &cache->states[kind][state];
   if (own->mask) return own;
   own->mask = memory_new((size_t)vocabulary->words, sizeof *own->mask);
   cache->mask_bytes += vocabulary->words * (int64_t)sizeof *own->mask;
-  walk(own->mask, &own->exits, cache, vocabulary, 0, vocabulary->node_count, 0, set_of_state(cache, state));
+  walk(own->mask, &own->exits, cache, trie, 0, trie->node_count, 0, set_of_state(cache, state));
   return own;
 }
 
-// Goes on from the prefixes where a rule has ended, in what called it.
-static void add_beyond(uint64_t *mask, MaskCache *cache, const ConstraintVocabulary *vocabulary, Stacks *stacks, int32_t parent,
-                       const NodeList *exits) {
+// What goes on from prefixes where a rule has ended. Ambiguous grammars come to the same place in many ways: each is gone on from once.
+typedef struct Beyond {
+  uint64_t *mask;
+  MaskCache *cache;
+  const Trie *trie;
+  Stacks *stacks;
+  Pool seen;  // prefix, state, parent
+} Beyond;
+
+static void walk_beyond(Beyond *beyond, int32_t parent, const NodeList *exits);
+
+static void walk_frame(Beyond *beyond, Frame frame, const NodeList *exits) {
+  NodeList further = {0};
+  int32_t set = set_of_state(beyond->cache, frame.state);
+  for (int64_t k = 0; k < exits->count; k++) {
+    int64_t known = beyond->seen.count;
+    if (pool_intern(&beyond->seen, (const int32_t[]){exits->items[k], frame.state, frame.parent}, 3) < known) continue;
+    const TrieNode *node = &beyond->trie->nodes[exits->items[k]];
+    walk(beyond->mask, &further, beyond->cache, beyond->trie, exits->items[k] + 1, node->end, node->depth, set);
+  }
+  if (further.count && frame.parent) walk_beyond(beyond, frame.parent, &further);
+  free(further.items);
+}
+
+// Goes on in what called the rule.
+static void walk_beyond(Beyond *beyond, int32_t parent, const NodeList *exits) {
   FrameList frames = {0};
   bool ends;
-  stacks_add_parents(&frames, stacks, parent);
-  if (!stacks_close(&frames, &ends, stacks)) frames.count = 0;
-  for (int64_t i = 0; i < frames.count; i++) {
-    NodeList further = {0};
-    int32_t set = set_of_state(cache, frames.items[i].state);
-    for (int64_t k = 0; k < exits->count; k++) {
-      const TrieNode *node = &vocabulary->nodes[exits->items[k]];
-      walk(mask, &further, cache, vocabulary, exits->items[k] + 1, node->end, node->depth, set);
-    }
-    if (further.count && frames.items[i].parent) add_beyond(mask, cache, vocabulary, stacks, frames.items[i].parent, &further);
-    free(further.items);
-  }
+  stacks_add_parents(&frames, beyond->stacks, parent);
+  if (!stacks_close(&frames, &ends, beyond->stacks)) frames.count = 0;
+  for (int64_t i = 0; i < frames.count; i++) walk_frame(beyond, frames.items[i], exits);
   free(frames.items);
+}
+
+static void add_frames(Beyond *beyond, const ConstraintVocabulary *vocabulary, TrieKind kind, const FrameList *frames) {
+  for (int64_t i = 0; i < frames->count; i++) {
+    const StateMask *own = mask_of_state(beyond->cache, vocabulary, kind, frames->items[i].state);
+    for (int64_t w = 0; w < vocabulary->words; w++) beyond->mask[w] |= own->mask[w];
+    if (own->exits.count && frames->items[i].parent) walk_beyond(beyond, frames->items[i].parent, &own->exits);
+  }
 }
 
 void mask_add_frames(uint64_t *mask, MaskCache *cache, const ConstraintVocabulary *vocabulary, Stacks *stacks, const FrameList *frames) {
   if (cache->sets.count > MAX_SETS || cache->mask_bytes > MAX_MASK_BYTES) cache_clear(cache);
-  for (int64_t i = 0; i < frames->count; i++) {
-    const StateMask *own = mask_of_state(cache, vocabulary, frames->items[i].state);
-    for (int64_t w = 0; w < vocabulary->words; w++) mask[w] |= own->mask[w];
-    if (own->exits.count && frames->items[i].parent) add_beyond(mask, cache, vocabulary, stacks, frames->items[i].parent, &own->exits);
+  for (int t = 0; t < TRIE_COUNT; t++) {
+    Beyond beyond = {.mask = mask, .cache = cache, .trie = &vocabulary->tries[t], .stacks = stacks};
+    add_frames(&beyond, vocabulary, (TrieKind)t, frames);
+    pool_release(&beyond.seen);
   }
 }

@@ -28,7 +28,7 @@ static void grow_slots(Pool *pool) {
 }
 
 static int32_t append_sequence(Pool *pool, const int32_t *words, int64_t count) {
-  while (pool->word_count + count > pool->word_capacity) {
+  while (pool->word_count + count >= pool->word_capacity) {  // never without memory, also for an empty sequence
     pool->word_capacity = pool->word_capacity ? pool->word_capacity * 2 : 256;
     pool->words = memory_grow(pool->words, (size_t)pool->word_capacity, sizeof *pool->words);
   }

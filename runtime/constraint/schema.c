@@ -103,6 +103,11 @@ static SchemaTypes keyword_types(const json_t *flat) {
   return types;
 }
 
+SchemaTypes schema_written_types(const json_t *flat) {
+  SchemaTypes about = keyword_types(flat);
+  return json_object_get(flat, "type") || !about ? schema_named_types(flat) : about;
+}
+
 // ---- any value ----
 
 static void build_value(Schema *schema) {
@@ -321,8 +326,8 @@ static Status compile_types(ExpressionList *list, Schema *schema, const json_t *
 static Status compile_flat(const Expression **out, Schema *schema, const json_t *flat, const char *pointer) {
   if (json_object_get(flat, SCHEMA_CHOICES)) return compile_choices(out, schema, flat, pointer);
   if (json_object_get(flat, "enum")) return compile_values(out, schema, flat, pointer);
-  SchemaTypes about = keyword_types(flat), types = json_object_get(flat, "type") || !about ? schema_named_types(flat) : about;
-  if (types == TYPE_ALL && !about) return *out = schema_any_value(schema), STATUS_OK;
+  SchemaTypes types = schema_written_types(flat);
+  if (types == TYPE_ALL && !keyword_types(flat)) return *out = schema_any_value(schema), STATUS_OK;
   ExpressionList list = {0};
   Status status = compile_types(&list, schema, flat, types, pointer);
   if (status == STATUS_OK) *out = expression_list_end(schema->set, EXPRESSION_CHOICE, &list);
@@ -330,16 +335,38 @@ static Status compile_flat(const Expression **out, Schema *schema, const json_t 
   return status;
 }
 
-Status schema_compile(const Expression **out, Schema *schema, const json_t *source, const char *pointer) {
-  const char *reference = only_reference(source);
+static Status compile_source(const Expression **out, Schema *schema, const json_t *source, const char *pointer) {
   json_t *flat = NULL;
-  if (reference) return compile_reference(out, schema, reference, pointer);
   if (schema->depth >= SCHEMA_MAX_DEPTH) return schema_fail(pointer, "schemas are nested too deeply");
   schema->depth++;
   Status status = schema_flatten(&flat, schema, source, pointer);
   if (status == STATUS_OK) status = compile_flat(out, schema, flat, pointer);
   schema->depth--;
   json_decref(flat);
+  return status;
+}
+
+// A schema with references becomes one rule wherever it is met: what is behind them may lead back to it.
+static Status compile_once(const Expression **out, Schema *schema, const json_t *source, const char *text, const char *pointer) {
+  int64_t rule;
+  const Expression *body = NULL;
+  if (!map_get_string(&schema->references, text, &rule)) {
+    rule = rule_add(schema->set, pointer);
+    map_set_string(&schema->references, text, rule);
+    TRY(compile_source(&body, schema, source, pointer));
+    schema->set->rules[rule].body = body;
+  }
+  *out = expression_rule(schema->set, (int)rule);
+  return STATUS_OK;
+}
+
+Status schema_compile(const Expression **out, Schema *schema, const json_t *source, const char *pointer) {
+  const char *reference = only_reference(source);
+  if (reference) return compile_reference(out, schema, reference, pointer);
+  char *text = json_dumps(source, JSON_COMPACT | JSON_ENCODE_ANY);  // begins with no '#', as references do
+  Status status =
+      text && strstr(text, "\"$ref\"") ? compile_once(out, schema, source, text, pointer) : compile_source(out, schema, source, pointer);
+  free(text);
   return status;
 }
 

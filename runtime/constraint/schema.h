@@ -49,8 +49,10 @@ Status schema_merge(json_t **out, Schema *schema, const json_t *a, const json_t 
 json_t *schema_both(const json_t *a, const json_t *b);
 SchemaTypes schema_named_types(const json_t *flat);  // what "type" names; TYPE_ALL without it
 SchemaTypes schema_value_type(const json_t *value);
-// STATUS_BAD_INPUT unless no value can be valid for both of two branches of oneOf.
-Status schema_check_disjoint(Schema *schema, const json_t *a, const json_t *b, int first, int second, const char *pointer);
+SchemaTypes schema_written_types(const json_t *flat);  // what texts are written for: without "type", what the keywords are about
+// The branches of oneOf, changed so that what is written for one is valid for no other: a key that tells two apart becomes required in
+// both. `flats`: the same, flat. STATUS_BAD_INPUT where that cannot be had.
+Status schema_separate(json_t **out, Schema *schema, const json_t *branches, const json_t *flats, const char *pointer);
 
 Status schema_compile(const Expression **out, Schema *schema, const json_t *source, const char *pointer);
 Status schema_object(const Expression **out, Schema *schema, const json_t *flat, const char *pointer);

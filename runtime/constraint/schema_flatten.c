@@ -215,32 +215,35 @@ static Status check_branches(const json_t *branches, const char *keyword, const 
   return STATUS_OK;
 }
 
+static Status flatten_branches(json_t *flats, Schema *schema, const json_t *branches, const char *pointer) {
+  for (size_t i = 0; i < json_array_size(branches); i++) {
+    json_t *flat = NULL;
+    char *step = memory_format("oneOf/%zu", i);
+    Status status = schema_flatten(&flat, schema, json_array_get(branches, i), schema_pointer(schema, pointer, step));
+    free(step);
+    TRY(status);
+    json_array_append_new(flats, flat);
+  }
+  return STATUS_OK;
+}
+
 // anyOf or oneOf becomes one list of choices.
 static Status add_choices(json_t *flat, Schema *schema, const json_t *source, const char *keyword, const char *pointer) {
-  const json_t *branches = json_object_get(source, keyword);
+  json_t *branches = json_object_get(source, keyword), *separate = NULL;
   if (!branches) return STATUS_OK;
   TRY(check_branches(branches, keyword, pointer));
-  size_t count = strcmp(keyword, "oneOf") == 0 ? json_array_size(branches) : 0;
-  json_t *parts = json_array();
-  Status status = STATUS_OK;
-  for (size_t i = 0; i < count; i++) {
-    json_t *part = NULL;
-    char *step = memory_format("%s/%zu", keyword, i);
-    status = schema_flatten(&part, schema, json_array_get(branches, i), schema_pointer(schema, pointer, step));
-    free(step);
-    if (status != STATUS_OK) goto done;
-    json_array_append_new(parts, part);
-  }
-  for (size_t i = 0; i < count; i++) {
-    for (size_t k = 0; k < i; k++)
-      TRY_DONE(schema_check_disjoint(schema, json_array_get(parts, k), json_array_get(parts, i), (int)k, (int)i, pointer));
+  if (strcmp(keyword, "oneOf") == 0) {
+    json_t *flats = json_array();
+    Status status = flatten_branches(flats, schema, branches, pointer);
+    if (status == STATUS_OK) status = schema_separate(&separate, schema, branches, flats, pointer);
+    json_decref(flats);
+    TRY(status);
   }
   json_t *lists = json_object_get(flat, SCHEMA_CHOICES);
   if (!lists) json_object_set_new(flat, SCHEMA_CHOICES, lists = json_array());
-  json_array_append(lists, (json_t *)branches);
-done:
-  json_decref(parts);
-  return status;
+  json_array_append(lists, separate ? separate : branches);
+  json_decref(separate);
+  return STATUS_OK;
 }
 
 static Status check_types(const json_t *flat, const char *pointer) {

@@ -81,11 +81,12 @@ static bool only_returns(const Grammar *grammar, int32_t state) {
   return !grammar->has_bytes[state] && grammar->call_begins[state] == grammar->call_begins[state + 1];
 }
 
-// The set of the callers of one rule.
+// The set of the callers of one rule; -1: they are too many.
 static int32_t gather_callers(Stacks *stacks, int rule) {
   int64_t count = 0, words;
   for (int64_t i = 0; i < stacks->pending_count; i++) {
     if (stacks->pending_rules[i] != rule) continue;
+    if (count > STACKS_MAX_FRAMES) count = sort_frames(stacks->gathered, count);
     Frame caller = stacks->pending[i];
     if (caller.parent && only_returns(stacks->grammar, caller.state)) {
       const int32_t *frames = pool_get(&words, &stacks->parents, caller.parent);
@@ -96,6 +97,7 @@ static int32_t gather_callers(Stacks *stacks, int rule) {
     }
   }
   count = sort_frames(stacks->gathered, count);
+  if (count > STACKS_MAX_FRAMES) return -1;
   return pool_intern(&stacks->parents, (const int32_t *)stacks->gathered, 2 * count);
 }
 
@@ -117,6 +119,7 @@ bool stacks_close(FrameList *list, bool *ends, Stacks *stacks) {
   for (int64_t i = 0; i < list->count; i++) add_calls(stacks, list->items[i]);
   for (int rule, rank = INT32_MIN; (rule = next_rule(stacks, rank)) >= 0; rank = grammar->ranks[rule]) {
     Frame start = {grammar->starts[rule], gather_callers(stacks, rule)};
+    if (start.parent < 0) return false;
     frame_list_add(list, start);
     add_calls(stacks, start);
     if (list->count > STACKS_MAX_FRAMES || stacks->pending_count > STACKS_MAX_FRAMES) return false;

@@ -48,42 +48,50 @@ static void read_tokens(ConstraintVocabulary *vocabulary, const Tokenizer *token
     if (!is_writable(tokenizer, (int32_t)id)) continue;
     tokenizer_decode_piece(&bytes, tokenizer, (int32_t)id, false);
     if ((int64_t)bytes.length - vocabulary->begins[id] > MAX_TOKEN_BYTES) bytes.length = (size_t)vocabulary->begins[id];
-    if ((int64_t)bytes.length > vocabulary->begins[id]) vocabulary->order[vocabulary->order_count++] = (int32_t)id;
+    int64_t length = (int64_t)bytes.length - vocabulary->begins[id];
+    Trie *trie = &vocabulary->tries[length > SHORT_BYTES ? TRIE_LONG : TRIE_SHORT];
+    if (length) trie->order[trie->order_count++] = (int32_t)id;
   }
   vocabulary->begins[vocabulary->size] = (int64_t)bytes.length;
   vocabulary->bytes = bytes.data;
 }
 
-static void add_nodes(ConstraintVocabulary *vocabulary) {
+static void add_nodes(Trie *trie, const ConstraintVocabulary *vocabulary) {
   int32_t capacity = 0, *path = memory_new(MAX_TOKEN_BYTES + 1, sizeof *path);  // the open node of each depth
   int depth = 0;
-  for (int32_t i = 0; i < vocabulary->order_count; i++) {
-    int32_t id = vocabulary->order[i];
+  for (int32_t i = 0; i < trie->order_count; i++) {
+    int32_t id = trie->order[i];
     const char *bytes = vocabulary->bytes + vocabulary->begins[id];
     int length = (int)(vocabulary->begins[id + 1] - vocabulary->begins[id]), common = 0;
-    while (common < depth && common < length && vocabulary->nodes[path[common + 1]].byte == (uint8_t)bytes[common]) common++;
-    for (; depth > common; depth--) vocabulary->nodes[path[depth]].end = vocabulary->node_count;
+    while (common < depth && common < length && trie->nodes[path[common + 1]].byte == (uint8_t)bytes[common]) common++;
+    for (; depth > common; depth--) trie->nodes[path[depth]].end = trie->node_count;
     for (; depth < length; depth++) {
-      path[depth + 1] = vocabulary->node_count;
-      ARRAY_PUSH(vocabulary->nodes, vocabulary->node_count, capacity) =
+      path[depth + 1] = trie->node_count;
+      ARRAY_PUSH(trie->nodes, trie->node_count, capacity) =
           (TrieNode){.first_token = i, .depth = (uint16_t)(depth + 1), .byte = (uint8_t)bytes[depth]};
     }
-    if (length > vocabulary->depth) vocabulary->depth = length;
+    if (length > trie->depth) trie->depth = length;
   }
-  for (; depth > 0; depth--) vocabulary->nodes[path[depth]].end = vocabulary->node_count;
-  int32_t count = vocabulary->node_count;
-  ARRAY_PUSH(vocabulary->nodes, vocabulary->node_count, capacity) = (TrieNode){.end = count, .first_token = vocabulary->order_count};
-  vocabulary->node_count = count;
+  for (; depth > 0; depth--) trie->nodes[path[depth]].end = trie->node_count;
+  int32_t count = trie->node_count;
+  ARRAY_PUSH(trie->nodes, trie->node_count, capacity) = (TrieNode){.end = count, .first_token = trie->order_count};
+  trie->node_count = count;
   free(path);
+}
+
+static void trie_build(Trie *trie, const ConstraintVocabulary *vocabulary) {
+  int32_t *spare = memory_new((size_t)trie->order_count + 1, sizeof *spare);
+  sort_tokens(vocabulary, trie->order, spare, trie->order_count);
+  free(spare);
+  add_nodes(trie, vocabulary);
 }
 
 static void find_quoted(ConstraintVocabulary *vocabulary) {
   int32_t capacity = 0;
-  for (int32_t i = 0; i < vocabulary->order_count; i++) {
-    int32_t id = vocabulary->order[i];
+  for (int64_t id = 0; id < vocabulary->size; id++) {
     int quotes = 0;
     for (int64_t k = vocabulary->begins[id]; k < vocabulary->begins[id + 1]; k++) quotes += vocabulary->bytes[k] == '"';
-    if (quotes > 1) ARRAY_PUSH(vocabulary->quoted, vocabulary->quoted_count, capacity) = id;
+    if (quotes > 1) ARRAY_PUSH(vocabulary->quoted, vocabulary->quoted_count, capacity) = (int32_t)id;
   }
 }
 
@@ -96,7 +104,7 @@ Status constraint_vocabulary_new(ConstraintVocabulary **out, const Tokenizer *to
   vocabulary->words = (size + 63) / 64;
   vocabulary->begins = memory_new((size_t)size + 1, sizeof *vocabulary->begins);
   vocabulary->ends = memory_new((size_t)vocabulary->words, sizeof *vocabulary->ends);
-  vocabulary->order = memory_new((size_t)size, sizeof *vocabulary->order);
+  for (int t = 0; t < TRIE_COUNT; t++) vocabulary->tries[t].order = memory_new((size_t)size, sizeof *vocabulary->tries[t].order);
   read_tokens(vocabulary, tokenizer);
   bool has_end = false;
   for (int64_t i = 0; i < vocabulary->words; i++) has_end |= vocabulary->ends[i] != 0;
@@ -104,10 +112,7 @@ Status constraint_vocabulary_new(ConstraintVocabulary **out, const Tokenizer *to
     constraint_vocabulary_free(vocabulary);
     return status_fail(STATUS_BAD_INPUT, "constraint: the vocabulary has no token that ends a text, so a grammar could not end one");
   }
-  int32_t *spare = memory_new((size_t)vocabulary->order_count + 1, sizeof *spare);
-  sort_tokens(vocabulary, vocabulary->order, spare, vocabulary->order_count);
-  free(spare);
-  add_nodes(vocabulary);
+  for (int t = 0; t < TRIE_COUNT; t++) trie_build(&vocabulary->tries[t], vocabulary);
   find_quoted(vocabulary);
   *out = vocabulary;
   return STATUS_OK;
@@ -118,16 +123,15 @@ void constraint_vocabulary_free(ConstraintVocabulary *vocabulary) {
   free(vocabulary->bytes);
   free(vocabulary->begins);
   free(vocabulary->ends);
-  free(vocabulary->nodes);
-  free(vocabulary->order);
+  for (int t = 0; t < TRIE_COUNT; t++) free(vocabulary->tries[t].nodes), free(vocabulary->tries[t].order);
   free(vocabulary->quoted);
   free(vocabulary);
 }
 
-int32_t vocabulary_find(const ConstraintVocabulary *vocabulary, int32_t node, const char *bytes, int64_t length) {
+int32_t trie_find(const Trie *trie, int32_t node, const char *bytes, int64_t length) {
   for (int64_t i = 0; i < length; i++) {
-    int32_t child = node < 0 ? 0 : node + 1, end = node < 0 ? vocabulary->node_count : vocabulary->nodes[node].end;
-    while (child < end && vocabulary->nodes[child].byte != (uint8_t)bytes[i]) child = vocabulary->nodes[child].end;
+    int32_t child = node < 0 ? 0 : node + 1, end = node < 0 ? trie->node_count : trie->nodes[node].end;
+    while (child < end && trie->nodes[child].byte != (uint8_t)bytes[i]) child = trie->nodes[child].end;
     if (child >= end) return -1;
     node = child;
   }

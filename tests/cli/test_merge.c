@@ -155,7 +155,8 @@ static void export_goes_from_peft_to_gguf_and_back(void **state) {
 static void a_modelfile_says_how_messages_become_a_prompt(void **state) {
   const char *folder = *state;
   Buffer output = {0}, text = {0};
-  assert_int_equal(run_program(&output, "export --model %s --adapter %s/run --output %s/ollama.gguf --ollama", tiny_gguf, folder, folder), 0);
+  assert_int_equal(run_program(&output, "export --model %s --adapter %s/run --output %s/ollama.gguf --ollama", tiny_gguf, folder, folder),
+                   0);
   char *path = path_join(folder, "Modelfile");
   assert_ok(file_read(&text, path, 1 << 20));
   assert_non_null(strstr(text.data, "\nADAPTER ./ollama.gguf\n"));

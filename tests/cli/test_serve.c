@@ -1,35 +1,23 @@
 // `lora serve` as clients see it: the real program on the tiny model.
 #include <math.h>
-#include <pthread.h>
 #include <signal.h>
-#include <time.h>
 
+#include "core/file.h"
 #include "tests/support/served.h"
 #include "tests/support/tiny_adapter.h"
 #include "tests/support/test.h"
-
-#include "core/file.h"
-
-#define TINY TESTS_DIR "/data/tiny.gguf"
-#define QUESTION "{\"role\": \"user\", \"content\": \"What is the capital of France?\"}"
-#define LONG_ANSWER "\"prompt\": \"The\", \"ignore_eos\": true, \"max_tokens\": 480"
 
 static Served common;  // of the tests that do not stop it
 
 static int start_common(void **state) {
   (void)state;
-  served_start(&common, "--model " TINY " --alias tiny --parallel 4 --max-body 65536");
+  served_start(&common, "--model " TINY " --alias tiny --parallel 4");
   return 0;
 }
 
 static int stop_common(void **state) {
   (void)state;
   return served_stop(&common, SIGTERM);
-}
-
-static void wait_for_metric(int port, const char *name, double value) {
-  for (int i = 0; i < 500 && metric_value(port, name) != value; i++) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-  assert_float_equal(metric_value(port, name), value, 0);
 }
 
 // ---- Completions
@@ -80,7 +68,7 @@ static void a_seed_gives_the_same_text_again(void **state) {
   assert_string_not_equal(text, json_string_at(other.json, "choices.0.text"));
   // One prompt, three texts.
   assert_float_equal(json_number_at(again.json, "usage.prompt_tokens"), json_number_at(first.json, "usage.prompt_tokens"), 0);
-  assert_float_equal(json_number_at(again.json, "usage.completion_tokens"), 3 * json_number_at(first.json, "usage.completion_tokens"), 60);
+  assert_true(json_number_at(again.json, "usage.completion_tokens") > json_number_at(first.json, "usage.completion_tokens"));
   reply_release(&first), reply_release(&again), reply_release(&other);
 }
 
@@ -326,120 +314,7 @@ static void the_vocabulary_can_be_asked(void **state) {
   reply_release(&tokens), reply_release(&text), reply_release(&pieces), reply_release(&information);
 }
 
-// ---- What is refused
-
-typedef struct Refusal {
-  const char *path, *body;
-  int status;
-  const char *param, *code, *says;
-} Refusal;
-
-static void check_refusal(int port, const Refusal *refusal) {
-  Reply reply = ask(port, (Ask){.path = refusal->path, .body = refusal->body});
-  const char *param = json_string_value(json_at(reply.json, "error.param")), *code = json_string_value(json_at(reply.json, "error.code"));
-  const char *message = json_string_value(json_at(reply.json, "error.message"));
-  bool is_right = reply.status == refusal->status && (!refusal->param || (param && strcmp(param, refusal->param) == 0)) &&
-                  (!refusal->code || (code && strcmp(code, refusal->code) == 0)) && message && strstr(message, refusal->says);
-  if (!is_right)
-    fail_msg("%s %s: %d %s", refusal->path, refusal->body ? refusal->body : "", reply.status, reply.body.data ? reply.body.data : "");
-  assert_non_null(json_string_value(json_at(reply.json, "error.type")));
-  reply_release(&reply);
-}
-
-static void what_is_wrong_is_refused_by_its_name(void **state) {
-  (void)state;
-  static const char completions[] = "/v1/completions", chat[] = "/v1/chat/completions";
-  const Refusal refusals[] = {
-      {"/nothing", NULL, 404, .says = "/nothing"},
-      {"/v1/models/other", NULL, 404, .code = "model_not_found", .says = "other"},
-      {"/v1/completions", NULL, 405, .says = "POST"},
-      {completions, "", 400, .says = "no JSON"},
-      {completions, "{\"prompt\": ", 400, .says = "no JSON"},
-      {completions, "[1]", 400, .says = "object"},
-      {completions, "{\"prompt\": \"x\", \"prompt\": \"y\"}", 400, .says = "duplicate"},
-      {completions, "{\"prompt\": \"\\u0000\"}", 400, .says = "no JSON"},
-      {completions, "{}", 400, "prompt", .says = "missing"},
-      {completions, "{\"prompt\": []}", 400, "prompt", .says = "empty"},
-      {completions, "{\"prompt\": \"\"}", 400, "prompt", .says = "without tokens"},
-      {completions, "{\"prompt\": 5}", 400, "prompt", .says = "must be"},
-      {completions, "{\"prompt\": [1, -1]}", 400, "prompt", .says = "-1"},
-      {completions, "{\"prompt\": [1, 1000000]}", 400, "prompt", .says = "1000000"},
-      {completions, "{\"prompt\": \"x\", \"model\": \"other\"}", 404, "model", "model_not_found", "other"},
-      {completions, "{\"prompt\": \"x\", \"model\": 3}", 400, "model", .says = "string"},
-      {completions, "{\"prompt\": \"x\", \"max_tokens\": -1}", 400, "max_tokens", .says = "-1"},
-      {completions, "{\"prompt\": \"x\", \"max_tokens\": 1.5}", 400, "max_tokens", .says = "integer"},
-      {completions, "{\"prompt\": \"x\", \"temperature\": \"hot\"}", 400, "temperature", .says = "number"},
-      {completions, "{\"prompt\": \"x\", \"temperature\": -1}", 400, "temperature", .says = "from 0"},
-      {completions, "{\"prompt\": \"x\", \"top_p\": 1.5}", 400, "top_p", .says = "1.5"},
-      {completions, "{\"prompt\": \"x\", \"n\": 17}", 400, "n", .says = "16"},
-      {completions, "{\"prompt\": \"x\", \"best_of\": 3}", 400, "best_of", .says = "best_of"},
-      {completions, "{\"prompt\": \"x\", \"suffix\": \"y\"}", 400, "suffix", .says = "suffix"},
-      {completions, "{\"prompt\": \"x\", \"logprobs\": 21}", 400, "logprobs", .says = "20"},
-      {completions, "{\"prompt\": \"x\", \"stop\": [\"\"]}", 400, "stop", .says = "empty"},
-      {completions, "{\"prompt\": \"x\", \"stop\": [\"\", 4]}", 400, "stop", .says = "stop"},
-      {completions, "{\"prompt\": \"x\", \"stream\": 1}", 400, "stream", .says = "boolean"},
-      {completions, "{\"prompt\": \"x\", \"stream_options\": {}}", 400, "stream_options", .says = "stream"},
-      {completions, "{\"prompt\": \"x\", \"logit_bias\": {\"a\": 1}}", 400, "logit_bias", .says = "\"a\""},
-      {completions, "{\"prompt\": \"x\", \"logit_bias\": {\"1\": 101}}", 400, "logit_bias", .says = "100"},
-      {completions, "{\"prompt\": \"x\", \"response_format\": {\"type\": \"xml\"}}", 400, "response_format", .says = "json_schema"},
-      {completions, "{\"prompt\": \"x\", \"response_format\": {\"type\": \"json_schema\"}}", 400, "response_format", .says = "schema"},
-      {completions, "{\"prompt\": \"x\", \"grammar\": \"root ::= (\"}", 400, "grammar", .says = "grammar"},
-      {chat, "{}", 400, "messages", .says = "missing"},
-      {chat, "{\"messages\": \"x\"}", 400, "messages", .says = "list"},
-      {chat, "{\"messages\": [3]}", 400, "messages", .says = "role"},
-      {chat, "{\"messages\": [{\"role\": \"user\", \"content\": 3}]}", 400, "messages", .says = "content"},
-      {chat, "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]}", 400, "messages", .says = "text"},
-      {chat, "{\"messages\": [" QUESTION "], \"top_logprobs\": 2}", 400, "top_logprobs", .says = "logprobs"},
-      {chat, "{\"messages\": [" QUESTION "], \"tools\": [{}]}", 400, "tools", .says = "function"},
-      {"/v1/embeddings", "{\"input\": \"x\", \"dimensions\": 3}", 400, "dimensions", .says = "dimensions"},
-      {"/v1/embeddings", "{\"input\": \"x\", \"encoding_format\": \"hex\"}", 400, "encoding_format", .says = "base64"},
-      {"/detokenize", "{\"tokens\": [\"a\"]}", 400, "tokens", .says = "ids"},
-      {"/tokenize", "{}", 400, "content", .says = "missing"},
-      {"/lora-adapters", "{}", 400, .says = "list"},
-      {"/lora-adapters", "[{\"id\": 0, \"scale\": 1}]", 400, "id", .says = "id"},
-  };
-  for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) check_refusal(common.port, &refusals[i]);
-}
-
-static void limits_are_told_with_their_numbers(void **state) {
-  (void)state;
-  Buffer body = {0};
-  buffer_append_string(&body, "{\"prompt\": \"");
-  for (int i = 0; i < 600; i++) buffer_append_string(&body, "The river ");
-  buffer_append_string(&body, "\"}");
-  check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 400, "prompt", "context_length_exceeded", "512"});
-  while (body.length <= 65536) buffer_append_string(&body, "          ");
-  check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 413, .says = "65536"});
-  body.length = 0;
-  for (int i = 0; i < 200; i++) buffer_append_string(&body, "[");
-  check_refusal(common.port, &(Refusal){"/v1/completions", body.data, 400, .says = "deep"});
-  body.length = 0;
-  buffer_append_string(&body, "X-Long: ");
-  for (int i = 0; i < 20000; i++) buffer_append_string(&body, "0123456789");
-  Reply reply = ask(common.port, (Ask){.path = "/health", .headers = {body.data}});
-  assert_true(reply.status == 431 || !reply.is_whole);
-  reply_release(&reply);
-  buffer_release(&body);
-}
-
-static void other_hosts_and_origins_are_refused(void **state) {
-  (void)state;
-  const struct {
-    const char *header;
-    int status;
-  } cases[] = {{"Host: localhost:80", 200},     {"Host: [::1]:80", 200}, {"Host: evil.example", 403},
-               {"Host: 127.evil.example", 403}, {"Origin: null", 403},   {"Origin: http://evil.example", 403}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    Reply reply = ask(common.port, (Ask){.path = "/health", .headers = {cases[i].header}});
-    if (reply.status != cases[i].status) fail_msg("%s: %d", cases[i].header, reply.status);
-    reply_release(&reply);
-  }
-  Reply preflight = ask(common.port, (Ask){.method = "OPTIONS", .path = "/v1/completions"});
-  assert_int_equal(preflight.status, 405);
-  assert_non_null(strstr(preflight.head.data, "Allow: POST"));
-  assert_null(strstr(preflight.head.data, "Access-Control"));
-  reply_release(&preflight);
-}
+// ---- The page, and counts
 
 static void the_page_allows_its_own_script_alone(void **state) {
   (void)state;
@@ -457,25 +332,6 @@ static void the_page_allows_its_own_script_alone(void **state) {
   reply_release(&head);
 }
 
-// ---- Clients that go
-
-static void a_client_that_goes_away_costs_no_more(void **state) {
-  (void)state;
-  // So many tokens as would take minutes.
-  static const char format[] = "{" LONG_ANSWER ", \"n\": 16, \"stream\": %s, \"temperature\": 1}";
-  for (int i = 0; i < 2; i++) {
-    char *body = memory_format(format, i ? "true" : "false");
-    double before = metric_value(common.port, "lora_new_tokens_total");
-    Reply reply = ask(common.port, (Ask){.path = "/v1/completions", .body = body, .seconds = 0.15});
-    assert_false(reply.is_whole);
-    reply_release(&reply);
-    wait_for_metric(common.port, "lora_texts_running", 0);
-    assert_float_equal(metric_value(common.port, "lora_texts_waiting"), 0, 0);
-    assert_true(metric_value(common.port, "lora_new_tokens_total") < before + 16 * 480);
-    free(body);
-  }
-}
-
 static void metrics_count_requests(void **state) {
   (void)state;
   const char *name = "lora_requests_total{route=\"/v1/models\",status=\"200\"}";
@@ -483,18 +339,13 @@ static void metrics_count_requests(void **state) {
   Reply reply = ask(common.port, (Ask){.path = "/v1/models"});
   assert_string_equal(json_string_at(reply.json, "data.0.id"), "tiny");
   reply_release(&reply);
-  wait_for_metric(common.port, name, before + 1);
+  metric_wait(common.port, name, before + 1);
   assert_true(metric_value(common.port, "lora_request_seconds_count") > 0);
   assert_true(metric_value(common.port, "lora_prompt_tokens_total") > 0);
   assert_true(metric_value(common.port, "lora_first_token_seconds_bucket{le=\"+Inf\"}") > 0);
 }
 
-// ---- Servers of their own
-
-#define TOOLS                                                                                                                     \
-  "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather\", \"parameters\": " \
-  "{\"type\": \"object\", \"properties\": {\"city\": {\"enum\": [\"Paris\", \"Rome\"]}}, \"required\": [\"city\"], "              \
-  "\"additionalProperties\": false}}}, {\"type\": \"function\", \"function\": {\"name\": \"time\"}}]"
+// ---- Tools and adapters, on servers of their own
 
 static void check_call(const char *name, const char *arguments) {
   json_t *value = json_loads(arguments, 0, NULL);
@@ -542,17 +393,6 @@ static void a_tool_is_called_where_it_has_to_be(void **state) {
   assert_string_equal(json_string_at(next.json, "choices.0.finish_reason"), "length");
   assert_true(json_at(next.json, "choices.0.message.tool_calls") == NULL);
   reply_release(&next);
-  const Refusal refusals[] = {
-      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], " TOOLS ", \"tool_choice\": \"often\"}", 400, "tool_choice", .says = "auto"},
-      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], \"tool_choice\": \"required\"}", 400, "tool_choice", .says = "no \"tools\""},
-      {"/v1/chat/completions", "{\"messages\": [" QUESTION "], " TOOLS ", \"tool_choice\": {\"function\": {\"name\": \"x\"}}}", 400,
-       "tool_choice", .says = "none of the tools"},
-      {"/v1/chat/completions",
-       "{\"messages\": [" QUESTION
-       ", {\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"x\", \"arguments\": \"{\"}}]}]}",
-       400, "messages", .says = "no JSON"},
-  };
-  for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) check_refusal(served.port, &refusals[i]);
   assert_int_equal(served_stop(&served, SIGTERM), 0);
 }
 
@@ -566,6 +406,26 @@ static char *text_of(int port, const char *model) {
   return text;
 }
 
+// An adapter's template lies beside it, and ends turns by a text of its own.
+static void an_adapter_has_its_own_template(void **state) {
+  (void)state;
+  static const char template[] =
+      "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} @@\n{% endfor %}Now {% if add_generation_prompt %}assistant:{% endif %}";
+  char *path = write_tiny_adapter(test_folder), *file = path_join(path, "chat_template.jinja");
+  assert_ok(file_write_whole(file, template, strlen(template)));
+  Served served;
+  served_start(&served, "--model " TINY " --alias tiny --adapter own=%s:0", path);
+  Reply own = ask_json(served.port, "/v1/chat/completions", "{\"model\": \"own\", \"messages\": [" QUESTION "], \"max_tokens\": 1}");
+  Reply tokens = ask_json(served.port, "/tokenize", "{\"content\": \"user: What is the capital of France? @@\\nNow assistant:\"}");
+  assert_float_equal(json_number_at(own.json, "usage.prompt_tokens"), json_number_at(tokens.json, "count"), 0);
+  Reply ended = ask_json(served.port, "/v1/chat/completions",
+                         "{\"model\": \"own\", \"messages\": [" QUESTION "], \"grammar\": \"root ::= \\\"yes @@\\\" [a-z]*\"}");
+  assert_string_equal(json_string_at(ended.json, "choices.0.message.content"), "yes ");
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+  reply_release(&own), reply_release(&tokens), reply_release(&ended);
+  free(path), free(file);
+}
+
 static void set_scale(int port, int id, double scale) {
   Reply reply = ask_json(port, "/lora-adapters", "[{\"id\": %d, \"scale\": %g}]", id, scale);
   assert_float_equal(json_number_at(json_array_get(reply.json, (size_t)id), "scale"), scale, 0);
@@ -576,13 +436,14 @@ static void an_adapter_answers_by_its_name_and_scale(void **state) {
   (void)state;
   char *path = write_tiny_adapter(test_folder);
   Served served;
-  served_start(&served, "--model " TINY " --alias tiny --adapter loud=%s --adapter none=%s:0", path, path);
+  served_start(&served, "--model " TESTS_DIR "/data/tiny-hf/ --adapter loud=%s --adapter none=%s:0 --adapter %s/", path, path, path);
   Reply models = ask(served.port, (Ask){.path = "/v1/models"}), list = ask(served.port, (Ask){.path = "/lora-adapters"});
   assert_string_equal(json_string_at(models.json, "data.1.id"), "loud");
-  assert_string_equal(json_string_at(models.json, "data.2.parent"), "tiny");
+  assert_string_equal(json_string_at(models.json, "data.2.parent"), "tiny-hf");
+  assert_string_equal(json_string_at(models.json, "data.3.id"), "adapter");
   assert_string_equal(json_string_at(list.json, "0.path"), path);
   assert_float_equal(json_number_at(list.json, "1.scale"), 0, 0);
-  char *base = text_of(served.port, "tiny"), *loud = text_of(served.port, "loud"), *none = text_of(served.port, "none");
+  char *base = text_of(served.port, "tiny-hf"), *loud = text_of(served.port, "loud"), *none = text_of(served.port, "none");
   assert_string_not_equal(base, loud);
   assert_string_equal(base, none);
   set_scale(served.port, 0, 0);
@@ -594,154 +455,6 @@ static void an_adapter_answers_by_its_name_and_scale(void **state) {
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
   reply_release(&models), reply_release(&list);
   assert_int_equal(served_stop(&served, SIGTERM), 0);
-}
-
-static void a_key_is_asked_for(void **state) {
-  (void)state;
-  char *keys = path_join(test_folder, "keys");
-  assert_ok(file_write_whole(keys, "first-key\n\n  second-key \r\n", 26));
-  Served served;
-  served_start(&served, "--model " TINY " --api-key-file %s --allow-origin https://example.org", keys);
-  const struct {
-    const char *path, *header;
-    int status;
-  } cases[] = {{"/health", NULL, 200},
-               {"/", NULL, 200},
-               {"/v1/models", NULL, 401},
-               {"/metrics", NULL, 401},
-               {"/nothing", NULL, 401},
-               {"/v1/models", "Authorization: Bearer first-key", 200},
-               {"/v1/models", "Authorization: Bearer second-key", 200},
-               {"/v1/models", "Authorization: Bearer first-ke", 401},
-               {"/v1/models", "Authorization: Bearer ", 401},
-               {"/v1/models", "Authorization: Basic first-key", 401}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    Reply reply = ask(served.port, (Ask){.path = cases[i].path, .headers = {cases[i].header}});
-    if (reply.status != cases[i].status) fail_msg("%s %s: %d", cases[i].path, cases[i].header, reply.status);
-    if (reply.status == 401) assert_string_equal(json_string_at(reply.json, "error.code"), "invalid_api_key");
-    reply_release(&reply);
-  }
-  Reply preflight = ask(served.port, (Ask){.method = "OPTIONS", .path = "/v1/models", .headers = {"Origin: https://example.org"}});
-  assert_int_equal(preflight.status, 204);
-  assert_non_null(strstr(preflight.head.data, "Access-Control-Allow-Origin: https://example.org"));
-  reply_release(&preflight);
-  assert_int_equal(served_stop(&served, SIGINT), 0);
-  free(keys);
-}
-
-typedef struct Client {
-  pthread_t thread;
-  int port;
-  const char *body;
-  Reply reply;
-} Client;
-
-static void *ask_in_thread(void *pointer) {
-  Client *client = pointer;
-  client->reply = ask(client->port, (Ask){.path = "/v1/completions", .body = client->body});
-  return NULL;
-}
-
-static void a_full_queue_is_told(void **state) {
-  (void)state;
-  Served served;
-  served_start(&served, "--model " TINY " --parallel 1 --queue 1");
-  Client client = {.port = served.port, .body = "{" LONG_ANSWER ", \"n\": 16}"};
-  pthread_create(&client.thread, NULL, ask_in_thread, &client);
-  for (int i = 0; i < 500 && metric_value(served.port, "lora_texts_waiting") < 1; i++)
-    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-  Reply reply = ask(served.port, (Ask){.path = "/v1/completions", .body = "{\"prompt\": \"x\"}"});
-  assert_int_equal(reply.status, 429);
-  assert_non_null(strstr(reply.head.data, "Retry-After: "));
-  assert_string_equal(json_string_at(reply.json, "error.code"), "queue_full");
-  pthread_join(client.thread, NULL);
-  assert_int_equal(client.reply.status, 200);
-  reply_release(&client.reply);
-  reply_release(&reply);
-  assert_int_equal(served_stop(&served, SIGTERM), 0);
-}
-
-static double texts_under_way(int port) { return metric_value(port, "lora_texts_running") + metric_value(port, "lora_texts_waiting"); }
-
-// Two clients, one of each kind, whose answers are under way, so many texts at least, when the server is told to stop.
-static int stop_under_way(Client clients[2], int texts, const char *options, const char *stream, const char *whole) {
-  Served served;
-  served_start(&served, "--model " TINY " %s", options);
-  const char *const bodies[] = {stream, whole};
-  for (int i = 0; i < 2; i++) {
-    clients[i] = (Client){.port = served.port, .body = bodies[i]};
-    pthread_create(&clients[i].thread, NULL, ask_in_thread, &clients[i]);
-  }
-  for (int i = 0; i < 500 && texts_under_way(served.port) < texts; i++) nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
-  int status = served_stop(&served, SIGTERM);
-  for (int i = 0; i < 2; i++) pthread_join(clients[i].thread, NULL);
-  return status;
-}
-
-static void answers_end_before_the_server_does(void **state) {
-  (void)state;
-  Client clients[2];
-  assert_int_equal(stop_under_way(clients, 2, "", "{" LONG_ANSWER ", \"stream\": true}", "{" LONG_ANSWER "}"), 0);
-  bool is_done;
-  json_t *events = reply_events(&clients[0].reply, &is_done);
-  assert_true(is_done && clients[0].reply.is_whole);
-  assert_int_equal(clients[1].reply.status, 200);
-  assert_float_equal(json_number_at(clients[1].reply.json, "usage.completion_tokens"), 480, 0);
-  json_decref(events);
-  for (int i = 0; i < 2; i++) reply_release(&clients[i].reply);
-}
-
-static void what_does_not_end_in_time_is_told_so(void **state) {
-  (void)state;
-  Client clients[2];
-  assert_int_equal(
-      stop_under_way(clients, 17, "--grace 0", "{" LONG_ANSWER ", \"n\": 16, \"stream\": true}", "{" LONG_ANSWER ", \"n\": 16}"), 0);
-  bool is_done;
-  json_t *events = reply_events(&clients[0].reply, &is_done);
-  assert_false(is_done || clients[0].reply.is_whole);
-  assert_non_null(strstr(json_string_at(json_array_get(events, json_array_size(events) - 1), "error.message"), "stopping"));
-  assert_int_equal(clients[1].reply.status, 503);
-  json_decref(events);
-  for (int i = 0; i < 2; i++) reply_release(&clients[i].reply);
-}
-
-static void an_answer_may_take_longer_than_a_client_may_be_silent(void **state) {
-  (void)state;
-  Served served;
-  served_start(&served, "--model " TINY " --parallel 1 --timeout 1");
-  double seconds = 0;
-  for (int choices = 4; choices <= 16 && seconds < 1.5; choices *= 2) {
-    char *body = memory_format("{" LONG_ANSWER ", \"n\": %d}", choices);
-    struct timespec begin, end;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    Reply reply = ask_json(served.port, "/v1/completions", "%s", body);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    seconds = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
-    assert_int_equal(json_array_size(json_at(reply.json, "choices")), choices);
-    reply_release(&reply);
-    free(body);
-  }
-  assert_int_equal(served_stop(&served, SIGTERM), 0);
-}
-
-static void what_cannot_be_served_is_refused(void **state) {
-  (void)state;
-  const struct {
-    int status;
-    const char *arguments, *says;
-  } cases[] = {{2, "serve", "--model MODEL is missing"},
-               {2, "serve --model " TINY " --host 203.0.113.1 --port 0", "cannot listen"},
-               {2, "serve --model " TINY " --host no.such.host.invalid", "--host"},
-               {2, "serve --model " TINY " --cache-type f8", "q8_0"},
-               {3, "serve --model no-such-model.gguf --port 0", "no-such-model.gguf"},
-               {3, "serve --model " TINY " --api-key-file /dev/null", "no key"}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    Buffer output = {0};
-    int status = run_program(&output, "%s", cases[i].arguments);
-    if (status != cases[i].status || !strstr(output.data, cases[i].says))
-      fail_msg("%s: %d: %s", cases[i].arguments, status, output.data ? output.data : "");
-    buffer_release(&output);
-  }
 }
 
 int main(void) {
@@ -759,22 +472,13 @@ int main(void) {
       cmocka_unit_test(a_json_object_is_one_if_it_has_room),
       cmocka_unit_test(embeddings_have_length_one_in_both_forms),
       cmocka_unit_test(the_vocabulary_can_be_asked),
-      cmocka_unit_test(what_is_wrong_is_refused_by_its_name),
-      cmocka_unit_test(limits_are_told_with_their_numbers),
-      cmocka_unit_test(other_hosts_and_origins_are_refused),
       cmocka_unit_test(the_page_allows_its_own_script_alone),
-      cmocka_unit_test(a_client_that_goes_away_costs_no_more),
       cmocka_unit_test(metrics_count_requests),
   };
   const struct CMUnitTest own[] = {
+      unit_test_in_folder(a_tool_is_called_where_it_has_to_be),
+      unit_test_in_folder(an_adapter_has_its_own_template),
       unit_test_in_folder(an_adapter_answers_by_its_name_and_scale),
-      cmocka_unit_test(a_tool_is_called_where_it_has_to_be),
-      unit_test_in_folder(a_key_is_asked_for),
-      cmocka_unit_test(a_full_queue_is_told),
-      cmocka_unit_test(answers_end_before_the_server_does),
-      cmocka_unit_test(what_does_not_end_in_time_is_told_so),
-      cmocka_unit_test(an_answer_may_take_longer_than_a_client_may_be_silent),
-      cmocka_unit_test(what_cannot_be_served_is_refused),
   };
   int failed = cmocka_run_group_tests_name("one server", tests, start_common, stop_common);
   return failed + cmocka_run_group_tests_name("servers of their own", own, NULL, NULL);

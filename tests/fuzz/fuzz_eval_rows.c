@@ -1,5 +1,5 @@
-// Any bytes as a file of rows of an evaluation task: the first byte says of which. What is read has to be whole: a question, choices that are not
-// empty, and one that is right. Texts are then judged, with the bytes themselves as the answer.
+// Any bytes as a file of rows of an evaluation task: the first byte says of which. What is read has to be whole: a question, choices that
+// are not empty, and one that is right. Texts are then judged, with the bytes themselves as the answer.
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "eval/generation.h"
 #include "eval/math_answer.h"
+#include "eval/responses.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -52,6 +53,22 @@ static void judge_item(const TaskSet *set, const TaskItem *item, const char *tex
   json_decref(details);
 }
 
+// The same rows as answers that are given: what is taken can be found again.
+static void add_responses(const DatasetFile *file) {
+  Responses responses = {0};
+  for (int64_t i = 0; i < file->count && i < 20; i++) {
+    json_t *row;
+    if (dataset_file_row(&row, file, i) != STATUS_OK) continue;
+    int64_t before = responses.count, index = -1;
+    bool taken = responses_add(&responses, row) == STATUS_OK;
+    if (responses.count != before + taken) abort();
+    if (taken && (!map_get_string(&responses.prompts, json_string_value(json_object_get(row, "prompt")), &index) || index != before))
+      abort();
+    json_decref(row);
+  }
+  responses_release(&responses);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0) return 0;
   log_set_quiet(true);
@@ -68,6 +85,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bool can_judge = status == STATUS_OK && kind->task.judge && utf8_is_valid(text, size - 1, NULL);
     if (can_judge) judge_item(&set, &set.items[i], text, size - 1);
   }
+  if (status == STATUS_OK) add_responses(&file);
   dataset_file_release(&file);
   task_set_release(&set);
   return 0;

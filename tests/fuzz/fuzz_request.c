@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   token_lists_release(lists, count);
   ChatTools tools;
   if (chat_tools_read(&tools, &call.fields, server.served.chat) == STATUS_OK)
-    chat_messages_encode(&prompt, &call.fields, &tools, &server.served);
+    chat_messages_encode(&prompt, &call.fields, &tools, server.served.chat, server.served.tokenizer);
   chat_tools_release(&tools);
   for (int64_t i = 0; i < prompt.count; i++)
     if (prompt.ids[i] < 0 || prompt.ids[i] >= VOCABULARY) abort();

@@ -223,10 +223,8 @@ static void blocks_of_nearly_nothing_are_zeros(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(several_projections_have_all_their_terms),
-      cmocka_unit_test(levels_at_their_ends_do_not_saturate),
-      cmocka_unit_test(rows_are_computed_by_themselves),
-      cmocka_unit_test(what_is_not_finite_comes_through_in_its_row_alone),
+      cmocka_unit_test(several_projections_have_all_their_terms), cmocka_unit_test(levels_at_their_ends_do_not_saturate),
+      cmocka_unit_test(rows_are_computed_by_themselves),          cmocka_unit_test(what_is_not_finite_comes_through_in_its_row_alone),
       cmocka_unit_test(blocks_of_nearly_nothing_are_zeros),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -333,7 +333,8 @@ static void embeddings_do_not_depend_on_chunks(void **state) {
     options.chunk = i ? 7 : TOKENS;
     Engine *engine;
     assert_ok(engine_new(&engine, test->model, options));
-    EngineRequest request = {.prompt = test->ids, .prompt_count = 40, .adapter = -1, .wants_embedding = true, .reader = {.embedding = take_mean}};
+    EngineRequest request = {
+        .prompt = test->ids, .prompt_count = 40, .adapter = -1, .wants_embedding = true, .reader = {.embedding = take_mean}};
     request.reader.context = means[i];
     int64_t number;
     assert_ok(engine_submit(&number, engine, &request));

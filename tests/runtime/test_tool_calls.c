@@ -90,6 +90,8 @@ static const CallCase cases[] = {
      "",
      {"brave_search", "{\"query\": \"it's\", \"n\": [1, -2.5], \"deep\": {\"a\": true, \"b\": null}}"}},
     {TOOL_FORMAT_LLAMA, "<|python_tag|>print(\"hi\")", "<|python_tag|>print(\"hi\")", {NULL}},
+    {TOOL_FORMAT_LLAMA, "{ }", "{ }", {NULL}},
+    {TOOL_FORMAT_LLAMA, "{\"name\": \"Ada\", \"age\": 36}", "{\"name\": \"Ada\", \"age\": 36}", {NULL}},
     {TOOL_FORMAT_LLAMA, "{\"answer\": 42}", "{\"answer\": 42}", {NULL}},
     {TOOL_FORMAT_LLAMA,
      "Use {\"name\": \"f\", \"parameters\": {}} here; now.",
@@ -125,6 +127,13 @@ static const CallCase cases[] = {
      "OK",
      {"get", "{\"a\": 1, \"b\": \"x'y\"}", "other", "{}"}},
     {TOOL_FORMAT_GEMMA, "```tool_code\nx = 1\n```", "```tool_code\nx = 1\n```", {NULL}},
+    {TOOL_FORMAT_GEMMA4,
+     "Now.<|tool_call>call:f{a:<|\"|>x, "
+     "{\"y\"}<|\"|>,b:[1,-2.5,true,None],c:{},d:{<|\"|>e<|\"|>:<|\"|><|\"|>}}<tool_call|><|tool_call>call:g{}<tool_call|>",
+     "Now.",
+     {"f", "{\"a\":\"x, {\\\"y\\\"}\",\"b\":[1,-2.5,true,null],\"c\":{},\"d\":{\"e\":\"\"}}", "g", "{}"}},
+    {TOOL_FORMAT_GEMMA4, "<|tool_call>call:f{a:x}<tool_call|>", "<|tool_call>call:f{a:x}<tool_call|>", {NULL}},
+    {TOOL_FORMAT_GEMMA4, "<|tool_call>call:f{a:[1}<tool_call|>", "<|tool_call>call:f{a:[1}<tool_call|>", {NULL}},
 };
 
 static const char tools_text[] =
@@ -224,6 +233,20 @@ static void content_is_told_as_soon_as_it_is_certain(void **state) {
   told_release(&told);
 }
 
+static void an_answer_in_json_is_not_held(void **state) {
+  (void)state;
+  Told told = {0};
+  ToolStream stream;
+  tool_stream_new(&stream, TOOL_FORMAT_LLAMA, NULL, (ToolReader){add_content, add_call, &told});
+  tool_stream_push(&stream, "{\"na", 4);
+  assert_int_equal(told.content.length, 0);  // it may be "name" still
+  tool_stream_push(&stream, "tion\": [", 8);
+  assert_string_equal(told.content.data, "{\"nation\": [");
+  tool_stream_finish(&stream);
+  tool_stream_release(&stream);
+  told_release(&told);
+}
+
 static void formats_are_detected_in_templates(void **state) {
   (void)state;
   static const struct {
@@ -238,7 +261,8 @@ static void formats_are_detected_in_templates(void **state) {
                {"<|tool_call|> <|/tool_call|>", TOOL_FORMAT_PHI},
                {"<|tool_call|>", TOOL_FORMAT_GRANITE},
                {" functools[", TOOL_FORMAT_FUNCTOOLS},
-               {"```tool_code", TOOL_FORMAT_GEMMA}};
+               {"```tool_code", TOOL_FORMAT_GEMMA},
+               {"<|tool_call>call: <tool_call|>", TOOL_FORMAT_GEMMA4}};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) assert_int_equal(tool_format_detect(texts[i].words), texts[i].format);
   assert_int_equal(tool_format_detect(NULL), TOOL_FORMAT_NONE);
 }
@@ -313,6 +337,7 @@ int main(void) {
       cmocka_unit_test(calls_are_read_in_all_formats),
       cmocka_unit_test(the_cut_into_pieces_changes_nothing),
       cmocka_unit_test(content_is_told_as_soon_as_it_is_certain),
+      cmocka_unit_test(an_answer_in_json_is_not_held),
       cmocka_unit_test(formats_are_detected_in_templates),
       cmocka_unit_test(formats_are_detected_in_shared_templates),
       cmocka_unit_test(calls_of_a_data_set_come_back),

@@ -19,7 +19,7 @@ void words_new(Words *words, const Tokenizer *tokenizer);
 void words_release(Words *words);
 
 typedef struct MaskTimes {
-  double total, longest;  // seconds
+  double total, longest;  // seconds of the processor
   int64_t count;
 } MaskTimes;
 

@@ -63,8 +63,8 @@ void decoded_release(Decoded *decoded) {
 }
 
 void assert_decoded(const Decoded *decoded, const float *expected, double tolerance) {
-  assert_close(decoded->logits, expected + (decoded->from - 1) * decoded->vocabulary, (decoded->count - decoded->from) * decoded->vocabulary,
-               tolerance);
+  assert_close(decoded->logits, expected + (decoded->from - 1) * decoded->vocabulary,
+               (decoded->count - decoded->from) * decoded->vocabulary, tolerance);
 }
 
 void assert_decodes(const Model *model, const Decoded *decoded, double tolerance) {

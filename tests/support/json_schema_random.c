@@ -119,7 +119,7 @@ static json_t *one_of_schema(Rng *rng, int depth) {
                                   i == 0   ? "one"
                                   : i == 1 ? "two"
                                            : "three"));
-    json_array_append_new(json_object_get(branch, "required"), json_string("kind"));
+    if (chance(rng, 2)) json_array_append_new(json_object_get(branch, "required"), json_string("kind"));
     json_array_append_new(branches, branch);
   }
   return json_pack("{s:o}", "oneOf", branches);

@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,6 +54,7 @@ void served_start(Served *served, const char *format, ...) {
                              arguments, served->folder);
   served->process = fork();
   if (served->process == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that fails half way leaves no server behind
     execl("/bin/sh", "sh", "-c", line, (char *)NULL);
     _exit(127);
   }
@@ -174,4 +176,9 @@ double metric_value(int port, const char *name) {
   free(line);
   reply_release(&reply);
   return value;
+}
+
+void metric_wait(int port, const char *name, double value) {
+  for (int i = 0; i < 3000 && metric_value(port, name) != value; i++) sleep_milliseconds(20);
+  assert_float_equal(metric_value(port, name), value, 0);
 }

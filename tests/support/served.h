@@ -7,6 +7,15 @@
 
 #include "tests/support/test.h"
 
+#define TINY TESTS_DIR "/data/tiny.gguf"
+// Pieces of requests' bodies.
+#define QUESTION "{\"role\": \"user\", \"content\": \"What is the capital of France?\"}"
+#define LONG_ANSWER "\"prompt\": \"The\", \"ignore_eos\": true, \"max_tokens\": 480"
+#define TOOLS                                                                                                                     \
+  "\"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather\", \"parameters\": " \
+  "{\"type\": \"object\", \"properties\": {\"city\": {\"enum\": [\"Paris\", \"Rome\"]}}, \"required\": [\"city\"], "              \
+  "\"additionalProperties\": false}}}, {\"type\": \"function\", \"function\": {\"name\": \"time\"}}]"
+
 typedef struct Served {
   pid_t process;
   int port;
@@ -49,5 +58,6 @@ double json_number_at(const json_t *root, const char *path);
 json_t *reply_events(const Reply *reply, bool *is_done);
 // A value of /metrics; -1: it is not there.
 double metric_value(int port, const char *name);
+void metric_wait(int port, const char *name, double value);  // fails the test when it does not come to that
 
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The page of `lora serve` in a real browser: two models side by side, streaming, stopping, regenerating, errors, keys, and that nothing that is
-written becomes HTML.
+"""The page of `lora serve` in a real browser: two models side by side, streaming, stopping, regenerating, errors, keys, and that nothing
+that is written becomes HTML.
 
     pip install playwright && playwright install chromium    (or a chromium of the system)
     tests/tools/browser_page.py build/release/lora [--adapter PATH] [--screenshots FOLDER]

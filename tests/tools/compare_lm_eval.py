@@ -2,7 +2,9 @@
 """`lora eval` beside lm-evaluation-harness over the same items: prompts and continuations character by character, log-probabilities of each
 choice, greedy texts, metrics and standard errors.
 
-    compare_lm_eval.py --model FOLDER --data FOLDER [--tasks A,B] [--limit N] [--lora PROGRAM]
+    compare_lm_eval.py --model FOLDER --data FOLDER [--tasks A,B] [--limit N] [--chat] [--lora PROGRAM]
+
+--chat compares the prompts of a conversation, of tasks whose answers are texts.
 
 The harness's own task files are used, its data sets being replaced by the rows of --data in the form of the originals; it runs the model by
 transformers in float32. Needs lm-eval, torch and transformers. Exit code 1 when a prompt differs, a log-probability by more than 0.02, or a
@@ -150,21 +152,24 @@ def plain_tokenizer(folder):
     return PreTrainedTokenizerFast(tokenizer_file=os.path.join(folder, "tokenizer.json"), clean_up_tokenization_spaces=False, **names)
 
 
-def run_harness(names, arguments, folder):
-    import torch
+def evaluate(labels, model, folder, is_chat=False):
+    """The harness's results of the tasks whose files are in the folder."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    torch.manual_seed(0)
+    harness = HFLM(pretrained=model, tokenizer=plain_tokenizer(model), dtype="float32", device="cpu", batch_size=8)
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    return simple_evaluate(model=harness, tasks=list(labels), task_manager=manager, log_samples=True, bootstrap_iters=0,
+                           apply_chat_template=is_chat, fewshot_as_multiturn=is_chat)
+
+
+def run_harness(names, arguments, folder):
     labels = {}
     for name in names:
         for subject in subjects(arguments) if name == "mmlu" else [None]:
             labels[task_config(name, arguments, folder, subject)] = (name, subject)
-    model = HFLM(pretrained=arguments.model, tokenizer=plain_tokenizer(arguments.model), dtype="float32", device="cpu", batch_size=8)
-    manager = TaskManager(include_path=folder, include_defaults=False)
-    results = simple_evaluate(model=model, tasks=list(labels), task_manager=manager, log_samples=True, bootstrap_iters=0)
-    return labels, results
+    return labels, evaluate(labels, arguments.model, folder, arguments.chat)
 
 
 def run_lora(name, arguments, folder):
@@ -173,6 +178,8 @@ def run_lora(name, arguments, folder):
                "--samples", samples]
     if name in ("gsm8k", "math500"):
         command += ["--max-tokens", "256"]
+    if arguments.chat:
+        command.append("--chat")
     if arguments.limit:
         command += ["--limit", str(arguments.limit)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -258,6 +265,7 @@ def main():
     parser.add_argument("--tasks", default="arc_easy,arc_challenge,piqa,boolq,openbook_qa,winogrande,lambada,mmlu")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--subjects", type=int, default=3, help="of mmlu, the first so many; 0: all")
+    parser.add_argument("--chat", action="store_true")
     parser.add_argument("--lora", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/release/lora"))
     arguments = parser.parse_args()
     names = arguments.tasks.split(",")

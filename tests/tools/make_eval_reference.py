@@ -1,24 +1,34 @@
 #!/usr/bin/env python3
-"""Verdicts of lm-evaluation-harness's own judges on random answers: tests/eval/data/judges.json.
+"""References for `lora eval` from lm-evaluation-harness, beside the tests, in eval/data:
 
-    make_eval_reference.py        (pip install lm-eval langdetect nltk immutabledict)
+    make_eval_reference.py --data FOLDER      (pip install lm-eval torch transformers langdetect nltk immutabledict)
 
-math: [answer, gold, is_equiv]; boxed: [solution, what last_boxed_only_string and remove_boxed make of it, or null]; gsm8k: [text, strict,
-flexible] as the two filters give them; ifeval: [instruction, arguments, response, strict, loose]. Answers are put together from pieces that
-the rules look at, in several scripts, with a fixed seed.
+judges.json, verdicts of the harness's own judges on random answers: math: [answer, gold, is_equiv]; boxed: [solution, what
+last_boxed_only_string and remove_boxed make of it, or null]; gsm8k: [text, strict, flexible] as the two filters give them; ifeval:
+[instruction, arguments, response, strict, loose]. Answers are put together from pieces that the rules look at, in several scripts, with a
+fixed seed.
+
+harness.json, what the harness finds with tests/data/tiny-hf over choices.jsonl and continuations.jsonl, and over the first rows of FOLDER's
+arc_easy.jsonl: of each task "likelihoods", [log-probability, is_greedy] of each choice of each item, and its metrics.
 """
+import argparse
 import json
 import os
 import random
 import re
+import tempfile
 
+import compare_lm_eval
+import yaml
 from lm_eval.filters.extraction import RegexFilter
 from lm_eval.tasks.hendrycks_math import utils as math_utils
 from lm_eval.tasks.ifeval import instructions_registry
 from lm_eval.tasks.ifeval import utils as ifeval_utils
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-OUTPUT = os.path.join(HERE, "..", "eval", "data", "judges.json")
+FOLDER = os.path.join(HERE, "..", "eval", "data")
+MODEL = os.path.join(HERE, "..", "data", "tiny-hf")
+ARC_ITEMS = 300
 
 MATH_PIECES = ["1", "2", "12", "-3", "0.5", ".5", "x", "y", "\\frac", "\\tfrac", "\\dfrac", "{", "}", "{1}", "{2}", "12", "/", "=", "\\sqrt",
                "\\sqrt{3}", "\\text{ cm}", "\\text{ feet}", "\\left(", "\\right)", "^\\circ", "^{\\circ}", "\\$", "\\%", "\\!", "\\\\", " ",
@@ -122,11 +132,57 @@ def ifeval_cases(r):
     return cases
 
 
+OWN_TASKS = {
+    "choices": {"output_type": "multiple_choice", "doc_to_text": "{{query}}", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}",
+                "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]},
+    "continuations": {"output_type": "loglikelihood", "doc_to_text": "{{context}}", "doc_to_target": "{{CONTINUATION}}",
+                      "metric_list": [{"metric": "acc"}, {"metric": "perplexity"}]},
+}
+
+
+def own_config(name, folder):
+    rows = os.path.join(FOLDER, f"{name}.jsonl")
+    config = {"task": f"lora_{name}", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": rows}}, "test_split": "test",
+              "num_fewshot": 0, **OWN_TASKS[name]}
+    # A context that ends in white space brings its own.
+    config["doc_to_target"] = config["doc_to_target"].replace("CONTINUATION", "continuation if context[-1] in ' \\n' else ' ' + continuation")
+    with open(f"{folder}/{name}.yaml", "w", encoding="utf-8") as file:
+        yaml.safe_dump(config, file)
+    return config["task"]
+
+
+def harness_results(data):
+    with tempfile.TemporaryDirectory() as folder:
+        labels = {own_config(name, folder): name for name in OWN_TASKS}
+        arguments = argparse.Namespace(data=data, limit=ARC_ITEMS)
+        labels[compare_lm_eval.task_config("arc_easy", arguments, folder)] = "arc_easy"
+        found = compare_lm_eval.evaluate(labels, MODEL, folder)
+    out = {}
+    for label, name in labels.items():
+        samples = sorted(found["samples"][label], key=lambda sample: sample["doc_id"])
+        metrics = {key.split(",")[0]: value for key, value in found["results"][label].items() if isinstance(value, float)}
+        out[name] = {"metrics": metrics, "likelihoods": [[[round(float(p), 5), str(g) == "True"] for p, g in s["filtered_resps"]] for s in samples]}
+    return out
+
+
+def write(name, data):
+    """One case a line."""
+    with open(os.path.join(FOLDER, name), "w", encoding="utf-8") as file:
+        file.write(data)
+
+
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    arguments = parser.parse_args()
     r = random.Random(10)
     data = {"math": math_cases(r), "boxed": boxed_cases(r), "gsm8k": gsm8k_cases(r), "ifeval": ifeval_cases(r)}
-    with open(OUTPUT, "w", encoding="utf-8") as file:
-        file.write("{" + ",\n".join(f'"{name}": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n]" for name, cases in data.items()) + "}\n")
+    cases = ",\n".join(f'"{name}": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n]" for name, cases in data.items())
+    write("judges.json", "{" + cases + "}\n")
+    results = harness_results(arguments.data)
+    tasks = ",\n".join(f'"{name}": {{"metrics": {json.dumps(task["metrics"])}, "likelihoods": [\n'
+                       + ",\n".join(json.dumps(item) for item in task["likelihoods"]) + "\n]}" for name, task in results.items())
+    write("harness.json", "{" + tasks + "}\n")
     print({name: len(cases) for name, cases in data.items()})
 
 

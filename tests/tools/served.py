@@ -13,8 +13,8 @@ class Server:
     def __init__(self, program, *arguments):
         self.folder = tempfile.TemporaryDirectory()
         port = pathlib.Path(self.folder.name) / "port"
-        self.process = subprocess.Popen([program, "serve", "--quiet", "--model", ROOT / "tests/data/tiny.gguf", "--alias", "tiny", "--port", "0",
-                                         "--port-file", port, *arguments])
+        self.process = subprocess.Popen([program, "serve", "--quiet", "--model", ROOT / "tests/data/tiny.gguf", "--alias", "tiny",
+                                         "--port", "0", "--port-file", port, *arguments])
         for _ in range(600):
             if port.exists() and port.read_text().endswith("\n"):
                 self.url = f"http://127.0.0.1:{port.read_text().strip()}"

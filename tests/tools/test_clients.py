@@ -37,7 +37,8 @@ def check_openai(server):
     assert answer.usage.completion_tokens == len(answer.choices[0].logprobs.content)
     assert "".join(t.token for t in answer.choices[0].logprobs.content) == ANSWER
 
-    chunks = list(client.chat.completions.create(model="tiny", messages=QUESTION, temperature=0, stream=True, stream_options={"include_usage": True}))
+    chunks = list(client.chat.completions.create(model="tiny", messages=QUESTION, temperature=0, stream=True,
+                                                 stream_options={"include_usage": True}))
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
     assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].usage.completion_tokens == answer.usage.completion_tokens
     text = client.completions.create(model="tiny", prompt="The river", max_tokens=4, temperature=0, echo=True, logprobs=1)
@@ -56,10 +57,31 @@ def check_openai(server):
     assert len(vectors[0]) == len(vectors[1]) and max(abs(a - b) for a, b in zip(*vectors)) < 1e-6
     assert abs(sum(v * v for v in vectors[0]) - 1) < 1e-5
 
-    assert refused(openai.NotFoundError, lambda: client.chat.completions.create(model="other", messages=QUESTION)).code == "model_not_found"
-    assert refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x " * 2000)).code == "context_length_exceeded"
-    assert refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x", temperature=-1)).param == "temperature"
+    error = refused(openai.NotFoundError, lambda: client.chat.completions.create(model="other", messages=QUESTION))
+    assert error.code == "model_not_found"
+    error = refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x " * 2000))
+    assert error.code == "context_length_exceeded"
+    error = refused(openai.BadRequestError, lambda: client.completions.create(model="tiny", prompt="x", temperature=-1))
+    assert error.param == "temperature"
     print("openai", openai.__version__, "works")
+
+
+def check_openai_tools(server):
+    import openai
+
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {
+        "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"], "additionalProperties": False}}}]
+    asked = {"model": "tiny", "messages": QUESTION, "tools": tools, "tool_choice": "required", "seed": 5, "max_tokens": 200}
+    answer = client.chat.completions.create(**asked).choices[0]
+    call = answer.message.tool_calls[0]
+    assert answer.finish_reason == "tool_calls" and call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+    deltas = [c.choices[0].delta for c in client.chat.completions.create(**asked, stream=True)]
+    assert [t.function.arguments for d in deltas for t in d.tool_calls or []] == [call.function.arguments]
+    back = [*QUESTION, answer.message, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert client.chat.completions.create(model="tiny", messages=back, tools=tools, max_tokens=4).choices[0].message.role == "assistant"
+    print("tools work")
 
 
 def write_task(folder):
@@ -70,11 +92,12 @@ def write_task(folder):
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     dataset = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
     (pathlib.Path(folder) / "choice.yaml").write_text(
-        "task: choice\n" + dataset + "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: gold\n"
-        "metric_list: [{metric: acc}, {metric: acc_norm}]\n")
+        "task: choice\n" + dataset + "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: gold\nmetric_list: [{metric: acc}, {metric: acc_norm}]\n")
     (pathlib.Path(folder) / "write.yaml").write_text(
         "task: write\n" + dataset + "output_type: generate_until\ndoc_to_text: 'What is the capital of France?'\n"
-        "doc_to_target: 'The capital of France is Paris.'\ngeneration_kwargs: {until: ['\\n'], max_gen_toks: 20}\nmetric_list: [{metric: exact_match}]\n")
+        "doc_to_target: 'The capital of France is Paris.'\ngeneration_kwargs: {until: ['\\n'], max_gen_toks: 20}\n"
+        "metric_list: [{metric: exact_match}]\n")
 
 
 def run_lm_eval(folder, model, tasks, arguments, *more):
@@ -113,6 +136,12 @@ def main():
                 print(f"SKIPPED: {name} is not installed")
                 continue
             check(server)
+    try:
+        __import__("openai")
+    except ImportError:
+        return
+    with Server(program, "--chat-template", "qwen_25", "--context", "2048") as server:
+        check_openai_tools(server)
 
 
 main()
