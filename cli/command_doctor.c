@@ -1,4 +1,5 @@
 // `lora doctor`: what this machine has for the program, and whether its kernels compute here what they should.
+#include <assert.h>
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@
 #include "kernels/selfcheck.h"
 #include "parallel/group.h"
 
-enum { MOST_CHECKS = 128 };
+enum { MOST_CHECKS = 256 };  // of two tables, each kernel with activations of two types
 
 typedef struct Doctor {
   const Arguments *arguments;
@@ -129,6 +130,7 @@ static Status check_table(Doctor *doctor, Backend *backend, Backend *reference) 
       TRY(selfcheck_run(&checks[i], kernel, types[i], backend, reference));
       if (!checks[i].cases) continue;
       is_ok &= checks[i].is_ok;
+      assert(doctor->check_count < MOST_CHECKS);
       doctor->checked[doctor->check_count] = backend->kernels->name;
       doctor->checks[doctor->check_count++] = checks[i];
     }
