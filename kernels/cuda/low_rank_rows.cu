@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(EXPAND_THREADS) low_rank_expand(const float *h
       UNROLL for (int i = 0; i < ROWS; i++) sums[i] = fmaf(own[i][r], weight, sums[i]);
     }
   }
-  for (int i = 0; i < tile.count && j < tile.out; i++) {
+  UNROLL for (int i = 0; i < ROWS; i++) {
+    if (i >= tile.count || j >= tile.out) continue;
     float *y = tile.y + (tile.first + i) * tile.out + j;
     *y = fmaf(tile.scale, sums[i], *y);
   }

@@ -21,14 +21,17 @@ static void check_stored(Backend *backend) {
   backend_free(reference);
 }
 
+static void check_alone(Backend *backend) { pages_rows_are_alone(backend, false); }
+static void check_prompts(Backend *backend) { pages_prompts_may_be_cut(backend, false); }
+
 static void bits_of_a_row_do_not_depend_on_others(void **state) {
   (void)state;
-  for_tables(pages_rows_are_alone);
+  for_tables(check_alone);
 }
 
 static void bits_of_a_prompt_do_not_depend_on_how_it_is_cut(void **state) {
   (void)state;
-  for_tables(pages_prompts_may_be_cut);
+  for_tables(check_prompts);
 }
 
 static void pages_are_stored_to_the_last_bit(void **state) {

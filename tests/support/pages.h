@@ -11,9 +11,10 @@ void pages_encode(void *pages, PagesType type, const float *values, int64_t head
 void pages_elements(float *elements, float *scales, const void *pages, PagesType type, int64_t heads, int64_t size);
 void pages_values(float *values, const void *pages, PagesType type, int64_t heads, int64_t size);
 
-// Fail the test where a row's bits depend on other rows of a call, or on how a prompt is cut into calls.
-void pages_rows_are_alone(Backend *backend);
-void pages_prompts_may_be_cut(Backend *backend);
+// Fail the test where a row's bits depend on other rows of a call, or on how a prompt is cut into calls. is_brief: with a third of all shapes
+// and types.
+void pages_rows_are_alone(Backend *backend, bool is_brief);
+void pages_prompts_may_be_cut(Backend *backend, bool is_brief);
 // And where stored pages are not those that `reference` stores, byte for byte: zeros, values that are tiny, huge or not finite among them.
 void pages_are_stored_exactly(Backend *backend, Backend *reference);
 // Each row of low_rank_rows has the bits that it has in a call of its own.
