@@ -8,6 +8,7 @@
 #include "cli/model_options.h"
 #include "core/file.h"
 #include "core/text.h"
+#include "data/template/builtin.h"
 #include "server/server.h"
 
 typedef struct ServeCommand {
@@ -39,6 +40,10 @@ static Status open_chat(ServeCommand *command) {
   LoadedModel *loaded = &command->loaded;
   if (!wanted && !tokenizer_chat_template(loaded->tokenizer)) return STATUS_OK;
   bool is_file = wanted && file_exists(wanted);
+  // A recipe's unknown name stands for the model's own template; who types one here has mistyped it.
+  if (wanted && !is_file && !builtin_template(wanted))
+    return status_fail(STATUS_USAGE, "serve: --chat-template %s: no such file, and no built-in template of that name (docs/recipes.md)",
+                       wanted);
   return open_template(&loaded->chat, &(ChatTemplateOptions){.name = is_file ? "jinja" : wanted, .jinja = is_file ? wanted : NULL},
                        loaded->tokenizer);
 }

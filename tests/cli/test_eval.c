@@ -155,6 +155,12 @@ static void what_cannot_be_done_is_refused(void **state) {
   line = memory_format(TINY " --context 100000 --tasks %s", arguments);
   assert_says(2, "--context 100000", line);
   free(line);
+  line = memory_format(TINY " --tasks %s --output %s/no/such/o.json", arguments, test_folder);
+  char *output = output_of(1, line);
+  assert_non_null(strstr(output, "no/such/o.json"));
+  assert_null(strstr(output, "acc"));  // before the work, not after it
+  free(output);
+  free(line);
   free(arguments);
 }
 
