@@ -78,6 +78,7 @@ static Status add_adapter(ServeCommand *command, const char *argument) {
   double scale;
   char *given = adapter_argument_path(equals ? equals + 1 : argument, &scale), *path = NULL;
   Status status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
+  if (status == STATUS_OK) status = adapter_path_check(path);
   char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : last_part(given);
   if (status == STATUS_OK && !text_is_printable(name, strlen(name)))
     status = status_fail(STATUS_USAGE, "--adapter %s: give it a name to ask for it by, as NAME=PATH", argument);

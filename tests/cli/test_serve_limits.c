@@ -370,6 +370,7 @@ static void what_cannot_be_served_is_refused(void **state) {
                {2, "serve --model " TINY " --cache-type f8", "q8_0"},
                {2, "serve --model " TINY " --chat-template qwen_52 --port 0", "no built-in template of that name"},
                {3, "serve --model no-such-model.gguf --port 0", "no-such-model.gguf"},
+               {3, "serve --model " TINY " --adapter x=no-such-adapter --port 0", "give a PEFT folder or a GGUF adapter"},
                {3, "serve --model " TINY " --api-key-file /dev/null", "no key"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     Buffer output = {0};
