@@ -142,6 +142,7 @@ static void what_cannot_be_done_is_refused(void **state) {
   assert_says(2, "did you mean mmlu", TINY " --data . --tasks mmul");
   assert_says(2, "--data FOLDER is missing", TINY " --tasks mmlu");
   assert_says(2, "--compare goes with --adapter", TINY " --compare --tasks x.jsonl");
+  assert_says(3, "no/such/arc_easy.jsonl: not there, where arc_easy has its rows", TINY " --data no/such --tasks arc_easy");
   assert_says(3, "no_such.jsonl", TINY " --tasks ./no_such.jsonl");
   char *line = memory_format("--tasks %s", arguments);
   assert_says(2, "--model MODEL is missing", line);
