@@ -22,7 +22,7 @@ typedef struct EvalRun {
   EvalCommand *command;
   LoadedModel loaded;
   Responses responses;
-  FileWriter samples;
+  FileWriter samples, results;
   TaskSet *sets;
   ReportEntry *entries;
   int count, capacity;
@@ -114,18 +114,18 @@ static json_t *config_json(const EvalCommand *command) {
                    (int)command->compare, "context", (json_int_t)command->context, "max_tokens", (json_int_t)command->max_tokens);
 }
 
-static Status write_results(const EvalRun *run, bool json) {
+static Status write_results(EvalRun *run, bool json) {
   const EvalCommand *command = run->command;
   json_t *object = json_pack("{s:o, s:s?, s:o}", "results", task_report_json(run->entries, run->count), "model", command->model, "config",
                              config_json(command));
   char *text = json_dumps(object, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
   json_decref(object);
   if (!text) return status_fail(STATUS_FAILED, "eval: a path or name is no UTF-8 text, so that the results can't be written as JSON");
-  Status status = command->output ? file_write_whole(command->output, text, strlen(text)) : STATUS_OK;
+  if (command->output) file_write(&run->results, text, strlen(text));
   if (json) printf("%s\n", text);
   else task_report_print(stdout, run->entries, run->count);
   free(text);
-  return status;
+  return STATUS_OK;
 }
 
 static Status check(const EvalCommand *command) {
@@ -145,16 +145,26 @@ static Status open_inputs(EvalRun *run, const Arguments *arguments) {
   return command->chat ? loaded_model_open_chat(&run->loaded, &command->stops) : STATUS_OK;
 }
 
+static Status close_file(FileWriter *file, bool is_open, Status status) {
+  if (is_open && status == STATUS_OK) return file_writer_commit(file);
+  if (is_open) file_writer_abandon(file);
+  return status;
+}
+
 static Status run_command(EvalCommand *command, const Arguments *arguments) {
   EvalRun run = {.command = command};
   Status status = open_inputs(&run, arguments);
+  // Both files are opened before hours of work, not after them.
   bool has_samples = status == STATUS_OK && command->samples;
   if (has_samples) status = file_writer_open(&run.samples, command->samples);
   has_samples = has_samples && status == STATUS_OK;
+  bool has_results = status == STATUS_OK && command->output;
+  if (has_results) status = file_writer_open(&run.results, command->output);
+  has_results = has_results && status == STATUS_OK;
   if (status == STATUS_OK) status = run_passes(&run);
-  if (has_samples && status == STATUS_OK) status = file_writer_commit(&run.samples);
-  else if (has_samples) file_writer_abandon(&run.samples);
+  status = close_file(&run.samples, has_samples, status);
   if (status == STATUS_OK) status = write_results(&run, arguments->json);
+  status = close_file(&run.results, has_results, status);
   for (int i = 0; i < run.count; i++) {
     if (run.entries) task_result_release(&run.entries[i].result), task_result_release(&run.entries[i].base);
     task_set_release(&run.sets[i]);

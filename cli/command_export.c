@@ -1,6 +1,7 @@
 // `lora export`: an adapter from one file format to the other.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <jansson.h>
 
@@ -45,6 +46,14 @@ static Status write_modelfile(const char *model, const char *output, bool gguf, 
   return status;
 }
 
+// A folder keeps what the adapter was trained with beside it.
+static Status write_template(const char *folder, const char *template) {
+  char *path = path_join(folder, "chat_template.jinja");
+  Status status = file_write_whole(path, template, strlen(template));
+  free(path);
+  return status;
+}
+
 static Status export_adapter(const char *path, const ArgumentList *adapters, const char *output, bool ollama, const Arguments *arguments) {
   Backend *backend = NULL;
   Model *model = NULL;
@@ -59,6 +68,7 @@ static Status export_adapter(const char *path, const ArgumentList *adapters, con
   TRY_DONE(model_open(&model, found, options, backend));
   TRY_DONE(adapter_arguments_open(&adapter, &template, model, adapters));
   TRY_DONE(gguf ? adapter_save_gguf(adapter, output) : adapter_save_peft(adapter, output, path));
+  if (template && !gguf) TRY_DONE(write_template(output, template));
   if (ollama) TRY_DONE(write_modelfile(found, output, gguf, template));
   print_result(adapter, output, gguf, arguments->json);
 done:

@@ -9,6 +9,7 @@
 #include "cli/model_options.h"
 #include "core/file.h"
 #include "core/text.h"
+#include "data/template/builtin.h"
 #include "server/server.h"
 
 typedef struct ServeCommand {
@@ -42,6 +43,10 @@ static Status open_chat(ServeCommand *command) {
   LoadedModel *loaded = &command->loaded;
   if (!wanted && !tokenizer_chat_template(loaded->tokenizer)) return STATUS_OK;
   bool is_file = wanted && file_exists(wanted);
+  // A recipe's unknown name stands for the model's own template; who types one here has mistyped it.
+  if (wanted && !is_file && !builtin_template(wanted))
+    return status_fail(STATUS_USAGE, "serve: --chat-template %s: no such file, and no built-in template of that name (docs/recipes.md)",
+                       wanted);
   return open_template(&loaded->chat, &(ChatTemplateOptions){.name = is_file ? "jinja" : wanted, .jinja = is_file ? wanted : NULL},
                        loaded->tokenizer);
 }
@@ -76,6 +81,7 @@ static Status add_adapter(ServeCommand *command, const char *argument) {
   double scale;
   char *given = adapter_argument_path(equals ? equals + 1 : argument, &scale), *path = NULL;
   Status status = hub_argument_path(&path, "--adapter", given, HUB_ADAPTER);
+  if (status == STATUS_OK) status = adapter_path_check(path);
   char *name = equals ? memory_format("%.*s", (int)(equals - argument), argument) : last_part(given);
   if (status == STATUS_OK && !text_is_printable(name, strlen(name)))
     status = status_fail(STATUS_USAGE, "--adapter %s: give it a name to ask for it by, as NAME=PATH", argument);

@@ -43,6 +43,11 @@ char *adapter_argument_path(const char *argument, double *scale) {
   return memory_format("%.*s", (int)(colon - argument), argument);
 }
 
+Status adapter_path_check(const char *path) {
+  if (file_exists(path) || directory_exists(path)) return STATUS_OK;
+  return status_fail(STATUS_BAD_INPUT, "--adapter %s: there is no such file or folder; give a PEFT folder or a GGUF adapter", path);
+}
+
 // The chat template that an adapter was trained with lies beside it.
 static Status read_template(char **source, char *const *paths, int count) {
   Status status = STATUS_OK;
@@ -110,9 +115,7 @@ Status adapter_arguments_open(Adapter **out, char **chat_template, Model *model,
     char *given = adapter_argument_path(list->items[i], &scales[i]);
     if (status == STATUS_OK) status = hub_argument_path(&paths[i], "--adapter", given, HUB_ADAPTER);
     free(given);
-    if (status == STATUS_OK && !file_exists(paths[i]) && !directory_exists(paths[i]))
-      status =
-          status_fail(STATUS_BAD_INPUT, "--adapter %s: there is no such file or folder; give a PEFT folder or a GGUF adapter", paths[i]);
+    if (status == STATUS_OK) status = adapter_path_check(paths[i]);
   }
   if (status == STATUS_OK) status = read_template(chat_template, paths, list->count);
   if (status == STATUS_OK) status = adapter_open(out, model, (const char *const *)paths, scales, list->count, false);

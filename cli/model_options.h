@@ -18,5 +18,7 @@ Status adapter_arguments_open(Adapter **out, char **chat_template, Model *model,
 Status adapter_arguments_vocabulary(int64_t *rows, char **tokenizer, const char *model, const ArgumentList *list);
 // The path without its scale; a new string.
 char *adapter_argument_path(const char *argument, double *scale);
+// STATUS_BAD_INPUT where nothing is at the path.
+Status adapter_path_check(const char *path);
 
 #endif

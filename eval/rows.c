@@ -95,7 +95,7 @@ static Status copy_text(const char **out, TaskSet *set, const json_t *value, con
 
 static Status find_member(const json_t **out, const json_t *row, const char *key) {
   *out = json_object_get(row, key);
-  return *out ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "\"%s\" is missing", key);
+  return *out ? STATUS_OK : status_fail(STATUS_BAD_INPUT, "\"%s\" is missing; docs/evaluation.md shows what a row has", key);
 }
 
 Status member_text(const char **out, TaskSet *set, const json_t *row, const char *key) {

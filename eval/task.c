@@ -153,7 +153,11 @@ Status task_set_open(TaskSet *set, const char *name, const char *folder, int64_t
   if (shots > SHOTS_MOST) return status_fail(STATUS_USAGE, "eval: %d shots are the most", SHOTS_MOST);
   if (shots < 0) shots = set->task->shots;
   char *path = is_file ? memory_copy_string(name) : path_join(folder, set->task->path);
-  Status status = set->task->read ? set->task->read(set, path, shots) : read_file(set, path, shots);
+  Status status = STATUS_OK;
+  if (!is_file && !set->task->read && !file_exists(path))
+    status = status_fail(STATUS_BAD_INPUT,
+                         "%s: not there, where %s has its rows; give the folder that has it by --data (docs/evaluation.md)", path, name);
+  if (status == STATUS_OK) status = set->task->read ? set->task->read(set, path, shots) : read_file(set, path, shots);
   free(path);
   return status;
 }

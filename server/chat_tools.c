@@ -96,7 +96,9 @@ Status chat_tools_read(ChatTools *tools, Fields *fields, const ChatTemplate *cha
   TRY(read_choice(&kind, &name, fields));
   if (json_array_size(tools->list) == 0 || strcmp(kind, "none") == 0) tools->list = NULL;
   if (tools->list && !chat_template_knows_tools(chat))
-    return fields_fail(fields, "tools", "%s does not print tools: the model would not see them", chat_template_name(chat));
+    return fields_fail(fields, "tools",
+                       "%s does not print tools: the model would not see them; serve with --chat-template and one that does, as qwen_25",
+                       chat_template_name(chat));
   if (tools->list) tools->format = tool_format_detect(chat_template_source(chat));
   return strcmp(kind, "required") == 0 ? demand_call(tools, name, fields, chat) : STATUS_OK;
 }

@@ -142,6 +142,7 @@ static void what_cannot_be_done_is_refused(void **state) {
   assert_says(2, "did you mean mmlu", TINY " --data . --tasks mmul");
   assert_says(2, "--data FOLDER is missing", TINY " --tasks mmlu");
   assert_says(2, "--compare goes with --adapter", TINY " --compare --tasks x.jsonl");
+  assert_says(3, "no/such/arc_easy.jsonl: not there, where arc_easy has its rows", TINY " --data no/such --tasks arc_easy");
   assert_says(3, "no_such.jsonl", TINY " --tasks ./no_such.jsonl");
   char *line = memory_format("--tasks %s", arguments);
   assert_says(2, "--model MODEL is missing", line);
@@ -154,6 +155,12 @@ static void what_cannot_be_done_is_refused(void **state) {
   free(line);
   line = memory_format(TINY " --context 100000 --tasks %s", arguments);
   assert_says(2, "--context 100000", line);
+  free(line);
+  line = memory_format(TINY " --tasks %s --output %s/no/such/o.json", arguments, test_folder);
+  char *output = output_of(1, line);
+  assert_non_null(strstr(output, "no/such/o.json"));
+  assert_null(strstr(output, "acc"));  // before the work, not after it
+  free(output);
   free(line);
   free(arguments);
 }

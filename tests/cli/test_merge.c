@@ -152,6 +152,21 @@ static void export_goes_from_peft_to_gguf_and_back(void **state) {
   buffer_release(&output);
 }
 
+static void an_exported_folder_keeps_the_chat_template(void **state) {
+  static const char template[] = "{% for message in messages %}[{{ message.content }}]{% endfor %}\n";
+  const char *folder = *state;
+  Buffer output = {0}, kept = {0};
+  char *given = path_join(folder, "run/chat_template.jinja"), *path = path_join(folder, "kept/chat_template.jinja");
+  assert_ok(file_write_whole(given, template, strlen(template)));
+  assert_int_equal(run_program(&output, "export --model %s --adapter %s/run --output %s/kept", tiny_gguf, folder, folder), 0);
+  assert_ok(file_read(&kept, path, 1 << 20));
+  assert_string_equal(kept.data, template);
+  free(given);
+  free(path);
+  buffer_release(&kept);
+  buffer_release(&output);
+}
+
 static void a_modelfile_says_how_messages_become_a_prompt(void **state) {
   const char *folder = *state;
   Buffer output = {0}, text = {0};
@@ -214,6 +229,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_scale_behind_a_colon_scales_the_adapter, make_run, remove_run),
       cmocka_unit_test_setup_teardown(export_goes_from_peft_to_gguf_and_back, make_run, remove_run),
       cmocka_unit_test_setup_teardown(a_modelfile_says_how_messages_become_a_prompt, make_run, remove_run),
+      cmocka_unit_test_setup_teardown(an_exported_folder_keeps_the_chat_template, make_run, remove_run),
       cmocka_unit_test_setup_teardown(mistakes_have_their_exit_codes, make_run, remove_run),
       cmocka_unit_test_setup_teardown(a_full_disk_is_exit_code_4_and_leaves_nothing, make_run, remove_run),
   };

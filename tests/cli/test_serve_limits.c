@@ -108,6 +108,15 @@ static void what_is_wrong_is_refused_by_its_name(void **state) {
   for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) check_refusal(common.port, &refusals[i]);
 }
 
+static void tools_need_a_template_that_prints_them(void **state) {
+  (void)state;
+  Served served;
+  served_start(&served, "--model " TINY " --chat-template chatml");
+  check_refusal(served.port,
+                &(Refusal){"/v1/chat/completions", "{\"messages\": [" QUESTION "], " TOOLS "}", 400, "tools", .says = "--chat-template"});
+  assert_int_equal(served_stop(&served, SIGTERM), 0);
+}
+
 static void limits_are_told_with_their_numbers(void **state) {
   (void)state;
   Buffer body = {0};
@@ -360,7 +369,9 @@ static void what_cannot_be_served_is_refused(void **state) {
                {2, "serve --model " TINY " --host 203.0.113.1 --port 0", "cannot listen"},
                {2, "serve --model " TINY " --host no.such.host.invalid", "--host"},
                {2, "serve --model " TINY " --cache-type f8", "q8_0"},
+               {2, "serve --model " TINY " --chat-template qwen_52 --port 0", "no built-in template of that name"},
                {3, "serve --model no-such-model.gguf --port 0", "no-such-model.gguf"},
+               {3, "serve --model " TINY " --adapter x=no-such-adapter --port 0", "give a PEFT folder or a GGUF adapter"},
                {3, "serve --model " TINY " --api-key-file /dev/null", "no key"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     Buffer output = {0};
@@ -373,9 +384,8 @@ static void what_cannot_be_served_is_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(what_is_wrong_is_refused_by_its_name),
-      cmocka_unit_test(limits_are_told_with_their_numbers),
-      cmocka_unit_test(other_hosts_and_origins_are_refused),
+      cmocka_unit_test(what_is_wrong_is_refused_by_its_name),  cmocka_unit_test(tools_need_a_template_that_prints_them),
+      cmocka_unit_test(limits_are_told_with_their_numbers),    cmocka_unit_test(other_hosts_and_origins_are_refused),
       cmocka_unit_test(a_client_that_goes_away_costs_no_more),
   };
   const struct CMUnitTest own[] = {

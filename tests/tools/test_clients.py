@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The openai client and lm-evaluation-harness against `lora serve`, unchanged.
+"""The openai client, LangChain, LlamaIndex and lm-evaluation-harness against `lora serve`, unchanged.
 
-    pip install openai 'lm_eval[api]'
+    pip install openai langchain-openai llama-index-llms-openai-like llama-index-embeddings-openai-like 'lm_eval[api]'
     tests/tools/test_clients.py build/release/lora
 
 Prints SKIPPED for a client that is not installed."""
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -84,6 +85,37 @@ def check_openai_tools(server):
     print("tools work")
 
 
+def check_langchain(server):
+    import langchain_openai
+
+    reach = {"base_url": server.url + "/v1", "api_key": "none", "model": "tiny"}
+    llm = langchain_openai.ChatOpenAI(temperature=0, **reach)
+    asked = QUESTION[0]["content"]
+    assert llm.invoke(asked).content == ANSWER
+    assert "".join(chunk.content for chunk in llm.stream(asked)) == ANSWER
+    schema = {"title": "city", "type": "object", "properties": {"name": {"enum": ["Paris", "Rome"]}}, "required": ["name"],
+              "additionalProperties": False}
+    assert llm.with_structured_output(schema, method="json_schema").invoke(asked)["name"] in ("Paris", "Rome")
+    vectors = langchain_openai.OpenAIEmbeddings(check_embedding_ctx_length=False, **reach).embed_documents(["a cat", "a river"])
+    assert len(vectors) == 2 and abs(sum(v * v for v in vectors[1]) - 1) < 1e-5
+    print("langchain-openai", importlib.metadata.version("langchain-openai"), "works")
+
+
+def check_llama_index(server):
+    from llama_index.core.llms import ChatMessage
+    from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+    from llama_index.llms.openai_like import OpenAILike
+
+    reach = {"api_base": server.url + "/v1", "api_key": "none"}
+    llm = OpenAILike(model="tiny", is_chat_model=True, temperature=0, **reach)
+    messages = [ChatMessage(**QUESTION[0])]
+    assert llm.chat(messages).message.content == ANSWER
+    assert "".join(chunk.delta for chunk in llm.stream_chat(messages)) == ANSWER
+    vector = OpenAILikeEmbedding(model_name="tiny", **reach).get_text_embedding("a cat")
+    assert abs(sum(v * v for v in vector) - 1) < 1e-5
+    print("llama-index-llms-openai-like", importlib.metadata.version("llama-index-llms-openai-like"), "works")
+
+
 def write_task(folder):
     """A task of lm-eval over local rows: which continuation is likelier, and a generation."""
     rows = [{"q": "The capital of France is", "choices": ["Paris.", "legs."], "gold": 0},
@@ -129,9 +161,10 @@ def check_lm_eval(server):
 def main():
     program = sys.argv[1]
     with Server(program) as server:
-        for name, check in (("openai", check_openai), ("lm_eval", check_lm_eval)):
+        for name, check in (("openai", check_openai), ("langchain_openai", check_langchain),
+                            ("llama_index.llms.openai_like", check_llama_index), ("lm_eval", check_lm_eval)):
             try:
-                __import__(name)
+                importlib.import_module(name)
             except ImportError:
                 print(f"SKIPPED: {name} is not installed")
                 continue
