@@ -162,6 +162,39 @@ static void generation_is_that_of_the_cpu(void **state) {
   for (int i = 0; i < 2; i++) buffer_release(&texts[i]);
 }
 
+// Perplexity and a task of one's own rows.
+static void evaluation_is_that_of_the_cpu(void **state) {
+  (void)state;
+  char *text =
+      write_file("text.txt", "The capital of France is Paris. The capital of Italy is Rome. What is the capital of Spain? Nobody knows.\n");
+  char *rows = write_file("own.jsonl",
+                          "{\"query\": \"The capital of France is\", \"choices\": [\"Paris\", \"Rome\", \"blue\"], \"gold\": 0}\n"
+                          "{\"query\": \"The capital of Italy is\", \"choices\": [\"Paris\", \"Rome\"], \"gold\": 1}\n");
+  double perplexities[2], accuracies[2];
+  for (int i = 0; i < 2; i++) {
+    const char *device = i ? "cuda" : "cpu";
+    Buffer output = {0};
+    char *command = memory_format("perplexity --quiet --json --device %s --model %s --text %s --context 16", device, tiny, text);
+    run_well(&output, command);
+    json_t *result = json_loads(output.data, JSON_DISABLE_EOF_CHECK, NULL);
+    perplexities[i] = json_number_value(json_object_get(result, "perplexity"));
+    json_decref(result);
+    free(command);
+    command = memory_format("eval --quiet --json --deterministic --device %s --model %s --tasks %s", device, tiny, rows);
+    run_well(&output, command);
+    result = json_loads(output.data, JSON_DISABLE_EOF_CHECK, NULL);
+    accuracies[i] = json_number_value(json_object_get(json_object_get(json_object_get(result, "results"), rows), "acc"));
+    json_decref(result);
+    free(command);
+    buffer_release(&output);
+  }
+  assert_true(perplexities[0] > 1);
+  assert_float_equal(perplexities[1] / perplexities[0], 1, 1e-4);
+  assert_true(accuracies[0] == 1 && accuracies[1] == 1);
+  free(text);
+  free(rows);
+}
+
 static void too_little_memory_is_told_before_the_first_step(void **state) {
   (void)state;
   Buffer output = {0};
@@ -192,6 +225,7 @@ int main(void) {
       unit_test_in_folder(float16_trains_with_a_scaled_loss),
       unit_test_in_folder(offloaded_activations_change_no_bit),
       unit_test_in_folder(generation_is_that_of_the_cpu),
+      unit_test_in_folder(evaluation_is_that_of_the_cpu),
       unit_test_in_folder(too_little_memory_is_told_before_the_first_step),
       unit_test_in_folder(a_device_that_is_not_there_is_told),
   };
