@@ -73,6 +73,7 @@ Status shots_read(TaskSet *set, const char *path, int group, int64_t count, RowF
   if (count == 0) return STATUS_OK;
   DatasetFile file;
   Status status = dataset_file_open(&file, path, format_of(path));
+  if (status != STATUS_OK) status = status_context(status, "examples for the prompt (--shots 0: none)");
   if (status == STATUS_OK) status = append_shots(set, &file, path, &set->groups[group], count, fill);
   dataset_file_release(&file);
   return status;

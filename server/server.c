@@ -106,7 +106,7 @@ Status server_new(Server **out, const ServerOptions *options) {
   metrics_new(&server->metrics);
   grammars_new(&server->grammars);
   pthread_mutex_init(&server->engine_lock, NULL);
-  if (options->key_file) TRY(key_list_read(&server->keys, options->key_file));
+  if (options->key_file) TRY(status_context(key_list_read(&server->keys, options->key_file), "--api-key-file, which has a key a line"));
   TRY(listen_on(server));
   TRY(start_daemon(server));
   return tell_address(server);
