@@ -65,26 +65,38 @@ static void low_forward(const Node *node, Tape *tape) {
     projections[count] = (Projection){.w = &matrices[count], .alpha = adapter->scale, .y = rows_from(tensor_rows(h), a->h_column[i])};
     if (dropped) {
       adapter_dropout(node->scratch, x->data, adapter, x, false, tape);
-      run_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, a->kinds, tape);
+      tape->backend->kernels->linear_forward(&projections[count], 1, (Rows){node->scratch, x->columns, x->type}, x->rows, tape->backend);
     }
     count++;
   }
-  if (!dropped) run_forward(projections, count, tensor_rows(x), x->rows, a->kinds, tape);
+  if (!dropped) tape->backend->kernels->linear_forward(projections, count, tensor_rows(x), x->rows, tape->backend);
 }
 
-// What the bank's adapters add to their rows.
-static void bank_forward(const Node *node, Tape *tape) {
+static LowRankRows pair_rows(const LowRank *pair, int64_t begin, int64_t end, const Tensor *y) {
+  return (LowRankRows){.begin = begin,
+                       .end = end,
+                       .y = y->data,
+                       .a = pair->a.data,
+                       .b = pair->b.data,
+                       .out = pair->b.rows,
+                       .rank = pair->a.rows,
+                       .scale = pair->scale};
+}
+
+// What adapters add in generation: those in the slots to all rows, those of the bank to their own. So a text is the same by either.
+static void generation_forward(const Node *node, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LINEAR_X];
-  LowRankRows *rows = memory_new((size_t)(a->count * a->kinds->group_count), sizeof *rows);
+  LowRankRows *rows = memory_new((size_t)(a->count * (a->kinds->group_count + 1)), sizeof *rows);
   int count = 0;
+  for (int i = 0; i < a->count; i++)
+    if (is_adapted(&a->parts[i])) rows[count++] = pair_rows(a->parts[i].adapter, 0, x->rows, node->outputs[i]);
   for (int i = 0; i < a->count; i++)
     for (int g = 0; g < a->kinds->group_count && a->parts[i].bank; g++) {
       const RowGroup *group = &a->kinds->groups[g];
       const LowRank *pair = a->parts[i].bank[group->adapter];
       if (!pair || group->begin == group->end) continue;
-      rows[count++] = (LowRankRows){group->begin, group->end,   node->outputs[i]->data, pair->a.data,
-                                    pair->b.data, pair->b.rows, pair->a.rows,           pair->scale};
+      rows[count++] = pair_rows(pair, group->begin, group->end, node->outputs[i]);
     }
   if (count) tape->backend->kernels->low_rank_rows(rows, count, tensor_rows(x), x->columns, tape->backend);
   free(rows);
@@ -108,13 +120,13 @@ static void linear_forward(Node *node, Tape *tape) {
     Projection *p = &projections[i];
     *p = (Projection){.w = part->weight, .alpha = 1, .y = tensor_rows(node->outputs[i]), .bias = part->bias};
     if (residual) p->residual = tensor_rows(residual);
-    if (!is_adapted(part)) continue;
+    if (!is_adapted(part) || a->kinds) continue;
     p->h = rows_from(tensor_rows(h), a->h_column[i]);
     p->low = part->adapter->b.data;
     p->rank = part->adapter->b.columns;
   }
   run_forward(projections, a->count, tensor_rows(x), x->rows, a->kinds, tape);
-  if (a->kinds && a->kinds->group_count) bank_forward(node, tape);
+  if (a->kinds) generation_forward(node, tape);
 }
 
 // What the adapters' dh and dB need, of all parts; rounded: room for dy in x's type, data NULL where it has that already.
@@ -278,7 +290,7 @@ static void add_node(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts,
   for (int i = 0; i < count; i++) {
     attributes->parts[i] = parts[i];
     attributes->h_column[i] = attributes->rank;
-    if (is_adapted(&parts[i])) attributes->rank += parts[i].adapter->a.rows;
+    if (is_adapted(&parts[i]) && !attributes->kinds) attributes->rank += parts[i].adapter->a.rows;
     trained |= is_trained(&parts[i]);
   }
   Node *node = tape_node(tape, attributes->rank ? &linear_lora_op : trained ? &linear_trained_op : &linear_op, attributes);

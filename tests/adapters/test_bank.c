@@ -89,7 +89,9 @@ static void check(bool dora) {
     const Decoded *alone = &folders.alone[i % (ADAPTERS + 1)];
     assert_int_equal(texts[i].count, alone->count);
     assert_memory_equal(texts[i].ids, alone->ids, (size_t)alone->count * sizeof *alone->ids);
-    assert_close(texts[i].logits, alone->logits, (alone->count - 1) * alone->vocabulary, 1e-4);
+    // Beside a magnitude, residuals of all rows are added after it, and not within the product.
+    if (dora) assert_close(texts[i].logits, alone->logits, (alone->count - 1) * alone->vocabulary, 1e-4);
+    else assert_memory_equal(texts[i].logits, alone->logits, (size_t)((alone->count - 1) * alone->vocabulary) * sizeof(float));
     Decoded again;  // without the others: the very same
     decode_submit(&again, engine, folders.ids, PROMPT, WRITTEN, i % (ADAPTERS + 1) < ADAPTERS ? i % (ADAPTERS + 1) : -1);
     assert_ok(engine_run(engine));
