@@ -133,20 +133,20 @@ static int64_t wanted_rows(const Text *text, int64_t first, int64_t count) {
   return larger(0, first + count - larger(first, from));
 }
 
-// Some of a prompt, as far as rows and wanted rows go.
-static void add_reader(Pass *pass, Text *text, int64_t *rows_left, int64_t *wanted_left) {
+// Gives a prompt its share of the rows, as far as they and the wanted ones go.
+static void share_rows(Text *text, int64_t *rows_left, int64_t *wanted_left) {
   int64_t first = text->pages.tokens, count = smaller(text_target(text) - first, *rows_left);
-  if (text->request.wants_embedding) {
-    *rows_left -= count;
-    add_rows(pass, text, text->ids + first, count, count);
-    return;
+  int64_t wanted = text->request.wants_embedding ? count : wanted_rows(text, first, count);
+  if (!text->request.wants_embedding) {
+    if (wanted > *wanted_left) count -= wanted - *wanted_left, wanted = *wanted_left;
+    *wanted_left -= wanted;
   }
-  int64_t wanted = wanted_rows(text, first, count);
-  if (wanted > *wanted_left) count -= wanted - *wanted_left, wanted = *wanted_left;
-  if (count <= 0) return;
   *rows_left -= count;
-  *wanted_left -= wanted;
-  add_rows(pass, text, text->ids + first, count, wanted);
+  text->rows = count, text->wanted = wanted;
+}
+
+static bool is_read(const Text *text, bool of_embeddings) {
+  return !text->is_writing && text->request.wants_embedding == of_embeddings;
 }
 
 static void choose_rows(Pass *pass, bool of_embeddings) {
@@ -159,11 +159,14 @@ static void choose_rows(Pass *pass, bool of_embeddings) {
       if (text->is_writing && text->request.adapter == adapter) add_writer(pass, text);
   pass->writers = pass->text_count;
   pass->paged.kinds.alone = pass->paged.wanted_kinds.alone = pass->rows;
+  // Those that came first have the first choice, whatever their adapter.
   int64_t rows = pass->writers ? smaller(MIXED_CHUNK, engine->options.chunk) : engine->options.chunk, wanted = WANTED_ROWS;
+  for (Text *text = engine->running.first; text; text = text->next)
+    if (is_read(text, of_embeddings)) share_rows(text, &rows, &wanted);
   for (int adapter = -1; adapter < adapters; adapter++)
-    for (Text *text = engine->running.first; text && rows > 0; text = text->next)
-      if (!text->is_writing && text->request.adapter == adapter && text->request.wants_embedding == of_embeddings)
-        add_reader(pass, text, &rows, &wanted);
+    for (Text *text = engine->running.first; text; text = text->next)
+      if (is_read(text, of_embeddings) && text->request.adapter == adapter && text->rows > 0)
+        add_rows(pass, text, text->ids + text->pages.tokens, text->rows, text->wanted);
 }
 
 // Builds the graph for so many rows, unless it is the one that stands.

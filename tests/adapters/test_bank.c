@@ -165,6 +165,50 @@ static void a_share_of_an_adapter_is_that_of_its_file_times_it(void **state) {
   for (int i = 0; i < ADAPTERS; i++) free(folders.paths[i]);
 }
 
+typedef struct Turn {
+  int *clock, when;
+} Turn;
+
+static void take_turn(FinishReason reason, const EngineUsage *usage, Status status, const char *message, void *context) {
+  (void)reason, (void)usage, (void)message;
+  assert_int_equal(status, STATUS_OK);
+  Turn *turn = context;
+  turn->when = (*turn->clock)++;
+}
+
+// Rows lie by adapter, but prompts are read in the order in which they came.
+static void who_came_first_is_read_first_whatever_the_adapter(void **state) {
+  (void)state;
+  Folders folders;
+  prepare(&folders, false);
+  Backend *backend;
+  Model *model;
+  AdapterBank *bank;
+  Engine *engine;
+  assert_ok(backend_new(&backend, "cpu", 2));
+  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
+  assert_ok(adapter_bank_new(&bank, model));
+  for (int i = 0; i < 2; i++) assert_ok(adapter_bank_add(bank, i ? "b" : "a", folders.paths[i], 1));
+  EngineOptions options = {.context = PROMPT, .parallel = 3, .chunk = 8, .adapters = bank};
+  assert_ok(engine_new(&engine, model, options));
+  int clock = 0;
+  Turn turns[3];
+  for (int i = 0; i < 3; i++) {
+    turns[i] = (Turn){&clock, -1};
+    EngineRequest request = {
+        .prompt = folders.ids, .prompt_count = PROMPT, .adapter = 1 - i, .reader = {.end = take_turn, .context = &turns[i]}};
+    int64_t number;
+    assert_ok(engine_submit(&number, engine, &request));
+  }
+  assert_ok(engine_run(engine));
+  for (int i = 0; i < 3; i++) assert_int_equal(turns[i].when, i);
+  engine_free(engine);
+  adapter_bank_free(bank);
+  model_close(model);
+  backend_free(backend);
+  for (int i = 0; i < ADAPTERS; i++) free(folders.paths[i]);
+}
+
 static void what_cannot_stand_beside_others_is_refused(void **state) {
   (void)state;
   static const char *const modules[] = {"norm"};
@@ -190,6 +234,7 @@ int main(void) {
       unit_test_in_folder(rows_go_by_their_own_adapter),
       unit_test_in_folder(magnitudes_are_each_rows_own),
       unit_test_in_folder(a_share_of_an_adapter_is_that_of_its_file_times_it),
+      unit_test_in_folder(who_came_first_is_read_first_whatever_the_adapter),
       unit_test_in_folder(what_cannot_stand_beside_others_is_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
