@@ -233,8 +233,8 @@ static bool should_wait(const Engine *engine, const Text *text) {
   return false;
 }
 
+// False when there are not pages enough now.
 static bool begin_text(Engine *engine, Text *text) {
-  if (should_wait(engine, text)) return false;
   if (!page_list_begin(&text->pages, engine->store, 1 + text->request.adapter, text->ids, most_reused(text), text->most,
                        text->request.is_repeatable))
     return false;
@@ -250,14 +250,16 @@ static bool begin_text(Engine *engine, Text *text) {
   return true;
 }
 
-// In the order in which they came, but for those that wait for others' prompts.
+// In the order in which they came, but for those that wait for others' prompts. One that needs more pages than there are is not passed over: the
+// small ones behind it would keep it waiting for ever.
 static void begin_texts(Engine *engine) {
   int64_t running = 0, begun = 0, reused = 0, passed = 0;
   for (const Text *text = engine->running.first; text; text = text->next) running++;
   for (Text *text = engine->waiting.first, *next; text && running + begun < engine->options.parallel && passed < MOST_PASSED; text = next) {
     next = text->next;
     passed++;
-    if (!begin_text(engine, text)) continue;
+    if (should_wait(engine, text)) continue;
+    if (!begin_text(engine, text)) break;
     begun++;
     reused += text->usage.reused_tokens;
   }
