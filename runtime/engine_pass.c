@@ -145,9 +145,7 @@ static void share_rows(Text *text, int64_t *rows_left, int64_t *wanted_left) {
   text->rows = count, text->wanted = wanted;
 }
 
-static bool is_read(const Text *text, bool of_embeddings) {
-  return !text->is_writing && text->request.wants_embedding == of_embeddings;
-}
+static bool is_read(const Text *text, bool of_embeddings) { return !text->is_writing && text->request.wants_embedding == of_embeddings; }
 
 static void choose_rows(Pass *pass, bool of_embeddings) {
   const Engine *engine = pass->engine;
