@@ -24,12 +24,18 @@ Status adapter_bank_new(AdapterBank **out, Model *model) {
 }
 
 static void linear_resize(Linear *linear, int count) {
+  if (count == 0) {
+    free(linear->bank);
+    linear->bank = NULL;
+    linear->bank_count = 0;
+    return;
+  }
   linear->bank = memory_grow(linear->bank, (size_t)count, sizeof *linear->bank);
   for (int i = linear->bank_count; i < count; i++) linear->bank[i] = NULL;
   linear->bank_count = count;
 }
 
-// Calls for every linear layer that may have an adapter.
+// Of every linear layer that may have an adapter.
 static void resize_all(AdapterBank *bank, int count) {
   for (int i = 0; i < bank->model->linear_count; i++) linear_resize(bank->model->linears[i], count);
   linear_resize(&bank->model->head, count);
@@ -82,14 +88,7 @@ Status adapter_bank_add(AdapterBank *bank, const char *name, const char *path, d
 
 void adapter_bank_free(AdapterBank *bank) {
   if (!bank) return;
-  for (int i = 0; i < bank->model->linear_count; i++) {
-    free(bank->model->linears[i]->bank);
-    bank->model->linears[i]->bank = NULL;
-    bank->model->linears[i]->bank_count = 0;
-  }
-  free(bank->model->head.bank);
-  bank->model->head.bank = NULL;
-  bank->model->head.bank_count = 0;
+  resize_all(bank, 0);
   for (int i = 0; i < bank->count; i++) {
     adapter_close(bank->entries[i].adapter);
     free(bank->entries[i].name);

@@ -38,11 +38,8 @@ static void experts_forward(Node *node, Tape *tape) {
   scratch += router_places(places, node, scratch);
   Projection logits = {.w = &layer->router, .alpha = 1, .y = rows_f32(places[EXPERTS_LOGITS], layer->settings.experts)};
   const RowKinds *kinds = attributes_of(node)->kinds;
-  int64_t alone = !kinds ? 0 : kinds->alone < x->rows ? kinds->alone : x->rows;
   Rows rows = rows_at(x->data, x);
-  if (alone > 0) kernels->linear_forward_rows(&logits, 1, rows, alone, tape->backend);
-  logits = projection_from(logits, alone);
-  if (alone < x->rows) kernels->linear_forward(&logits, 1, rows_from(rows, alone * rows.step), x->rows - alone, tape->backend);
+  linear_products(&logits, 1, rows, x->rows, kinds, false, tape->backend);
   int32_t *chosen = (int32_t *)(void *)places[EXPERTS_CHOSEN];
   kernels->router_forward(chosen, places[EXPERTS_WEIGHTS], node->is_again ? NULL : layer->totals, places[EXPERTS_LOGITS], &layer->settings,
                           x->rows, tape->backend);
@@ -51,7 +48,7 @@ static void experts_forward(Node *node, Tape *tape) {
   int64_t count = y->rows * y->columns;
   if (residual) kernels->copy(y->data, residual->data, count, tape->backend);
   else kernels->fill(y->data, 0, count, tape->backend);
-  // Those alone, then the others.
+  int64_t alone = rows_alone(kinds, x->rows);  // these, then the others
   for (int64_t first = 0, end = alone; first < x->rows; first = end, end = x->rows) {
     if (first == end) continue;
     int64_t used = layer->settings.used;

@@ -39,16 +39,14 @@ void adapter_dropout(void *y, const void *x, const LowRank *adapter, const Tenso
                                   tape->backend);
 }
 
-// All rows together; in generation some of them each by itself.
-static void run_forward(const Projection *projections, int count, Rows x, int64_t n, const RowKinds *kinds, Tape *tape) {
-  const Kernels *kernels = tape->backend->kernels;
-  int64_t alone = !kinds ? 0 : kinds->alone < n ? kinds->alone : n;
-  if (alone > 0)
-    (kinds->in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward_rows)(projections, count, x, alone, tape->backend);
+void linear_products(const Projection *projections, int count, Rows x, int64_t n, const RowKinds *kinds, bool in_int8, Backend *backend) {
+  const Kernels *kernels = backend->kernels;
+  int64_t alone = rows_alone(kinds, n);
+  if (alone > 0) (in_int8 ? kernels->linear_forward_int8 : kernels->linear_forward_rows)(projections, count, x, alone, backend);
   if (alone == n) return;
   Projection others[LINEAR_PROJECTIONS];
   for (int i = 0; i < count; i++) others[i] = projection_from(projections[i], alone);
-  kernels->linear_forward(others, count, rows_from(x, alone * x.step), n - alone, tape->backend);
+  kernels->linear_forward(others, count, rows_from(x, alone * x.step), n - alone, backend);
 }
 
 static void low_forward(const Node *node, Tape *tape) {
@@ -87,6 +85,9 @@ static LowRankRows pair_rows(const LowRank *pair, int64_t begin, int64_t end, co
 static void generation_forward(const Node *node, Tape *tape) {
   const LinearAttributes *a = node->attributes;
   const Tensor *x = node->inputs[LINEAR_X];
+  bool has_any = false;
+  for (int i = 0; i < a->count; i++) has_any |= is_adapted(&a->parts[i]) || (a->parts[i].bank && a->kinds->group_count > 0);
+  if (!has_any) return;
   LowRankRows *rows = memory_new((size_t)(a->count * (a->kinds->group_count + 1)), sizeof *rows);
   int count = 0;
   for (int i = 0; i < a->count; i++)
@@ -125,7 +126,7 @@ static void linear_forward(Node *node, Tape *tape) {
     p->low = part->adapter->b.data;
     p->rank = part->adapter->b.columns;
   }
-  run_forward(projections, a->count, tensor_rows(x), x->rows, a->kinds, tape);
+  linear_products(projections, a->count, tensor_rows(x), x->rows, a->kinds, a->kinds && a->kinds->in_int8, tape->backend);
   if (a->kinds) generation_forward(node, tape);
 }
 

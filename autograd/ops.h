@@ -72,6 +72,9 @@ void op_linears(Tape *tape, Tensor **y, Tensor *x, const LinearPart *parts, int 
 // The same for one part, and added to `residual` (NULL: none), a float32 tensor; y is then float32, too.
 Tensor *op_linear(Tape *tape, Tensor *x, LinearPart part, Tensor *residual);
 
+// The products of n rows of x, all together, and in generation those alone by themselves; in_int8: the latter see x in 8 bits.
+void linear_products(const Projection *projections, int count, Rows x, int64_t n, const RowKinds *kinds, bool in_int8, Backend *backend);
+
 // norms[1, out] of the rows of weight + scale B A (kernels/magnitude.h), without a gradient.
 Tensor *op_low_rank_norms(Tape *tape, const Matrix *weight, const LowRank *adapter);
 // y = z m / norms (+ bias) (+ residual, then y is float32 as it is). norms NULL: the adapter's own. Saves z and norms.

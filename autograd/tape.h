@@ -102,6 +102,9 @@ typedef struct RowKinds {
   int group_count;
 } RowKinds;
 
+// Of n rows, those alone; none outside generation (kinds NULL).
+static inline int64_t rows_alone(const RowKinds *kinds, int64_t n) { return !kinds ? 0 : kinds->alone < n ? kinds->alone : n; }
+
 struct Tape {
   Backend *backend;
   TapeMode mode;

@@ -31,8 +31,6 @@ typedef struct Conversation {
   int64_t turn;  // each turn draws from a seed of its own
 } Conversation;
 
-enum { CHAT_CONTEXT = 4096 };  // when nobody asks: a long talk, at a price in memory that small machines can pay
-
 static const char help_text[] =
     "/reset          forget the conversation\n"
     "/system TEXT    begin anew with this system message; none: the template's own\n"
@@ -50,9 +48,7 @@ static Status conversation_open(Conversation *talk, ChatCommand *command, const 
     if (!*command->stops.items[i]) return status_fail(STATUS_USAGE, "chat: --stop must not be empty");
   TRY(loaded_model_open(&talk->loaded, "chat", command->model, &command->adapters, arguments));
   TRY(loaded_model_open_chat(&talk->loaded, &command->stops));
-  int64_t made_for = talk->loaded.model->config.context_length;
-  int64_t context = command->context > 0 ? command->context : made_for < CHAT_CONTEXT ? made_for : CHAT_CONTEXT;
-  TRY(loaded_model_engine(&talk->engine, &talk->loaded, context, &command->engine));
+  TRY(loaded_model_engine(&talk->engine, &talk->loaded, loaded_model_context(&talk->loaded, command->context), &command->engine));
   return conversation_begin(talk, command->system);
 }
 

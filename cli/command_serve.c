@@ -26,8 +26,6 @@ typedef struct ServeCommand {
   int chat_count;
 } ServeCommand;
 
-enum { SERVE_CONTEXT = 4096 };  // when nobody asks: parallel texts of it cost memory that small machines can pay
-
 // ---- Chat templates
 
 // Where it ends a turn by a token, texts end there.
@@ -104,12 +102,6 @@ static Status open_adapters(ServeCommand *command) {
 
 // ---- The model
 
-static int64_t choose_context(const ServeCommand *command) {
-  int64_t made_for = command->loaded.model->config.context_length;
-  if (command->context > 0) return command->context;
-  return made_for < SERVE_CONTEXT ? made_for : SERVE_CONTEXT;
-}
-
 static Status serve(ServeCommand *command, Server *server, const Arguments *arguments) {
   const ArgumentList none = {0};
   TRY(loaded_model_open(&command->loaded, "serve", command->model, &none, arguments));
@@ -122,7 +114,7 @@ static Status serve(ServeCommand *command, Server *server, const Arguments *argu
                               .chat = command->loaded.chat,
                               .adapter_chats = command->adapter_chats,
                               .adapters = command->bank,
-                              .engine = {.context = choose_context(command),
+                              .engine = {.context = loaded_model_context(&command->loaded, command->context),
                                          .parallel = command->parallel,
                                          .cache_tokens = command->cache_tokens,
                                          .cache_type = command->engine.cache_type,

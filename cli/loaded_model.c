@@ -36,6 +36,12 @@ Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops) {
   return STATUS_OK;
 }
 
+int64_t loaded_model_context(const LoadedModel *loaded, int64_t asked) {
+  enum { MOST = 4096 };
+  int64_t made_for = loaded->model->config.context_length;
+  return asked > 0 ? asked : made_for < MOST ? made_for : MOST;
+}
+
 Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context, const EngineChoice *choice) {
   EngineOptions options = {.context = context, .parallel = 1, .tokenizer = loaded->tokenizer};
   TRY(engine_choice_read(&options, choice));

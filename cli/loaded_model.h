@@ -21,6 +21,8 @@ Status loaded_model_open(LoadedModel *loaded, const char *command, const char *m
 // The adapter's chat template, or else the model's. Where it ends a turn, text will end: by a token, or by a text that is added to
 // `stops` and lives as long as `loaded`.
 Status loaded_model_open_chat(LoadedModel *loaded, ArgumentList *stops);
+// Tokens that a text can have: what is asked for, or, where nobody does (0), the model's own, but no more than most machines have memory for.
+int64_t loaded_model_context(const LoadedModel *loaded, int64_t asked);
 // For one text at a time, of up to `context` tokens.
 Status loaded_model_engine(Engine **out, const LoadedModel *loaded, int64_t context, const EngineChoice *choice);
 void loaded_model_release(LoadedModel *loaded);

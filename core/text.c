@@ -62,6 +62,12 @@ int utf8_length(const unsigned char *p, size_t available) {
   return length;
 }
 
+int64_t utf8_count(const char *text, size_t length) {
+  int64_t count = 0;
+  for (size_t i = 0; i < length; i++) count += ((unsigned char)text[i] & 0xC0) != 0x80;
+  return count;
+}
+
 bool utf8_is_valid(const char *text, size_t length, size_t *offset) {
   size_t i = 0;
   while (i < length) {

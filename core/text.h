@@ -17,6 +17,8 @@ bool text_ends_with(const char *text, const char *suffix);
 
 // The length of the UTF-8 character at `p` (1 to 4), or 0 when the bytes there are not valid UTF-8.
 int utf8_length(const unsigned char *p, size_t available);
+// How many characters begin in the bytes: those that do not go on with one.
+int64_t utf8_count(const char *text, size_t length);
 // Valid UTF-8 throughout; else *offset (may be NULL) is where it breaks.
 bool utf8_is_valid(const char *text, size_t length, size_t *offset);
 // At least one byte, valid UTF-8, no control characters: a name that can be shown to people.

@@ -152,3 +152,20 @@ void pool_free(ThreadPool *pool) {
   free(pool->workers);
   free(pool);
 }
+
+void condition_new(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+struct timespec condition_time(double seconds) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  int64_t whole = (int64_t)seconds, nanoseconds = time.tv_nsec + (int64_t)((seconds - (double)whole) * 1e9);
+  time.tv_sec += whole + nanoseconds / 1000000000;
+  time.tv_nsec = nanoseconds % 1000000000;
+  return time;
+}

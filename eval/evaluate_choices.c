@@ -78,17 +78,11 @@ static Status encode_block(Block *block, int64_t *truncated, const Scorer *score
   return STATUS_OK;
 }
 
-static int64_t count_characters(const char *text) {
-  int64_t count = 0;
-  for (; *text; text++) count += ((unsigned char)*text & 0xC0) != 0x80;
-  return count;
-}
-
 static void score_choices(Score *scores, const TaskItem *item, const Likelihood *found) {
   int64_t best = 0, best_norm = 0;
   double largest_norm = 0;
   for (int64_t c = 0; c < item->choice_count; c++) {
-    double norm = found[c].log_probability / (double)count_characters(item->choices[c]);
+    double norm = found[c].log_probability / (double)utf8_count(item->choices[c], strlen(item->choices[c]));
     if (found[c].log_probability > found[best].log_probability) best = c;
     if (c == 0 || norm > largest_norm) best_norm = c, largest_norm = norm;
   }

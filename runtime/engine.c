@@ -3,9 +3,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/log.h"
+#include "core/thread.h"
 #include "runtime/engine_parts.h"
 
 const char *finish_reason_name(FinishReason reason) {
@@ -43,11 +43,7 @@ Status engine_new(Engine **out, const Model *model, EngineOptions options) {
     free(engine);
     return status;
   }
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-  pthread_cond_init(&engine->changed, &attributes);
-  pthread_condattr_destroy(&attributes);
+  condition_new(&engine->changed);
   pthread_mutex_init(&engine->lock, NULL);
   pthread_mutex_init(&engine->stepping, NULL);
   engine->submitted.end = &engine->submitted.first;
@@ -396,11 +392,7 @@ Status engine_run(Engine *engine) {
 }
 
 void engine_wait(Engine *engine, double seconds) {
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  int64_t whole = (int64_t)seconds, nanoseconds = until.tv_nsec + (int64_t)((seconds - (double)whole) * 1e9);
-  until.tv_sec += whole + nanoseconds / 1000000000;
-  until.tv_nsec = nanoseconds % 1000000000;
+  struct timespec until = condition_time(seconds);
   pthread_mutex_lock(&engine->lock);
   while (!engine->submitted.first && engine->cancelled_count == 0 && !engine->is_woken)
     if (pthread_cond_timedwait(&engine->changed, &engine->lock, &until) == ETIMEDOUT) break;

@@ -22,7 +22,7 @@ struct Pass {
   int64_t rows, wanted_count, span_count, table_count;
   int group_count, wanted_group_count;
   Text **texts;  // of the pass
-  int64_t text_count, writers;
+  int64_t text_count;
   float *results;  // [most_wanted, vocabulary]: logits on the host
   float *states;  // [most_rows, hidden]: of embeddings
 };
@@ -155,10 +155,9 @@ static void choose_rows(Pass *pass, bool of_embeddings) {
   for (int adapter = -1; adapter < adapters && !of_embeddings; adapter++)
     for (Text *text = engine->running.first; text; text = text->next)
       if (text->is_writing && text->request.adapter == adapter) add_writer(pass, text);
-  pass->writers = pass->text_count;
   pass->paged.kinds.alone = pass->paged.wanted_kinds.alone = pass->rows;
   // Those that came first have the first choice, whatever their adapter.
-  int64_t rows = pass->writers ? smaller(MIXED_CHUNK, engine->options.chunk) : engine->options.chunk, wanted = WANTED_ROWS;
+  int64_t rows = pass->rows > 0 ? smaller(MIXED_CHUNK, engine->options.chunk) : engine->options.chunk, wanted = WANTED_ROWS;
   for (Text *text = engine->running.first; text; text = text->next)
     if (is_read(text, of_embeddings)) share_rows(text, &rows, &wanted);
   for (int adapter = -1; adapter < adapters; adapter++)

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "core/log.h"
+#include "core/thread.h"
 
-enum { LOOK_NANOSECONDS = 100000000 };  // how often it is looked whether the client is still there
+static const double look_seconds = 0.1;  // how often it is looked whether the client is still there
 
 // ---- The engine's side
 
@@ -79,12 +79,8 @@ EngineReader answer_reader(Answer *answer) {
 
 void answers_new(AnswerSet *set, Server *server, int count, const char *const *stops, int stop_count, bool with_special) {
   *set = (AnswerSet){.server = server, .tokenizer = server->served.tokenizer, .with_special = with_special, .count = count};
-  pthread_condattr_t attributes;
-  pthread_condattr_init(&attributes);
-  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
   pthread_mutex_init(&set->lock, NULL);
-  pthread_cond_init(&set->changed, &attributes);
-  pthread_condattr_destroy(&attributes);
+  condition_new(&set->changed);
   set->answers = memory_new((size_t)count, sizeof *set->answers);
   for (int i = 0; i < count; i++) {
     set->answers[i].set = set;
@@ -130,24 +126,14 @@ static bool client_has_gone(int socket) {
   return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-// So long from now, on the clock of the set's condition.
-static struct timespec later(long nanoseconds) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  time.tv_nsec += nanoseconds;
-  time.tv_sec += time.tv_nsec / 1000000000;
-  time.tv_nsec %= 1000000000;
-  return time;
-}
-
 static bool wait_until(AnswerSet *set, uint64_t seen, bool for_end, int socket) {
   bool is_there = true;
-  struct timespec look = later(LOOK_NANOSECONDS);
+  struct timespec look = condition_time(look_seconds);
   pthread_mutex_lock(&set->lock);
   while (set->open > 0 && (for_end || set->events == seen) && is_there) {
     if (pthread_cond_timedwait(&set->changed, &set->lock, &look) != ETIMEDOUT) continue;
     is_there = !client_has_gone(socket);
-    look = later(LOOK_NANOSECONDS);
+    look = condition_time(look_seconds);
   }
   pthread_mutex_unlock(&set->lock);
   return is_there;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "runtime/generate.h"
+#include "core/text.h"
 #include "server/token_json.h"
 #include "server/completion.h"
 #include "server/routes.h"
@@ -16,12 +17,6 @@ static void append_prompt(Buffer *text, const Completion *completion, int index)
   const TokenList *prompt = prompt_of(completion, index);
   int64_t skipped = prompt->count > 0 && prompt->ids[0] == tokenizer_bos(tokenizer);
   tokenizer_decode(text, tokenizer, prompt->ids + skipped, prompt->count - skipped, true);
-}
-
-static int64_t count_characters(const Buffer *text) {
-  int64_t count = 0;
-  for (size_t i = 0; i < text->length; i++) count += ((unsigned char)text->data[i] & 0xc0) != 0x80;
-  return count;
 }
 
 // What the tokens have and the text has not (a beginning-of-text token, a space that the vocabulary puts before every text) is at its
@@ -42,7 +37,7 @@ static void add_prompt_chances(ChanceLists *lists, const Completion *completion,
   const TokenList *prompt = prompt_of(completion, index);
   chance_lists_add(lists, prompt->ids[0], NULL, answer);
   for (int64_t t = 0; t < answer->prompt_tokens; t++) chance_lists_add(lists, answer->tokens[t].id, &answer->tokens[t], answer);
-  align_offsets(lists, count_characters(text));
+  align_offsets(lists, utf8_count(text->data, text->length));
 }
 
 // ---- The objects

@@ -46,18 +46,11 @@ static void add_top(json_t *top, const Tokenizer *tokenizer, int32_t id, float l
   json_decref(name);
 }
 
-// How many characters begin in the bytes: those that do not go on with one.
-static int64_t characters_in(const Buffer *piece) {
-  int64_t count = 0;
-  for (size_t i = 0; i < piece->length; i++) count += ((unsigned char)piece->data[i] & 0xc0) != 0x80;
-  return count;
-}
-
 void chance_lists_add(ChanceLists *lists, int32_t id, const AnswerToken *token, const Answer *answer) {
   json_array_append_new(lists->tokens, token_string(lists->tokenizer, id));
   json_array_append_new(lists->offsets, json_integer(lists->characters));
   Buffer piece = token_bytes(lists->tokenizer, id);
-  lists->characters += characters_in(&piece);
+  lists->characters += utf8_count(piece.data, piece.length);
   buffer_release(&piece);
   if (!token) {
     json_array_append_new(lists->numbers, json_null());

@@ -124,9 +124,7 @@ Value string_mark_safe(Run *run, const String *string, bool safe) {
 
 int64_t string_characters(String *string) {
   if (string->characters >= 0) return string->characters;
-  int64_t count = 0;
-  for (size_t i = 0; i < string->length; i++) count += ((unsigned char)string->bytes[i] & 0xC0) != 0x80;
-  return string->characters = count;
+  return string->characters = utf8_count(string->bytes, string->length);
 }
 
 size_t string_offset(String *string, int64_t character) {
@@ -139,9 +137,7 @@ size_t string_offset(String *string, int64_t character) {
 
 int64_t string_index(String *string, size_t offset) {
   if ((size_t)string_characters(string) == string->length) return (int64_t)offset;
-  int64_t count = 0;
-  for (size_t i = 0; i < offset; i++) count += ((unsigned char)string->bytes[i] & 0xC0) != 0x80;
-  return count;
+  return utf8_count(string->bytes, offset);
 }
 
 int32_t string_point(const String *string, size_t offset, size_t *length) {

@@ -109,8 +109,6 @@ void cpu_store_pages(const Pages *pages, const float *k, const float *v, const i
   run_rows(backend, n, shape.kv_heads * (shape.head_size + shape.value_size), store_some, &store);
 }
 
-static AttentionSpan span_of(const PagedSpan *span) { return (AttentionSpan){span->query_begin, span->query_end, 0, span->length}; }
-
 void cpu_paged_attention(float *o, const float *q, const Pages *pages, const int32_t *tables, const PagedSpan *spans, int64_t span_count,
                          AttentionShape shape, Backend *backend) {
   int64_t most = 0;
@@ -122,14 +120,11 @@ void cpu_paged_attention(float *o, const float *q, const Pages *pages, const int
     int64_t count = 0;
     for (int64_t s = 0; s < span_count; s++) {
       const PagedSpan *span = &spans[s];
-      if (span->is_alone != (bool)alone || span->query_begin == span->query_end) continue;
-      if (!alone) {
+      if (span->is_alone != (bool)alone) continue;
+      int64_t end = span->query_end, step = alone ? 1 : end - span->query_begin;
+      for (int64_t i = span->query_begin; i < end; i += step) {
         entries[count] = span->table;
-        own[count++] = span_of(span);
-      }
-      for (int64_t i = span->query_begin; i < span->query_end && alone; i++) {
-        entries[count] = span->table;
-        own[count++] = (AttentionSpan){i, i + 1, 0, span->length - (span->query_end - 1 - i)};
+        own[count++] = (AttentionSpan){i, i + step, 0, span->length - (end - (i + step))};
       }
     }
     if (count == 0) continue;

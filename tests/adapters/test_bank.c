@@ -29,6 +29,24 @@ static char *write_adapter(const char *name, const AdapterSettings *settings) {
   return folder;
 }
 
+typedef struct Banked {
+  Backend *backend;
+  Model *model;
+  AdapterBank *bank;
+} Banked;
+
+static void banked_open(Banked *banked) {
+  assert_ok(backend_new(&banked->backend, "cpu", 2));
+  assert_ok(model_open(&banked->model, tiny, (ModelOptions){0}, banked->backend));
+  assert_ok(adapter_bank_new(&banked->bank, banked->model));
+}
+
+static void banked_close(Banked *banked) {
+  adapter_bank_free(banked->bank);
+  model_close(banked->model);
+  backend_free(banked->backend);
+}
+
 typedef struct Folders {
   char *paths[ADAPTERS];
   Decoded alone[ADAPTERS + 1];  // of each adapter in the slots; the last of none
@@ -67,20 +85,16 @@ static void check(bool dora) {
   Folders folders;
   prepare(&folders, dora);
   for (int i = 0; i <= ADAPTERS; i++) folders.alone[i] = decode_alone(&folders, i, true);
-  Backend *backend;
-  Model *model;
-  AdapterBank *bank;
+  Banked own;
   Engine *engine;
-  assert_ok(backend_new(&backend, "cpu", 2));
-  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
-  assert_ok(adapter_bank_new(&bank, model));
+  banked_open(&own);
   for (int i = 0; i < ADAPTERS; i++) {
     char name[2] = {(char)('a' + i), 0};
-    assert_ok(adapter_bank_add(bank, name, folders.paths[i], 1));
-    assert_int_equal(adapter_bank_find(bank, name), i);
+    assert_ok(adapter_bank_add(own.bank, name, folders.paths[i], 1));
+    assert_int_equal(adapter_bank_find(own.bank, name), i);
   }
-  EngineOptions options = {.context = PROMPT + WRITTEN, .parallel = 8, .chunk = 50, .is_exact = true, .adapters = bank};
-  assert_ok(engine_new(&engine, model, options));
+  EngineOptions options = {.context = PROMPT + WRITTEN, .parallel = 8, .chunk = 50, .is_exact = true, .adapters = own.bank};
+  assert_ok(engine_new(&engine, own.model, options));
   Decoded texts[2 * (ADAPTERS + 1)];
   for (int i = 0; i < 2 * (ADAPTERS + 1); i++)
     decode_submit(&texts[i], engine, folders.ids, PROMPT, WRITTEN, i % (ADAPTERS + 1) < ADAPTERS ? i % (ADAPTERS + 1) : -1);
@@ -104,12 +118,12 @@ static void check(bool dora) {
     assert_memory_not_equal(a->logits, b->logits, (size_t)a->vocabulary * sizeof *a->logits);
   }
   engine_free(engine);
-  adapter_bank_free(bank);
-  Decoded after = decode(model, (EngineOptions){.is_exact = true}, folders.ids, PROMPT, WRITTEN);
+  adapter_bank_free(own.bank);
+  Decoded after = decode(own.model, (EngineOptions){.is_exact = true}, folders.ids, PROMPT, WRITTEN);
   assert_memory_equal(after.logits, folders.alone[ADAPTERS].logits, (size_t)(after.count - 1) * (size_t)after.vocabulary * sizeof(float));
   decoded_release(&after);
-  model_close(model);
-  backend_free(backend);
+  model_close(own.model);
+  backend_free(own.backend);
   for (int i = 0; i <= ADAPTERS; i++) decoded_release(&folders.alone[i]);
   for (int i = 0; i < ADAPTERS; i++) free(folders.paths[i]);
 }
@@ -128,20 +142,16 @@ static void a_share_of_an_adapter_is_that_of_its_file_times_it(void **state) {
   (void)state;
   Folders folders;
   prepare(&folders, true);
-  Backend *backend;
-  Model *model;
-  AdapterBank *bank;
+  Banked own;
   Engine *engine;
-  assert_ok(backend_new(&backend, "cpu", 2));
-  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
-  Decoded base = decode(model, (EngineOptions){.is_exact = true}, folders.ids, PROMPT, 1);
-  assert_ok(adapter_bank_new(&bank, model));
-  assert_ok(adapter_bank_add(bank, "dora", folders.paths[0], 1));
-  assert_ok(adapter_bank_add(bank, "plain", folders.paths[1], 0.5));
-  assert_fails(STATUS_USAGE, adapter_bank_add(bank, "plain", folders.paths[1], 1), "two adapters", "'plain'");
-  assert_fails(STATUS_USAGE, adapter_bank_set_scale(bank, 0, 0.5), "DoRA");
-  EngineOptions options = {.context = PROMPT + WRITTEN, .parallel = 1, .is_exact = true, .adapters = bank, .cache_tokens = 1000};
-  assert_ok(engine_new(&engine, model, options));
+  banked_open(&own);
+  Decoded base = decode(own.model, (EngineOptions){.is_exact = true}, folders.ids, PROMPT, 1);
+  assert_ok(adapter_bank_add(own.bank, "dora", folders.paths[0], 1));
+  assert_ok(adapter_bank_add(own.bank, "plain", folders.paths[1], 0.5));
+  assert_fails(STATUS_USAGE, adapter_bank_add(own.bank, "plain", folders.paths[1], 1), "two adapters", "'plain'");
+  assert_fails(STATUS_USAGE, adapter_bank_set_scale(own.bank, 0, 0.5), "DoRA");
+  EngineOptions options = {.context = PROMPT + WRITTEN, .parallel = 1, .is_exact = true, .adapters = own.bank, .cache_tokens = 1000};
+  assert_ok(engine_new(&engine, own.model, options));
   Decoded half, none, again;
   decode_submit(&half, engine, folders.ids, PROMPT, 1, 1);
   assert_ok(engine_run(engine));
@@ -159,9 +169,7 @@ static void a_share_of_an_adapter_is_that_of_its_file_times_it(void **state) {
   Decoded *all[] = {&base, &half, &none, &again};
   for (int i = 0; i < 4; i++) decoded_release(all[i]);
   engine_free(engine);
-  adapter_bank_free(bank);
-  model_close(model);
-  backend_free(backend);
+  banked_close(&own);
   for (int i = 0; i < ADAPTERS; i++) free(folders.paths[i]);
 }
 
@@ -181,16 +189,12 @@ static void who_came_first_is_read_first_whatever_the_adapter(void **state) {
   (void)state;
   Folders folders;
   prepare(&folders, false);
-  Backend *backend;
-  Model *model;
-  AdapterBank *bank;
+  Banked own;
   Engine *engine;
-  assert_ok(backend_new(&backend, "cpu", 2));
-  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
-  assert_ok(adapter_bank_new(&bank, model));
-  for (int i = 0; i < 2; i++) assert_ok(adapter_bank_add(bank, i ? "b" : "a", folders.paths[i], 1));
-  EngineOptions options = {.context = PROMPT, .parallel = 3, .chunk = 8, .adapters = bank};
-  assert_ok(engine_new(&engine, model, options));
+  banked_open(&own);
+  for (int i = 0; i < 2; i++) assert_ok(adapter_bank_add(own.bank, i ? "b" : "a", folders.paths[i], 1));
+  EngineOptions options = {.context = PROMPT, .parallel = 3, .chunk = 8, .adapters = own.bank};
+  assert_ok(engine_new(&engine, own.model, options));
   int clock = 0;
   Turn turns[3];
   for (int i = 0; i < 3; i++) {
@@ -203,9 +207,7 @@ static void who_came_first_is_read_first_whatever_the_adapter(void **state) {
   assert_ok(engine_run(engine));
   for (int i = 0; i < 3; i++) assert_int_equal(turns[i].when, i);
   engine_free(engine);
-  adapter_bank_free(bank);
-  model_close(model);
-  backend_free(backend);
+  banked_close(&own);
   for (int i = 0; i < ADAPTERS; i++) free(folders.paths[i]);
 }
 
@@ -214,18 +216,12 @@ static void what_cannot_stand_beside_others_is_refused(void **state) {
   static const char *const modules[] = {"norm"};
   AdapterSettings settings = {.rank = 4, .alpha = 8, .all_linear = true, .modules_to_save = modules, .modules_to_save_count = 1, .seed = 7};
   char *folder = write_adapter("full", &settings);
-  Backend *backend;
-  Model *model;
-  AdapterBank *bank;
-  assert_ok(backend_new(&backend, "cpu", 2));
-  assert_ok(model_open(&model, tiny, (ModelOptions){0}, backend));
-  assert_ok(adapter_bank_new(&bank, model));
-  assert_fails(STATUS_USAGE, adapter_bank_add(bank, "full", folder, 1), folder, "merge it first");
-  assert_int_equal(adapter_bank_count(bank), 0);
-  assert_int_equal(adapter_bank_find(bank, "full"), -1);
-  adapter_bank_free(bank);
-  model_close(model);
-  backend_free(backend);
+  Banked own;
+  banked_open(&own);
+  assert_fails(STATUS_USAGE, adapter_bank_add(own.bank, "full", folder, 1), folder, "merge it first");
+  assert_int_equal(adapter_bank_count(own.bank), 0);
+  assert_int_equal(adapter_bank_find(own.bank, "full"), -1);
+  banked_close(&own);
   free(folder);
 }
 
