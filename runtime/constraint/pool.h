@@ -2,16 +2,14 @@
 #ifndef RUNTIME_CONSTRAINT_POOL_H
 #define RUNTIME_CONSTRAINT_POOL_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "core/map.h"
 
 typedef struct Pool {
   int32_t *words;  // all sequences, one after another
   int64_t word_count, word_capacity;
   int64_t *begins;  // [count + 1]
   int64_t count, capacity;
-  int32_t *slots;  // open addressing: number + 1, 0: free
-  int64_t slot_count;  // 0 or a power of two
+  Map numbers;  // of each sequence
 } Pool;
 
 int32_t pool_intern(Pool *pool, const int32_t *words, int64_t count);  // the sequence's number: 0, 1, ... in order of first use
